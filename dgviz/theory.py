@@ -2,7 +2,7 @@
 
 Throughout, ``p = min(m, n)``, ``N = max(m, n)``, ``beta = p / N`` in (0, 1], ``sigma`` is the standard deviation of
 one entry of the noise, and ``y = s / (sigma sqrt(N))`` is a singular value in the law's own unit. The literature's
-names collide (the same letter means different constants in different papers), so the constants carry descriptive names:
+names collide (one letter means different constants in different papers), so the constants carry descriptive names:
 
 =================  =======================================  ==============  ==================
 here               meaning                                  DG-Hard paper   Gavish & Donoho
@@ -158,7 +158,9 @@ def mp_sv_cdf(y: ArrayLike, beta: ArrayLike) -> Any:
     v = np.clip(values, lo, hi)
     p = np.sqrt((v - lo) * (v + lo))
     q = np.sqrt((hi - v) * (hi + v))
-    body = p * q + (1 + b) * (2 * np.arctan2(p, q) - np.pi / 2) - (1 - b) * (2 * np.arctan2(hi * p, lo * q) - np.pi / 2)
+    body = (
+        p * q + (1 + b) * (2 * np.arctan2(p, q) - np.pi / 2) - (1 - b) * (2 * np.arctan2(hi * p, lo * q) - np.pi / 2)
+    )
     inner = np.clip(0.5 + body / (2 * np.pi * b), 0.0, 1.0)
     return _scalar_or_array(np.where(values <= lo, 0.0, np.where(values >= hi, 1.0, inner)))
 
