@@ -1,0 +1,24 @@
+"""Find, open, read, fingerprint and pair checkpoints; importing this does not import torch."""
+
+from dgviz.checkpoint.fingerprint import cache_dir, content_hash
+from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
+from dgviz.checkpoint.local import open_checkpoint
+from dgviz.checkpoint.pair import open_pair, pair_checkpoints
+from dgviz.checkpoint.read import read_bytes, read_tensor
+from dgviz.checkpoint.types import Checkpoint, CheckpointPair, PairedTensor, TensorInfo
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointPair",
+    "MatrixLayout",
+    "PairedTensor",
+    "TensorInfo",
+    "cache_dir",
+    "content_hash",
+    "matrix_layout",
+    "open_checkpoint",
+    "open_pair",
+    "pair_checkpoints",
+    "read_bytes",
+    "read_tensor",
+]

@@ -1,0 +1,103 @@
+"""The hash of a tensor's contents, computed once per file version and remembered on disk."""
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+import platformdirs
+
+from dgviz.checkpoint.read import iter_chunks
+from dgviz.checkpoint.types import TensorInfo
+from dgviz.errors import CheckpointError
+
+_SCHEMA = """CREATE TABLE IF NOT EXISTS hashes (
+    path TEXT, start INTEGER, nbytes INTEGER, kind TEXT, size INTEGER, mtime_ns INTEGER, inode INTEGER, hash TEXT,
+    PRIMARY KEY (path, start, nbytes, kind))"""
+
+# A file changed twice within one tick of its file system's clock keeps its time stamp: hashes of files touched
+# this recently are not remembered. Two seconds is the coarsest clock in use (FAT).
+_SETTLED_NS = 2_000_000_000
+
+
+def cache_dir() -> Path:
+    """Return the directory of everything dgviz remembers: ``$DGVIZ_CACHE_DIR``, else the user's cache directory."""
+    return Path(os.environ.get("DGVIZ_CACHE_DIR") or platformdirs.user_cache_dir("dgviz"))
+
+
+def content_hash(info: TensorInfo) -> str:
+    """Return the SHA-256 of a tensor's dtype, shape and bytes, as hexadecimal.
+
+    SHA-256 because common processors have instructions for it: 1.8 GB/s where BLAKE2b gave 0.8. The hash is
+    remembered in `cache_dir` under the file's path, size, modification time and inode: a second call reads no data.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is gone, unreadable, shorter than when it was opened, or changes while it is read.
+    """
+    before = _stat(info)
+    known = _recall(info, before)
+    if known is not None:
+        return known
+    digest = hashlib.sha256(_kind(info).encode())
+    for chunk in iter_chunks(info):
+        digest.update(chunk)
+    if _stat(info) != before:
+        raise CheckpointError(f"{info.file} changed while tensor {info.name!r} was read: wait until it is complete")
+    if time.time_ns() - before[1] > _SETTLED_NS:
+        _remember(info, before, digest.hexdigest())
+    return digest.hexdigest()
+
+
+def _kind(info: TensorInfo) -> str:
+    return f"{info.dtype}:{','.join(map(str, info.shape))}:"
+
+
+def _stat(info: TensorInfo) -> tuple[int, int, int]:
+    """Return size, modification time and inode of the tensor's file."""
+    try:
+        stat = info.file.stat()
+    except OSError as error:
+        raise CheckpointError(f"{info.file} cannot be read: {error.strerror or error}") from error
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+
+
+def _key(info: TensorInfo) -> tuple[str, int, int, str]:
+    return str(info.file), info.start, info.nbytes, _kind(info)
+
+
+def _recall(info: TensorInfo, stat: tuple[int, int, int]) -> str | None:
+    query = "SELECT size, mtime_ns, inode, hash FROM hashes WHERE path = ? AND start = ? AND nbytes = ? AND kind = ?"
+    rows = _execute(query, _key(info))
+    return rows[0][3] if rows and tuple(rows[0][:3]) == stat else None
+
+
+def _remember(info: TensorInfo, stat: tuple[int, int, int], value: str) -> None:
+    _execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*_key(info), *stat, value))
+
+
+def _execute(statement: str, values: tuple) -> list[tuple]:
+    """Run one statement on the database of hashes; the database is a convenience, so its faults are never fatal.
+
+    A file that is no database is removed and begun again. A database that is locked, or on a disk that is full or
+    read-only, is left alone: the hash is computed afresh each time.
+    """
+    file = cache_dir() / "hashes.sqlite"
+    for _ in range(2):
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with contextlib.closing(sqlite3.connect(file, timeout=5)) as connection, connection:
+                # A lost database costs a second reading, so no write waits for the disk.
+                connection.execute("PRAGMA synchronous = OFF")
+                connection.execute(_SCHEMA)
+                return connection.execute(statement, values).fetchall()
+        except (sqlite3.OperationalError, OSError):
+            return []
+        except sqlite3.DatabaseError:
+            with contextlib.suppress(OSError):
+                file.unlink(missing_ok=True)
+                file.with_name(f"{file.name}-journal").unlink(missing_ok=True)
+    return []

@@ -1,0 +1,213 @@
+"""Strict reading of one safetensors header.
+
+``safe_open`` rejects holes, overlaps, truncation and bad UTF-8, but lets duplicate keys (the last one wins), control
+characters and empty names through; those are checked here, together with everything needed to name the fault.
+Format: https://huggingface.co/docs/safetensors/index#format
+"""
+
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from dgviz.checkpoint.types import TensorInfo
+from dgviz.errors import CheckpointError
+
+MAX_HEADER_BYTES = 100_000_000
+"""The format's own cap on a header."""
+
+DTYPES = {
+    "F64": ("float64", 8),
+    "F32": ("float32", 4),
+    "F16": ("float16", 2),
+    "BF16": ("bfloat16", 2),
+    "F8_E4M3": ("float8_e4m3fn", 1),
+    "F8_E4M3FNUZ": ("float8_e4m3fnuz", 1),
+    "F8_E5M2": ("float8_e5m2", 1),
+    "F8_E5M2FNUZ": ("float8_e5m2fnuz", 1),
+    "F8_E8M0": ("float8_e8m0fnu", 1),
+    "C64": ("complex64", 8),
+    "I64": ("int64", 8),
+    "I32": ("int32", 4),
+    "I16": ("int16", 2),
+    "I8": ("int8", 1),
+    "U64": ("uint64", 8),
+    "U32": ("uint32", 4),
+    "U16": ("uint16", 2),
+    "U8": ("uint8", 1),
+    "BOOL": ("bool", 1),
+}
+"""safetensors' dtype codes: torch's name and bytes per element. Sub-byte codes (F4, F6_*) are packed, so not here."""
+
+# C0 and C1 controls, DEL, and lone surrogates, which no file name or JSON output can carry.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class Header:
+    """One file's header: its tensors by name, and a digest of file size, modification time and header bytes."""
+
+    tensors: dict[str, TensorInfo]
+    digest: str
+
+
+def read_header(file: Path) -> Header:
+    """Read and check the header of one safetensors file; no tensor data is read.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be read, or anything in its header is not exactly as the format says.
+    """
+    try:
+        with file.open("rb") as stream:
+            stat = os.fstat(stream.fileno())
+            length = _header_length(file, stream.read(8), stat.st_size)
+            raw = stream.read(length)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    data_start = 8 + length
+    tensors = {}
+    for name, entry in parse_json_object(raw, f"the header of {file}").items():
+        if name == "__metadata__":
+            _check_metadata(file, entry)
+        else:
+            tensors[name] = _tensor_info(file, name, entry, data_start)
+    _check_contiguous(file, tensors, data_start, stat.st_size)
+    _check_with_safetensors(file)
+    digest = hashlib.sha256(raw + f"|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
+    return Header(tensors, digest)
+
+
+def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
+    """Parse a JSON object, refusing what readers disagree on: duplicate keys, NaN, anything but an object.
+
+    Parameters
+    ----------
+    raw : bytes
+        UTF-8 text.
+    where : str
+        What it is, for the error message.
+
+    Raises
+    ------
+    CheckpointError
+        If it is not one JSON object, or a key is there twice.
+    """
+    try:
+        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise CheckpointError(f"{where} is not valid JSON ({cause}): the file is damaged, fetch it again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{where} is a JSON {type(value).__name__}, not an object: the file is damaged")
+    return value
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"key {twice!r} is there twice")
+    return result
+
+
+def _no_constant(text: str) -> None:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _header_length(file: Path, prefix: bytes, size: int) -> int:
+    if len(prefix) < 8:
+        raise CheckpointError(
+            f"{file} is truncated: {size} bytes, and a safetensors file begins with 8; fetch it again"
+        )
+    length = int.from_bytes(prefix, "little")
+    if prefix.startswith(b"version "):
+        raise CheckpointError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull in its directory")
+    if length > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{file} announces a header of {length} bytes, above the format's {MAX_HEADER_BYTES}: "
+            "it is not a safetensors file, or damaged"
+        )
+    if 8 + length > size:
+        raise CheckpointError(
+            f"{file} is truncated: its header needs {8 + length} bytes and the file has {size}; fetch it again"
+        )
+    return length
+
+
+def _check_metadata(file: Path, entry: Any) -> None:
+    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+        raise CheckpointError(f"{file}: __metadata__ must map strings to strings: the header is damaged")
+
+
+def _tensor_info(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
+    if not name or _UNPRINTABLE.search(name):
+        raise CheckpointError(
+            f"{file} holds a tensor called {name!r}: empty names and control characters are refused, "
+            "save the model again with plain names"
+        )
+    where = f"{file}, tensor {name!r}"
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        raise CheckpointError(f"{where}: an entry needs exactly dtype, shape and data_offsets: the header is damaged")
+    code, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if not isinstance(code, str) or code not in DTYPES:
+        raise CheckpointError(
+            f"{where} has dtype {code!r}, which is not read (known: {', '.join(DTYPES)}; packed types below 8 bits "
+            "are quantised): convert the model to bfloat16 or float32"
+        )
+    if not _are_sizes(shape):
+        raise CheckpointError(f"{where} has shape {shape!r}, not a list of sizes: the header is damaged")
+    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+        raise CheckpointError(f"{where} has data_offsets {offsets!r}, not [begin, end]: the header is damaged")
+    dtype, width = DTYPES[code]
+    nbytes = offsets[1] - offsets[0]
+    if math.prod(shape) * width != nbytes:
+        raise CheckpointError(
+            f"{where} has {nbytes} bytes of data, but {dtype} of shape {tuple(shape)} needs "
+            f"{math.prod(shape) * width}: the header is damaged"
+        )
+    return TensorInfo(name, tuple(shape), dtype, file, data_start + offsets[0], nbytes)
+
+
+def _are_sizes(values: Any) -> bool:
+    """Say whether `values` is a list of whole numbers from 0 to 2^63 - 1 (true and false are not numbers)."""
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+
+
+def _check_contiguous(file: Path, tensors: dict[str, TensorInfo], data_start: int, size: int) -> None:
+    """Check that the tensors cover the data of the file, with neither hole nor overlap."""
+    position = data_start
+    for info in sorted(tensors.values(), key=lambda info: (info.start, info.nbytes)):
+        if info.start != position:
+            fault = "overlaps the one before" if info.start < position else "leaves a hole before it"
+            raise CheckpointError(
+                f"{file}, tensor {info.name!r} begins at byte {info.start} where {position} was due "
+                f"({fault}): the header is damaged"
+            )
+        position += info.nbytes
+    if position > size:
+        raise CheckpointError(
+            f"{file} is truncated: its tensors need {position} bytes and it has {size}; fetch it again"
+        )
+    if position < size:
+        raise CheckpointError(
+            f"{file} has {size} bytes where its tensors end at {position}: it is damaged, fetch it again"
+        )
+
+
+def _check_with_safetensors(file: Path) -> None:
+    """Ask the reference reader as well, so that nothing passes here that it would refuse."""
+    try:
+        with safe_open(file, framework="numpy"):
+            pass
+    except (SafetensorError, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise CheckpointError(f"{file} is refused by safetensors ({cause}): fetch it again") from error

@@ -1,0 +1,62 @@
+"""What to tell somebody whose path holds no weights dgviz can read: what is there instead, and how to convert it."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+
+
+def explain_missing_path(text: str, error: Exception) -> str:
+    """Say why a path cannot be opened; a path that reads like a Hugging Face id is told how to download it."""
+    if _HUB_ID.fullmatch(text):
+        return (
+            f"there is no directory {text!r}; if it is a Hugging Face id, models are not fetched yet: "
+            f"download it (hf download {text.partition('@')[0]} --local-dir DIR) and give DIR"
+        )
+    cause = (getattr(error, "strerror", None) or str(error)).lower()
+    return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"
+
+
+def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Sequence[str]) -> str:
+    """Say what was looked for in a directory, what is there instead, and what to do.
+
+    Parameters
+    ----------
+    directory : Path
+        The directory that was searched.
+    wanted : sequence of str
+        The file names looked for.
+    candidates : sequence of str
+        Files that could be weights, but leave open which.
+    """
+    looked = f"no weights in {directory}: looked for {' and '.join(wanted)}"
+    if candidates:
+        listed = ", ".join(candidates[:3]) + (" ..." if len(candidates) > 3 else "")
+        return (
+            f"{looked}, and cannot choose among or complete what is there ({listed}): "
+            "fetch the missing index or shards, or keep one set of weights"
+        )
+    names = sorted(entry.name for entry in directory.iterdir())
+    if "adapter_config.json" in names:
+        return (
+            f"{looked}, but it holds a PEFT adapter (adapter_config.json), which is not read yet: "
+            "merge it into its base (peft's merge_and_unload, then save_pretrained) and give the merged model"
+        )
+    if "model_index.json" in names:
+        return f"{looked}, but it holds a diffusers pipeline: give one of its component directories"
+    for suffixes, what, remedy in (
+        ((".gguf",), "GGUF files", "use the original safetensors model it was made from"),
+        (
+            (".bin", ".pt", ".pth", ".ckpt"),
+            "PyTorch pickles",
+            "load it with transformers and save_pretrained it as safetensors",
+        ),
+        ((".h5", ".msgpack", ".onnx"), "weights of another framework", "use the safetensors model"),
+    ):
+        found = next((name for name in names if name.endswith(suffixes)), None)
+        if found:
+            return f"{looked}, but it holds {what} ({found}), which are not read yet: {remedy}"
+    if not names:
+        return f"{looked}, but it is empty"
+    return f"{looked}: give the directory that holds them"

@@ -1,0 +1,53 @@
+"""How a stored tensor is seen as one matrix, or as a stack of matrices."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class MatrixLayout:
+    """The matrices inside a tensor.
+
+    Attributes
+    ----------
+    stack : int or None
+        None: the tensor is one matrix. A number E: it is E matrices along its first (non-singleton) dimension.
+    rows, cols : int
+        Shape of each matrix.
+    """
+
+    stack: int | None
+    rows: int
+    cols: int
+
+
+def matrix_layout(name: str, shape: Sequence[int]) -> MatrixLayout | None:
+    """Return the matrices of a tensor, or None where it is none (one dimension or less after squeezing).
+
+    Singleton dimensions are squeezed first. Three dimensions under a name with the component ``experts``
+    (``model.layers.0.mlp.experts.gate_up_proj``) are a stack of independent matrices, one per expert. Every other
+    tensor of more than two dimensions is a convolution kernel: its first dimension by all the rest.
+
+    Parameters
+    ----------
+    name : str
+        The tensor's name; only the components between dots are looked at.
+    shape : sequence of int
+        Its stored shape.
+
+    Examples
+    --------
+    >>> matrix_layout("mlp.experts.down_proj", (8, 64, 32))
+    MatrixLayout(stack=8, rows=64, cols=32)
+    >>> matrix_layout("conv.weight", (16, 3, 4, 4))
+    MatrixLayout(stack=None, rows=16, cols=48)
+    >>> matrix_layout("norm.weight", (1, 64)) is None
+    True
+    """
+    dims = [length for length in shape if length != 1]
+    if len(dims) < 2 or 0 in dims:
+        return None
+    if len(dims) == 3 and "experts" in name.split("."):
+        return MatrixLayout(*dims)
+    return MatrixLayout(None, dims[0], math.prod(dims[1:]))

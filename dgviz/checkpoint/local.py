@@ -1,0 +1,205 @@
+"""Find the weights in a local directory and open them: headers, index and config, no tensor data."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from dgviz.checkpoint.header import Header, parse_json_object, read_header
+from dgviz.checkpoint.hints import explain_missing_path, explain_no_weights
+from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.types import Checkpoint, TensorInfo
+from dgviz.errors import CheckpointError
+
+SINGLE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+MAX_INDEX_BYTES = 256_000_000
+"""Real indices reach 23.5 MB; beyond this the file is not an index."""
+
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+
+
+def open_checkpoint(path: str | Path) -> Checkpoint:
+    """Open a checkpoint by its headers; no tensor data is read.
+
+    Parameters
+    ----------
+    path : str or Path
+        A directory with ``model.safetensors``, or with shards and ``model.safetensors.index.json``; any other single
+        ``*.safetensors`` or index is taken where it is the only one. Or the path of such a weight file.
+
+    Returns
+    -------
+    Checkpoint
+        Its tensors in natural order of names.
+
+    Raises
+    ------
+    CheckpointError
+        If there are no weights, more than one set of weights, or files that contradict each other.
+    """
+    given = Path(path).expanduser()
+    try:
+        resolved = given.resolve(strict=True)
+        is_directory = resolved.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise CheckpointError(explain_missing_path(str(path), error)) from error
+    # The file itself may be a link into a blob store: only its directory is resolved.
+    directory = resolved if is_directory else given.parent.resolve()
+    config, raw_config = _read_config(directory)
+    weights = _find_weights(directory, config)
+    if weights.name.endswith(".json"):
+        tensors, shards, digests = _open_sharded(directory, weights)
+    else:
+        header = read_header(weights)
+        tensors, shards, digests = header.tensors, (weights.name,), [header.digest]
+    if not is_directory and given.name not in (*shards, weights.name):
+        raise CheckpointError(
+            f"{given} is not among the weights of its directory ({weights.name}): "
+            f"give the directory, or put the file alone into one as {SINGLE}"
+        )
+    if not tensors:
+        raise CheckpointError(f"{weights} holds no tensors: it is empty, save the model again")
+    fingerprint = hashlib.sha256("|".join([hashlib.sha256(raw_config).hexdigest(), *shards, *digests]).encode())
+    ordered = {name: tensors[name] for name in sorted(tensors, key=_natural)}
+    return Checkpoint(directory, ordered, config, shards, fingerprint.hexdigest())
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order runs of digits by value (length, then digits), so that layers.2 comes before layers.10."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else (0, part) for i, part in enumerate(parts)]
+
+
+def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:
+    """Return config.json and its bytes; empty where there is none. Code it refers to is never run."""
+    file = directory / "config.json"
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        return {}, b""
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    try:
+        config = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        cause = " ".join(str(error).split())
+        raise CheckpointError(f"{file} is not valid JSON ({cause}): fetch it again, or remove it") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(
+            f"{file} is a JSON {type(config).__name__}, not an object: fetch it again, or remove it"
+        )
+    return config, raw
+
+
+def _find_weights(directory: Path, config: dict[str, Any]) -> Path:
+    """Return the one weight file or index of a directory, in transformers' order of precedence."""
+    named = config.get("transformers_weights")
+    if named is not None:
+        if not isinstance(named, str) or not _is_plain_weight_name(named) or not (directory / named).is_file():
+            raise CheckpointError(
+                f"{directory / 'config.json'} names {named!r} as transformers_weights, which is no *.safetensors "
+                "file or index in the same directory: fetch it, or remove the entry"
+            )
+        return directory / named
+    single, index = directory / SINGLE, directory / INDEX
+    if single.is_file() and index.is_file():
+        raise CheckpointError(
+            f"{directory} holds both {SINGLE} and {INDEX}, and loaders disagree which to use: remove one"
+        )
+    for file in (single, index):
+        if file.is_file():
+            return file
+    files = sorted(file for file in directory.iterdir() if _is_plain_weight_name(file.name) and file.is_file())
+    indices = [file for file in files if file.name.endswith(".json")]
+    loose = [file for file in files if file not in indices and file.name != "adapter_model.safetensors"]
+    if len(indices) == 1:
+        return indices[0]
+    if len(loose) == 1 and not indices and not _SHARD.search(loose[0].name):
+        return loose[0]
+    raise CheckpointError(explain_no_weights(directory, (SINGLE, INDEX), [file.name for file in indices or loose]))
+
+
+def _is_plain_weight_name(name: str) -> bool:
+    """Say whether `name` is a weight file or index beside the others: no folder, drive or parent in it."""
+    return name.endswith((".safetensors", ".safetensors.index.json")) and not re.search(r"[/\\:\x00-\x1f]", name)
+
+
+def _open_sharded(directory: Path, index: Path) -> tuple[dict[str, TensorInfo], tuple[str, ...], list[str]]:
+    """Open every shard of an index and cross-check; the truth is in the shards' headers."""
+    weight_map, digest = _read_index(index)
+    shards = tuple(sorted(set(weight_map.values())))
+    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"{index} names shards that are not there: {_some(missing)}; fetch the missing files into {directory}"
+        )
+    headers = {shard: read_header(directory / shard) for shard in shards}
+    _check_index(index, weight_map, headers)
+    tensors = {name: headers[shard].tensors[name] for name, shard in weight_map.items()}
+    return tensors, shards, [digest, *(headers[shard].digest for shard in shards)]
+
+
+def _read_index(index: Path) -> tuple[dict[str, str], str]:
+    try:
+        size = index.stat().st_size
+        if size > MAX_INDEX_BYTES:
+            raise CheckpointError(f"{index} has {size} bytes, above the cap of {MAX_INDEX_BYTES}: it is not an index")
+        raw = index.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{index} cannot be read: {error.strerror or error}") from error
+    weight_map = parse_json_object(raw, str(index)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index} has no weight_map of tensor names to shards: fetch it again")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not _is_plain_weight_name(shard):
+            raise CheckpointError(
+                f"{index} puts tensor {name!r} into {shard!r}: a shard must be a *.safetensors file name in the same "
+                "directory, without a path; the index is damaged or unsafe"
+            )
+    return weight_map, hashlib.sha256(raw).hexdigest()
+
+
+def _check_index(index: Path, weight_map: dict[str, str], headers: dict[str, Header]) -> None:
+    """Refuse an index and shards that do not say the same; other loaders accept all of these silently."""
+    found: dict[str, list[str]] = {}
+    for shard, header in headers.items():
+        for name in header.tensors:
+            found.setdefault(name, []).append(shard)
+    misplaced = [name for name, shard in weight_map.items() if name in found and shard not in found[name]]
+    if misplaced:
+        name = misplaced[0]
+        raise CheckpointError(
+            f"{index} puts tensor {name!r} into {weight_map[name]}, but it is in {found[name][0]} "
+            f"({len(misplaced)} such): the index belongs to other shards, fetch it again"
+        )
+    ghosts = [name for name in weight_map if name not in found]
+    if ghosts:
+        raise CheckpointError(
+            f"{index} lists tensors that no shard holds: {_some(ghosts)}; the index belongs to other shards, "
+            "fetch index and shards again"
+        )
+    unlisted = [name for name in found if name not in weight_map]
+    if unlisted:
+        raise CheckpointError(
+            f"shards hold tensors that {index} does not list: {_some(unlisted)} "
+            f"(the first in {found[unlisted[0]][0]}); fetch index and shards again"
+        )
+    for name, shards in found.items():
+        # The index decides between copies, which is harmless only where they are the same.
+        copies = [headers[shard].tensors[name] for shard in shards]
+        for other in copies[1:]:
+            if not same_bytes(copies[0], other):
+                raise CheckpointError(
+                    f"tensor {name!r} is in {copies[0].file} and, with other contents, in {other.file}: "
+                    "save the model again"
+                )
+
+
+def _some(names: Iterable[str], limit: int = 3) -> str:
+    """Quote the first names and say how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(map(repr, names[:limit])) + more

@@ -1,0 +1,103 @@
+"""Read the bytes of one tensor, and no more: pread, so that no mapping outlives the read."""
+
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from dgviz.checkpoint.types import TensorInfo
+from dgviz.errors import CheckpointError
+
+if TYPE_CHECKING:
+    import torch
+
+CHUNK_BYTES = 16 * 2**20
+
+
+def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> bytearray:
+    """Return exactly the stored bytes of a tensor, or of a part of it.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        The tensor.
+    start : int
+        First byte, counted from the tensor's own first.
+    nbytes : int, optional
+        How many; by default all from `start`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is gone, unreadable or shorter than when it was opened.
+    ValueError
+        If the range does not lie inside the tensor.
+    """
+    nbytes = info.nbytes - start if nbytes is None else nbytes
+    if start < 0 or nbytes < 0 or start + nbytes > info.nbytes:
+        raise ValueError(f"bytes {start} to {start + nbytes} lie outside the {info.nbytes} of {info.name!r}")
+    buffer = bytearray(nbytes)
+    view = memoryview(buffer)
+    try:
+        fd = os.open(info.file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        try:
+            done = 0
+            while done < nbytes:  # one call gives at most 2 GiB, and less whenever the system likes
+                got = os.preadv(fd, [view[done:]], info.start + start + done)
+                if got == 0:
+                    raise CheckpointError(
+                        f"{info.file} ends inside tensor {info.name!r}: it has become shorter since it was opened, "
+                        "open the checkpoint again"
+                    )
+                done += got
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise CheckpointError(
+            f"{info.file} cannot be read for tensor {info.name!r}: {error.strerror or error}; "
+            "open the checkpoint again"
+        ) from error
+    return buffer
+
+
+def iter_chunks(info: TensorInfo) -> Iterator[bytearray]:
+    """Yield the stored bytes of a tensor in order, at most `CHUNK_BYTES` at a time."""
+    for start in range(0, info.nbytes, CHUNK_BYTES):
+        yield read_bytes(info, start, min(CHUNK_BYTES, info.nbytes - start))
+
+
+def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
+    """Say whether two tensors have the same dtype, shape and bytes; memory stays at two chunks."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
+    return all(a == b for a, b in zip(iter_chunks(first), iter_chunks(second), strict=True))
+
+
+def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
+    """Return a tensor in its stored dtype and shape, on the CPU, in memory of its own.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        The tensor.
+    index : int, optional
+        Read only this slice of dimension 0; the result has one dimension less, and only its bytes are read.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is gone, unreadable or shorter than when it was opened.
+    IndexError
+        If `index` is not in dimension 0.
+    """
+    import torch  # here, so that whoever only looks at headers does not pay for it
+
+    shape, start, nbytes = info.shape, 0, info.nbytes
+    if index is not None:
+        if not shape or not 0 <= index < shape[0]:
+            raise IndexError(f"slice {index} of {info.name!r}, whose shape is {shape}")
+        nbytes //= shape[0]
+        shape, start = shape[1:], index * nbytes
+    dtype = getattr(torch, info.dtype)
+    if nbytes == 0:
+        return torch.empty(shape, dtype=dtype)
+    return torch.frombuffer(read_bytes(info, start, nbytes), dtype=dtype).reshape(shape)

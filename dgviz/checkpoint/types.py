@@ -1,0 +1,142 @@
+"""What a checkpoint and a pair of checkpoints are made of; plain values that pickle and import no torch."""
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from dgviz.errors import PairError
+
+REPAIR, KEEP, BASE_ONLY = FATES = ("repair", "keep", "base_only")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """Where one tensor lies, read from a header; no data.
+
+    Attributes
+    ----------
+    name : str
+        Its name in the checkpoint.
+    shape : tuple of int
+        Its shape as stored.
+    dtype : str
+        Its dtype in torch's words: ``"float32"``, ``"bfloat16"``, ``"int64"``, ...
+    file : Path
+        The file that holds it.
+    start : int
+        Absolute offset of its first byte in `file`.
+    nbytes : int
+        Its size in bytes.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    file: Path
+    start: int
+    nbytes: int
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def is_floating(self) -> bool:
+        """Whether the elements are real floating-point numbers (of any width)."""
+        return self.dtype.startswith(("float", "bfloat"))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory of weights, opened by its headers.
+
+    Attributes
+    ----------
+    path : Path
+        The directory, absolute.
+    tensors : mapping of str to TensorInfo
+        Every tensor, in natural order of names (``layers.2`` before ``layers.10``).
+    config : mapping
+        Its ``config.json``; empty where there is none.
+    shards : tuple of str
+        File names of the weights inside `path`, sorted.
+    fingerprint : str
+        Changes when a header, a file size, a modification time, the index or the config changes.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any]
+    shards: tuple[str, ...]
+    fingerprint: str
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors, in bytes."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class PairedTensor:
+    """One tensor of a pair and its fate.
+
+    Attributes
+    ----------
+    name : str
+        Its name in tuned; in base where `action` is ``"base_only"``.
+    base, tuned : TensorInfo or None
+        Its two sides; None where a side lacks it.
+    action : str
+        ``"repair"``, ``"keep"`` (tuned's bytes) or ``"base_only"`` (not written).
+    reason : str
+        Why, in a sentence.
+    """
+
+    name: str
+    base: TensorInfo | None
+    tuned: TensorInfo | None
+    action: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CheckpointPair:
+    """Two checkpoints and the fate of every tensor of both, tuned's first, in natural order of names."""
+
+    base: Checkpoint
+    tuned: Checkpoint
+    tensors: tuple[PairedTensor, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Count the tensors of each fate; all three fates are always there."""
+        return {fate: sum(paired.action == fate for paired in self.tensors) for fate in FATES}
+
+    @cached_property
+    def repairable(self) -> tuple[PairedTensor, ...]:
+        """The tensors whose fate is ``"repair"``."""
+        return tuple(paired for paired in self.tensors if paired.action == REPAIR)
+
+    @cached_property
+    def _by_name(self) -> dict[str, PairedTensor]:
+        return {paired.name: paired for paired in self.tensors}
+
+    def __getitem__(self, name: str) -> PairedTensor:
+        """Look one tensor up by name.
+
+        Raises
+        ------
+        PairError
+            If neither side has a tensor of that name.
+        """
+        if name not in self._by_name:
+            close = difflib.get_close_matches(name, self._by_name, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
+            raise PairError(
+                f"no tensor {name!r} among the {len(self.tensors)} of {self.base.path} and {self.tuned.path}{hint}"
+            )
+        return self._by_name[name]
