@@ -1,0 +1,223 @@
+"""decompose(delta): every singular value of one weight update, and on demand its triplets and direction maps."""
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from dgviz.errors import SpectrumError
+
+_SAFE_EXPONENT = 30  # largest entry within 2^-30 .. 2^30: squares and their sums stay far from float32's ends
+
+
+@dataclass(frozen=True)
+class Device:
+    """A place to compute on.
+
+    Attributes
+    ----------
+    id : str
+        What torch calls it: "cpu", "cuda:0".
+    label : str
+        What people call it.
+    """
+
+    id: str
+    label: str
+
+
+def list_devices() -> list[Device]:
+    """Return the devices this machine can compute on: every CUDA device by name, then the CPU."""
+    devices = []
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(index)
+            devices.append(Device(f"cuda:{index}", f"{properties.name} ({properties.total_memory / 2**30:.0f} GiB)"))
+    threads = torch.get_num_threads()
+    devices.append(Device("cpu", f"CPU ({threads} thread{'' if threads == 1 else 's'})"))
+    return devices
+
+
+def resolve_device(device: str) -> str:
+    """Return the id of the device to compute on; "auto" is the first CUDA device where there is one, else the CPU.
+
+    Parameters
+    ----------
+    device : str
+        "auto", "cpu", "cuda" or "cuda:<index>".
+
+    Raises
+    ------
+    SpectrumError
+        If this machine has no such device.
+    """
+    known = [found.id for found in list_devices()]
+    if device == "auto":
+        return known[0]
+    wanted = "cuda:0" if device == "cuda" else device
+    if wanted not in known:
+        raise SpectrumError(f"device {device!r} is not available here: choose one of auto, {', '.join(known)}")
+    return wanted
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How a decomposition was obtained, and the measured value of everything that was checked.
+
+    Attributes
+    ----------
+    route : str
+        The route that passed: "svd" (plain SVD in the working precision).
+    checks : mapping of str to float
+        Every check's measured value, in the order made.
+    rejected : tuple of str
+        One sentence for each route tried before and refused, with its reason.
+    """
+
+    route: str
+    checks: Mapping[str, float] = field(default_factory=dict)
+    rejected: tuple[str, ...] = ()
+
+
+class Decomposition:
+    """The factorisation of one weight update, owned by whoever looks at that weight.
+
+    Attributes
+    ----------
+    shape : (int, int)
+        Rows m and columns n of the delta; p = min(m, n).
+    s : (p,) CPU float64 tensor
+        All singular values, descending.
+    certificate : Certificate
+        How `s` was obtained.
+    """
+
+    def __init__(
+        self, shape: tuple[int, int], u: torch.Tensor, s: torch.Tensor, vh: torch.Tensor, shift: int
+    ) -> None:
+        self.shape = shape
+        self.certificate = Certificate("svd")
+        self.s = torch.ldexp(s.double().cpu(), torch.tensor(shift))
+        self._u, self._s, self._vh, self._shift = u, s, vh, shift
+
+    def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the `rank` strongest triplets as two factors whose product is the best approximation of that rank.
+
+        Parameters
+        ----------
+        rank : int
+            0 to p.
+
+        Returns
+        -------
+        left : (m, rank) tensor
+            Left singular vectors times their singular values, on the computing device.
+        right : (rank, n) tensor
+            Right singular vectors as rows.
+
+        Raises
+        ------
+        ValueError
+            If the rank lies outside 0 to p.
+        """
+        if not 0 <= rank <= self.s.numel():
+            raise ValueError(
+                f"the rank of a {self.shape[0]} x {self.shape[1]} matrix lies in 0 to {self.s.numel()}; got {rank}"
+            )
+        return scale_by_power(self._u[:, :rank] * self._s[:rank], self._shift), self._vh[:rank].clone()
+
+    def direction_maps(self, rows: int) -> torch.Tensor:
+        """Return sigma_r |u_r[i]| of every direction r, rows i pooled by block maximum.
+
+        Parameters
+        ----------
+        rows : int
+            Row blocks wanted, at least 1; R = min(rows, m) are made. Block b holds the rows from ``floor(b m / R)``
+            up to, not including, ``floor((b + 1) m / R)``, so none is empty.
+
+        Returns
+        -------
+        (R, p) CPU float32 tensor
+            Column r is direction r in the order of `s`.
+
+        Raises
+        ------
+        ValueError
+            If `rows` is below 1.
+        """
+        if rows < 1:
+            raise ValueError(f"direction maps need at least one row block; got {rows}")
+        m = self.shape[0]
+        blocks = min(rows, m)
+        edges = [b * m // blocks for b in range(blocks + 1)]
+        maps = torch.stack([self._u[a:b].abs().amax(dim=0) for a, b in itertools.pairwise(edges)])
+        return scale_by_power(maps * self._s, self._shift).float().cpu()
+
+
+def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") -> Decomposition:
+    """Return the decomposition of one weight update.
+
+    Parameters
+    ----------
+    delta : (m, n) tensor
+        Any floating dtype; float64 is computed in float64, everything else in float32. It is not modified.
+    device : str, default "auto"
+        Where to compute, see `resolve_device`.
+    name : str, default "delta"
+        What error messages call the matrix.
+
+    Raises
+    ------
+    SpectrumError
+        If `delta` is not a non-empty floating matrix, holds a value that is not finite (the first one is named), or
+        the device does not exist.
+
+    Examples
+    --------
+    >>> decompose(torch.diag(torch.tensor([3.0, 4.0])), "cpu").s.tolist()
+    [4.0, 3.0]
+    """
+    if delta.ndim != 2 or not delta.is_floating_point() or delta.numel() == 0:
+        raise SpectrumError(
+            f"{name}: a spectrum needs a non-empty floating matrix, got shape {tuple(delta.shape)} of {delta.dtype}"
+        )
+    work = delta.detach().to(resolve_device(device))
+    work = work.to(torch.float64 if delta.dtype == torch.float64 else torch.float32)
+    peak = float(torch.linalg.vector_norm(work, ord=math.inf))
+    if not math.isfinite(peak):
+        raise SpectrumError(_first_bad_entry(work, name))
+    exponent = math.frexp(peak)[1]
+    shift = exponent if abs(exponent) > _SAFE_EXPONENT else 0
+    u, s, vh = torch.linalg.svd(scale_by_power(work, -shift), full_matrices=False)
+    return Decomposition(tuple(delta.shape), u, s, vh, shift)
+
+
+def scale_by_power(matrix: torch.Tensor, exponent: int) -> torch.Tensor:
+    """Return ``matrix * 2**exponent``, exact wherever the result is a normal number; itself for exponent 0.
+
+    Parameters
+    ----------
+    matrix : tensor
+        Any floating tensor.
+    exponent : int
+        Power of two; done in two steps, since 2**130 itself is no float32.
+    """
+    if exponent == 0:
+        return matrix
+    half = exponent // 2
+    return matrix * 2.0**half * 2.0 ** (exponent - half)
+
+
+def _first_bad_entry(matrix: torch.Tensor, name: str) -> str:
+    """Return the sentence that names the first entry, in row order, that is not finite."""
+    for row in range(matrix.shape[0]):
+        bad = torch.nonzero(~torch.isfinite(matrix[row]))
+        if bad.numel():
+            column = int(bad[0])
+            return (
+                f"{name}: entry [{row}, {column}] of {tuple(matrix.shape)} is {float(matrix[row, column])}, "
+                "but a spectrum needs finite values; check which of base and tuned holds it"
+            )
+    return f"{name}: the largest entry overflows; convert the checkpoint to float32"
