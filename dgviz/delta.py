@@ -2,7 +2,7 @@
 
 import torch
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
+from dgviz.checkpoint import PairedTensor, matrix_layout, read_tensor
 from dgviz.errors import PairError
 
 _BLOCK_ELEMENTS = 2**22
@@ -48,18 +48,10 @@ def compute_delta(paired: PairedTensor, index: int | None, device: str) -> torch
     shape = layout.rows, layout.cols
     dtype = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
     # The buffer just read belongs to nobody else, so where nothing has to be widened it becomes the result.
-    delta = _read(tuned, index, shape, device).to(dtype)
-    other = _read(base, index, shape, device)
+    delta = read_tensor(tuned, index).reshape(shape).to(device).to(dtype)
+    other = read_tensor(base, index).reshape(shape).to(device)
     step = max(1, _BLOCK_ELEMENTS // layout.cols)
     for start in range(0, layout.rows, step):
         rows = slice(start, start + step)
         delta[rows].sub_(other[rows].to(dtype))
     return delta
-
-
-def _read(info: TensorInfo, index: int | None, shape: tuple[int, int], device: str) -> torch.Tensor:
-    """Read one matrix of a tensor, as stored, onto the device."""
-    if index is not None and info.shape[0] == 1:
-        # A singleton before the stack: there is no dimension 0 to slice, so the whole is read.
-        return read_tensor(info).reshape(-1, *shape)[index].clone().to(device)
-    return read_tensor(info, index).reshape(shape).to(device)

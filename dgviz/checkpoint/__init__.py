@@ -3,6 +3,7 @@
 from dgviz.checkpoint.fingerprint import cache_dir, content_hash
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
 from dgviz.checkpoint.local import open_checkpoint
+from dgviz.checkpoint.names import match_names
 from dgviz.checkpoint.pair import open_pair, pair_checkpoints
 from dgviz.checkpoint.read import read_bytes, read_tensor
 from dgviz.checkpoint.types import Checkpoint, CheckpointPair, PairedTensor, TensorInfo
@@ -15,6 +16,7 @@ __all__ = [
     "TensorInfo",
     "cache_dir",
     "content_hash",
+    "match_names",
     "matrix_layout",
     "open_checkpoint",
     "open_pair",

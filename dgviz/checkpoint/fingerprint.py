@@ -85,7 +85,7 @@ def _execute(statement: str, values: tuple) -> list[tuple]:
     A file that is no database is removed and begun again. A database that is locked, or on a disk that is full or
     read-only, is left alone: the hash is computed afresh each time.
     """
-    file = cache_dir() / "hashes.sqlite"
+    file = cache_dir() / "hashes-1.sqlite"  # the number is the schema's
     for _ in range(2):
         try:
             file.parent.mkdir(parents=True, exist_ok=True)

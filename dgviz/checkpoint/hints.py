@@ -43,6 +43,8 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
             f"{looked}, but it holds a PEFT adapter (adapter_config.json), which is not read yet: "
             "merge it into its base (peft's merge_and_unload, then save_pretrained) and give the merged model"
         )
+    if "snapshots" in names:
+        return f"{looked}, but it is a Hugging Face cache entry: give one of the directories in its snapshots"
     if "model_index.json" in names:
         return f"{looked}, but it holds a diffusers pipeline: give one of its component directories"
     for suffixes, what, remedy in (

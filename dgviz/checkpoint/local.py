@@ -40,14 +40,23 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     CheckpointError
         If there are no weights, more than one set of weights, or files that contradict each other.
     """
-    given = Path(path).expanduser()
+    if not str(path).strip():
+        raise CheckpointError("no path given: give a directory of *.safetensors weights")
     try:
+        given = Path(path).expanduser()
         resolved = given.resolve(strict=True)
-        is_directory = resolved.is_dir()
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(explain_missing_path(str(path), error)) from error
-    # The file itself may be a link into a blob store: only its directory is resolved.
-    directory = resolved if is_directory else given.parent.resolve()
+    # A file may be a link into a blob store, so only its directory is resolved.
+    directory = resolved if resolved.is_dir() else given.parent.resolve()
+    try:
+        return _open_directory(directory, None if resolved.is_dir() else given)
+    except OSError as error:
+        raise CheckpointError(f"{directory} cannot be read: {error.strerror or error}") from error
+
+
+def _open_directory(directory: Path, given: Path | None) -> Checkpoint:
+    """Open the weights of a directory; `given` is the weight file that was named, if one was."""
     config, raw_config = _read_config(directory)
     weights = _find_weights(directory, config)
     if weights.name.endswith(".json"):
@@ -55,13 +64,13 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     else:
         header = read_header(weights)
         tensors, shards, digests = header.tensors, (weights.name,), [header.digest]
-    if not is_directory and given.name not in (*shards, weights.name):
+    if given is not None and given.name not in (*shards, weights.name):
         raise CheckpointError(
             f"{given} is not among the weights of its directory ({weights.name}): "
             f"give the directory, or put the file alone into one as {SINGLE}"
         )
     if not tensors:
-        raise CheckpointError(f"{weights} holds no tensors: it is empty, save the model again")
+        raise CheckpointError(f"{weights} holds no tensors: save the model again")
     fingerprint = hashlib.sha256("|".join([hashlib.sha256(raw_config).hexdigest(), *shards, *digests]).encode())
     ordered = {name: tensors[name] for name in sorted(tensors, key=_natural)}
     return Checkpoint(directory, ordered, config, shards, fingerprint.hexdigest())

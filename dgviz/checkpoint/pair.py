@@ -6,9 +6,10 @@ from pathlib import Path
 
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.local import open_checkpoint
+from dgviz.checkpoint.names import match_names
 from dgviz.checkpoint.quantised import refuse_quantised
 from dgviz.checkpoint.types import BASE_ONLY, KEEP, REPAIR, Checkpoint, CheckpointPair, PairedTensor, TensorInfo
-from dgviz.errors import PairError
+from dgviz.errors import CheckpointError, PairError
 
 MIN_ELEMENTS = 1024
 """Smaller matrices are kept: the method's own scope."""
@@ -63,7 +64,9 @@ def pair_checkpoints(
         if other is not None and reason is None and other.shape != info.shape:
             mismatched.append((other, info))
         reason = _own_reason(info, other) if other is None else reason or _own_reason(info, other)
-        rows.append(PairedTensor(name, other, info, KEEP if reason else REPAIR, reason or _REPAIR_REASON))
+        rows.append(
+            PairedTensor(name, other, info, KEEP if reason else REPAIR, reason or _repair_reason(info, other))
+        )
     if mismatched:
         raise PairError(_explain_mismatch(mismatched, len(matches)))
     matched = set(matches.values())
@@ -78,14 +81,6 @@ def pair_checkpoints(
     return pair
 
 
-_REPAIR_REASON = "A floating-point matrix of the same shape on both sides."
-
-
-def match_names(base: Checkpoint, tuned: Checkpoint) -> dict[str, str]:
-    """Return base's name for every tensor of tuned that has one: the same name on both sides."""
-    return {name: name for name in tuned.tensors if name in base.tensors}
-
-
 def _compile(option: str, pattern: str | None) -> re.Pattern[str] | None:
     if pattern is None:
         return None
@@ -97,15 +92,22 @@ def _compile(option: str, pattern: str | None) -> re.Pattern[str] | None:
 
 def _refuse_same(base: Checkpoint, tuned: Checkpoint) -> None:
     # By the files and not the directories: two snapshots of one cached repository may link to the same blobs.
-    def files(checkpoint: Checkpoint) -> set[tuple[int, int]]:
-        stats = (info.file.stat() for info in {info.file: info for info in checkpoint.tensors.values()}.values())
-        return {(stat.st_dev, stat.st_ino) for stat in stats}
-
-    if files(base) == files(tuned):
+    if _files(base) == _files(tuned):
         raise PairError(
             f"base and tuned are the same weights ({base.path} and {tuned.path}): give the model before fine-tuning "
             "as base and the one after it as tuned"
         )
+
+
+def _files(checkpoint: Checkpoint) -> set[tuple[int, int]]:
+    """Return the device and inode of every weight file."""
+    try:
+        stats = [(checkpoint.path / shard).stat() for shard in checkpoint.shards]
+    except OSError as error:
+        raise CheckpointError(
+            f"{checkpoint.path} has changed since it was opened ({error.strerror or error}): open it again"
+        ) from error
+    return {(stat.st_dev, stat.st_ino) for stat in stats}
 
 
 def _left_out(name: str, included: re.Pattern[str] | None, excluded: re.Pattern[str] | None) -> str | None:
@@ -121,8 +123,9 @@ def _own_reason(info: TensorInfo, other: TensorInfo | None) -> str | None:
     """Return why a tensor is kept whatever the user chose, or None."""
     if other is None:
         return "Only in tuned, so there is no delta."
-    if not info.is_floating or not other.is_floating:
-        return f"Not floating point ({info.dtype}), so there is no spectrum."
+    for side, tensor in (("tuned", info), ("base", other)):
+        if not tensor.is_floating:
+            return f"Not floating point ({tensor.dtype} in {side}), so there is no spectrum."
     if matrix_layout(info.name, info.shape) is None:
         return "Not a matrix: fewer than two dimensions longer than one."
     if info.numel < MIN_ELEMENTS:
@@ -135,6 +138,12 @@ def _own_reason(info: TensorInfo, other: TensorInfo | None) -> str | None:
                 f"--exclude {exact_pattern([info.name])!r}"
             )
     return None
+
+
+def _repair_reason(info: TensorInfo, other: TensorInfo) -> str:
+    if other.name != info.name:
+        return f"A floating-point matrix; base ties it to {other.name}, of the same shape."
+    return "A floating-point matrix of the same shape on both sides."
 
 
 def exact_pattern(names: list[str]) -> str:

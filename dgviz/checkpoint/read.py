@@ -80,24 +80,20 @@ def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
     info : TensorInfo
         The tensor.
     index : int, optional
-        Read only this slice of dimension 0; the result has one dimension less, and only its bytes are read.
+        Read only this entry of a stack, and only its bytes: see `TensorInfo.slice`.
 
     Raises
     ------
     CheckpointError
         If the file is gone, unreadable or shorter than when it was opened.
     IndexError
-        If `index` is not in dimension 0.
+        If there is no entry `index`.
     """
     import torch  # here, so that whoever only looks at headers does not pay for it
 
-    shape, start, nbytes = info.shape, 0, info.nbytes
     if index is not None:
-        if not shape or not 0 <= index < shape[0]:
-            raise IndexError(f"slice {index} of {info.name!r}, whose shape is {shape}")
-        nbytes //= shape[0]
-        shape, start = shape[1:], index * nbytes
+        info = info.slice(index)
     dtype = getattr(torch, info.dtype)
-    if nbytes == 0:
-        return torch.empty(shape, dtype=dtype)
-    return torch.frombuffer(read_bytes(info, start, nbytes), dtype=dtype).reshape(shape)
+    if info.nbytes == 0:
+        return torch.empty(info.shape, dtype=dtype)
+    return torch.frombuffer(read_bytes(info), dtype=dtype).reshape(info.shape)

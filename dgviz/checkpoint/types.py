@@ -3,7 +3,7 @@
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -49,6 +49,23 @@ class TensorInfo:
     def is_floating(self) -> bool:
         """Whether the elements are real floating-point numbers (of any width)."""
         return self.dtype.startswith(("float", "bfloat"))
+
+    def slice(self, index: int) -> "TensorInfo":
+        """Return one entry of a stack as a tensor of its own; its bytes are contiguous.
+
+        The stack is the first dimension longer than one (dimension 0, unless that is a singleton). It and the
+        singletons before it are gone from the result.
+
+        Raises
+        ------
+        IndexError
+            If there is no such dimension, or `index` is not in it.
+        """
+        dim = next((dim for dim, length in enumerate(self.shape) if length > 1), None)
+        if dim is None or not 0 <= index < self.shape[dim]:
+            raise IndexError(f"no slice {index} in {self.name!r}, whose shape is {self.shape}")
+        nbytes = self.nbytes // self.shape[dim]
+        return replace(self, shape=self.shape[dim + 1 :], start=self.start + index * nbytes, nbytes=nbytes)
 
 
 @dataclass(frozen=True)

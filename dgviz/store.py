@@ -1,0 +1,181 @@
+"""Singular values on disk, under a key made of both tensors' contents: a second look costs no SVD."""
+
+import contextlib
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, matrix_layout
+from dgviz.errors import DgvizError, PairError
+
+ENGINE_VERSION = "1"
+"""Part of every key. Raise it when `dgviz.spectrum.decompose` gives other numbers, or the stored format changes."""
+
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+@dataclass(frozen=True)
+class StoredSpectrum:
+    """What the store keeps of one delta.
+
+    Attributes
+    ----------
+    s : ndarray of float64, shape (min(m, n),)
+        All singular values, descending.
+    shape : tuple of int
+        (m, n) of the delta.
+    certificate : dict
+        How the values were obtained, as JSON.
+    """
+
+    s: NDArray[np.float64]
+    shape: tuple[int, int]
+    certificate: dict[str, Any]
+
+
+def spectrum_key(paired: PairedTensor, index: int | None) -> str:
+    """Return the key of one delta's spectrum: the contents of both sides, the shape, and `ENGINE_VERSION`.
+
+    Names and paths are no part of it, so a copied or renamed checkpoint finds its spectra again.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A weight that is in both checkpoints.
+    index : int or None
+        Which matrix of a stack; only its bytes are hashed. None for a tensor that is one matrix.
+
+    Raises
+    ------
+    PairError
+        If one side lacks the tensor, it is no matrix, or `index` does not fit it.
+    CheckpointError
+        If a file is gone, or changes while it is read.
+    """
+    base, tuned = paired.base, paired.tuned
+    layout = matrix_layout(paired.name, tuned.shape) if tuned is not None else None
+    if base is None or tuned is None or layout is None or base.shape != tuned.shape:
+        raise PairError(f"{paired.name!r} has no spectrum: {paired.reason}")
+    if index is not None:
+        if layout.stack is None or not 0 <= index < layout.stack:
+            raise PairError(f"{paired.name!r} of shape {tuned.shape} has no matrix {index}")
+        base, tuned = base.slice(index), tuned.slice(index)
+    elif layout.stack is not None:
+        raise PairError(f"{paired.name!r} of shape {tuned.shape} is a stack of {layout.stack}: say which matrix")
+    parts = [ENGINE_VERSION, content_hash(base), content_hash(tuned), layout.rows, layout.cols]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+class SpectrumStore:
+    """Stored spectra, one file each; many processes may read and write at once.
+
+    Parameters
+    ----------
+    root : Path, optional
+        Where to keep them; by default ``spectra`` in `dgviz.checkpoint.cache_dir`.
+    """
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = cache_dir() / "spectra" if root is None else Path(root)
+
+    def get(self, key: str) -> StoredSpectrum | None:
+        """Return what is stored under a key, or None; a damaged entry counts as none."""
+        file = self._file(key)
+        try:
+            with safe_open(file, framework="numpy") as stored:
+                about = stored.metadata() or {}
+                s = stored.get_tensor("s")
+            shape = tuple(json.loads(about["shape"]))
+            certificate = json.loads(about["certificate"])
+            spectrum = StoredSpectrum(_checked(s, shape), shape, certificate)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return None
+        return spectrum if about.get("digest") == _digest(key, s, about["shape"], about["certificate"]) else None
+
+    def put(self, key: str, s: ArrayLike, shape: Sequence[int], certificate: Mapping[str, Any]) -> None:
+        """Store a spectrum; an entry that is there is replaced in one step.
+
+        Parameters
+        ----------
+        key : str
+            From `spectrum_key`.
+        s : array_like, shape (min(m, n),)
+            All singular values, descending.
+        shape : (int, int)
+            (m, n) of the delta.
+        certificate : mapping
+            How they were obtained; anything JSON can hold.
+
+        Raises
+        ------
+        DgvizError
+            If it cannot be written.
+        ValueError
+            If `s` is no spectrum of such a matrix.
+        """
+        values = _checked(np.ascontiguousarray(s, dtype=np.float64), tuple(shape))
+        about = {"shape": json.dumps([int(length) for length in shape]), "certificate": json.dumps(dict(certificate))}
+        about["digest"] = _digest(key, values, about["shape"], about["certificate"])
+        file = self._file(key)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
+                temporary = Path(stream.name)
+                try:
+                    stream.write(save({"s": values}, metadata=about))
+                    stream.close()
+                    temporary.replace(file)
+                except BaseException:
+                    temporary.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise DgvizError(
+                f"the spectrum cannot be stored in {self.root} ({error.strerror or error}): "
+                "free some space, or set DGVIZ_CACHE_DIR to a writable directory"
+            ) from error
+
+    def size(self) -> int:
+        """Return the bytes used by all entries."""
+        total = 0
+        for file in self.root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # replaced or cleared by another process meanwhile
+                total += file.stat().st_size
+        return total
+
+    def clear(self) -> None:
+        """Remove all entries, and what writers that died an hour ago or more left behind."""
+        abandoned = time.time() - 3600
+        for file in self.root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if file.suffix == ".safetensors" or file.stat().st_mtime < abandoned:
+                    file.unlink()
+
+    def _file(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a key of spectrum_key")
+        return self.root / key[:2] / f"{key}.safetensors"
+
+
+def _checked(s: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return `s` where it can be the spectrum of a matrix of this shape."""
+    if len(shape) != 2 or s.dtype != np.float64 or s.shape != (min(shape),):
+        raise ValueError(f"{s.dtype} of shape {s.shape} is not the spectrum of a matrix of shape {shape}")
+    if not np.isfinite(s).all() or (s < 0).any() or (np.diff(s) > 0).any():
+        raise ValueError("singular values must be finite, non-negative and descending")
+    return s
+
+
+def _digest(key: str, s: NDArray[np.float64], shape: str, certificate: str) -> str:
+    """Return a checksum over everything in an entry, so that damage of any kind is seen."""
+    return hashlib.sha256("\n".join([key, shape, certificate, ""]).encode() + s.tobytes()).hexdigest()
