@@ -1,0 +1,205 @@
+"""One safetensors file, written tensor by tensor: byte-identical to ``save_file`` on the same tensors.
+
+No library writes safetensors incrementally, and holding a shard in memory to save it is what makes repairs of large
+models fail. The format (https://github.com/huggingface/safetensors): 8 bytes little-endian header length, the header
+as JSON padded with spaces to a multiple of 8, then the data.
+"""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import orjson
+
+from dgviz.checkpoint.header import DTYPES
+from dgviz.errors import ExportError
+
+# The format's own enumeration of dtypes: it decides the order of tensors in a file, last first.
+_ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16")
+_ORDER += ("BF16", "I32", "U32", "F32", "C64", "F64", "I64", "U64")
+_CODES = {name: code for code, (name, _) in DTYPES.items()}
+ITEM_BYTES = dict(DTYPES.values())
+"""Bytes per element by dtype in torch's words."""
+
+
+def shard_order(dtype: str, name: str) -> tuple[int, str]:
+    """Return the sort key of a tensor inside a file: widest dtype first, then by name.
+
+    Parameters
+    ----------
+    dtype : str
+        In torch's words.
+    name : str
+        Tensor name.
+    """
+    return -_ORDER.index(_CODES[dtype]), name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor of a file to be written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the tensor's data."""
+        count = ITEM_BYTES[self.dtype]
+        for length in self.shape:
+            count *= length
+        return count
+
+
+def header_bytes(entries: Sequence[Entry]) -> bytes:
+    """Return the header of a file that holds `entries` in this order, its length prefix included.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+        Sorted by `shard_order`.
+    """
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for entry in entries:
+        end = offset + entry.nbytes
+        header[entry.name] = {"dtype": _CODES[entry.dtype], "shape": entry.shape, "data_offsets": (offset, end)}
+        offset = end
+    text = orjson.dumps(header)
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+class ShardWriter:
+    """Writes one file under a temporary name and gives it its own when it is whole and on disk.
+
+    Parameters
+    ----------
+    path : Path
+        Final name.
+    entries : sequence of Entry
+        What will be written, sorted by `shard_order`.
+
+    Notes
+    -----
+    Leaving the ``with`` block by an exception removes the temporary file: nothing half-written gets the final name.
+    """
+
+    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
+        self._path = path
+        self._partial = path.with_name(path.name + ".partial")
+        self._entries = list(entries)
+        self._next = 0
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def __enter__(self) -> "ShardWriter":
+        """Open the temporary file and write the header."""
+        self._file = self._partial.open("wb")
+        self._put(header_bytes(self._entries))
+        return self
+
+    def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
+        """Append the bytes of the next tensor.
+
+        Parameters
+        ----------
+        name : str
+            Must be the next of the entries.
+        data : bytes-like
+            Exactly as many bytes as the header promised.
+
+        Raises
+        ------
+        ExportError
+            If the tensor or its size is not what the header says: a bug, caught before it reaches a final name.
+        """
+        entry = self._entries[self._next]
+        view = memoryview(data).cast("B")
+        if name != entry.name or view.nbytes != entry.nbytes:
+            raise ExportError(
+                f"{self._path}: the header promises {entry.name} with {entry.nbytes} bytes next, "
+                f"got {name} with {view.nbytes}"
+            )
+        self._put(view)
+        self._next += 1
+
+    def _put(self, data: bytes | memoryview) -> None:
+        """Write and hash."""
+        self._file.write(data)
+        self._hash.update(data)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Put the file on disk and rename it, or remove it."""
+        if kind is None and self._next != len(self._entries):
+            kind = ExportError
+            error = ExportError(f"{self._path}: {len(self._entries) - self._next} tensors were never written")
+        try:
+            if kind is None:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        finally:
+            self._file.close()
+            if kind is not None:
+                self._partial.unlink(missing_ok=True)
+        if isinstance(error, ExportError) and trace is None:
+            raise error
+        if kind is None:
+            self._partial.replace(self._path)
+            sync_directory(self._path.parent)
+
+    @property
+    def digest(self) -> str:
+        """Hash of everything written."""
+        return self._hash.hexdigest()
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a small file atomically: temporary name, fsync, rename, fsync of the directory.
+
+    Parameters
+    ----------
+    path : Path
+        Final name; its directory exists.
+    data : bytes
+        Content.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in a directory durable.
+
+    Parameters
+    ----------
+    path : Path
+        The directory.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_digest(path: Path) -> str:
+    """Return the hash `ShardWriter.digest` gave when the file was written, if it is still that file.
+
+    Parameters
+    ----------
+    path : Path
+        A finished shard.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

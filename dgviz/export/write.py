@@ -1,0 +1,225 @@
+"""Writing the plan: shard by shard, one tensor in memory at a time, nothing half-written under a final name."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+import torch
+from filelock import FileLock, Timeout
+
+import dgviz
+from dgviz.checkpoint import open_checkpoint, read_bytes
+from dgviz.errors import CheckpointError, ExportError
+from dgviz.export.plan import LOCK, MANIFEST, REPORT, ExportPlan, ShardPlan, read_manifest
+from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
+from dgviz.repair import RepairedTensor, TensorReport, repair_tensor
+from dgviz.spectrum import resolve_device
+
+_FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """What was written, as in the output's ``dgviz.json``."""
+
+    report: Mapping[str, Any]
+
+    @property
+    def tensors(self) -> Mapping[str, Any]:
+        """One row per tensor of either input, by name."""
+        return self.report["tensors"]
+
+
+def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport | ExportResult]:
+    """Write the output, yielding a report after every tensor and an `ExportResult` last.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        From `dgviz.export.plan_export`.
+    device : str
+        Where to compute.
+
+    Yields
+    ------
+    TensorReport or ExportResult
+        One report per tensor (also for those of shards an earlier run finished), then the result.
+
+    Raises
+    ------
+    ExportError
+        If another process writes the same output, the disk refuses, or what was written does not read back.
+
+    Notes
+    -----
+    Closing the generator, or an error, leaves finished shards and a manifest; the same plan continues from there.
+    """
+    started = time.perf_counter()
+    device = resolve_device(device)
+    plan.out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(plan.out / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ExportError(f"another process is writing {plan.out}; wait for it or choose another folder") from None
+    try:
+        with _disk_errors(plan):
+            rows: dict[str, dict[str, Any]] = {}
+            manifest = _started_manifest(plan)
+            for shard in plan.shards:
+                yield from _iter_shard(plan, shard, manifest, rows, device)
+            for paired in plan.pair.tensors:
+                if paired.action == "base_only":
+                    report = repair_tensor(paired, plan.repair, device).report
+                    rows[report.name] = report.to_json()
+                    yield report
+            yield _finish(plan, rows, device, time.perf_counter() - started)
+    finally:
+        (plan.out / LOCK).unlink(missing_ok=True)  # while still held: nobody else can be waiting on it
+        lock.release()
+
+
+def _started_manifest(plan: ExportPlan) -> dict[str, Any]:
+    """Return the manifest of the run to continue, or a new one, on disk before anything else is."""
+    manifest = read_manifest(plan.out)
+    if manifest is None or manifest["identity"] != plan.identity:
+        manifest = {"identity": plan.identity, "shards": {}}
+        write_file(plan.out / MANIFEST, orjson.dumps(manifest))
+    return dict(manifest)
+
+
+@contextlib.contextmanager
+def _disk_errors(plan: ExportPlan) -> Iterator[None]:
+    """Turn the operating system's complaints into a sentence about this output."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"writing {plan.out} failed: {error.strerror or error}; finished shards are kept, "
+            "repeat the same command to continue"
+        ) from error
+
+
+def _iter_shard(
+    plan: ExportPlan, shard: ShardPlan, manifest: dict[str, Any], rows: dict[str, Any], device: str
+) -> Iterator[TensorReport]:
+    """Write one shard, or take it over from an earlier run when its bytes are still those that run wrote."""
+    path = plan.out / shard.name
+    record = manifest["shards"].get(shard.name)
+    if record and path.is_file() and file_digest(path) == record["blake2b"]:
+        for name, row in record["rows"].items():
+            rows[name] = row
+            yield TensorReport(name=name, **{**row, "shape": tuple(row["shape"]), "warnings": tuple(row["warnings"])})
+        return
+    entries = [Entry(item.name, plan.repair.output_dtype(item.tuned), item.tuned.shape) for item in shard.tensors]
+    own: dict[str, dict[str, Any]] = {}
+    with ShardWriter(path, entries) as writer:
+        for paired in shard.tensors:
+            repaired = repair_tensor(paired, plan.repair, device)
+            writer.write(paired.name, _data(repaired))
+            own[paired.name] = repaired.report.to_json()
+            yield repaired.report
+    rows |= own
+    manifest["shards"][shard.name] = {"blake2b": writer.digest, "rows": own}
+    write_file(plan.out / MANIFEST, orjson.dumps(manifest))
+
+
+def _data(repaired: RepairedTensor) -> memoryview | bytearray:
+    """Return the bytes of one tensor: computed, or copied as stored."""
+    if repaired.tensor is None:
+        return read_bytes(repaired.source)
+    return memoryview(repaired.tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _finish(plan: ExportPlan, rows: dict[str, Any], device: str, seconds: float) -> ExportResult:
+    """Write index, sidecars, report and config, check what is on disk, and drop the manifest."""
+    if len(plan.shards) > 1:
+        index = {
+            "metadata": {"total_size": plan.total_bytes},
+            "weight_map": {item.name: shard.name for shard in plan.shards for item in shard.tensors},
+        }
+        write_file(plan.out / "model.safetensors.index.json", _pretty(index))
+    for name, _, source in plan.sidecars:
+        if name != "config.json":
+            target = plan.out / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, source.read_bytes())
+    report = _describe(plan, rows, device, seconds)
+    write_file(plan.out / REPORT, _pretty(report))
+    for name, _, source in plan.sidecars:
+        if name == "config.json":
+            write_file(plan.out / name, _config(source.read_bytes(), plan.repair.dtype))
+    _verify(plan)
+    (plan.out / MANIFEST).unlink(missing_ok=True)
+    return ExportResult(report)
+
+
+def _describe(plan: ExportPlan, rows: dict[str, Any], device: str, seconds: float) -> dict[str, Any]:
+    """Return the content of ``dgviz.json``."""
+    ordered = {item.name: rows[item.name] for item in plan.pair.tensors}
+    warnings = list(plan.warnings)
+    for name, row in ordered.items():
+        warnings += [f"{name}: {warning}" for warning in row["warnings"]]
+    return {
+        "dgviz": dgviz.__version__,
+        "torch": torch.__version__,
+        "device": device,
+        "base": {"name": plan.pair.base.path.name, "fingerprint": plan.pair.base.fingerprint},
+        "tuned": {"name": plan.pair.tuned.path.name, "fingerprint": plan.pair.tuned.fingerprint},
+        "plan": plan.repair.to_json(),
+        "counts": plan.pair.counts(),
+        "shards": [shard.name for shard in plan.shards],
+        "total_bytes": plan.total_bytes,
+        "sidecars": {name: side for name, side, _ in plan.sidecars},
+        "warnings": warnings,
+        "seconds": round(seconds, 3),
+        "tensors": ordered,
+    }
+
+
+def _config(data: bytes, dtype: str) -> bytes:
+    """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says."""
+    if dtype == "auto":
+        return data
+
+    def with_dtype(value: Any) -> Any:
+        """Replace every dtype entry, also those of sub-models."""
+        if isinstance(value, dict):
+            return {
+                key: dtype if key in ("dtype", "torch_dtype") and item in _FLOAT_NAMES else with_dtype(item)
+                for key, item in value.items()
+            }
+        return value
+
+    config = with_dtype(orjson.loads(data))
+    if "torch_dtype" not in config:
+        config["dtype"] = dtype
+    return _pretty(config)
+
+
+def _pretty(value: Any) -> bytes:
+    """Return readable JSON with a final newline."""
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _verify(plan: ExportPlan) -> None:
+    """Open what was written as any reader would and compare it with the plan."""
+    try:
+        written = open_checkpoint(plan.out)
+    except CheckpointError as error:
+        raise ExportError(f"what was written to {plan.out} does not read back: {error}") from error
+    expected = {
+        item.name: (plan.repair.output_dtype(item.tuned), item.tuned.shape)
+        for shard in plan.shards
+        for item in shard.tensors
+    }
+    found = {name: (info.dtype, info.shape) for name, info in written.tensors.items()}
+    for name in expected.keys() | found.keys():
+        if expected.get(name) != found.get(name):
+            raise ExportError(
+                f"what was written to {plan.out} differs from the plan: {name} should be {expected.get(name)}, "
+                f"is {found.get(name)}; this is a bug, do not use the output"
+            )

@@ -1,0 +1,347 @@
+"""Repair of one tensor: base plus the directions of its update that a threshold keeps.
+
+``D = tuned - base`` is decomposed, the singular values strictly above tau are kept, and
+``repaired = base + U_k diag(s_k) Vh_k`` is added up in float32 (float64 for float64 inputs) and rounded once into the
+output's dtype. Where nothing would change, bytes are copied instead of recomputed, so that tau = 0 is tuned and
+tau = infinity is base, bit for bit.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
+from dgviz.delta import compute_delta
+from dgviz.errors import ExportError
+from dgviz.spectrum import Decomposition, decompose, resolve_device
+from dgviz.theory import mp_fit_triple
+from dgviz.threshold import Threshold, find_rule
+
+OUTPUT_DTYPES = ("auto", "float32", "bfloat16", "float16")
+_CHUNK_ELEMENTS = 16 * 2**20  # rows are added up in blocks of at most 64 MiB of float32
+
+
+@dataclass(frozen=True)
+class RepairPlan:
+    """What to do with a pair: the one description that app, command line and output share.
+
+    Attributes
+    ----------
+    rule : str
+        Threshold rule, a key of `dgviz.threshold.RULES`.
+    params : Mapping[str, float]
+        The rule's parameters.
+    include, exclude : str or None
+        Regular expressions on tensor names; only included and not excluded tensors are repaired.
+    dtype : str
+        ``"auto"`` for the tuned tensor's dtype, or the dtype of every floating tensor of the output.
+    method : str
+        The repair method; ``"dg_hard"`` keeps or drops whole singular directions.
+    """
+
+    rule: str = "dg_hard"
+    params: Mapping[str, float] = field(default_factory=dict)
+    include: str | None = None
+    exclude: str | None = None
+    dtype: str = "auto"
+    method: str = "dg_hard"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "params", find_rule(self.rule).checked(self.params))
+        if self.dtype not in OUTPUT_DTYPES:
+            raise ExportError(f"no output dtype {self.dtype!r}; choose one of {', '.join(OUTPUT_DTYPES)}")
+        if self.method != "dg_hard":
+            raise ExportError(f"no repair method {self.method!r}; there is dg_hard")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values; infinity becomes the string ``"inf"``."""
+        return {**dataclasses.asdict(self), "params": {name: _json_number(v) for name, v in self.params.items()}}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "RepairPlan":
+        """Return the plan that `to_json` described.
+
+        Parameters
+        ----------
+        values : mapping
+            The JSON object.
+        """
+        return cls(**values)
+
+    def output_dtype(self, info: TensorInfo) -> str:
+        """Return the dtype a tensor is written in.
+
+        Parameters
+        ----------
+        info : TensorInfo
+            The tuned tensor; integers and booleans always keep their own.
+        """
+        return self.dtype if self.dtype != "auto" and info.is_floating else info.dtype
+
+
+@dataclass(frozen=True)
+class TensorReport:
+    """What happened to one tensor; stacked tensors carry lists, one value per matrix.
+
+    Attributes
+    ----------
+    action, reason : str
+        Fate in the pair, and why.
+    shape, dtype
+        As written.
+    written : str
+        Where the bytes come from: ``"repaired"``, ``"tuned bytes"``, ``"base bytes"``, ``"tuned, cast"`` or
+        ``"nothing"`` (base only).
+    rank, tau, sigma, edge, energy_kept
+        The threshold and what it keeps; None for tensors that are not repaired.
+    mp_fit : dict or None
+        ``tuned``, ``repaired``, ``discarded``.
+    gain : float or None
+        ``<O, D*> / <D*, D*>`` of the written update O against the exact one D*: below 1, rounding ate the repair.
+    noise_restored : float or None
+        Norm of the rounding ``O - D*`` over the norm of the noise removed.
+    route : str or list or None
+        How the spectrum was computed.
+    warnings : tuple of str
+        What a user must know.
+    seconds : float
+        Time spent on this tensor.
+    """
+
+    name: str
+    action: str
+    reason: str
+    shape: tuple[int, ...]
+    dtype: str
+    written: str
+    rank: Any = None
+    tau: Any = None
+    sigma: Any = None
+    edge: Any = None
+    energy_kept: Any = None
+    mp_fit: Any = None
+    gain: Any = None
+    noise_restored: Any = None
+    route: Any = None
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the row as plain JSON values, without the name and what does not apply."""
+        row = dataclasses.asdict(self)
+        del row["name"]
+        row = {key: _json_number(value) for key, value in row.items() if value is not None}
+        return row | {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
+
+
+@dataclass(frozen=True)
+class RepairedTensor:
+    """The bytes to write: a tensor, or a stored tensor to copy."""
+
+    tensor: torch.Tensor | None
+    source: TensorInfo | None
+    report: TensorReport
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """One repaired matrix; `tensor` None means that `origin`'s values are taken as they are."""
+
+    threshold: Threshold
+    origin: str
+    tensor: torch.Tensor | None
+    energy_kept: float
+    mp_fit: dict[str, float | None]
+    gain: float | None
+    noise_restored: float | None
+    route: str
+
+
+def _json_number(value: Any) -> Any:
+    """Return infinities inside a JSON-able value as strings, which JSON numbers cannot be."""
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    if isinstance(value, list | tuple):
+        return [_json_number(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _json_number(item) for key, item in value.items()}
+    return value
+
+
+def energy_kept(s: np.ndarray, rank: int) -> float:
+    """Return the share of the sum of squares in the first `rank` singular values; 1 for a zero delta.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    rank : int
+        Number kept.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    if values.size == 0 or values[0] == 0:
+        return 1.0
+    squares = (values / values[0]) ** 2  # scaled: no overflow at 1e200
+    return float(squares[:rank].sum() / squares.sum())
+
+
+def repair_tensor(paired: PairedTensor, plan: RepairPlan, device: str = "auto") -> RepairedTensor:
+    """Return what the repaired checkpoint holds for one tensor.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The tensor on both sides, with its fate.
+    plan : RepairPlan
+        Rule and output dtype.
+    device : str
+        Where to compute.
+
+    Returns
+    -------
+    RepairedTensor
+        The tensor on the CPU in its output dtype, or the stored tensor whose bytes are to be copied, and the report.
+
+    Raises
+    ------
+    SpectrumError
+        If the update holds a value that is not finite.
+    CheckpointError
+        If a file vanished or shrank.
+    """
+    started = time.perf_counter()
+    if paired.action == "base_only":
+        info = paired.base
+        report = TensorReport(paired.name, "base_only", paired.reason, info.shape, info.dtype, "nothing")
+        return RepairedTensor(None, None, report)
+    dtype = plan.output_dtype(paired.tuned)
+    if paired.action == "keep":
+        return _kept(paired, dtype)
+    device = resolve_device(device)
+    layout = matrix_layout(paired.name, paired.tuned.shape)
+    indices = [None] if layout.stack is None else list(range(layout.stack))
+    slices = [_repair_slice(paired, index, plan, dtype, device) for index in indices]
+    tensor, source, written = _assemble(paired, layout.stack is not None, slices, dtype)
+    report = _report(paired, layout.stack is not None, slices, dtype, written, time.perf_counter() - started)
+    return RepairedTensor(tensor, source, report)
+
+
+def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
+    """Return tuned's bytes, or tuned cast where the plan asks for another dtype."""
+    info = paired.tuned
+    same = dtype == info.dtype
+    tensor = None if same else read_tensor(info).to(getattr(torch, dtype))
+    written = "tuned bytes" if same else "tuned, cast"
+    report = TensorReport(paired.name, "keep", paired.reason, info.shape, dtype, written)
+    return RepairedTensor(tensor, info if same else None, report)
+
+
+def _repair_slice(paired: PairedTensor, index: int | None, plan: RepairPlan, dtype: str, device: str) -> _Slice:
+    """Decompose one matrix of a tensor, threshold it, and add what is kept to the base."""
+    label = paired.name if index is None else f"{paired.name}[{index}]"
+    delta = compute_delta(paired, index, device)
+    decomposition = decompose(delta, device, name=label)
+    shape = tuple(decomposition.shape)
+    s = np.asarray(decomposition.s, dtype=np.float64)
+    rule = find_rule(plan.rule)
+    threshold = rule.apply(s, shape, delta=delta, **plan.params)
+    del delta
+    route = decomposition.certificate.route
+    fit = mp_fit_triple(s, threshold.rank, threshold.sigma, shape)
+    energy = energy_kept(s, threshold.rank)
+    nothing_dropped = threshold.rank == np.count_nonzero(s) or (threshold.degenerate and rule.noise_based)
+    if nothing_dropped or threshold.rank == 0:
+        origin = "tuned" if nothing_dropped else "base"
+        return _Slice(threshold, origin, None, energy, fit, None, None, route)
+    tensor, gain, restored = _add_kept(paired.base, index, decomposition, threshold.rank, dtype)
+    return _Slice(threshold, "repaired", tensor, energy, fit, gain, restored, route)
+
+
+def _add_kept(
+    base: TensorInfo, index: int | None, decomposition: Decomposition, rank: int, dtype: str
+) -> tuple[torch.Tensor, float, float]:
+    """Return base + D* rounded once into `dtype`, with the gain and the share of noise that rounding put back.
+
+    Works block of rows by block of rows, so that no float32 copy of the result exists; sums stay on the device until
+    the end.
+    """
+    left, right = decomposition.triplets(rank)
+    rows, columns = decomposition.shape
+    out_dtype = getattr(torch, dtype)
+    stored = read_tensor(base, index).reshape(rows, columns)
+    out = torch.empty((rows, columns), dtype=out_dtype)
+    sums = torch.zeros(3, dtype=torch.float64, device=left.device)
+    step = max(1, _CHUNK_ELEMENTS // columns)
+    for start in range(0, rows, step):
+        block = slice(start, min(start + step, rows))
+        origin = stored[block].to(left.device).to(left.dtype)
+        kept = left[block] @ right
+        rounded = (origin + kept).to(out_dtype)
+        out[block] = rounded.cpu()
+        moved = rounded.to(left.dtype) - origin
+        products = (moved * kept, kept * kept, (moved - kept) ** 2)
+        sums += torch.stack([product.sum(dtype=torch.float64) for product in products])
+    overlap, kept_square, rounding_square = sums.tolist()
+    removed_square = float(np.sum(np.asarray(decomposition.s, dtype=np.float64)[rank:] ** 2))
+    gain = overlap / kept_square if kept_square > 0 else 1.0
+    return out, gain, math.sqrt(rounding_square / removed_square) if removed_square > 0 else 0.0
+
+
+def _assemble(
+    paired: PairedTensor, stacked: bool, slices: list[_Slice], dtype: str
+) -> tuple[torch.Tensor | None, TensorInfo | None, str]:
+    """Return the tensor to write, or the stored one to copy, and the words for it."""
+    origins = {piece.origin for piece in slices}
+    for origin, info in (("tuned", paired.tuned), ("base", paired.base)):
+        if origins == {origin}:
+            if info.dtype == dtype and info.shape == paired.tuned.shape:
+                return None, info, f"{origin} bytes"
+            return read_tensor(info).to(getattr(torch, dtype)).reshape(paired.tuned.shape), None, f"{origin}, cast"
+    if not stacked:
+        return slices[0].tensor.reshape(paired.tuned.shape), None, "repaired"
+    layout = matrix_layout(paired.name, paired.tuned.shape)
+    out = torch.empty((layout.stack, layout.rows, layout.cols), dtype=getattr(torch, dtype))
+    for index, piece in enumerate(slices):
+        if piece.tensor is None:
+            stored = paired.tuned if piece.origin == "tuned" else paired.base
+            out[index] = read_tensor(stored, index).reshape(layout.rows, layout.cols).to(out.dtype)
+        else:
+            out[index] = piece.tensor
+    return out.reshape(paired.tuned.shape), None, "repaired"
+
+
+def _report(
+    paired: PairedTensor, stacked: bool, slices: list[_Slice], dtype: str, written: str, seconds: float
+) -> TensorReport:
+    """Gather the slices' figures into one row: plain values for a matrix, lists for a stack."""
+
+    def values(get: Any) -> Any:
+        """Return one value, or one per matrix of a stack."""
+        return [get(piece) for piece in slices] if stacked else get(slices[0])
+
+    warnings = dict.fromkeys(warning for piece in slices for warning in piece.threshold.warnings)
+    return TensorReport(
+        name=paired.name,
+        action="repair",
+        reason=paired.reason,
+        shape=paired.tuned.shape,
+        dtype=dtype,
+        written=written,
+        rank=values(lambda piece: piece.threshold.rank),
+        tau=values(lambda piece: piece.threshold.tau),
+        sigma=values(lambda piece: piece.threshold.sigma),
+        edge=values(lambda piece: piece.threshold.edge),
+        energy_kept=values(lambda piece: piece.energy_kept),
+        mp_fit={key: values(lambda piece, key=key: piece.mp_fit[key]) for key in ("tuned", "repaired", "discarded")},
+        gain=values(lambda piece: piece.gain),
+        noise_restored=values(lambda piece: piece.noise_restored),
+        route=values(lambda piece: piece.route),
+        warnings=tuple(warnings),
+        seconds=seconds,
+    )
