@@ -1,0 +1,166 @@
+"""The histogram of a spectrum with the Marchenko-Pastur density it should have if it were noise."""
+
+import math
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number
+from dgviz.theory import aspect_ratio, mp_sv_pdf, mp_sv_support
+
+_AXIS_REACH = 1.35  # the axis ends this factor beyond the larger of edge and tau; spikes further out are counted
+_LAW_POINTS = 400
+
+
+def spectrum_histogram(
+    s: ArrayLike,
+    sigma: float | None,
+    shape: tuple[int, int],
+    tau: float,
+    edge: float | None,
+    *,
+    height: int = 360,
+    accent: str = ACCENT,
+) -> go.Figure:
+    """Return the density of the singular values, kept ones in the accent colour, under the density of pure noise.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    sigma : float or None
+        Per-entry noise standard deviation; None, 0 or not finite draws no law and says so.
+    shape : (int, int)
+        Rows and columns of the delta.
+    tau : float
+        Threshold.
+    edge : float or None
+        Upper end of the noise bulk.
+    height : int
+        Height in pixels.
+    accent : str
+        Colour of what is kept.
+
+    Returns
+    -------
+    go.Figure
+        Bars are counts / (p * bin width): with the values beyond the axis they make 1, as the law does. Values beyond
+        the axis, which ends 1.35 times beyond the larger of edge and tau, are counted in a note.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    lawful = sigma is not None and math.isfinite(sigma) and sigma > 0
+    end = axis_end(values, tau, edge if lawful else None)
+    bins = histogram_bins(values, end)
+    centres, width = (bins[:-1] + bins[1:]) / 2, np.diff(bins)
+    figure = go.Figure(
+        layout=base_layout(
+            height,
+            xaxis={"title": {"text": "singular value s"}, "range": [0, end]},
+            yaxis={"title": {"text": "density"}, "rangemode": "tozero"},
+            barmode="stack",
+        )
+    )
+    for name, colour, part in (("dropped", MUTED, values[values <= tau]), ("kept", accent, values[values > tau])):
+        density = np.histogram(part, bins)[0] / (values.size * width)
+        hover = "s %{x:.4g}: density %{y:.4g}<extra>" + name + "</extra>"
+        figure.add_bar(x=centres, y=density, width=width, name=name, hovertemplate=hover)
+        figure.data[-1].marker = {"color": colour, "opacity": 0.75, "line": {"width": 0}}
+    if lawful:
+        x, y = law_curve(float(sigma), shape)
+        figure.add_scatter(x=x, y=y, name="Marchenko-Pastur", mode="lines", line={"color": LAW, "width": 2.2})
+        figure.data[-1].hovertemplate = "s %{x:.4g}: density %{y:.4g}<extra>Marchenko-Pastur</extra>"
+        figure.update_layout(
+            showlegend=True, legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
+        )
+    else:
+        _note(figure, "no Marchenko-Pastur law: the noise estimate is zero", 0.5, 0.6, "center")
+    _marks(figure, tau, edge if lawful else None, accent, end)
+    _beyond(figure, values, end, edge if lawful else None)
+    return figure
+
+
+def axis_end(s: NDArray[np.float64], tau: float, edge: float | None) -> float:
+    """Return where the axis of singular values is cut: 1.35 times beyond edge and tau, or at the largest value.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    tau : float
+        Threshold.
+    edge : float or None
+        Upper end of the noise bulk, if there is one.
+    """
+    largest = float(s[0])
+    if edge is None:
+        return 1.05 * largest or 1.0
+    reach = _AXIS_REACH * max(edge, min(tau, 3 * edge))
+    return reach if largest > reach else max(1.05 * largest, 1.08 * edge)
+
+
+def histogram_bins(s: NDArray[np.float64], end: float) -> NDArray[np.float64]:
+    """Return equal bins over ``[0, end]``: about sqrt(2 p) of them, 24 to 120.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values.
+    end : float
+        Right end of the axis.
+    """
+    return np.linspace(0.0, end, int(np.clip(round(math.sqrt(2 * s.size)), 24, 120)) + 1)
+
+
+def law_curve(sigma: float, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the Marchenko-Pastur density over s as points of a line, from one end of its support to the other.
+
+    Parameters
+    ----------
+    sigma : float
+        Per-entry noise standard deviation, positive.
+    shape : (int, int)
+        Rows and columns.
+
+    Returns
+    -------
+    (k,), (k,) float64 arrays
+        Singular values and density; it integrates to 1.
+    """
+    beta, unit = aspect_ratio(shape), sigma * math.sqrt(max(shape))
+    low, high = mp_sv_support(beta)
+    # Points crowd at both ends, where the density falls like a square root.
+    y = low + (high - low) * (1 - np.cos(np.linspace(0, np.pi, _LAW_POINTS))) / 2
+    return unit * y, mp_sv_pdf(y, beta) / unit
+
+
+def _marks(figure: go.Figure, tau: float, edge: float | None, accent: str, end: float) -> None:
+    """Draw edge and tau as vertical lines, their labels inside at the top, written away from each other."""
+    marks = [(tau, accent, "dash", f"τ = {number(tau)}")]
+    if edge is not None:
+        marks.append((edge, BULK_EDGE, "dot", f"bulk edge {number(edge)}"))
+    right = max(value for value, *_ in marks)
+    for value, colour, dash, text in marks:
+        if value > end:
+            continue
+        line = {"color": colour, "width": 1.6, "dash": dash}
+        figure.add_shape(type="line", yref="paper", x0=value, x1=value, y0=0, y1=1, line=line)
+        side = "left" if value == right and value < 0.8 * end else "right"
+        figure.add_annotation(
+            x=value, xanchor=side, xshift=4 if side == "left" else -4, yref="paper", y=1, yanchor="top",
+            text=text, showarrow=False, font={"color": colour, "size": 13},
+        )  # fmt: skip
+
+
+def _beyond(figure: go.Figure, s: NDArray[np.float64], end: float, edge: float | None) -> None:
+    """Count the values that the axis leaves out."""
+    count = int(np.count_nonzero(s > end))
+    if count:
+        reach = f"{s[0] / edge:.3g}× the edge" if edge else number(float(s[0]))
+        _note(figure, f"{count} value{'s' if count > 1 else ''} beyond,<br>up to {reach} →", 0.995, 0.72, "right")
+
+
+def _note(figure: go.Figure, text: str, x: float, y: float, anchor: str) -> None:
+    """Add a sentence inside the plot."""
+    place = {"xref": "paper", "yref": "paper", "x": x, "y": y, "xanchor": anchor, "yanchor": "top", "align": anchor}
+    figure.add_annotation(**place, text=text, showarrow=False, font={"size": 13})

@@ -1,0 +1,128 @@
+"""Several threshold rules on one spectrum."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+
+from dgviz.figures.spectrum import _line, _rank_axis, _value_range
+from dgviz.figures.style import LABEL_HEIGHT, MUTED, RULE_COLOURS, base_layout, number, thin_ranks
+
+
+class _HasTau(Protocol):
+    """What a threshold must say to be drawn."""
+
+    tau: float
+    rank: int
+    edge: float
+
+
+def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = True, height: int = 420) -> go.Figure:
+    """Return one spectrum with the threshold of every rule as a labelled line; labels never overlap.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    thresholds : mapping of title to Threshold
+        What each rule found; drawn in this order.
+    log : bool
+        Logarithmic axis of singular values.
+    height : int
+        Height in pixels.
+
+    Returns
+    -------
+    go.Figure
+        Labels stand in the right margin in order of tau, joined to their lines by a thin leader.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    titles, taus = list(thresholds), [float(t.tau) for t in thresholds.values()]
+    widest = max([math.floor(7.2 * len(_label(t, thresholds[t]))) for t in titles], default=0)
+    margin = {"l": 64, "r": widest + 44, "t": 20, "b": 52}
+    low, high = _value_range(values, max(taus, default=0.0), None, log)
+    if log:
+        low = min([low] + [t / 1.25 for t in taus if t > low * 1e-3])
+    drawn = thin_ranks(values.size, max((t.rank for t in thresholds.values()), default=0))
+    figure = go.Figure(
+        data=[_line(values, drawn, MUTED, "dropped")],
+        layout=base_layout(
+            height,
+            margin=margin,
+            xaxis=_rank_axis(values.size, True),
+            yaxis={"title": {"text": "singular value s<sub>r</sub>"}, "type": "log" if log else "linear"}
+            | {"range": [math.log10(low), math.log10(high)] if log else [low, high]},
+        ),
+    )
+    figure.data[0].hovertemplate = "rank %{x}: s = %{y:.5g}<extra></extra>"
+    inner = height - margin["t"] - margin["b"]
+    at = [_pixel(max(t, low), low, high, inner, log) for t in taus]
+    for title, tau, line_at, label_at in zip(titles, taus, at, spread(at, LABEL_HEIGHT, 0, inner), strict=True):
+        colour = RULE_COLOURS[titles.index(title) % len(RULE_COLOURS)]
+        if tau < low:
+            text, y = _label(title, thresholds[title]) + " ↓", low
+        else:
+            text, y = _label(title, thresholds[title]), tau
+            line = {"color": colour, "width": 1.6, "dash": "dash"}
+            figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=tau, y1=tau, line=line)
+        figure.add_annotation(
+            xref="paper", x=1, y=math.log10(y) if log else y, text=text, xanchor="left", align="left",
+            ax=30, ay=line_at - label_at, arrowhead=0, arrowwidth=1, arrowcolor=colour, standoff=0,
+            font={"color": colour, "size": 13},
+        )  # fmt: skip
+    return figure
+
+
+def _label(title: str, threshold: _HasTau) -> str:
+    """Return what stands beside a rule's line."""
+    return f"{title}: τ {number(threshold.tau)}, rank {threshold.rank}"
+
+
+def _pixel(value: float, low: float, high: float, inner: float, log: bool) -> float:
+    """Return the height in pixels above the x axis."""
+    share = math.log(value / low) / math.log(high / low) if log else (value - low) / (high - low)
+    return share * inner
+
+
+def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Return positions at least `gap` apart, in the order wanted and as near to it as the gap allows.
+
+    Parameters
+    ----------
+    wanted : sequence of float
+        Where labels would like to be, in any order.
+    gap : float
+        Smallest distance between two labels.
+    low, high : float
+        Ends of the room; kept to while all labels fit.
+
+    Returns
+    -------
+    list of float
+        One position per label, in the order given.
+
+    Examples
+    --------
+    >>> spread([10, 11, 50], 4, 0, 100)
+    [8.5, 12.5, 50.0]
+    """
+    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
+    # Runs of labels pushed together: [sum of (wanted - offset), members]; neighbours that collide are merged and
+    # settle where the sum of squared moves is least (pool adjacent violators).
+    runs: list[list[float]] = []
+    for i, index in enumerate(order):
+        runs.append([float(wanted[index]) - i * gap, 1.0])
+        while len(runs) > 1 and runs[-2][0] / runs[-2][1] > runs[-1][0] / runs[-1][1]:
+            total, members = runs.pop()
+            runs[-1][0] += total
+            runs[-1][1] += members
+    levels = [total / members for total, members in runs for _ in range(int(members))]
+    last = max(low, high - (len(levels) - 1) * gap)
+    placed = [min(max(level, low), last) + i * gap for i, level in enumerate(levels)]
+    result = [0.0] * len(placed)
+    for index, position in zip(order, placed, strict=True):
+        result[index] = position
+    return result

@@ -1,0 +1,144 @@
+"""Panel (a) of Figure 4: singular values against rank, with the bulk edge and the threshold."""
+
+import math
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+from dgviz.figures.style import ACCENT, BULK_EDGE, MUTED, base_layout, number, spectrum_floor, thin_ranks
+
+# Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
+META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
+_SIDE_BY_SIDE = 168  # pixels between the right ends of the two labels: wider than "tau = -1.234e-05"
+
+
+def spectrum_plot(
+    s: ArrayLike,
+    tau: float,
+    edge: float | None,
+    *,
+    log: bool,
+    log_rank: bool = False,
+    rule: str = "",
+    view: str = "",
+    height: int = 360,
+    accent: str = ACCENT,
+) -> go.Figure:
+    """Return singular values against rank, kept ones in the accent colour, with bulk edge and tau as labelled lines.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    tau : float
+        Threshold; values strictly above it are drawn as kept.
+    edge : float or None
+        Upper end of the noise bulk; None or 0 draws no edge.
+    log : bool
+        Logarithmic axis of singular values.
+    log_rank : bool
+        Logarithmic axis of ranks, which spreads out the few kept ones.
+    rule : str
+        Title of the rule that set tau, for the label.
+    view : str
+        Name of the view, the one given to the Figure 4 component, which moves only the chart of its own view.
+    height : int
+        Height in pixels.
+    accent : str
+        Colour of what is kept.
+
+    Returns
+    -------
+    go.Figure
+        ``layout.meta`` tells a browser which shape, annotation and trace move with tau: the bulk edge is shape and
+        annotation 0, tau is 1, the kept values are trace 1. Ranks count from 1. Lines longer than 4000 points are
+        thinned, the first thousand ranks and both sides of the threshold excepted.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    rank = int(np.count_nonzero(values > tau))
+    drawn = thin_ranks(values.size, rank)
+    low, high = _value_range(values, tau, edge, log)
+    figure = go.Figure(
+        data=[_line(values, drawn, MUTED, "dropped"), _line(values, drawn[drawn < rank], accent, "kept")],
+        layout=base_layout(
+            height,
+            xaxis=_rank_axis(values.size, log_rank),
+            yaxis={"title": {"text": "singular value s<sub>r</sub>"}, "type": "log" if log else "linear"}
+            | {"range": [math.log10(low), math.log10(high)] if log else [low, high]}
+            | ({"exponentformat": "power", "dtick": _decades(low, high)} if log else {"rangemode": "tozero"}),
+            meta=META | {"view": view, "log": log, "rule": rule},
+        ),
+    )
+    crowded = edge and _near(edge, tau, low, high, log)
+    labels_at = {
+        "edge": max(edge or 0, tau) if crowded else edge or 0,
+        "tau": max(edge or 0, tau) if crowded else tau,
+    }
+    _level(
+        figure, edge or 0, labels_at["edge"], BULK_EDGE, "dot", f"bulk edge {number(edge or 0)}", -_SIDE_BY_SIDE, log
+    )
+    name = f"τ = {number(tau)}" + (f" ({rule})" if rule else "")
+    _level(figure, tau, labels_at["tau"], accent, "dash", name, 0, log)
+    return figure
+
+
+def _line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: str) -> go.Scatter:
+    """Return the singular values at some positions as a line; markers too where few enough to tell apart."""
+    few = at.size <= 64
+    return go.Scatter(
+        x=at + 1,
+        y=values[at],
+        name=name,
+        mode="lines+markers" if name == "kept" else "lines",
+        line={"color": colour, "width": 2},
+        marker={"color": colour, "size": 5 if few else 3},
+        hovertemplate="rank %{x}: s = %{y:.5g}<extra>" + name + "</extra>",
+    )
+
+
+def _rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
+    """Return the axis of ranks 1 to `count`, with a little air on both sides."""
+    if log_rank:
+        ends = [math.log10(0.9), math.log10(count * 1.1)]
+        return {"title": {"text": "rank r"}, "type": "log", "range": ends, "dtick": 1}
+    return {"title": {"text": "rank r"}, "range": [1 - 0.012 * count, count * 1.012]}
+
+
+def _value_range(values: NDArray[np.float64], tau: float, edge: float | None, log: bool) -> tuple[float, float]:
+    """Return the ends of the axis of singular values: all of them, the edge, and tau up to twice s_1."""
+    top = max(float(values[0]), edge or 0.0, min(tau, 2 * float(values[0]))) or 1.0
+    if not log:
+        return 0.0, 1.06 * top
+    low = min([spectrum_floor(values)] + [x for x in (edge or 0.0, tau) if 0 < x <= top])
+    return max(low, 1e-12 * top) / 1.25, top * (top / low) ** 0.06 * 1.05
+
+
+def _near(a: float, b: float, low: float, high: float, log: bool) -> bool:
+    """Return whether two levels lie within the height of a label of each other."""
+    if min(a, b) <= 0:
+        return not log and abs(a - b) < 0.08 * (high - low)
+    gap = abs(math.log(a / b)) / math.log(high / low) if log else abs(a - b) / (high - low)
+    return gap < 0.08
+
+
+def _decades(low: float, high: float) -> int | str:
+    """Return the tick rule of a logarithmic axis: 1-2-5 within two decades, else whole decades, six at most."""
+    decades = math.log10(high / low)
+    return "D2" if decades < 2 else max(1, math.ceil(decades / 6))
+
+
+def _level(
+    figure: go.Figure, value: float, label_at: float, colour: str, dash: str, text: str, shift: int, log: bool
+) -> None:
+    """Add a horizontal line with its label at the right end, above the line."""
+    visible = value > 0 or not log
+    line = {"color": colour, "width": 1.6, "dash": dash}
+    y = value if visible else 1.0
+    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=y, y1=y, line=line, visible=visible)
+    at = label_at if label_at > 0 or not log else 1.0
+    figure.add_annotation(
+        xref="paper", x=1, xanchor="right", xshift=shift, y=math.log10(at) if log else at, yanchor="bottom",
+        text=text, showarrow=False, font={"color": colour, "size": 13}, visible=visible,
+    )  # fmt: skip

@@ -1,0 +1,111 @@
+"""What every figure shares: colours that read on light and dark pages, a transparent ground, and image export."""
+
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+# Each has a contrast of at least 3 to white and to a near-black page, so one figure serves both themes.
+ACCENT = "#e8590c"  # what is kept, and tau
+MUTED = "#7d8597"  # what is dropped
+BULK_EDGE = "#1a9988"
+LAW = "#4a7fd6"  # the Marchenko-Pastur density
+GRID = "rgba(125, 133, 151, 0.22)"
+RULE_COLOURS = ("#e8590c", "#4a7fd6", "#1a9988", "#b45cc9", "#b8860b", "#d6487a", "#6c8f2b", "#7d8597")
+LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
+MAX_POINTS = 4000
+
+
+def plot_config(filename: str) -> dict[str, Any]:
+    """Return Plotly's configuration: no logo, and a camera button that writes `filename`.svg.
+
+    Parameters
+    ----------
+    filename : str
+        Name of the downloaded image, without extension.
+    """
+    return {
+        "displaylogo": False,
+        "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
+        "toImageButtonOptions": {"format": "svg", "filename": filename, "width": 1000, "height": 480, "scale": 1},
+    }
+
+
+def base_layout(height: int, **axes: Any) -> go.Layout:
+    """Return the layout common to all figures: transparent, no template, quiet grid.
+
+    Parameters
+    ----------
+    height : int
+        Height in pixels.
+    **axes : dict
+        ``xaxis`` and ``yaxis`` settings, and anything else a layout takes.
+    """
+    quiet = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside"}
+    quiet |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
+    for name in ("xaxis", "yaxis"):
+        axes[name] = quiet | axes.get(name, {})
+    defaults = {"margin": {"l": 64, "r": 16, "t": 34, "b": 52}, "showlegend": False, "hovermode": "closest"}
+    return go.Layout(
+        **(defaults | axes), height=height, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", bargap=0
+    )
+
+
+def number(value: float) -> str:
+    """Return a value as the figures print it: four significant digits.
+
+    Parameters
+    ----------
+    value : float
+        Any number.
+    """
+    return f"{value:.4g}"
+
+
+def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:
+    """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder.
+
+    Parameters
+    ----------
+    count : int
+        Length of the line.
+    rank : int
+        Number of kept values; the last kept and the first dropped one are always drawn.
+    limit : int
+        Largest number of positions returned.
+
+    Returns
+    -------
+    (k,) int64 array
+        Ascending, k <= limit; everything when ``count <= limit``. Otherwise the first quarter of `limit` is dense
+        (spikes live there), and the rest is even over the remaining ranks.
+    """
+    if count <= limit:
+        return np.arange(count)
+    dense = limit // 4
+    even = np.linspace(dense, count - 1, limit - dense - 2).round().astype(np.int64)
+    boundary = [i for i in (rank - 1, rank) if 0 <= i < count]
+    return np.unique(np.concatenate([np.arange(dense), even, np.asarray(boundary, dtype=np.int64)]))
+
+
+def spectrum_floor(s: ArrayLike) -> float:
+    """Return the smallest singular value a logarithmic axis needs to show.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values.
+
+    Returns
+    -------
+    float
+        The smallest positive value, but not less than a hundredth of the median (square noise reaches down to zero,
+        and a rank-deficient tail is rounding); a thousandth of the largest when the median is zero.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    positive = values[values > 0]
+    if positive.size == 0:
+        return 1e-3
+    typical = float(np.median(values))
+    return max(float(positive.min()), typical / 100 if typical > 1e-12 * positive.max() else positive.max() / 1e3)

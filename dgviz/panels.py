@@ -1,0 +1,220 @@
+"""What Figure 4 of one weight draws, from its live decomposition: pooled maps in entry and in spectrum space; torch.
+
+No full copy of the repaired or the discarded delta is ever made: row blocks of ``left @ right`` are multiplied,
+pooled and forgotten. The results are the small numpy records of `dgviz.maps`, which travel to the process that draws.
+"""
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dgviz.errors import SpectrumError
+from dgviz.maps import EntryPanels, Scale, SpectrumPanels, block_edges, choose_scale
+from dgviz.theory import sigma_from_median
+from dgviz.threshold import DEGENERATE_MEDIAN
+
+if TYPE_CHECKING:
+    from dgviz.spectrum import Decomposition
+
+MAX_ROWS = 320
+MAX_COLUMNS = 512
+MAX_DIRECTION_BYTES = 2_000_000
+_CHUNK_ENTRIES = 4_000_000  # entries of D* alive at once: 16 MB in float32
+
+
+def compute_spectrum_panels(decomposition: "Decomposition") -> SpectrumPanels:
+    """Return the map behind panels (e), (f) and (g): every direction, rows pooled; once per weight.
+
+    Parameters
+    ----------
+    decomposition : Decomposition
+        The open factorisation of the delta, m x n with p = min(m, n).
+
+    Returns
+    -------
+    SpectrumPanels
+        At most `MAX_ROWS` row blocks, fewer when p is so large that rows x p codes would pass `MAX_DIRECTION_BYTES`.
+
+    Raises
+    ------
+    SpectrumError
+        If the decomposition's map does not have one column per singular value.
+    """
+    m, n = decomposition.shape
+    s = np.asarray(decomposition.s, dtype=np.float64)
+    rows = min(m, direction_rows(s.size))
+    magnitudes = decomposition.direction_maps(rows).cpu().numpy().astype(np.float64)
+    if magnitudes.shape != (rows, s.size):
+        raise SpectrumError(
+            f"the direction map of a {m} x {n} delta has shape {magnitudes.shape}, expected {(rows, s.size)}"
+        )
+    scale = choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_noise(s) else 0.0)
+    return SpectrumPanels((m, n), s, scale, scale.encode(magnitudes))
+
+
+def direction_rows(directions: int) -> int:
+    """Return how many row blocks a map of `directions` columns gets: `MAX_ROWS` divided until the codes fit.
+
+    Parameters
+    ----------
+    directions : int
+        Number of singular directions p.
+    """
+    rows = MAX_ROWS
+    while rows > 1 and rows * directions > MAX_DIRECTION_BYTES:
+        rows //= 2
+    return rows
+
+
+def compute_entry_panels(
+    decomposition: "Decomposition", delta: torch.Tensor, rank: int, previous: EntryPanels | None = None
+) -> EntryPanels:
+    """Return the maps of panels (b), (c) and (d): tuned delta D, repaired delta D* of `rank`, and D - D*.
+
+    Parameters
+    ----------
+    decomposition : Decomposition
+        The open factorisation of `delta`.
+    delta : (m, n) tensor
+        The tuned delta, float32 or float64, on any device.
+    rank : int
+        Number of leading singular values kept, 0 to p.
+    previous : EntryPanels, optional
+        Panels of the same weight at another rank: their tuned map and scale are taken over.
+
+    Returns
+    -------
+    EntryPanels
+        Three maps of at most `MAX_ROWS` x `MAX_COLUMNS` codes on one scale. At rank 0 the repaired delta is exactly
+        zero and the discarded one is the tuned one; at rank p the other way round.
+
+    Raises
+    ------
+    ValueError
+        If the rank lies outside 0 to p, or `delta` or `previous` is not of the decomposition's shape.
+    """
+    m, n = (int(d) for d in decomposition.shape)
+    p = min(m, n)
+    if tuple(delta.shape) != (m, n):
+        raise ValueError(f"the decomposition is of a {m} x {n} delta, the delta given is {tuple(delta.shape)}")
+    if not 0 <= rank <= p:
+        raise ValueError(f"the rank of a {m} x {n} delta lies in 0 to {p}; got {rank}")
+    if previous is not None and previous.shape != (m, n):
+        raise ValueError(f"the previous panels are of a {previous.shape} weight, not of {(m, n)}")
+    if previous is None:
+        magnitudes = pooled_magnitudes(delta)
+        scale = entry_scale(magnitudes, decomposition.s, (m, n))
+        tuned = scale.encode(magnitudes)
+    else:
+        tuned, scale = previous.tuned, previous.scale
+    if rank in (0, p):
+        nothing = np.zeros_like(tuned)
+        repaired, discarded = (nothing, tuned) if rank == 0 else (tuned, nothing)
+    else:
+        left, right = decomposition.triplets(rank)
+        repaired, discarded = (scale.encode(x) for x in _pooled_split(delta, left, right))
+    return EntryPanels((m, n), rank, scale, tuned, repaired, discarded)
+
+
+def entry_scale(magnitudes: NDArray[np.float64], s: torch.Tensor, shape: tuple[int, int]) -> Scale:
+    """Return the scale of the upper row: from the tuned delta's peak down to where its noise lies.
+
+    Parameters
+    ----------
+    magnitudes : (rows, cols) array
+        Block maxima of the tuned delta.
+    s : (p,) tensor
+        Its singular values, descending.
+    shape : (int, int)
+        Rows and columns of the delta.
+
+    Notes
+    -----
+    Large spikes fill every block of the tuned map, so the noise cannot be read off it. Its level is the expected
+    maximum ``sigma sqrt(2 ln b)`` of b normal entries, with sigma from the median singular value.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    bulk = _typical(magnitudes)
+    if has_noise(values):
+        block = max(2.0, shape[0] * shape[1] / magnitudes.size)
+        bulk = min(bulk, sigma_from_median(float(np.median(values)), shape) * math.sqrt(2 * math.log(block)))
+    return choose_scale(float(magnitudes.max()), bulk)
+
+
+def has_noise(s: NDArray[np.float64]) -> bool:
+    """Return whether a spectrum has a bulk: its median is more than rounding of its largest value.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    """
+    return bool(np.median(s) > DEGENERATE_MEDIAN * s[0])
+
+
+def pooled_magnitudes(matrix: torch.Tensor) -> NDArray[np.float64]:
+    """Return block maxima of ``|matrix|`` on at most `MAX_ROWS` x `MAX_COLUMNS` blocks (`dgviz.maps.block_edges`).
+
+    Parameters
+    ----------
+    matrix : (m, n) tensor
+        Finite values, on any device.
+
+    Returns
+    -------
+    (min(m, MAX_ROWS), min(n, MAX_COLUMNS)) float64 array
+        On the CPU; a small matrix is never enlarged.
+    """
+    edges = block_edges(matrix.shape[0], min(matrix.shape[0], MAX_ROWS))
+    rows = [_row_maxima(matrix[edges[a] : edges[b]], edges[a : b + 1] - edges[a]) for a, b in _chunks(edges, matrix)]
+    return _column_maxima(torch.cat(rows))
+
+
+def _pooled_split(
+    delta: torch.Tensor, left: torch.Tensor, right: torch.Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pooled magnitudes of ``left @ right`` and of ``delta - left @ right``, by runs of row blocks."""
+    edges = block_edges(delta.shape[0], min(delta.shape[0], MAX_ROWS))
+    left, right = left.to(delta.device, delta.dtype), right.to(delta.device, delta.dtype)
+    repaired, discarded = [], []
+    for a, b in _chunks(edges, delta):
+        rows = slice(int(edges[a]), int(edges[b]))
+        inner = edges[a : b + 1] - edges[a]
+        product = left[rows] @ right
+        repaired.append(_row_maxima(product, inner))
+        discarded.append(_row_maxima(torch.sub(delta[rows], product, out=product), inner))
+    return _column_maxima(torch.cat(repaired)), _column_maxima(torch.cat(discarded))
+
+
+def _chunks(edges: NDArray[np.int64], matrix: torch.Tensor) -> list[tuple[int, int]]:
+    """Return runs of row blocks whose rows hold about `_CHUNK_ENTRIES` entries."""
+    blocks = edges.size - 1
+    per_chunk = max(1, int(_CHUNK_ENTRIES / (matrix.shape[1] * matrix.shape[0] / blocks)))
+    return [(a, min(a + per_chunk, blocks)) for a in range(0, blocks, per_chunk)]
+
+
+def _row_maxima(chunk: torch.Tensor, edges: NDArray[np.int64]) -> torch.Tensor:
+    """Return max |entry| of every column within every row block, as (blocks, n)."""
+    ends = edges.tolist()
+    return torch.stack(
+        [
+            torch.maximum(block.amax(dim=0), block.amin(dim=0).neg())
+            for block in (chunk[a:b] for a, b in itertools.pairwise(ends))
+        ]
+    )
+
+
+def _column_maxima(rows: torch.Tensor) -> NDArray[np.float64]:
+    """Return the maxima within the column blocks of a matrix whose rows are pooled already."""
+    edges = block_edges(rows.shape[1], min(rows.shape[1], MAX_COLUMNS))
+    return np.maximum.reduceat(rows.cpu().numpy().astype(np.float64), edges[:-1], axis=1)
+
+
+def _typical(magnitudes: NDArray[np.float64]) -> float:
+    """Return the median of the nonzero magnitudes, 0 when there are none."""
+    positive = magnitudes[magnitudes > 0]
+    return float(np.median(positive)) if positive.size else 0.0

@@ -1,0 +1,127 @@
+"""Figure 4 of one weight as a Streamlit component: tau and six panels, followed live in the browser.
+
+The page passes singular values, the rule's threshold and the pooled maps once; the slider, every number and the
+spectrum-space panels then follow tau in the browser without a message. On release the component reports tau, the page
+runs again and passes entry-space panels at the new rank.
+
+The usual page (inside a fragment)::
+
+    tau = released_tau("figure4", view)
+    tau = start_tau(s, threshold) if tau is None else tau
+    chart_tau = start_tau(s, threshold) if chart_follows("figure4") else tau
+    st.plotly_chart(spectrum_plot(s, chart_tau, threshold.edge, log=True, view=view), config=plot_config("spectrum"))
+    figure4("figure4", view, s, shape, threshold, tau=tau, rule=title, spectrum=spectrum, entries=entries)
+"""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+from numpy.typing import ArrayLike
+
+from dgviz.maps import EntryPanels, SpectrumPanels
+from dgviz.threshold import Threshold
+from dgviz.ui.figure4.payload import figure4_payload, start_tau
+
+__all__ = ["chart_follows", "figure4", "released_tau", "start_tau"]
+
+_HERE = Path(__file__).parent
+# One ES module: pure mathematics first, then drawing, then the controls.
+_SCRIPTS = ("math.js", "paint.js", "chart.js", "figure4.js")
+
+
+def script() -> str:
+    """Return the component's JavaScript, one module from its files."""
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+
+
+@cache
+def _component() -> Callable[..., Any]:
+    """Return the mounting command, registered once per process."""
+    html, css = ((_HERE / name).read_text(encoding="utf-8") for name in ("figure4.html", "figure4.css"))
+    return st.components.v2.component("dgviz_figure4", html=html, css=css, js=script())
+
+
+def figure4(
+    key: str,
+    view: str,
+    s: ArrayLike,
+    shape: tuple[int, int],
+    threshold: Threshold,
+    *,
+    tau: float | None = None,
+    rule: str = "",
+    spectrum: SpectrumPanels | None = None,
+    entries: EntryPanels | None = None,
+    on_release: Callable[[], None] = lambda: None,
+) -> None:
+    """Draw Figure 4 of one weight: tau slider, numbers, MP-fit chips and panels (b) to (g).
+
+    Parameters
+    ----------
+    key : str
+        Streamlit key; keep it the same from weight to weight, so that the figure changes in place.
+    view : str
+        Name of what is looked at, for instance weight and rule. A tau belongs to its view: another view starts at
+        its own `tau`. Give the same one to `dgviz.figures.spectrum_plot`, whose tau line the component moves.
+    s : (p,) array
+        Singular values, descending.
+    shape : (int, int)
+        Rows and columns of the delta.
+    threshold : Threshold
+        The rule's result on this delta.
+    tau : float, optional
+        Where tau stands; the rule's own by default.
+    rule : str
+        Title of the rule, for labels.
+    spectrum : SpectrumPanels, optional
+        `dgviz.panels.compute_spectrum_panels`; without it the lower row says that it is being computed.
+    entries : EntryPanels, optional
+        `dgviz.panels.compute_entry_panels`, best at the rank of `tau`; panels of another rank are marked as waiting.
+    on_release : callable
+        Called before the script runs again because tau was released.
+
+    Raises
+    ------
+    ValueError
+        If s, shape and the panels are not of one delta.
+    """
+    data = figure4_payload(view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries)
+    _component()(key=key, data=data, on_released_change=on_release, on_follows_change=lambda: None)
+
+
+def released_tau(key: str, view: str) -> float | None:
+    """Return the tau last released on a view, None before the first release or when it belongs to another view.
+
+    Parameters
+    ----------
+    key : str
+        Key of the component.
+    view : str
+        The view about to be drawn.
+    """
+    released = _state(key).get("released")
+    return float(released["tau"]) if released and released["view"] == view else None
+
+
+def chart_follows(key: str) -> bool:
+    """Return whether the browser can move the tau line of the spectrum chart itself.
+
+    Parameters
+    ----------
+    key : str
+        Key of the component.
+
+    Returns
+    -------
+    bool
+        True until the browser reports that it cannot; then the page must draw the chart at the released tau.
+    """
+    return _state(key).get("follows") is not False
+
+
+def _state(key: str) -> dict[str, Any]:
+    """Return the component's state, empty before it was mounted."""
+    return dict(st.session_state.get(key) or {})
