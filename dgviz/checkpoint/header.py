@@ -72,6 +72,8 @@ def read_header(file: Path) -> Header:
             raw = stream.read(length)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    if not raw.startswith(b"{"):
+        raise CheckpointError(f"{file} has no header that begins with '{{': it is not a safetensors file, or damaged")
     data_start = 8 + length
     tensors = {}
     for name, entry in parse_json_object(raw, f"the header of {file}").items():
@@ -125,9 +127,7 @@ def _no_constant(text: str) -> None:
 
 def _header_length(file: Path, prefix: bytes, size: int) -> int:
     if len(prefix) < 8:
-        raise CheckpointError(
-            f"{file} is truncated: {size} bytes, and a safetensors file begins with 8; fetch it again"
-        )
+        raise CheckpointError(f"{file} is truncated: it has {size} bytes, too few for a header; fetch it again")
     length = int.from_bytes(prefix, "little")
     if prefix.startswith(b"version "):
         raise CheckpointError(f"{file} is a Git LFS pointer, not the weights: run git lfs pull in its directory")
