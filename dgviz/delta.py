@@ -5,7 +5,7 @@ import torch
 from dgviz.checkpoint import PairedTensor, matrix_layout, read_tensor
 from dgviz.errors import PairError
 
-_BLOCK_ELEMENTS = 2**22
+_BLOCK_ELEMENTS = 2**20
 
 
 def compute_delta(paired: PairedTensor, index: int | None, device: str) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """Pair two checkpoints: every tensor of both sides gets exactly one fate, with its reason."""
 
 import re
+import shlex
 from collections import Counter
 from pathlib import Path
 
@@ -135,7 +136,7 @@ def _own_reason(info: TensorInfo, other: TensorInfo | None) -> str | None:
             raise PairError(
                 f"tensor {info.name!r} is {tensor.dtype} in {side} ({tensor.file}), whose values mean nothing "
                 "without their scales: convert the model to bfloat16, or keep tuned's bytes with "
-                f"--exclude {exact_pattern([info.name])!r}"
+                f"--exclude {exact_pattern([info.name])}"
             )
     return None
 
@@ -147,8 +148,8 @@ def _repair_reason(info: TensorInfo, other: TensorInfo) -> str:
 
 
 def exact_pattern(names: list[str]) -> str:
-    """Return a regular expression that finds these names and no others."""
-    return f"^(?:{'|'.join(map(re.escape, names))})$"
+    """Return a regular expression that finds these names and no others, quoted for a shell."""
+    return shlex.quote(f"^(?:{'|'.join(map(re.escape, names))})$")
 
 
 def _explain_mismatch(mismatched: list[tuple[TensorInfo, TensorInfo]], common: int) -> str:
@@ -157,10 +158,11 @@ def _explain_mismatch(mismatched: list[tuple[TensorInfo, TensorInfo]], common: i
         for base, tuned in mismatched[:3]
     )
     more = f"; and {len(mismatched) - 3} more" if len(mismatched) > 3 else ""
-    pattern = exact_pattern([tuned.name for _, tuned in mismatched[:3]])
+    # The whole list, so that the remedy works as it stands; a long one points to the wrong base anyway.
+    pattern = exact_pattern([tuned.name for _, tuned in mismatched]) if len(mismatched) <= 8 else "and their names"
     return (
         f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}. Is this the base it was tuned "
-        f"from? If so, keep tuned's bytes with --exclude {pattern!r}"
+        f"from? If so, keep tuned's bytes with --exclude {pattern}"
     )
 
 
