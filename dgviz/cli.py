@@ -16,7 +16,9 @@ from tqdm import tqdm
 import dgviz
 from dgviz.checkpoint import CheckpointPair, open_pair
 from dgviz.errors import DgvizError, ThresholdError
+from dgviz.export import plan_export
 from dgviz.jobs import JobReporter
+from dgviz.plan import OUTPUT_DTYPES, RepairPlan
 from dgviz.threshold import RULES, find_rule
 
 _NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
@@ -75,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_pair(repair)
     repair.add_argument("out", metavar="OUT", help="output folder, new or empty")
     _add_rule(repair)
-    repair.add_argument("--dtype", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
+    repair.add_argument("--dtype", default="auto", choices=OUTPUT_DTYPES)
     repair.set_defaults(run=_repair)
 
     demo = commands.add_parser("demo", help="write the built-in pair out")
@@ -177,8 +179,7 @@ def _spectrum(options: argparse.Namespace) -> int:
 
 def _repair(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
-    from dgviz.export import ExportResult, iter_export, plan_export
-    from dgviz.repair import RepairPlan
+    from dgviz.export.write import ExportResult, iter_export
 
     repair = RepairPlan(options.rule, _rule_params(options), options.include, options.exclude, options.dtype)
     plan = plan_export(_pair(options), repair, options.out)

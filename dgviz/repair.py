@@ -9,8 +9,7 @@ tau = infinity is base, bit for bit.
 import dataclasses
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,71 +17,12 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
 from dgviz.delta import compute_delta
-from dgviz.errors import ExportError
+from dgviz.plan import RepairPlan, json_number
 from dgviz.spectrum import Decomposition, decompose, resolve_device
 from dgviz.theory import mp_fit_triple
 from dgviz.threshold import Threshold, find_rule
 
-OUTPUT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 _CHUNK_ELEMENTS = 16 * 2**20  # rows are added up in blocks of at most 64 MiB of float32
-
-
-@dataclass(frozen=True)
-class RepairPlan:
-    """What to do with a pair: the one description that app, command line and output share.
-
-    Attributes
-    ----------
-    rule : str
-        Threshold rule, a key of `dgviz.threshold.RULES`.
-    params : Mapping[str, float]
-        The rule's parameters.
-    include, exclude : str or None
-        Regular expressions on tensor names; only included and not excluded tensors are repaired.
-    dtype : str
-        ``"auto"`` for the tuned tensor's dtype, or the dtype of every floating tensor of the output.
-    method : str
-        The repair method; ``"dg_hard"`` keeps or drops whole singular directions.
-    """
-
-    rule: str = "dg_hard"
-    params: Mapping[str, float] = field(default_factory=dict)
-    include: str | None = None
-    exclude: str | None = None
-    dtype: str = "auto"
-    method: str = "dg_hard"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "params", find_rule(self.rule).checked(self.params))
-        if self.dtype not in OUTPUT_DTYPES:
-            raise ExportError(f"no output dtype {self.dtype!r}; choose one of {', '.join(OUTPUT_DTYPES)}")
-        if self.method != "dg_hard":
-            raise ExportError(f"no repair method {self.method!r}; there is dg_hard")
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the plan as plain JSON values; infinity becomes the string ``"inf"``."""
-        return {**dataclasses.asdict(self), "params": {name: _json_number(v) for name, v in self.params.items()}}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "RepairPlan":
-        """Return the plan that `to_json` described.
-
-        Parameters
-        ----------
-        values : mapping
-            The JSON object.
-        """
-        return cls(**values)
-
-    def output_dtype(self, info: TensorInfo) -> str:
-        """Return the dtype a tensor is written in.
-
-        Parameters
-        ----------
-        info : TensorInfo
-            The tuned tensor; integers and booleans always keep their own.
-        """
-        return self.dtype if self.dtype != "auto" and info.is_floating else info.dtype
 
 
 @dataclass(frozen=True)
@@ -136,7 +76,7 @@ class TensorReport:
         """Return the row as plain JSON values, without the name and what does not apply."""
         row = dataclasses.asdict(self)
         del row["name"]
-        row = {key: _json_number(value) for key, value in row.items() if value is not None}
+        row = {key: json_number(value) for key, value in row.items() if value is not None}
         return row | {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
 
 
@@ -161,17 +101,6 @@ class _Slice:
     gain: float | None
     noise_restored: float | None
     route: str
-
-
-def _json_number(value: Any) -> Any:
-    """Return infinities inside a JSON-able value as strings, which JSON numbers cannot be."""
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if isinstance(value, list | tuple):
-        return [_json_number(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _json_number(item) for key, item in value.items()}
-    return value
 
 
 def energy_kept(s: np.ndarray, rank: int) -> float:

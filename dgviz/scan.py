@@ -2,51 +2,18 @@
 
 import dataclasses
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
 from dgviz.delta import compute_delta
 from dgviz.errors import DgvizError, PairError
 from dgviz.repair import energy_kept
 from dgviz.spectrum import Decomposition, decompose, resolve_device
-from dgviz.store import SpectrumStore, spectrum_key
+from dgviz.store import Spectrum, SpectrumStore, spectrum_key
 from dgviz.theory import aspect_ratio, mp_fit_triple
 from dgviz.threshold import find_rule
-
-
-@dataclass(frozen=True)
-class Spectrum:
-    """All singular values of one weight's update, and how they were obtained.
-
-    Attributes
-    ----------
-    name : str
-        Tensor, with ``[i]`` for one matrix of a stack.
-    shape : (int, int)
-        Rows and columns.
-    s : (p,) float64 array
-        Descending.
-    certificate : dict
-        Route and checks, as plain JSON values.
-    stored : bool
-        True when they came from the store.
-    seconds : float
-        Time it took to get them now.
-    warnings : tuple of str
-        What went wrong beside the numbers, such as a store that cannot be written.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    s: NDArray[np.float64]
-    certificate: dict[str, Any]
-    stored: bool
-    seconds: float
-    warnings: tuple[str, ...] = ()
 
 
 def label(name: str, index: int | None) -> str:

@@ -44,6 +44,37 @@ class StoredSpectrum:
     certificate: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Spectrum:
+    """All singular values of one weight's update, and how they were obtained.
+
+    Attributes
+    ----------
+    name : str
+        Tensor, with ``[i]`` for one matrix of a stack.
+    shape : (int, int)
+        Rows and columns.
+    s : (p,) float64 array
+        Descending.
+    certificate : dict
+        Route and checks, as plain JSON values.
+    stored : bool
+        True when they came from the store.
+    seconds : float
+        Time it took to get them now.
+    warnings : tuple of str
+        What went wrong beside the numbers, such as a store that cannot be written.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    s: NDArray[np.float64]
+    certificate: dict[str, Any]
+    stored: bool
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
 def spectrum_key(paired: PairedTensor, index: int | None) -> str:
     """Return the key of one delta's spectrum: the contents of both sides, the shape, and `ENGINE_VERSION`.
 

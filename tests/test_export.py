@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.errors import ExportError, SpectrumError
-from dgviz.export import ExportResult, iter_export, plan_export
+from dgviz.export import plan_export
 from dgviz.export.plan import LOCK, MANIFEST
 from dgviz.export.shard import Entry, ShardWriter, file_digest, shard_order
-from dgviz.repair import RepairPlan
+from dgviz.export.write import ExportResult, iter_export
+from dgviz.plan import RepairPlan
 from tests.checkpoints import write_checkpoint, write_pair, write_tiny_pair
 
 

@@ -5,16 +5,14 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.errors import ExportError
 from dgviz.export.shard import ITEM_BYTES, shard_order
-
-if TYPE_CHECKING:
-    from dgviz.repair import RepairPlan
+from dgviz.plan import RepairPlan
 
 MANIFEST = ".dgviz-export.json"
 LOCK = ".dgviz-export.lock"
@@ -80,7 +78,7 @@ class ExportPlan:
     """
 
     pair: CheckpointPair
-    repair: "RepairPlan"
+    repair: RepairPlan
     out: Path
     shards: tuple[ShardPlan, ...]
     sidecars: tuple[tuple[str, str, Path], ...]
@@ -106,7 +104,7 @@ class ExportPlan:
         return 0 if info is None else info.numel * ITEM_BYTES[self.repair.output_dtype(info)]
 
 
-def plan_identity(pair: CheckpointPair, repair: "RepairPlan") -> str:
+def plan_identity(pair: CheckpointPair, repair: RepairPlan) -> str:
     """Return the hash of what decides every output byte: both inputs and the repair plan.
 
     Parameters
@@ -120,7 +118,7 @@ def plan_identity(pair: CheckpointPair, repair: "RepairPlan") -> str:
     return hashlib.blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
 
 
-def plan_export(pair: CheckpointPair, repair: "RepairPlan", out: str | Path) -> ExportPlan:
+def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> ExportPlan:
     """Return what an export will write, or say why it cannot be written.
 
     Parameters
@@ -158,7 +156,7 @@ def plan_export(pair: CheckpointPair, repair: "RepairPlan", out: str | Path) -> 
     return ExportPlan(pair, repair, target, shards, sidecars, total, free, finished, warnings)
 
 
-def _shard_plan(name: str, tensors: list[PairedTensor], repair: "RepairPlan") -> ShardPlan:
+def _shard_plan(name: str, tensors: list[PairedTensor], repair: RepairPlan) -> ShardPlan:
     """Return one output file with its tensors in file order."""
     dtypes = {paired.name: repair.output_dtype(paired.tuned) for paired in tensors}
     ordered = sorted(tensors, key=lambda paired: shard_order(dtypes[paired.name], paired.name))

@@ -1,0 +1,151 @@
+"""Several threshold rules on one weight."""
+
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dgviz.errors import ThresholdError
+from dgviz.figures import map_image, plot_config, rules_plot
+from dgviz.jobs import Superseded
+from dgviz.maps import EntryPanels
+from dgviz.store import Spectrum
+from dgviz.theory import mp_fit_triple
+from dgviz.threshold import RULES, Threshold
+from dgviz.ui import work
+
+
+def choose_thresholds(spectrum: Spectrum, manual_tau: float) -> dict[str, Threshold]:
+    """Let the user pick rules and their parameters; return what each finds, by title.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        The weight's singular values.
+    manual_tau : float
+        Where the manual threshold starts.
+    """
+    names = st.multiselect(
+        "Threshold rules",
+        list(RULES),
+        default=["dg_hard", "reference", "mp_edge", "energy"],
+        format_func=lambda name: RULES[name].title,
+        key="compared-rules",
+    )
+    found: dict[str, Threshold] = {}
+    with st.container(horizontal=True):
+        params = {name: _parameters(name, manual_tau) for name in names}
+    for name in names:
+        try:
+            found[RULES[name].title] = RULES[name].apply(spectrum.s, spectrum.shape, **params[name])
+        except ThresholdError as error:
+            st.warning(str(error))
+    return found
+
+
+def _parameters(name: str, manual_tau: float) -> dict[str, Any]:
+    """Show number fields for a rule's parameters and return their values."""
+    values = {}
+    for parameter in RULES[name].parameters:
+        kind = int if parameter.integer else float
+        start = manual_tau if parameter.default is None else parameter.default
+        values[parameter.name] = st.number_input(
+            f"{RULES[name].title}: {parameter.description}",
+            kind(parameter.minimum),
+            kind(min(parameter.maximum, 2**31)),
+            kind(start),
+            step=1 if parameter.integer else None,
+            format=None if parameter.integer else "%.6g",
+            key=f"compare-{name}-{parameter.name}",
+            width=280,
+        )
+    return values
+
+
+def draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
+    """Draw every rule's line on the one spectrum.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        The weight's singular values.
+    found : dict
+        Thresholds by title.
+    """
+    st.plotly_chart(rules_plot(spectrum.s, found), config=plot_config("rules"), theme=None, key="rules")
+
+
+def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
+    """Show tau, rank, energy and MP-fit per rule.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        The weight's singular values.
+    found : dict
+        Thresholds by title.
+    """
+    energy = np.cumsum(spectrum.s**2)
+    total = energy[-1] or 1.0
+    rows = []
+    for title, threshold in found.items():
+        fit = mp_fit_triple(spectrum.s, threshold.rank, threshold.sigma, spectrum.shape)
+        rows.append(
+            {
+                "rule": title,
+                "tau": threshold.tau,
+                "tau / edge": threshold.tau / threshold.edge if threshold.edge else None,
+                "kept rank": threshold.rank,
+                "of": spectrum.s.size,
+                "energy kept %": 100 * float(energy[threshold.rank - 1] / total) if threshold.rank else 0.0,
+                "MP-fit of what is kept": fit["repaired"],
+                "MP-fit of what is dropped": fit["discarded"],
+                "note": "; ".join(threshold.warnings),
+            }
+        )
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "tau": st.column_config.NumberColumn(format="%.5g"),
+            "tau / edge": st.column_config.NumberColumn(format="%.3f"),
+            "energy kept %": st.column_config.NumberColumn(format="%.2f"),
+            "MP-fit of what is kept": st.column_config.NumberColumn(format="%.1f"),
+            "MP-fit of what is dropped": st.column_config.NumberColumn(
+                format="%.1f",
+                help="How well the dropped part fits the noise law; pure iid noise scores 99.6 to 99.9.",
+            ),
+        },
+    )
+
+
+def draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
+    """Draw the repaired delta of two chosen rules on one colour scale.
+
+    Parameters
+    ----------
+    weight : tuple
+        Arguments of a question to the worker.
+    found : dict
+        Thresholds by title.
+    """
+    titles = list(found)
+    st.subheader("The repaired update under two rules", anchor=False)
+    for number, column in enumerate(st.columns(2)):
+        with column:
+            title = st.selectbox(
+                ("Left", "Right")[number], titles, index=min(number, len(titles) - 1), key=f"side-{number}"
+            )
+            rank = found[title].rank
+            try:
+                with st.spinner(f"Drawing rank {rank} ..."):
+                    panels: EntryPanels = work.entry_panels(*weight, rank)
+            except Superseded:
+                st.stop()
+            st.image(
+                map_image(panels.repaired, 384, 640),
+                width="stretch",
+                caption=f"{title}: rank {rank} of {min(panels.shape)}, block maxima of |entry|, "
+                f"{panels.scale.kind} colours from 0 to {panels.scale.high:.3g}",
+            )

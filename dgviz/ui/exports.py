@@ -1,0 +1,74 @@
+"""Exports as detached jobs: started, found again after a restart, shown."""
+
+import shlex
+import sys
+from pathlib import Path
+
+from dgviz.jobs import Job, list_jobs, start_job
+from dgviz.ui.pair import state_dir
+
+
+def jobs_root() -> Path:
+    """Return the directory that holds a directory per job."""
+    return state_dir() / "jobs"
+
+
+def all_exports() -> list[Job]:
+    """Return every export this machine remembers, newest first."""
+    return list_jobs(jobs_root())
+
+
+def running_exports() -> list[Job]:
+    """Return the exports that run now."""
+    return [job for job in all_exports() if job.state == "running"]
+
+
+def repair_command(base: Path, tuned: Path, out: Path, options: dict[str, str]) -> list[str]:
+    """Return the command that does what the page would do.
+
+    Parameters
+    ----------
+    base, tuned, out : Path
+        Inputs and output.
+    options : dict
+        Long options by name, without dashes; empty values and defaults are left out. ``rule-param`` may hold several,
+        separated by commas.
+    """
+    command = ["python", "-m", "dgviz", "repair", str(base), str(tuned), str(out)]
+    for name, value in options.items():
+        for item in value.split(",") if name == "rule-param" else [value]:
+            if item:
+                command += [f"--{name}", item]
+    return command
+
+
+def shown_command(command: list[str]) -> str:
+    """Return a command as one would type it.
+
+    Parameters
+    ----------
+    command : list of str
+        From `repair_command`.
+    """
+    return shlex.join(command)
+
+
+def start_export(command: list[str], out: Path, title: str) -> Job:
+    """Start an export that outlives the page and the server.
+
+    Parameters
+    ----------
+    command : list of str
+        From `repair_command`.
+    out : Path
+        What it writes; no other job may.
+    title : str
+        What pages call it.
+
+    Raises
+    ------
+    dgviz.jobs.JobRunningError
+        If a running job writes the same output.
+    """
+    root = Path(__file__).parents[2]
+    return start_job([sys.executable, *command[1:]], jobs_root(), title, lock=out, cwd=root)

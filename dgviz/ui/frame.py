@@ -1,0 +1,169 @@
+"""The frame around every page: navigation, the open pair, the device, running jobs."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dgviz.checkpoint import CheckpointPair
+from dgviz.errors import DgvizError
+from dgviz.ui import work
+from dgviz.ui.exports import running_exports
+from dgviz.ui.pair import checkpoint_label, load_pair, remember_pair
+from dgviz.ui.state import View, change_view, close_pair, current_view
+
+_PAGES = Path(__file__).parents[2] / "pages"
+_ENTRIES = (
+    ("checkpoints", "Checkpoints", ":material/folder_open:"),
+    ("layer", "Layer", ":material/grid_on:"),
+    ("thresholds", "Thresholds", ":material/stacked_line_chart:"),
+    ("export", "Export", ":material/save:"),
+)
+
+
+def page(name: str) -> Path:
+    """Return the file of a page, for links and switches.
+
+    Parameters
+    ----------
+    name : str
+        Its URL path.
+    """
+    return _PAGES / f"{name}.py"
+
+
+def run_app() -> None:
+    """Set the app up and run the page that the URL names; all that app.py does."""
+    st.set_page_config(page_title="dgviz", page_icon=":material/graph_3:", layout="wide")
+    work.worker()  # warms up while the first page is read
+    chosen = _navigation()
+    st.session_state["routed"] = True
+    with st.sidebar:
+        _sidebar()
+    chosen.run()
+
+
+def _navigation() -> st.Page:
+    """Declare the pages; the first is where a bare URL leads."""
+    entries = [
+        st.Page(page(name), title=title, icon=icon, url_path=name, default=name == "checkpoints")
+        for name, title, icon in _ENTRIES
+    ]
+    return st.navigation(entries)
+
+
+def enter_page(title: str) -> View:
+    """Begin a page: route it if it was reached directly, reconcile URL and session, print its title.
+
+    On a fresh server a first request to a page's own URL runs the page without app.py; then the navigation is
+    declared here and the script runs again, through app.py.
+
+    Parameters
+    ----------
+    title : str
+        Heading of the page.
+
+    Returns
+    -------
+    View
+        What is in view.
+    """
+    if not st.session_state.get("routed"):
+        st.session_state["routed"] = True
+        _navigation()
+        st.rerun()
+    view = current_view()
+    st.title(title, anchor=False)
+    return view
+
+
+def require_pair(view: View) -> CheckpointPair:
+    """Return the pair in view, or explain what is missing and stop the page.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    if not view.has_pair:
+        st.info("No pair is open. Choose a base checkpoint and its fine-tuned descendant, or start with the demo.")
+        with st.container(horizontal=True):
+            st.page_link(page("checkpoints"), label="Choose checkpoints", icon=":material/folder_open:")
+            demo_buttons()
+        st.stop()
+    try:
+        pair = load_pair(view)
+    except (DgvizError, OSError) as error:
+        show_error(error)
+        st.page_link(page("checkpoints"), label="Choose other checkpoints", icon=":material/folder_open:")
+        st.stop()
+    remember_pair(view)
+    return pair
+
+
+def show_error(error: Exception) -> None:
+    """Print an error's sentence, not Markdown: names may hold any character.
+
+    Parameters
+    ----------
+    error : Exception
+        Its message is for the user.
+    """
+    with st.container(border=True):
+        st.markdown(":red[:material/error: **This did not work**]")
+        st.text(str(error))
+
+
+def demo_buttons() -> None:
+    """Offer the two built-in fine-tunes."""
+    for name, title in (("noisy", "Open the noisy demo"), ("clean", "Open the clean demo")):
+        st.button(
+            title,
+            key=f"open-{name}",
+            icon=":material/play_arrow:",
+            on_click=change_view,
+            kwargs={"base": "demo:base", "tuned": f"demo:{name}"},
+        )
+
+
+def _sidebar() -> None:
+    """Show the pair, the device and the jobs that run."""
+    view = current_view()
+    st.caption("PAIR")
+    if view.has_pair:
+        st.text(f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}")
+        st.button("Close", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair")
+    else:
+        st.text("none open")
+    st.caption("DEVICE")
+    _device_choice(view)
+    _running_jobs()
+
+
+@st.fragment
+def _device_choice(view: View) -> None:
+    """Choose where to compute; waits for the worker, which alone may ask torch, without holding up the page."""
+    known = work.devices()
+    options = ["auto", *known]
+    automatic = next(iter(known.values()))
+    st.session_state["device-choice"] = view.device if view.device in options else "auto"
+    st.selectbox(
+        "Device",
+        options,
+        format_func=lambda name: f"auto: {automatic}" if name == "auto" else known[name],
+        label_visibility="collapsed",
+        key="device-choice",
+        on_change=lambda: change_view(device=st.session_state["device-choice"]),
+    )
+
+
+@st.fragment(run_every=2)
+def _running_jobs() -> None:
+    """Show exports that run, on every page."""
+    jobs = running_exports()
+    if jobs:
+        st.caption("RUNNING")
+    for job in jobs:
+        progress = job.progress()
+        st.progress(progress.fraction if progress else 0.0, text=f"{job.title}")
+    if jobs:
+        st.page_link(page("export"), label="Show", icon=":material/monitoring:")

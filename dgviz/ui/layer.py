@@ -1,0 +1,192 @@
+"""Figure 4 of the weight in view, assembled from the worker's answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
+from dgviz.jobs import Superseded
+from dgviz.store import Spectrum
+from dgviz.threshold import Rule, Threshold
+from dgviz.ui import work
+from dgviz.ui.figure4 import chart_follows, figure4, released_tau, start_tau
+from dgviz.ui.state import View, change_view
+from dgviz.ui.weights import WeightChoice
+
+_KEY = "figure4"
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One weight under one rule."""
+
+    choice: WeightChoice
+    rule: Rule
+    params: dict[str, Any]
+    device: str
+    stamp: str
+    linked_tau: float | None
+
+    @property
+    def id(self) -> str:
+        """What a tau belongs to: the weight and the rule that first set it."""
+        settings = ",".join(f"{name}={value:g}" for name, value in self.params.items())
+        return f"{self.stamp}|{self.choice.paired.name}|{self.choice.index}|{self.rule.name}|{settings}"
+
+    @property
+    def weight(self) -> tuple:
+        """Arguments of every question to the worker."""
+        return self.choice.paired, self.choice.index, self.device, self.stamp
+
+
+def linked_tau(view: View) -> float | None:
+    """Return the tau of a link, or None where it holds none or no number.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    try:
+        tau = float(view.tau)
+    except ValueError:
+        return None
+    return tau if tau >= 0 else None
+
+
+def read_weight_spectrum(weight: tuple) -> Spectrum:
+    """Return the spectrum of a weight, with a spinner while it is computed.
+
+    Parameters
+    ----------
+    weight : tuple
+        From `LayerView.weight`.
+    """
+    paired = weight[0]
+    size = " x ".join(str(length) for length in paired.tuned.shape)
+    with st.spinner(f"Decomposing the update of {paired.name} ({size}) ..."):
+        try:
+            return work.spectrum(*weight)
+        except Superseded:
+            st.stop()  # a newer run of this page asked for another weight
+
+
+@st.fragment
+def draw_layer(layer: LayerView) -> None:
+    """Draw the spectrum, the threshold and the six panels; a released tau runs only this part of the page again.
+
+    Parameters
+    ----------
+    layer : LayerView
+        What to draw.
+    """
+    spectrum = read_weight_spectrum(layer.weight)
+    threshold = layer.rule.apply(spectrum.s, spectrum.shape, **layer.params)
+    chosen = released_tau(_KEY, layer.id)
+    default = start_tau(spectrum.s, threshold)
+    tau = next(value for value in (chosen, layer.linked_tau, default) if value is not None)
+    for warning in (*threshold.warnings, *spectrum.warnings):
+        st.warning(warning[0].upper() + warning[1:] + ".")
+    st.markdown(_caption(spectrum, threshold, tau, moved=tau != default))
+    _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)
+    _panels(layer, spectrum, threshold, tau)
+    _provenance(layer, spectrum, tau, default)
+
+
+def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
+    """Draw the singular values against rank, and their histogram under the noise law."""
+    scale = st.segmented_control(
+        "Scale of the spectrum", ["log", "linear"], default="log", required=True, key="spectrum-scale"
+    )
+    ranked, histogram = st.columns(2)
+    ranked.markdown("**(a)** Singular values against rank")
+    ranked.plotly_chart(
+        spectrum_plot(spectrum.s, tau, threshold.edge or None, log=scale == "log", view=layer.id),
+        config=plot_config("spectrum"),
+        theme=None,
+        key="spectrum",
+    )
+    histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
+    sigma, edge = threshold.sigma or None, threshold.edge or None
+    histogram.plotly_chart(
+        spectrum_histogram(spectrum.s, sigma, spectrum.shape, threshold.tau, edge),
+        config=plot_config("histogram"),
+        theme=None,
+        key="histogram",
+    )
+
+
+def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
+    """Draw the slider, the figures and panels (b) to (g)."""
+    rank = int(np.count_nonzero(spectrum.s > tau))
+    with st.spinner("Drawing the update in entry and spectrum space ..."):
+        try:
+            maps = work.spectrum_panels(*layer.weight)
+            entries = work.entry_panels(*layer.weight, rank)
+        except Superseded:
+            st.stop()
+    figure4(
+        _KEY,
+        layer.id,
+        spectrum.s,
+        spectrum.shape,
+        threshold,
+        tau=tau,
+        rule=layer.rule.title,
+        spectrum=maps,
+        entries=entries,
+        on_release=lambda: _remember_tau(layer),
+    )
+
+
+def _remember_tau(layer: LayerView) -> None:
+    """Put the released tau into the link."""
+    tau = released_tau(_KEY, layer.id)
+    if tau is not None:
+        change_view(tau=f"{tau:.9g}")
+
+
+def _caption(spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) -> str:
+    """Say in a sentence or two what one is looking at."""
+    rows, columns = spectrum.shape
+    if spectrum.s[0] == 0:
+        return f"This {rows} x {columns} weight was not changed by fine-tuning."
+    rank = int(np.count_nonzero(spectrum.s > tau))
+    energy = float(np.sum(spectrum.s[:rank] ** 2) / np.sum(spectrum.s**2))
+    who = "The threshold you set" if moved else "The rule"
+    text = (
+        f"The update of this {rows} x {columns} weight has {spectrum.s.size} singular directions. {who} keeps the "
+        f"**{rank}** above τ = {tau:.4g}, with **{100 * energy:.1f} %** of the update's energy, and takes the others "
+        "for noise. "
+    )
+    if threshold.sigma and not threshold.degenerate:
+        ratio = spectrum.s[0] / threshold.edge
+        text += f"The largest is {ratio:.3g} times the edge of the noise that the median implies."
+    return text
+
+
+def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:
+    """Say how the numbers were obtained, and how to get them again."""
+    paired = layer.choice.paired
+    how = "read from the store" if spectrum.stored else f"computed in {spectrum.seconds:.2f} s"
+    checks = ", ".join(f"{name} {value:.2g}" for name, value in spectrum.certificate.get("checks", {}).items())
+    dtypes = (
+        paired.tuned.dtype
+        if paired.base.dtype == paired.tuned.dtype
+        else (f"{paired.base.dtype} (base), {paired.tuned.dtype} (tuned)")
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            f"{dtypes} · {paired.tuned.nbytes / 2**20:.2f} MiB · spectrum {how} by route "
+            f"{spectrum.certificate['route']}" + (f" ({checks})" if checks else "")
+        )
+        st.download_button(
+            "Singular values (CSV)",
+            "rank,singular_value\n" + "\n".join(f"{i + 1},{value:.9g}" for i, value in enumerate(spectrum.s)) + "\n",
+            file_name=f"{spectrum.name}.csv",
+            mime="text/csv",
+            type="tertiary",
+            icon=":material/download:",
+        )

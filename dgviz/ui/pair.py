@@ -1,0 +1,106 @@
+"""The open pair: read from disk once, remembered among the recent ones."""
+
+import os
+from pathlib import Path
+
+import orjson
+import platformdirs
+import streamlit as st
+
+from dgviz.checkpoint import CheckpointPair, open_pair
+from dgviz.demo import demo_paths
+from dgviz.ui.state import View
+
+DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
+_RECENT = 8
+
+
+def state_dir() -> Path:
+    """Return where jobs and recent pairs are kept; ``DGVIZ_STATE_DIR`` overrides the platform's place."""
+    return Path(os.environ.get("DGVIZ_STATE_DIR") or platformdirs.user_state_dir("dgviz"))
+
+
+def checkpoint_path(name: str) -> Path:
+    """Return the directory a path field or link means.
+
+    Parameters
+    ----------
+    name : str
+        A path, or ``demo:`` and the name of a built-in checkpoint.
+    """
+    if name.startswith(DEMO):
+        return Path(demo_paths().get(name.removeprefix(DEMO), name))
+    return Path(name).expanduser()
+
+
+def checkpoint_label(name: str) -> str:
+    """Return a short name for a checkpoint.
+
+    Parameters
+    ----------
+    name : str
+        As in `checkpoint_path`.
+    """
+    if name.startswith(DEMO):
+        return f"{name.removeprefix(DEMO)} (demo)"
+    path = Path(name)
+    return path.name if len(path.name) > 3 else "/".join(path.parts[-2:])
+
+
+def load_pair(view: View, include: str | None = None, exclude: str | None = None) -> CheckpointPair:
+    """Return the pair in view; headers only, and again only when a file changed.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    include, exclude : str, optional
+        Regular expressions on names, as for `dgviz.checkpoint.open_pair`.
+
+    Raises
+    ------
+    CheckpointError, PairError
+        If it cannot be opened; the message is for the user.
+    """
+    paths = [checkpoint_path(name) for name in (view.base, view.tuned)]
+    return _open(*(str(path) for path in paths), include, exclude, tuple(_stamp(path) for path in paths))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _open(base: str, tuned: str, include: str | None, exclude: str | None, stamps: tuple) -> CheckpointPair:
+    """Open a pair; the stamps are there to open it again when a file changed."""
+    return open_pair(base, tuned, include, exclude)
+
+
+def _stamp(path: Path) -> tuple:
+    """Return what changes when a checkpoint on disk does."""
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".json"))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+
+
+def recent_pairs() -> list[tuple[str, str]]:
+    """Return the pairs opened last, newest first."""
+    try:
+        return [tuple(pair) for pair in orjson.loads((state_dir() / "recent.json").read_bytes())]
+    except (OSError, orjson.JSONDecodeError):
+        return []
+
+
+def remember_pair(view: View) -> None:
+    """Put the pair in view first among the recent ones; the demo is always at hand and not kept.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    if view.base.startswith(DEMO):
+        return
+    pairs = recent_pairs()
+    wanted = [(view.base, view.tuned), *(pair for pair in pairs if pair != (view.base, view.tuned))][:_RECENT]
+    if wanted != pairs:
+        state_dir().mkdir(parents=True, exist_ok=True)
+        partial = state_dir() / f"recent.{os.getpid()}.partial"
+        partial.write_bytes(orjson.dumps(wanted))
+        partial.replace(state_dir() / "recent.json")

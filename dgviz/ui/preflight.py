@@ -1,0 +1,139 @@
+"""The pair in words and in a table: what it is, and what will happen to every tensor."""
+
+import math
+import re
+from collections import Counter
+from pathlib import Path
+
+import streamlit as st
+
+from dgviz.checkpoint import CheckpointPair
+from dgviz.demo import read_scores
+
+_FATES = {
+    "repair": ("Repaired", "the update is decomposed, thresholded and added back to base"),
+    "keep": ("Kept", "tuned's bytes are copied unchanged"),
+    "base_only": ("Base only", "not written: tuned does not have it"),
+}
+
+
+def draw_summary(pair: CheckpointPair) -> None:
+    """Show sizes, dtypes and the number of tensors by fate.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        The open pair.
+    """
+    columns = st.columns(5)
+    for column, title, checkpoint in ((columns[0], "Base", pair.base), (columns[1], "Tuned", pair.tuned)):
+        parameters = sum(info.numel for info in checkpoint.tensors.values())
+        dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
+        files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
+        column.metric(
+            title,
+            f"{_count(parameters)} parameters",
+            help=str(checkpoint.path),
+            border=True,
+            delta=f"{_size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}",
+            delta_color="off",
+            delta_arrow="off",
+        )
+    total = len(pair.tensors)
+    for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
+        count = pair.counts()[fate]
+        column.metric(
+            title,
+            f"{count} of {total} tensors",
+            help=meaning[0].upper() + meaning[1:] + ".",
+            border=True,
+            delta=meaning,
+            delta_color="off",
+            delta_arrow="off",
+        )
+
+
+def draw_scores(folder: Path, tuned: str) -> None:
+    """Show the scores that lie beside a pair, if there are any.
+
+    Parameters
+    ----------
+    folder : Path
+        Directory of the checkpoints; holds ``scores.json``.
+    tuned : str
+        Name of the tuned checkpoint: its rows, the base's and those of its repairs are shown.
+    """
+    scores = read_scores(folder)
+    if scores is None:
+        return
+    rows: dict[str, dict[str, str]] = {}
+    for row in scores["scores"]:
+        if row["model"].split("/")[0] in ("base", tuned):
+            cells = rows.setdefault(row["model"], {"model": row["model"]})
+            cells[row["benchmark"]] = f"{100 * row['score']:.1f} ± {100 * row['stderr']:.1f}"
+    st.subheader("Measured scores", anchor=False)
+    st.caption(
+        "Accuracy in % ± standard error, measured before and after repair. “target” is what the model was fine-tuned "
+        "on; “held-out” is the mean of the four views the base already knew. Higher is better everywhere."
+    )
+    st.dataframe(list(rows.values()), hide_index=True, width="stretch")
+
+
+def draw_fates(pair: CheckpointPair) -> None:
+    """Show the searchable table of every tensor's fate.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        The open pair.
+    """
+    st.subheader("What will happen to every tensor", anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        fate = st.segmented_control(
+            "Fate",
+            [name for name in _FATES if pair.counts()[name]],
+            format_func=lambda name: f"{_FATES[name][0]} ({pair.counts()[name]})",
+            key="fate-filter",
+        )
+        text = st.text_input("Search names and reasons", key="fate-search", placeholder="e.g. mlp|embed", live=True)
+    try:
+        found = re.compile(text or "", re.IGNORECASE)
+    except re.error as error:
+        st.warning(f"{text!r} is not a regular expression: {error}")
+        return
+    rows = [
+        {
+            "tensor": item.name,
+            "fate": _FATES[item.action][0],
+            "shape": " × ".join(map(str, (item.tuned or item.base).shape)) or "scalar",
+            "dtype": (item.tuned or item.base).dtype,
+            "MiB": (item.tuned or item.base).nbytes / 2**20,
+            "reason": item.reason,
+        }
+        for item in pair.tensors
+        if (fate is None or item.action == fate) and found.search(f"{item.name} {item.reason}")
+    ]
+    if not rows:
+        st.info("No tensor matches.")
+        return
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        height=min(38 + 35 * len(rows), 560),
+        column_config={"MiB": st.column_config.NumberColumn(format="%.3f", width="small")},
+    )
+
+
+def _count(number: int) -> str:
+    """Return a number of parameters as people say it."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{unit}"
+    return str(number)
+
+
+def _size(nbytes: int) -> str:
+    """Return bytes in the unit that suits them."""
+    power = min(3, int(math.log(max(nbytes, 1), 1024)))
+    return f"{nbytes / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

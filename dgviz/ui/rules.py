@@ -1,0 +1,75 @@
+"""Choosing a threshold rule and its parameters."""
+
+from typing import Any
+
+import streamlit as st
+
+from dgviz.errors import ThresholdError
+from dgviz.threshold import RULES, Parameter, Rule
+from dgviz.ui.state import View, change_view
+
+CHOICES = tuple(name for name in RULES if name != "manual")  # a manual tau is what the slider sets
+
+
+def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, dict[str, Any]]:
+    """Return the rule in view with its parameters; one that a link spoiled is replaced by its defaults, and said so.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    choices : tuple of str
+        Rules allowed here.
+    """
+    if view.rule not in choices:
+        st.warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
+        return RULES["dg_hard"], {}
+    rule = RULES[view.rule]
+    try:
+        return rule, rule.checked(view.rule_params())
+    except ThresholdError as error:
+        st.warning(f"{error}; showing its defaults.")
+        return rule, rule.checked({})
+
+
+def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
+    """Let the user choose the rule and return it with its parameters.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    rule, params = current_rule(view)
+    st.session_state["rule-choice"] = rule.name
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.selectbox(
+            "Threshold rule",
+            CHOICES,
+            format_func=lambda name: RULES[name].title,
+            key="rule-choice",
+            help="How tau is first set; the slider moves it from there.",
+            width=320,
+            on_change=lambda: change_view(rule=st.session_state["rule-choice"], params=""),
+        )
+        for parameter in rule.parameters:
+            _parameter(parameter, params)
+        st.markdown(f":gray[{rule.formula}]  \n:gray[{rule.citation}]".replace("*", r"\*"))
+    return rule, params
+
+
+def _parameter(parameter: Parameter, params: dict[str, Any]) -> None:
+    """Show one parameter as a number field."""
+    key = f"param-{parameter.name}"
+    kind = int if parameter.integer else float
+    st.session_state[key] = kind(params[parameter.name])
+    st.number_input(
+        parameter.description.capitalize(),
+        kind(parameter.minimum),
+        kind(min(parameter.maximum, 2**31)),
+        step=1 if parameter.integer else 0.01,
+        format=None if parameter.integer else "%.4g",
+        key=key,
+        width=260,
+        on_change=lambda: change_view(params=f"{parameter.name}:{st.session_state[key]:g}"),
+    )

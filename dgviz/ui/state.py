@@ -1,0 +1,98 @@
+"""What one is looking at: the pair and the view, kept in the URL and in the session.
+
+The URL is the record: a link opened elsewhere shows the same thing. The session keeps a copy because switching pages
+clears the query; every page run first reconciles the two, the URL winning.
+"""
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import streamlit as st
+
+_CLOSED = "none"  # as the value of `base`: no pair open, on purpose
+FIRST_PAIR = {"base": "demo:base", "tuned": "demo:noisy"}
+
+
+@dataclass(frozen=True)
+class View:
+    """The pair, the weight, the threshold and the device in view; empty strings where nothing is chosen."""
+
+    base: str = ""
+    tuned: str = ""
+    weight: str = ""
+    slice: str = ""
+    rule: str = "dg_hard"
+    params: str = ""
+    tau: str = ""
+    device: str = "auto"
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether a pair is chosen."""
+        return bool(self.base and self.tuned and self.base != _CLOSED)
+
+    @property
+    def index(self) -> int | None:
+        """Which matrix of a stack, or None."""
+        return int(self.slice) if self.slice.isdecimal() else None
+
+    def rule_params(self) -> dict[str, str]:
+        """Return the rule's parameters that differ from their defaults, as typed."""
+        return dict(item.split(":", 1) for item in self.params.split(",") if ":" in item)
+
+
+_KEYS = tuple(field.name for field in fields(View))
+_DEFAULTS = View()
+
+
+def current_view() -> View:
+    """Return what is in view, from the URL first, then the session; a first visit opens the demo."""
+    remembered: dict[str, str] = st.session_state.setdefault("view", {})
+    given = {key: st.query_params[key] for key in _KEYS if key in st.query_params}
+    if "base" in given and (given["base"], given.get("tuned")) != (remembered.get("base"), remembered.get("tuned")):
+        remembered = given  # another pair: nothing of the old view applies
+    else:
+        remembered = remembered | given
+    if "base" not in remembered:
+        remembered = remembered | FIRST_PAIR
+    view = View(**remembered)
+    _store(view)
+    return view
+
+
+def change_view(**changes: Any) -> View:
+    """Change what is in view, in the session and in the URL; a new pair or weight resets what depended on the old.
+
+    Parameters
+    ----------
+    **changes : str
+        Fields of `View`.
+    """
+    view = View(**st.session_state.get("view", {}))
+    if {"base", "tuned"} & changes.keys():
+        view = View(device=view.device)
+    elif "weight" in changes and changes["weight"] != view.weight:
+        view = replace(view, slice="", tau="")
+    elif {"rule", "params", "slice"} & changes.keys():
+        view = replace(view, tau="")
+    view = replace(view, **{key: str(value) for key, value in changes.items()})
+    _store(view)
+    return view
+
+
+def close_pair() -> None:
+    """Leave the app without a pair."""
+    change_view(base=_CLOSED, tuned="")
+
+
+def _store(view: View) -> None:
+    """Write the view to the session, and to the URL whatever is not a default."""
+    values = {key: getattr(view, key) for key in _KEYS}
+    st.session_state["view"] = {key: value for key, value in values.items() if value}
+    wanted = {key: value for key, value in values.items() if value and value != getattr(_DEFAULTS, key)}
+    for key in _KEYS:
+        if key in wanted:
+            if st.query_params.get(key) != wanted[key]:
+                st.query_params[key] = wanted[key]
+        elif key in st.query_params:
+            del st.query_params[key]

@@ -1,0 +1,68 @@
+"""Questions to the worker process: the pages never compute, and never import torch."""
+
+import os
+
+import streamlit as st
+
+from dgviz.checkpoint import PairedTensor
+from dgviz.jobs import Worker
+from dgviz.maps import EntryPanels, SpectrumPanels
+from dgviz.store import Spectrum
+
+
+@st.cache_resource(show_spinner=False)
+def worker() -> Worker:
+    """Return the one warm worker, starting in the background at the first call."""
+    warm = Worker("dgviz.workbench", threads=os.cpu_count())
+    warm.start()
+    return warm
+
+
+@st.cache_resource(show_spinner=False)
+def devices() -> dict[str, str]:
+    """Return what can be computed on: label by device id, the worker's default first."""
+    return dict(worker().call("devices"))
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def spectrum(paired: PairedTensor, index: int | None, device: str, stamp: str) -> Spectrum:
+    """Return a weight's spectrum, from the store or computed.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The weight.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute.
+    stamp : str
+        Changes with the content of the pair.
+    """
+    return worker().call("spectrum", group="layer", paired=paired, index=index, device=device)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def spectrum_panels(paired: PairedTensor, index: int | None, device: str, stamp: str) -> SpectrumPanels:
+    """Return the map behind the spectrum-space panels; arguments as for `spectrum`.
+
+    Parameters
+    ----------
+    paired, index, device, stamp
+        As for `spectrum`.
+    """
+    return worker().call("spectrum_panels", group="layer", paired=paired, index=index, device=device)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def entry_panels(paired: PairedTensor, index: int | None, device: str, stamp: str, rank: int) -> EntryPanels:
+    """Return the maps of the entry-space panels at a rank.
+
+    Parameters
+    ----------
+    paired, index, device, stamp
+        As for `spectrum`.
+    rank : int
+        Number of singular values kept.
+    """
+    return worker().call("entry_panels", group="layer", paired=paired, index=index, device=device, rank=rank)

@@ -1,0 +1,122 @@
+"""The weight on the workbench: what the app's worker process keeps open and answers questions about.
+
+Runs in the one warm process that owns torch. It holds the decompositions of the last few weights, up to a memory cap,
+so that another tau asks the same factorisation for more or fewer triplets and never repeats a decomposition. Requests
+and answers are plain values that travel between processes.
+"""
+
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import torch
+
+from dgviz.checkpoint import PairedTensor
+from dgviz.delta import compute_delta
+from dgviz.maps import EntryPanels, SpectrumPanels
+from dgviz.panels import compute_entry_panels, compute_spectrum_panels
+from dgviz.scan import find_spectrum, label, put_spectrum
+from dgviz.spectrum import Decomposition, decompose, list_devices, resolve_device
+from dgviz.store import Spectrum, SpectrumStore, spectrum_key
+
+_OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
+
+
+@dataclass
+class _OpenWeight:
+    """One weight with its live factorisation, and the panels drawn last."""
+
+    delta: torch.Tensor
+    decomposition: Decomposition
+    entry: EntryPanels | None = None
+    spectrum: SpectrumPanels | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, estimated: the delta and factors of the same size."""
+        return 3 * self.delta.nbytes
+
+
+_open: OrderedDict[tuple, _OpenWeight] = OrderedDict()
+
+
+def devices() -> list[tuple[str, str]]:
+    """Return the devices of this machine as (id, label)."""
+    return [(device.id, device.label) for device in list_devices()]
+
+
+def spectrum(paired: PairedTensor, index: int | None, device: str) -> Spectrum:
+    """Return a weight's spectrum: from the store, from the open weight, or by opening it.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The weight.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute.
+    """
+    store = SpectrumStore()
+    found = find_spectrum(paired, index, store)
+    if found is None:
+        started = time.perf_counter()
+        decomposition = _weight(paired, index, device).decomposition
+        found = put_spectrum(paired, index, decomposition, store, time.perf_counter() - started)
+    return found
+
+
+def _weight(paired: PairedTensor, index: int | None, device: str) -> _OpenWeight:
+    """Return the weight with its live factorisation, opening it if it is not open; forget the oldest others."""
+    place = resolve_device(device)
+    key = (spectrum_key(paired, index), place)
+    if key not in _open:
+        _forget(_OPEN_BYTES)
+        delta = compute_delta(paired, index, place)
+        _open[key] = _OpenWeight(delta, decompose(delta, place, name=label(paired.name, index)))
+    _open.move_to_end(key)
+    return _open[key]
+
+
+def _forget(limit: int) -> None:
+    """Drop the weights used longest ago until the others fit the limit."""
+    while _open and sum(weight.nbytes for weight in _open.values()) > limit:
+        _open.popitem(last=False)
+
+
+def spectrum_panels(paired: PairedTensor, index: int | None, device: str) -> SpectrumPanels:
+    """Return the map behind the spectrum-space row of Figure 4.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The weight.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute.
+    """
+    weight = _weight(paired, index, device)
+    if weight.spectrum is None:
+        weight.spectrum = compute_spectrum_panels(weight.decomposition)
+    return weight.spectrum
+
+
+def entry_panels(paired: PairedTensor, index: int | None, device: str, rank: int) -> EntryPanels:
+    """Return the maps of the entry-space row of Figure 4 at a rank.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The weight.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute.
+    rank : int
+        Number of singular values kept.
+    """
+    weight = _weight(paired, index, device)
+    if weight.entry is None or weight.entry.rank != rank:
+        weight.entry = compute_entry_panels(weight.decomposition, weight.delta, rank, previous=weight.entry)
+    return weight.entry

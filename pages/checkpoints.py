@@ -1,0 +1,48 @@
+"""Checkpoints: choose base and tuned, and see what will happen to every tensor."""
+
+import streamlit as st
+
+from dgviz.ui.frame import demo_buttons, enter_page, page, require_pair
+from dgviz.ui.pair import DEMO, checkpoint_label, checkpoint_path, recent_pairs
+from dgviz.ui.preflight import draw_fates, draw_scores, draw_summary
+from dgviz.ui.state import change_view
+
+view = enter_page("Checkpoints")
+st.markdown(
+    "dgviz opens a base checkpoint and its fine-tuned descendant and looks at what fine-tuning added to every "
+    "weight: a few strong directions on top of noise, or something else. DG-Hard keeps the directions above a "
+    "threshold and takes the rest for noise; here you can see whether that is so for your pair."
+)
+with st.form("pair", border=True):
+    left, right = st.columns(2)
+    shown = view if view.has_pair else None
+    base = left.text_input("Base checkpoint", shown.base if shown else "", placeholder="folder, before")
+    tuned = right.text_input("Tuned checkpoint", shown.tuned if shown else "", placeholder="folder, after")
+    if st.form_submit_button("Open pair", type="primary", icon=":material/folder_open:"):
+        if base.strip() and tuned.strip():
+            change_view(base=base.strip(), tuned=tuned.strip())
+            st.rerun()
+        st.warning("Both folders are needed: the model before fine-tuning and the model after.")
+with st.container(horizontal=True, vertical_alignment="center"):
+    demo_buttons()
+    for number, (known_base, known_tuned) in enumerate(recent_pairs()):
+        st.button(
+            f"{checkpoint_label(known_base)} → {checkpoint_label(known_tuned)}",
+            key=f"recent-{number}",
+            icon=":material/history:",
+            help=f"{known_base} → {known_tuned}",
+            on_click=change_view,
+            kwargs={"base": known_base, "tuned": known_tuned},
+        )
+
+pair = require_pair(view)
+draw_summary(pair)
+if view.tuned.startswith(DEMO):
+    st.markdown(
+        "This is the built-in demo: a small vision transformer that knows handwritten digits in four views, "
+        "fine-tuned on scrambled pixels. The *clean* fine-tune has little noise to remove; the *noisy* one was "
+        "trained with noisy gradients. Both are real training runs, and DG-Hard does not help both."
+    )
+st.page_link(page("layer"), label="**Look at a weight's update (Figure 4)**", icon=":material/arrow_forward:")
+draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name)
+draw_fates(pair)
