@@ -1,0 +1,73 @@
+# make app and make test do all the set-up themselves, in .venv; only Python 3.11 or newer must be there.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help app test soak bench lint clean
+
+VENV := .venv
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check
+RUNTIME := $(VENV)/runtime.stamp
+TESTS := $(VENV)/tests.stamp
+
+help:
+	@echo 'make app     open the dashboard on the built-in demo'
+	@echo 'make test    style checks and every test, a real browser included'
+	@echo 'make soak    the tests that take long'
+	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
+	@echo 'make lint    style checks only'
+	@echo 'make clean   remove .venv and what the tools left behind'
+
+app: $(RUNTIME)
+	exec $(PY) -m streamlit run app.py
+
+test: lint
+	$(PY) tests/e2e/find_browser.py
+	$(PY) -m pytest
+
+soak: $(TESTS)
+	DGVIZ_SOAK=1 $(PY) -m pytest -m soak
+
+bench: $(TESTS)
+	for bench in tests/bench/bench_*.py; do PYTHONPATH=. $(PY) "$$bench"; done
+
+lint: $(TESTS)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+clean:
+	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than its requirements when they are installed, which makes the second run instant.
+$(RUNTIME): requirements.txt
+	@$(find_python)
+	$(PIP) install -r requirements.txt
+	@touch $@
+
+$(TESTS): tests/requirements.txt $(RUNTIME)
+	$(PIP) install -r tests/requirements.txt
+	@touch $@
+
+# An environment that still runs is kept.  PYTHON=/path/to/python chooses another one.
+define find_python
+if ! $(PY) -m pip --version >/dev/null 2>&1; then \
+  for python in $${PYTHON:-python3.11 python3.12 python3.13 python3 python}; do \
+    if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; then \
+      found=$$python; \
+      if "$$python" -c 'import ensurepip, venv' >/dev/null 2>&1; then usable=$$python; break; fi; \
+    fi; \
+  done; \
+  if [ -n "$${usable:-}" ]; then \
+    echo "$$usable -m venv $(VENV)"; \
+    "$$usable" -m venv --clear $(VENV); \
+  elif [ -n "$${found:-}" ]; then \
+    echo "$$found cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)" >&2; \
+    exit 1; \
+  else \
+    echo 'dgviz needs Python 3.11 or newer and found none: install it, or say where it is: make PYTHON=/path/to/python' >&2; \
+    exit 1; \
+  fi; \
+fi
+endef

@@ -1,0 +1,266 @@
+"""Jobs of hours: a command with a directory, whose state is read from disk by whoever looks.
+
+A job's directory holds spec.json (what was asked), supervisor.json and command.json (who runs it), progress.json,
+log.txt (the command's stderr), output.txt (its stdout), cancel (exists when asked to stop), result.json (what the
+command reported at its end) and exit.json (its exit code).  Nothing is kept in memory, so jobs survive the server.
+"""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from dgviz.jobs.disk import read_json, write_json
+from dgviz.jobs.process import describe_process, is_alive
+from dgviz.jobs.reporter import Progress, read_progress
+from dgviz.jobs.wire import child_environment
+
+_STARTING = 10.0  # seconds between a job's first file and the note of its process, on a very slow disk
+_TAIL = 64 * 1024  # bytes of a log looked at
+
+
+class JobError(RuntimeError):
+    """A job cannot be started or forgotten."""
+
+
+class JobRunningError(JobError):
+    """Another running job writes the same output."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One job, as its directory tells.
+
+    Parameters
+    ----------
+    directory : Path
+        The job's directory; its name is the job's id.
+    title : str
+        What it is called on a page.
+    command : tuple of str
+        What runs.
+    cwd : Path
+        Where it runs.
+    lock : Path or None
+        What it writes and no other job may write meanwhile.
+    created : float
+        Seconds since the epoch.
+    """
+
+    directory: Path
+    title: str
+    command: tuple[str, ...]
+    cwd: Path
+    lock: Path | None
+    created: float
+
+    @property
+    def id(self) -> str:
+        """Name of the job's directory."""
+        return self.directory.name
+
+    @property
+    def state(self) -> str:
+        """One of "running", "done", "failed", "cancelled" and "died" (ended without a word)."""
+        # Alive is asked first: a job that ends between the two questions has left its last files by then.
+        alive = self._alive()
+        ended = read_json(self.directory / "result.json")
+        if ended is not None:
+            return ended["state"]
+        code = self.exit_code
+        if code is None and alive:
+            return "running"
+        if code == 0:
+            return "done"
+        if (self.directory / "cancel").exists():
+            return "cancelled"
+        return "failed" if code is not None and code > 0 else "died"
+
+    @property
+    def exit_code(self) -> int | None:
+        """Exit code of the command, minus the signal's number for a signal; None while unknown."""
+        return (read_json(self.directory / "exit.json") or {}).get("code")
+
+    @property
+    def ended(self) -> float | None:
+        """When it ended, in seconds since the epoch, or None while it runs or where nobody was left to see."""
+        for name in ("result.json", "exit.json"):
+            found = read_json(self.directory / name)
+            if found is not None:
+                return found["ended"]
+        return None
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """What the command reported at its end, or None."""
+        return (read_json(self.directory / "result.json") or {}).get("result")
+
+    @property
+    def error(self) -> str | None:
+        """Why it failed or died, in a sentence; None for any other state."""
+        state, code = self.state, self.exit_code
+        if state == "failed":
+            reported = (self.result or {}).get("error")
+            return reported or self._last_line() or f"the command ended with exit code {code} and no word"
+        if state == "died":
+            how = "ended and left no exit code (a restart of the machine, or killed)"
+            if code is not None:
+                how = f"was ended by {signal.Signals(-code).name} (killed from outside, or out of memory)"
+            last = self._last_line()
+            return f"the process {how}" + (f"; its last words: {last}" if last else "")
+        return None
+
+    def progress(self) -> Progress | None:
+        """Return how far it is, or None before its first word."""
+        return read_progress(self.directory)
+
+    def log_tail(self, lines: int = 20) -> str:
+        """Return the end of what the command wrote to stderr, a progress bar as its latest state.
+
+        Parameters
+        ----------
+        lines : int
+            How many, at most.
+        """
+        try:
+            with (self.directory / "log.txt").open("rb") as log:
+                end = log.seek(0, os.SEEK_END)
+                log.seek(max(0, end - _TAIL))
+                text = log.read().decode(errors="replace")
+        except FileNotFoundError:
+            return ""
+        shown = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]
+        return "\n".join(shown[-lines:])
+
+    def cancel(self, force: bool = False) -> None:
+        """Ask the job to stop; with `force`, end it and all it started at once.
+
+        Parameters
+        ----------
+        force : bool
+            For a job that does not listen.
+        """
+        if self.state != "running":
+            return
+        (self.directory / "cancel").touch()
+        if force and self._alive():
+            # The supervisor leads a session of its own, so its group is the job and nothing else.
+            os.killpg(read_json(self.directory / "supervisor.json")["pid"], signal.SIGKILL)
+
+    def forget(self) -> None:
+        """Delete the job's directory, not what the job wrote.
+
+        Raises
+        ------
+        JobError
+            While it runs.
+        """
+        if self.state == "running":
+            raise JobError(f"the job {self.title!r} is still running; cancel it before it is forgotten")
+        # Out of sight first: the supervisor of a job that has just reported its end may still write into it.
+        gone = self.directory.with_name(f".{self.id}")
+        self.directory.rename(gone)
+        shutil.rmtree(gone)
+
+    def _alive(self) -> bool:
+        supervisor = read_json(self.directory / "supervisor.json")
+        if supervisor is None:
+            return time.time() - self.created < _STARTING
+        # The command too: it goes on when somebody kills the supervisor alone.
+        command = read_json(self.directory / "command.json")
+        return any(process is not None and is_alive(**process) for process in (supervisor, command))
+
+    def _last_line(self) -> str:
+        lines = self.log_tail(50).splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def start_job(command: list[str], root: Path, title: str, lock: Path | None = None, cwd: Path | None = None) -> Job:
+    """Start `command` so that it outlives this process, and return at once.
+
+    The command finds its directory through `JobReporter.from_environment`.
+
+    Parameters
+    ----------
+    command : list of str
+        Program and arguments, no shell.
+    root : Path
+        Where all jobs have their directories; created where missing.
+    title : str
+        What the job is called on a page.
+    lock : Path, optional
+        What the job writes: no other job of `root` may write it, in it, or around it while this one runs.
+    cwd : Path, optional
+        Where it runs; by default here.
+
+    Raises
+    ------
+    JobRunningError
+        When a running job writes the same output.
+    """
+    lock = None if lock is None else Path(os.path.realpath(lock))
+    cwd = Path.cwd() if cwd is None else cwd
+    root.mkdir(parents=True, exist_ok=True)
+    with FileLock(root / ".lock"):  # between looking for others and being seen by them
+        _refuse_shared(root, lock)
+        created = time.time()
+        directory = root / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(3)}"
+        directory.mkdir()
+        job = Job(directory.resolve(), title, tuple(command), cwd, lock, created)
+        spec = {"title": title, "command": command, "cwd": cwd, "lock": lock, "created": created}
+        write_json(directory / "spec.json", spec)
+        supervisor = subprocess.Popen(
+            [sys.executable, "-m", "dgviz.jobs.supervise", str(job.directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=child_environment(),
+            start_new_session=True,
+        )
+        write_json(directory / "supervisor.json", describe_process(supervisor.pid))
+    # Collects the exit status, so that an ended supervisor does not stay in the process table as a zombie.
+    threading.Thread(target=supervisor.wait, daemon=True).start()
+    return job
+
+
+def list_jobs(root: Path) -> list[Job]:
+    """Return every job of `root`, the newest first.
+
+    Parameters
+    ----------
+    root : Path
+        Where jobs have their directories; nothing there yet means no jobs.
+    """
+    if not root.is_dir():
+        return []
+    found = [path.resolve() for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    specs = [(path, read_json(path / "spec.json")) for path in found]
+    # A directory without a spec is a job being started or forgotten this very moment.
+    jobs = [_load(directory, spec) for directory, spec in specs if spec is not None]
+    return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
+
+
+def _load(directory: Path, spec: dict[str, Any]) -> Job:
+    lock = None if spec["lock"] is None else Path(spec["lock"])
+    return Job(directory, spec["title"], tuple(spec["command"]), Path(spec["cwd"]), lock, spec["created"])
+
+
+def _refuse_shared(root: Path, lock: Path | None) -> None:
+    if lock is None:
+        return
+    for job in list_jobs(root):
+        shared = job.lock is not None and (job.lock.is_relative_to(lock) or lock.is_relative_to(job.lock))
+        if shared and job.state == "running":
+            raise JobRunningError(
+                f"the job {job.title!r} is writing {job.lock}, so {lock} cannot be written now; "
+                "wait for it, cancel it, or choose another output"
+            )

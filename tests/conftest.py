@@ -1,0 +1,40 @@
+"""What every test shares: caches of its own, few threads, no network, and the two kinds of tests that may wait."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+# Set before any test module is imported, and inherited by every process that a test starts.
+_HOME = Path(tempfile.mkdtemp(prefix="dgviz-tests-"))
+os.environ.update(
+    DGVIZ_CACHE_DIR=str(_HOME / "cache"),
+    DGVIZ_STATE_DIR=str(_HOME / "state"),
+    HF_HUB_OFFLINE="1",
+    OMP_NUM_THREADS="2",  # torch reads it when it is imported
+    MKL_NUM_THREADS="2",
+)
+
+
+def pytest_unconfigure(config):
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+def pytest_collection_modifyitems(config, items):
+    # Browser tests last: when a unit is broken, its own test says so more clearly.
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
+    if os.environ.get("DGVIZ_SOAK") != "1":
+        _skip(items, "soak", "takes long; make soak runs it (DGVIZ_SOAK=1)")
+    if any(item.get_closest_marker("cuda") for item in items):
+        import torch
+
+        if not torch.cuda.is_available():
+            _skip(items, "cuda", "there is no CUDA device on this machine")
+
+
+def _skip(items, marker, reason):
+    for item in items:
+        if item.get_closest_marker(marker):
+            item.add_marker(pytest.mark.skip(reason=reason))

@@ -1,0 +1,5 @@
+"""A package that only a worker imports, as torch is."""
+
+
+class ForeignError(Exception):
+    pass
