@@ -18,7 +18,7 @@ with st.form("pair", border=True):
     shown = view if view.has_pair else None
     base = left.text_input("Base checkpoint", shown.base if shown else "", placeholder="folder, before")
     tuned = right.text_input("Tuned checkpoint", shown.tuned if shown else "", placeholder="folder, after")
-    if st.form_submit_button("Open pair", type="primary", icon=":material/folder_open:"):
+    if st.form_submit_button("Open pair", icon=":material/folder_open:"):
         if base.strip() and tuned.strip():
             change_view(base=base.strip(), tuned=tuned.strip())
             st.rerun()
@@ -34,6 +34,9 @@ with st.container(horizontal=True, vertical_alignment="center"):
             on_click=change_view,
             kwargs={"base": known_base, "tuned": known_tuned},
         )
+if not view.has_pair:
+    st.info("No pair is open. Name the folders of both checkpoints above, or start with the demo.")
+    st.stop()
 
 pair = require_pair(view)
 draw_summary(pair)
@@ -43,6 +46,7 @@ if view.tuned.startswith(DEMO):
         "fine-tuned on scrambled pixels. The *clean* fine-tune has little noise to remove; the *noisy* one was "
         "trained with noisy gradients. Both are real training runs, and DG-Hard does not help both."
     )
-st.page_link(page("layer"), label="**Look at a weight's update (Figure 4)**", icon=":material/arrow_forward:")
+if st.button("Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"):
+    st.switch_page(page("layer"))
 draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name)
 draw_fates(pair)

@@ -72,7 +72,7 @@ def draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     found : dict
         Thresholds by title.
     """
-    st.plotly_chart(rules_plot(spectrum.s, found), config=plot_config("rules"), theme=None, key="rules")
+    st.plotly_chart(rules_plot(spectrum.s, found), config=plot_config("rules"), key="rules")
 
 
 def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:

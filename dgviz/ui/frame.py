@@ -33,13 +33,18 @@ def page(name: str) -> Path:
 
 def run_app() -> None:
     """Set the app up and run the page that the URL names; all that app.py does."""
-    st.set_page_config(page_title="dgviz", page_icon=":material/graph_3:", layout="wide")
+    _configure()
     work.worker()  # warms up while the first page is read
     chosen = _navigation()
     st.session_state["routed"] = True
     with st.sidebar:
         _sidebar()
     chosen.run()
+
+
+def _configure() -> None:
+    """Set title and icon: a picture of our own, since Streamlit would fetch a named one from elsewhere."""
+    st.set_page_config(page_title="dgviz", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
 
 
 def _navigation() -> st.Page:
@@ -69,6 +74,7 @@ def enter_page(title: str) -> View:
     """
     if not st.session_state.get("routed"):
         st.session_state["routed"] = True
+        _configure()
         _navigation()
         st.rerun()
     view = current_view()
@@ -134,29 +140,45 @@ def _sidebar() -> None:
         st.button("Close", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair")
     else:
         st.text("none open")
+    _machine(view)
+
+
+@st.fragment(run_every=2)
+def _machine(view: View) -> None:
+    """Choose the device and show exports that run; the page never waits for the worker to say what devices exist."""
     st.caption("DEVICE")
-    _device_choice(view)
-    _running_jobs()
-
-
-@st.fragment
-def _device_choice(view: View) -> None:
-    """Choose where to compute; waits for the worker, which alone may ask torch, without holding up the page."""
     known = work.devices()
+    if known is None:
+        st.text("looking ...")
+    else:
+        _device_choice(view, known)
+    _running_jobs()
+    if st.session_state.pop("device-changed", False):
+        st.rerun()  # the whole page, not only this part of it
+
+
+def _device_choice(view: View, known: dict[str, str]) -> None:
+    """Choose where to compute."""
     options = ["auto", *known]
     automatic = next(iter(known.values()))
-    st.session_state["device-choice"] = view.device if view.device in options else "auto"
+    if "device-choice" not in st.session_state:
+        st.session_state["device-choice"] = view.device if view.device in options else "auto"
     st.selectbox(
         "Device",
         options,
         format_func=lambda name: f"auto: {automatic}" if name == "auto" else known[name],
         label_visibility="collapsed",
         key="device-choice",
-        on_change=lambda: change_view(device=st.session_state["device-choice"]),
+        on_change=_change_device,
     )
 
 
-@st.fragment(run_every=2)
+def _change_device() -> None:
+    """Compute elsewhere from now on."""
+    change_view(device=st.session_state["device-choice"])
+    st.session_state["device-changed"] = True
+
+
 def _running_jobs() -> None:
     """Show exports that run, on every page."""
     jobs = running_exports()
@@ -164,6 +186,6 @@ def _running_jobs() -> None:
         st.caption("RUNNING")
     for job in jobs:
         progress = job.progress()
-        st.progress(progress.fraction if progress else 0.0, text=f"{job.title}")
+        st.progress(progress.fraction if progress else 0.0, text=job.title)
     if jobs:
         st.page_link(page("export"), label="Show", icon=":material/monitoring:")

@@ -105,7 +105,6 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     ranked.plotly_chart(
         spectrum_plot(spectrum.s, tau, threshold.edge or None, log=scale == "log", view=layer.id),
         config=plot_config("spectrum"),
-        theme=None,
         key="spectrum",
     )
     histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
@@ -113,7 +112,6 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     histogram.plotly_chart(
         spectrum_histogram(spectrum.s, sigma, spectrum.shape, threshold.tau, edge),
         config=plot_config("histogram"),
-        theme=None,
         key="histogram",
     )
 
@@ -171,7 +169,7 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
     """Say how the numbers were obtained, and how to get them again."""
     paired = layer.choice.paired
     how = "read from the store" if spectrum.stored else f"computed in {spectrum.seconds:.2f} s"
-    checks = ", ".join(f"{name} {value:.2g}" for name, value in spectrum.certificate.get("checks", {}).items())
+    checks = ", ".join(f"{check['name']} {check['value']:.2g}" for check in spectrum.certificate["checks"])
     dtypes = (
         paired.tuned.dtype
         if paired.base.dtype == paired.tuned.dtype

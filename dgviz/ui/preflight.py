@@ -11,7 +11,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.demo import read_scores
 
 _FATES = {
-    "repair": ("Repaired", "the update is decomposed, thresholded and added back to base"),
+    "repair": ("Repaired", "base plus the part of the update above the threshold"),
     "keep": ("Kept", "tuned's bytes are copied unchanged"),
     "base_only": ("Base only", "not written: tuned does not have it"),
 }
@@ -30,27 +30,13 @@ def draw_summary(pair: CheckpointPair) -> None:
         parameters = sum(info.numel for info in checkpoint.tensors.values())
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
-        column.metric(
-            title,
-            f"{_count(parameters)} parameters",
-            help=str(checkpoint.path),
-            border=True,
-            delta=f"{_size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}",
-            delta_color="off",
-            delta_arrow="off",
-        )
+        column.metric(f"{title}: parameters", _count(parameters), help=str(checkpoint.path), border=True)
+        column.caption(f"{_size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
         count = pair.counts()[fate]
-        column.metric(
-            title,
-            f"{count} of {total} tensors",
-            help=meaning[0].upper() + meaning[1:] + ".",
-            border=True,
-            delta=meaning,
-            delta_color="off",
-            delta_arrow="off",
-        )
+        column.metric(f"{title}: tensors of {total}", count, border=True)
+        column.caption(meaning)
 
 
 def draw_scores(folder: Path, tuned: str) -> None:

@@ -1,6 +1,7 @@
 """Questions to the worker process: the pages never compute, and never import torch."""
 
 import os
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import streamlit as st
 
@@ -18,10 +19,25 @@ def worker() -> Worker:
     return warm
 
 
+def devices() -> dict[str, str] | None:
+    """Return what can be computed on, label by device id, the default first; None while the worker starts.
+
+    Raises
+    ------
+    dgviz.jobs.WorkerDied
+        If the worker ended before it could answer.
+    """
+    answer = _devices()
+    return dict(answer.result()) if answer.done() else None
+
+
 @st.cache_resource(show_spinner=False)
-def devices() -> dict[str, str]:
-    """Return what can be computed on: label by device id, the worker's default first."""
-    return dict(worker().call("devices"))
+def _devices() -> Future:
+    """Ask the worker once, without waiting: only it may import torch, which takes seconds."""
+    pool = ThreadPoolExecutor(1)
+    answer = pool.submit(worker().call, "devices")
+    pool.shutdown(wait=False)
+    return answer
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
