@@ -16,6 +16,7 @@ TOP_CODE = 255
 # A bulk at a sixth of the peak is still plain on a linear scale, one at a fortieth on a square-root scale.
 _LINEAR_RATIO = 6.0
 _SQRT_RATIO = 40.0
+_TICK_GAP = 0.07  # of the colour bar's length, between two of its numbers
 _LOG_HEADROOM = 6.0  # a log scale starts this factor below the bulk, so that the bulk has contrast of its own
 
 
@@ -121,18 +122,30 @@ class Scale:
             return [(0.0, "0")]
         if self.kind == "log":
             first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
-            step = max(1, math.ceil((last - first) / 5))
-            values = [10.0**e for e in range(last, first - 1, -step)][::-1]
-            if last - first < 2:  # under two decades powers of ten are too few
-                fine = (m * 10.0**e for e in range(first - 1, last + 1) for m in (1, 2, 5))
-                values = [v for v in fine if self.low <= v <= self.high]
+            values = [10.0**e for e in range(last, first - 1, -1)]
+            if last - first < 3:
+                values = _round_values(self.low, self.high)
+        elif self.kind == "sqrt":
+            values = _round_values(self.high / 1000, self.high)
         else:
-            step = nice_step(self.high / (3 if self.kind == "sqrt" else 4))
-            values = [step * i for i in range(1, int(self.high / step * (1 + 1e-9)) + 1)]
-            if self.kind == "sqrt":  # the lower part is stretched: one more number there
-                values.insert(0, step / 4)
-        where = self.position(values)
-        return [(0.0, "0")] + [(float(x), f"{v:.3g}") for x, v in zip(where, values, strict=True) if x > 0.05]
+            step = nice_step(self.high / 4)
+            values = [step * i for i in range(int(self.high / step * (1 + 1e-9)), 0, -1)]
+        ticks: list[tuple[float, str]] = []
+        for where, value in zip(self.position(values).tolist(), values, strict=True):
+            if where > _TICK_GAP and (not ticks or ticks[-1][0] - where > _TICK_GAP):
+                ticks.append((where, _short(value)))
+        return [(0.0, "0"), *reversed(ticks)]
+
+
+def _short(value: float) -> str:
+    """Return a round number as text, with an exponent only where digits alone would be long."""
+    return f"{value:.6g}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def _round_values(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten between two positive numbers, descending."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [v for v in sorted((m * 10.0**e for e in powers for m in (1, 2, 5)), reverse=True) if low <= v <= high]
 
 
 def nice_step(rough: float) -> float:

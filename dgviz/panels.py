@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from dgviz.errors import SpectrumError
 from dgviz.maps import EntryPanels, Scale, SpectrumPanels, block_edges, choose_scale
 from dgviz.theory import sigma_from_median
-from dgviz.threshold import DEGENERATE_MEDIAN
 
 if TYPE_CHECKING:
     from dgviz.spectrum import Decomposition
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 MAX_ROWS = 320
 MAX_COLUMNS = 512
 MAX_DIRECTION_BYTES = 2_000_000
+_ROUNDING = 2 * float(np.finfo(np.float32).eps)
 _CHUNK_ENTRIES = 4_000_000  # entries of D* alive at once: 16 MB in float32
 
 
@@ -52,7 +52,7 @@ def compute_spectrum_panels(decomposition: "Decomposition") -> SpectrumPanels:
         raise SpectrumError(
             f"the direction map of a {m} x {n} delta has shape {magnitudes.shape}, expected {(rows, s.size)}"
         )
-    scale = choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_noise(s) else 0.0)
+    scale = choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_bulk(s) else 0.0)
     return SpectrumPanels((m, n), s, scale, scale.encode(magnitudes))
 
 
@@ -139,21 +139,24 @@ def entry_scale(magnitudes: NDArray[np.float64], s: torch.Tensor, shape: tuple[i
     """
     values = np.asarray(s, dtype=np.float64)
     bulk = _typical(magnitudes)
-    if has_noise(values):
+    if has_bulk(values):
         block = max(2.0, shape[0] * shape[1] / magnitudes.size)
         bulk = min(bulk, sigma_from_median(float(np.median(values)), shape) * math.sqrt(2 * math.log(block)))
     return choose_scale(float(magnitudes.max()), bulk)
 
 
-def has_noise(s: NDArray[np.float64]) -> bool:
-    """Return whether a spectrum has a bulk: its median is more than rounding of its largest value.
+def has_bulk(s: NDArray[np.float64]) -> bool:
+    """Return whether a spectrum has a bulk worth a scale: its median is not lost in the rounding of s_1.
+
+    A looser question than whether the median measures noise (`dgviz.threshold.DEGENERATE_MEDIAN`): a bulk a million
+    times below the spikes is drawn, though no threshold is made from it.
 
     Parameters
     ----------
     s : (p,) array
         Singular values, descending.
     """
-    return bool(np.median(s) > DEGENERATE_MEDIAN * s[0])
+    return bool(np.median(s) > _ROUNDING * s[0])
 
 
 def pooled_magnitudes(matrix: torch.Tensor) -> NDArray[np.float64]:

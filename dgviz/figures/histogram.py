@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number
 from dgviz.theory import aspect_ratio, mp_sv_pdf, mp_sv_support
+from dgviz.threshold import DEGENERATE_MEDIAN
 
 _AXIS_REACH = 1.35  # the axis ends this factor beyond the larger of edge and tau; spikes further out are counted
 _LAW_POINTS = 400
@@ -49,8 +50,9 @@ def spectrum_histogram(
         the axis, which ends 1.35 times beyond the larger of edge and tau, are counted in a note.
     """
     values = np.asarray(s, dtype=np.float64)
-    lawful = sigma is not None and math.isfinite(sigma) and sigma > 0
-    end = axis_end(values, tau, edge if lawful else None)
+    lawful = has_law(values, sigma)
+    tau, edge = float(tau), float(edge) if edge and lawful else None  # Plotly takes no numpy scalars
+    end = axis_end(values, tau, edge)
     bins = histogram_bins(values, end)
     centres, width = (bins[:-1] + bins[1:]) / 2, np.diff(bins)
     figure = go.Figure(
@@ -74,14 +76,28 @@ def spectrum_histogram(
             showlegend=True, legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
         )
     else:
-        _note(figure, "no Marchenko-Pastur law: the noise estimate is zero", 0.5, 0.6, "center")
-    _marks(figure, tau, edge if lawful else None, accent, end)
-    _beyond(figure, values, end, edge if lawful else None)
+        _note(figure, "no Marchenko-Pastur law: the median singular value measures no noise", 0.5, 0.6, "center")
+    _marks(figure, tau, edge, accent, end)
+    _beyond(figure, values, end, edge)
     return figure
 
 
+def has_law(s: NDArray[np.float64], sigma: float | None) -> bool:
+    """Return whether a spectrum can be held against pure noise: sigma is positive and more than rounding.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    sigma : float or None
+        Per-entry noise standard deviation.
+    """
+    known = sigma is not None and math.isfinite(sigma) and sigma > 0
+    return known and bool(np.median(s) > DEGENERATE_MEDIAN * s[0])
+
+
 def axis_end(s: NDArray[np.float64], tau: float, edge: float | None) -> float:
-    """Return where the axis of singular values is cut: 1.35 times beyond edge and tau, or at the largest value.
+    """Return where the axis of singular values ends: 1.35 times beyond edge and tau, sooner if nothing is out there.
 
     Parameters
     ----------
@@ -95,8 +111,8 @@ def axis_end(s: NDArray[np.float64], tau: float, edge: float | None) -> float:
     largest = float(s[0])
     if edge is None:
         return 1.05 * largest or 1.0
-    reach = _AXIS_REACH * max(edge, min(tau, 3 * edge))
-    return reach if largest > reach else max(1.05 * largest, 1.08 * edge)
+    marks = max(edge, min(tau, 3 * edge))
+    return min(_AXIS_REACH * marks, max(1.05 * largest, 1.15 * marks))
 
 
 def histogram_bins(s: NDArray[np.float64], end: float) -> NDArray[np.float64]:

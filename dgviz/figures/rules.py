@@ -8,7 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.spectrum import _line, _rank_axis, _value_range
+from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
 from dgviz.figures.style import LABEL_HEIGHT, MUTED, RULE_COLOURS, base_layout, number, thin_ranks
 
 
@@ -41,20 +41,19 @@ def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = T
     """
     values = np.asarray(s, dtype=np.float64)
     titles, taus = list(thresholds), [float(t.tau) for t in thresholds.values()]
-    widest = max([math.floor(7.2 * len(_label(t, thresholds[t]))) for t in titles], default=0)
+    widest = max([math.ceil(6.6 * len(_label(t, thresholds[t]))) for t in titles], default=0)
     margin = {"l": 64, "r": widest + 44, "t": 20, "b": 52}
-    low, high = _value_range(values, max(taus, default=0.0), None, log)
+    low, high = value_range(values, max(taus, default=0.0), None, log)
     if log:
         low = min([low] + [t / 1.25 for t in taus if t > low * 1e-3])
     drawn = thin_ranks(values.size, max((t.rank for t in thresholds.values()), default=0))
     figure = go.Figure(
-        data=[_line(values, drawn, MUTED, "dropped")],
+        data=[line(values, drawn, MUTED, "dropped")],
         layout=base_layout(
             height,
             margin=margin,
-            xaxis=_rank_axis(values.size, True),
-            yaxis={"title": {"text": "singular value s<sub>r</sub>"}, "type": "log" if log else "linear"}
-            | {"range": [math.log10(low), math.log10(high)] if log else [low, high]},
+            xaxis=rank_axis(values.size, True),
+            yaxis=value_axis(low, high, log),
         ),
     )
     figure.data[0].hovertemplate = "rank %{x}: s = %{y:.5g}<extra></extra>"
@@ -66,8 +65,8 @@ def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = T
             text, y = _label(title, thresholds[title]) + " ↓", low
         else:
             text, y = _label(title, thresholds[title]), tau
-            line = {"color": colour, "width": 1.6, "dash": "dash"}
-            figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=tau, y1=tau, line=line)
+            style = {"color": colour, "width": 1.6, "dash": "dash"}
+            figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=tau, y1=tau, line=style)
         figure.add_annotation(
             xref="paper", x=1, y=math.log10(y) if log else y, text=text, xanchor="left", align="left",
             ax=30, ay=line_at - label_at, arrowhead=0, arrowwidth=1, arrowcolor=colour, standoff=0,

@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.figures.style import ACCENT, BULK_EDGE, MUTED, base_layout, number, spectrum_floor, thin_ranks
+from dgviz.threshold import DEGENERATE_MEDIAN
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
 META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
@@ -35,7 +36,7 @@ def spectrum_plot(
     tau : float
         Threshold; values strictly above it are drawn as kept.
     edge : float or None
-        Upper end of the noise bulk; None or 0 draws no edge.
+        Upper end of the noise bulk; None or 0 draws no edge, nor does a bulk at rounding level.
     log : bool
         Logarithmic axis of singular values.
     log_rank : bool
@@ -57,34 +58,37 @@ def spectrum_plot(
         thinned, the first thousand ranks and both sides of the threshold excepted.
     """
     values = np.asarray(s, dtype=np.float64)
+    # An edge made from rounding is none. Plotly takes no numpy scalars.
+    noisy = np.median(values) > DEGENERATE_MEDIAN * values[0]
+    tau, edge = float(tau), float(edge) if edge and noisy else None
     rank = int(np.count_nonzero(values > tau))
     drawn = thin_ranks(values.size, rank)
-    low, high = _value_range(values, tau, edge, log)
+    low, high = value_range(values, tau, edge, log)
     figure = go.Figure(
-        data=[_line(values, drawn, MUTED, "dropped"), _line(values, drawn[drawn < rank], accent, "kept")],
+        data=[line(values, drawn, MUTED, "dropped"), line(values, drawn[drawn < rank], accent, "kept")],
         layout=base_layout(
             height,
-            xaxis=_rank_axis(values.size, log_rank),
-            yaxis={"title": {"text": "singular value s<sub>r</sub>"}, "type": "log" if log else "linear"}
-            | {"range": [math.log10(low), math.log10(high)] if log else [low, high]}
-            | ({"exponentformat": "power", "dtick": _decades(low, high)} if log else {"rangemode": "tozero"}),
+            xaxis=rank_axis(values.size, log_rank),
+            yaxis=value_axis(low, high, log),
             meta=META | {"view": view, "log": log, "rule": rule},
         ),
     )
-    crowded = edge and _near(edge, tau, low, high, log)
-    labels_at = {
-        "edge": max(edge or 0, tau) if crowded else edge or 0,
-        "tau": max(edge or 0, tau) if crowded else tau,
-    }
-    _level(
-        figure, edge or 0, labels_at["edge"], BULK_EDGE, "dot", f"bulk edge {number(edge or 0)}", -_SIDE_BY_SIDE, log
-    )
-    name = f"τ = {number(tau)}" + (f" ({rule})" if rule else "")
-    _level(figure, tau, labels_at["tau"], accent, "dash", name, 0, log)
+    upper = max(edge or 0.0, tau)
+    crowded = bool(edge) and _near(edge or 0.0, tau, low, high, log)
+    _level(figure, edge or 0.0, upper if crowded else edge or 0.0, log, BULK_EDGE, "dot")
+    figure.layout.annotations[0].update(text=f"bulk edge {number(edge or 0.0)}", xshift=-_SIDE_BY_SIDE)
+    _level(figure, tau, upper if crowded else tau, log, accent, "dash")
+    figure.layout.annotations[1].update(text=f"τ = {number(tau)}" + (f" ({rule})" if rule else ""))
+    if not edge:  # kept in place, so that tau stays shape and annotation 1
+        figure.layout.shapes[0].visible = figure.layout.annotations[0].visible = False
+    if values[0] == 0:
+        figure.add_annotation(
+            text="all singular values are zero", xref="paper", yref="paper", x=0.5, y=0.5, showarrow=False
+        )
     return figure
 
 
-def _line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: str) -> go.Scatter:
+def line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: str) -> go.Scatter:
     """Return the singular values at some positions as a line; markers too where few enough to tell apart."""
     few = at.size <= 64
     return go.Scatter(
@@ -98,7 +102,7 @@ def _line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name:
     )
 
 
-def _rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
+def rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
     """Return the axis of ranks 1 to `count`, with a little air on both sides."""
     if log_rank:
         ends = [math.log10(0.9), math.log10(count * 1.1)]
@@ -106,13 +110,22 @@ def _rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
     return {"title": {"text": "rank r"}, "range": [1 - 0.012 * count, count * 1.012]}
 
 
-def _value_range(values: NDArray[np.float64], tau: float, edge: float | None, log: bool) -> tuple[float, float]:
+def value_range(values: NDArray[np.float64], tau: float, edge: float | None, log: bool) -> tuple[float, float]:
     """Return the ends of the axis of singular values: all of them, the edge, and tau up to twice s_1."""
     top = max(float(values[0]), edge or 0.0, min(tau, 2 * float(values[0]))) or 1.0
     if not log:
         return 0.0, 1.06 * top
     low = min([spectrum_floor(values)] + [x for x in (edge or 0.0, tau) if 0 < x <= top])
     return max(low, 1e-12 * top) / 1.25, top * (top / low) ** 0.06 * 1.05
+
+
+def value_axis(low: float, high: float, log: bool) -> dict[str, Any]:
+    """Return the axis of singular values from `low` to `high`."""
+    axis = {"title": {"text": "singular value s<sub>r</sub>"}}
+    if log:
+        ticks = {"tickformat": "~g", "dtick": _decades(low, high)}
+        return axis | ticks | {"type": "log", "range": [math.log10(low), math.log10(high)]}
+    return axis | {"type": "linear", "range": [low, high]}
 
 
 def _near(a: float, b: float, low: float, high: float, log: bool) -> bool:
@@ -129,16 +142,13 @@ def _decades(low: float, high: float) -> int | str:
     return "D2" if decades < 2 else max(1, math.ceil(decades / 6))
 
 
-def _level(
-    figure: go.Figure, value: float, label_at: float, colour: str, dash: str, text: str, shift: int, log: bool
-) -> None:
-    """Add a horizontal line with its label at the right end, above the line."""
+def _level(figure: go.Figure, value: float, label_at: float, log: bool, colour: str, dash: str) -> None:
+    """Add a horizontal line and a place for its label at the right end, above `label_at`; none at 0 on a log axis."""
     visible = value > 0 or not log
+    y, at = (value, label_at) if visible else (1.0, 1.0)
     line = {"color": colour, "width": 1.6, "dash": dash}
-    y = value if visible else 1.0
     figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=y, y1=y, line=line, visible=visible)
-    at = label_at if label_at > 0 or not log else 1.0
     figure.add_annotation(
-        xref="paper", x=1, xanchor="right", xshift=shift, y=math.log10(at) if log else at, yanchor="bottom",
-        text=text, showarrow=False, font={"color": colour, "size": 13}, visible=visible,
+        xref="paper", x=1, xanchor="right", y=math.log10(at) if log else at, yanchor="bottom",
+        showarrow=False, font={"color": colour, "size": 13}, visible=visible,
     )  # fmt: skip

@@ -7,12 +7,12 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 # Each has a contrast of at least 3 to white and to a near-black page, so one figure serves both themes.
-ACCENT = "#e8590c"  # what is kept, and tau
+ACCENT = "#c6520d"  # what is kept, and tau
 MUTED = "#7d8597"  # what is dropped
 BULK_EDGE = "#1a9988"
 LAW = "#4a7fd6"  # the Marchenko-Pastur density
 GRID = "rgba(125, 133, 151, 0.22)"
-RULE_COLOURS = ("#e8590c", "#4a7fd6", "#1a9988", "#b45cc9", "#b8860b", "#d6487a", "#6c8f2b", "#7d8597")
+RULE_COLOURS = ("#c6520d", "#4a7fd6", "#1a9988", "#b45cc9", "#b8860b", "#d6487a", "#6c8f2b", "#7d8597")
 LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
 MAX_POINTS = 4000
 
@@ -46,7 +46,7 @@ def base_layout(height: int, **axes: Any) -> go.Layout:
     quiet |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
     for name in ("xaxis", "yaxis"):
         axes[name] = quiet | axes.get(name, {})
-    defaults = {"margin": {"l": 64, "r": 16, "t": 34, "b": 52}, "showlegend": False, "hovermode": "closest"}
+    defaults = {"margin": {"l": 64, "r": 16, "t": 14, "b": 52}, "showlegend": False, "hovermode": "closest"}
     return go.Layout(
         **(defaults | axes), height=height, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", bargap=0
     )

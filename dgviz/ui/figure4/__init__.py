@@ -29,7 +29,7 @@ __all__ = ["chart_follows", "figure4", "released_tau", "start_tau"]
 
 _HERE = Path(__file__).parent
 # One ES module: pure mathematics first, then drawing, then the controls.
-_SCRIPTS = ("math.js", "paint.js", "chart.js", "figure4.js")
+_SCRIPTS = ("math.js", "paint.js", "panels.js", "chart.js", "figure4.js")
 
 
 def script() -> str:

@@ -106,16 +106,19 @@ function columnBlocks(p, width, rank, logarithmic) {
   return { lo, hi, boundary };
 }
 
-// Maxima of a rows x p map within column blocks.
-function poolColumns(codes, rows, p, blocks) {
+// Maxima of a rows x p map within column blocks. `before` is {blocks, pooled} of the same map: blocks that did not
+// change are taken over, and moving the rank changes two of several hundred.
+function poolColumns(codes, rows, p, blocks, before) {
   const columns = blocks.lo.length;
-  const pooled = new Uint8Array(rows * columns);
-  for (let i = 0; i < rows; i++) {
-    const row = i * p, out = i * columns;
-    for (let j = 0; j < columns; j++) {
+  const usable = before && before.blocks.lo.length === columns && before.pooled.length === rows * columns;
+  const pooled = usable ? before.pooled.slice() : new Uint8Array(rows * columns);
+  for (let j = 0; j < columns; j++) {
+    const lo = blocks.lo[j], hi = blocks.hi[j];
+    if (usable && lo === before.blocks.lo[j] && hi === before.blocks.hi[j]) continue;
+    for (let i = 0; i < rows; i++) {
       let best = 0;
-      for (let r = row + blocks.lo[j], end = row + blocks.hi[j]; r < end; r++) if (codes[r] > best) best = codes[r];
-      pooled[out + j] = best;
+      for (let r = i * p + lo, end = i * p + hi; r < end; r++) if (codes[r] > best) best = codes[r];
+      pooled[i * columns + j] = best;
     }
   }
   return pooled;
@@ -135,6 +138,7 @@ function evenBlocks(length, limit) {
 // Maxima of a map within row blocks.
 function poolRows(codes, columns, blocks) {
   const count = blocks.lo.length;
+  if (codes.length === count * columns) return codes;
   const pooled = new Uint8Array(count * columns);
   for (let i = 0; i < count; i++) {
     for (let r = blocks.lo[i]; r < blocks.hi[i]; r++) {

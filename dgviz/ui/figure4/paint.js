@@ -16,7 +16,7 @@ function buildPalette(ground, dark) {
   const colours = [ground];
   for (let code = 1; code < 256; code++) {
     const t = (code - 1) / 254;
-    colours.push(magma(dark ? 0.13 + 0.87 * t : 0.93 - 0.87 * t));
+    colours.push(magma(dark ? 0.12 + 0.88 * t : 1 - 0.94 * t));
   }
   const words = new Uint32Array(256);
   // ImageData is RGBA in memory, so little-endian words are ABGR.

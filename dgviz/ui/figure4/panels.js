@@ -1,0 +1,241 @@
+// The six panels of Figure 4: axes, colour bars, canvases, crosshair and read-out.
+
+const PANEL_HEIGHT = 320; // css pixels wanted
+const COLUMNS = [
+  { id: "tuned", name: "Tuned delta", symbol: "D", panels: ["b", "e"] },
+  { id: "repaired", name: "Repaired delta", symbol: "D*", panels: ["c", "f"] },
+  { id: "discarded", name: "Discarded", symbol: "D − D*", panels: ["d", "g"] },
+];
+const ENTRY = { b: "tuned", c: "repaired", d: "discarded" };
+const SPECTRUM = ["e", "f", "g"];
+const SCALE_NAMES = { linear: "linear", sqrt: "square-root", log: "log" };
+
+class Panels {
+  constructor(grid, readout) {
+    this.grid = grid;
+    this.readout = readout;
+    this.panels = {};
+    this.chips = {};
+    this.maps = {}; // what each canvas shows: { codes, rows, rowBlocks, columnBlocks }
+    COLUMNS.forEach((column, index) => {
+      grid.append(this.buildHead(column, index));
+      for (const id of column.panels) grid.append(this.buildPanel(id, column.symbol));
+    });
+    this.keys = ["k0", "k1"].map((area) => {
+      const key = element("div", "key");
+      key.style.gridArea = area;
+      grid.append(key);
+      return key;
+    });
+    this.point(null);
+  }
+
+  buildHead(column, index) {
+    const head = element("div", "head");
+    head.style.gridArea = "h" + index;
+    const name = element("span", "name", column.name);
+    name.append(element("i", "", column.symbol));
+    const fit = element("span", "chip fit"), energy = element("span", "chip energy");
+    head.append(name, fit, energy);
+    this.chips[column.id] = { fit, energy };
+    return head;
+  }
+
+  buildPanel(id, symbol) {
+    const figure = element("figure", "panel"), caption = element("figcaption");
+    figure.dataset.panel = id;
+    figure.style.gridArea = id;
+    caption.append(element("b", "", `(${id})`), (id in ENTRY ? "entries of " : "directions of ") + symbol);
+    const frame = element("div", "frame"), canvas = element("canvas");
+    canvas.tabIndex = 0;
+    canvas.setAttribute("role", "img");
+    const panel = {
+      frame, canvas, caption,
+      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"),
+      note: element("span", "note"), x: element("div", "xaxis"), y: element("div", "yaxis"),
+    };
+    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.note, panel.y);
+    figure.append(caption, frame, panel.x);
+    canvas.addEventListener("pointermove", (event) => {
+      const box = canvas.getBoundingClientRect();
+      this.point(id, (event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height);
+    });
+    canvas.addEventListener("pointerleave", () => this.point(null));
+    canvas.addEventListener("blur", () => this.point(null));
+    canvas.addEventListener("keydown", (event) => this.pointByKey(id, event));
+    this.panels[id] = panel;
+    return figure;
+  }
+
+  // ---- layout: after new data, a new size or another theme ----------------------------------------------------
+
+  layout(data, palette, logRanks) {
+    Object.assign(this, { data, palette, logRanks, rank: null, pooled: null });
+    const ratio = window.devicePixelRatio || 1, [m, n] = data.shape;
+    for (const [id, panel] of Object.entries(this.panels)) {
+      const rows = id in ENTRY ? data.tunedShape : data.directionsShape;
+      panel.frame.style.height = panelHeight(rows && rows[0], ratio) + "px";
+    }
+    for (const panel of Object.values(this.panels)) {
+      Object.assign(panel, { width: panel.frame.clientWidth, height: panel.frame.clientHeight, top: panel.frame.offsetTop });
+      panel.pixels = [Math.round(panel.height * ratio), Math.max(1, Math.round(panel.width * ratio))];
+    }
+    for (const [id, panel] of Object.entries(this.panels)) {
+      const what = id in ENTRY ? `${m} rows by ${n} columns` : `${m} rows by ${data.s.length} directions`;
+      panel.canvas.setAttribute("aria-label", `${panel.caption.textContent}, ${what}; arrow keys read values`);
+      layLinearAxis(panel.y, m, panel.height, "rows (out)", false);
+      if (id in ENTRY) layLinearAxis(panel.x, n, panel.width, "columns (in)", true);
+    }
+    this.layKey(this.keys[0], this.panels.b, data.entries, "|entry|");
+    this.layKey(this.keys[1], this.panels.e, data.spectrum, "s |u|");
+    this.paintEntries();
+  }
+
+  layKey(key, { top, height }, scale, quantity) {
+    key.replaceChildren();
+    if (!scale) return;
+    const bar = element("div", "bar"), numbers = element("div", "numbers");
+    for (const node of [bar, numbers]) Object.assign(node.style, { top: top + "px", height: height + "px" });
+    bar.style.background = barGradient(this.palette);
+    const share = (position) => 1 - (position === 0 ? ZERO_SHARE / 2 : ZERO_SHARE + (1 - ZERO_SHARE) * position);
+    layTicks(numbers, scale.ticks.map(([position, text]) => ({ share: share(position), text })), height, 13, false);
+    const label = element("span", "label", `block max of ${quantity}, ${SCALE_NAMES[scale.kind]} scale`);
+    label.style.top = top + height / 2 + "px";
+    key.append(bar, numbers, label);
+  }
+
+  layDirectionAxis({ x, cut, width }, boundary, rank) {
+    const p = this.data.s.length, inside = rank > 0 && rank < p;
+    x.replaceChildren(element("span", "label", "singular direction r, sorted"));
+    // The boundary's own number first: those that would touch it give way.
+    const ticks = inside ? [{ share: boundary, text: String(rank), className: "cut-label" }] : [];
+    if (this.logRanks) {
+      for (let r = 1; r <= p; r *= 10) ticks.push({ share: Math.log(r + 0.5) / Math.log(p + 1), text: String(r) });
+    } else {
+      for (const r of axisTicks(p, width / 70)) ticks.push({ share: r / p, text: String(r) });
+    }
+    layTicks(x, ticks, width, 34, true);
+    cut.style.display = inside ? "block" : "none";
+    cut.style.left = boundary * width + "px";
+  }
+
+  // ---- drawing ------------------------------------------------------------------------------------------------
+
+  paint(id, codes, rows, rowBlocks, columnBlocks) {
+    this.maps[id] = { codes, rows, rowBlocks, columnBlocks };
+    paintCodes(this.panels[id].canvas, codes, rows, this.palette);
+  }
+
+  blank(id) {
+    delete this.maps[id];
+    paintCodes(this.panels[id].canvas, new Uint8Array(1), 1, this.palette);
+  }
+
+  paintEntries() {
+    for (const [id, name] of Object.entries(ENTRY)) {
+      if (!this.data.entries) { this.blank(id); continue; }
+      const [rows, columns] = this.data[name + "Shape"], [height, width] = this.panels[id].pixels;
+      const rowBlocks = evenBlocks(rows, height), columnBlocks = evenBlocks(columns, width);
+      const narrow = poolColumns(this.data[name], rows, columns, columnBlocks);
+      const codes = poolRows(narrow, columnBlocks.lo.length, rowBlocks);
+      this.paint(id, codes, rowBlocks.lo.length, rowBlocks, columnBlocks);
+    }
+  }
+
+  // (e), (f), (g): pooled once per rank, then split at it, so that (e) = (f) + (g) pixel by pixel.
+  paintSpectrum(rank) {
+    if (rank === this.rank) return;
+    this.rank = rank;
+    const [height, width] = this.panels.e.pixels;
+    const blocks = columnBlocks(this.data.s.length, width, rank, this.logRanks), count = blocks.lo.length;
+    for (const id of SPECTRUM) this.layDirectionAxis(this.panels[id], blocks.boundary / count, rank);
+    if (!this.data.spectrum) { SPECTRUM.forEach((id) => this.blank(id)); return; }
+    const [rows, p] = this.data.directionsShape, rowBlocks = evenBlocks(rows, height), drawn = rowBlocks.lo.length;
+    const pooled = poolColumns(this.data.directions, rows, p, blocks, this.pooled);
+    this.pooled = { blocks, pooled };
+    const whole = poolRows(pooled, count, rowBlocks);
+    const { kept, dropped } = splitColumns(whole, drawn, blocks.boundary);
+    [whole, kept, dropped].forEach((codes, i) => this.paint(SPECTRUM[i], codes, drawn, rowBlocks, blocks));
+    if (this.pointer) this.point(...this.pointer);
+  }
+
+  // (c) and (d) wait for the product at the new rank; until it comes they say which rank they show.
+  showWaiting(rank) {
+    const { entries, spectrum } = this.data;
+    for (const [id, { note }] of Object.entries(this.panels)) {
+      const present = id in ENTRY ? entries : spectrum;
+      const stale = present && (id === "c" || id === "d") && entries.rank !== rank;
+      note.textContent = !present ? "computing" : stale ? `rank ${entries.rank}, updating` : "";
+      note.className = "note" + (present ? "" : " center");
+      note.style.display = note.textContent ? "block" : "none";
+    }
+  }
+
+  // ---- pointing -----------------------------------------------------------------------------------------------
+
+  point(id, fx, fy) {
+    this.pointer = id ? [id, fx, fy] : null;
+    const map = id && this.maps[id];
+    for (const [other, { hairX, hairY }] of Object.entries(this.panels)) {
+      const same = map && (id in ENTRY) === (other in ENTRY);
+      hairY.style.display = map ? "block" : "none";
+      hairX.style.display = same ? "block" : "none";
+      if (map) hairY.style.top = `calc(${100 * fy}% - .5px)`;
+      if (same) hairX.style.left = `calc(${100 * fx}% - .5px)`;
+    }
+    this.readout.replaceChildren(...(map ? this.describe(id, fx, fy) : [element("span", "", "Point at a panel to read values.")]));
+  }
+
+  pointByKey(id, event) {
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    const map = this.maps[id];
+    if (!(event.key in moves) || !map) return;
+    event.preventDefault();
+    const columns = map.codes.length / map.rows, stride = event.shiftKey ? 10 : 1;
+    const [, fx, fy] = this.pointer && this.pointer[0] === id ? this.pointer : [id, 0.5, 0.5];
+    const shift = (share, count, by) => Math.min(1 - 0.5 / count, Math.max(0.5 / count, share + (by * stride) / count));
+    this.point(id, shift(fx, columns, moves[event.key][0]), shift(fy, map.rows, moves[event.key][1]));
+  }
+
+  // Which block of the matrix a pixel shows, and the values there; codes stand for values to about 1 %.
+  describe(id, fx, fy) {
+    const { data } = this, map = this.maps[id], entry = id in ENTRY, [m, n] = data.shape;
+    const columns = map.codes.length / map.rows;
+    const at = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
+    const i = at(fy, map.rows), j = at(fx, columns);
+    const span = (low, high, one, many) => (high - low > 1 ? `${many} ${low} to ${high - 1}` : `${one} ${low}`);
+    const ends = (blocks, index, cells, length) =>
+      [Math.floor((blocks.lo[index] * length) / cells), Math.floor((blocks.hi[index] * length) / cells)];
+    const values = entry ? data.entryValues : data.spectrumValues;
+    const value = (panel) => {
+      const code = this.maps[panel].codes[i * columns + j];
+      return (code === 255 ? "≥ " : code ? "≈ " : "") + formatNumber(values[code], 2);
+    };
+    const mapRows = (entry ? data.tunedShape : data.directionsShape)[0];
+    const where = [span(...ends(map.rowBlocks, i, mapRows, m), "row", "rows")], nodes = [];
+    const add = (label, text) => nodes.push(" · ", element("span", "", label + " "), element("b", "", text));
+    if (entry) {
+      where.push(span(...ends(map.columnBlocks, j, data.tunedShape[1], n), "column", "columns"));
+      for (const [panel, symbol] of [["b", "|D|"], ["c", "|D*|"], ["d", "|D − D*|"]]) add(symbol, value(panel));
+    } else {
+      const low = map.columnBlocks.lo[j], high = map.columnBlocks.hi[j];
+      where.push(span(low + 1, high + 1, "direction", "directions"));
+      add("s", formatNumber(data.s[low], 4) + (high - low > 1 ? ` to ${formatNumber(data.s[high - 1], 4)}` : ""));
+      add("s |u|", value("e"));
+      nodes.push(" · ", low < this.rank ? "kept" : "dropped");
+    }
+    return [where.join(", "), ...nodes];
+  }
+}
+
+// A whole number of device pixels per map row wherever the map is smaller than the panel.
+function panelHeight(rows, ratio) {
+  const wanted = PANEL_HEIGHT * ratio;
+  return (rows && rows < wanted ? rows * Math.max(1, Math.round(wanted / rows)) : wanted) / ratio;
+}
+
+function layLinearAxis(host, length, pixels, label, horizontal) {
+  host.replaceChildren(element("span", "label", label));
+  const ticks = axisTicks(length, horizontal ? pixels / 70 : 5).map((value) => ({ share: value / length, text: String(value) }));
+  layTicks(host, ticks, pixels, horizontal ? 34 : 18, horizontal);
+}
