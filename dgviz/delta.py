@@ -2,8 +2,7 @@
 
 import torch
 
-from dgviz.checkpoint import PairedTensor, matrix_layout, read_tensor
-from dgviz.errors import PairError
+from dgviz.checkpoint import PairedTensor, read_tensor, select_matrix
 
 _BLOCK_ELEMENTS = 2**20
 
@@ -32,26 +31,22 @@ def compute_delta(paired: PairedTensor, index: int | None, device: str) -> torch
     Raises
     ------
     PairError
-        If the tensor has no delta, is no matrix, or `index` does not fit it.
+        If the weight has no delta, is no matrix, or `index` does not fit it.
     CheckpointError
         If a file is gone or has become shorter.
     """
-    base, tuned = paired.base, paired.tuned
-    if base is None or tuned is None or base.shape != tuned.shape:
-        raise PairError(f"{paired.name!r} has no delta: {paired.reason}")
-    layout = matrix_layout(paired.name, tuned.shape)
-    if layout is None:
-        raise PairError(f"{paired.name!r} of shape {tuned.shape} is not a matrix: only matrices have a spectrum")
-    if (index is None) != (layout.stack is None) or (index is not None and not 0 <= index < layout.stack):
-        wanted = "one matrix, without an index" if layout.stack is None else f"a stack of {layout.stack} matrices"
-        raise PairError(f"{paired.name!r} of shape {tuned.shape} is {wanted}; index {index} does not fit")
+    base, tuned, layout = select_matrix(paired, index)
     shape = layout.rows, layout.cols
     dtype = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
     # The buffer just read belongs to nobody else, so where nothing has to be widened it becomes the result.
-    delta = read_tensor(tuned, index).reshape(shape).to(device).to(dtype)
-    other = read_tensor(base, index).reshape(shape).to(device)
-    step = max(1, _BLOCK_ELEMENTS // layout.cols)
+    delta = read_tensor(tuned).reshape(shape).to(device).to(dtype)
+    other = read_tensor(base).reshape(shape).to(device)
+    if other.dtype == dtype:
+        return delta.sub_(other)
+    # One block of scratch, allocated once: a fresh one per block leaves up to twice as much behind in the heap.
+    step = min(layout.rows, max(1, _BLOCK_ELEMENTS // layout.cols))
+    scratch = torch.empty((step, layout.cols), dtype=dtype, device=other.device)
     for start in range(0, layout.rows, step):
-        rows = slice(start, start + step)
-        delta[rows].sub_(other[rows].to(dtype))
+        rows = other[start : start + step]
+        delta[start : start + step].sub_(scratch[: len(rows)].copy_(rows))
     return delta

@@ -16,8 +16,8 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, matrix_layout
-from dgviz.errors import DgvizError, PairError
+from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, select_matrix
+from dgviz.errors import DgvizError
 
 ENGINE_VERSION = "1"
 """Part of every key. Raise it when `dgviz.spectrum.decompose` gives other numbers, or the stored format changes."""
@@ -76,7 +76,7 @@ class Spectrum:
 
 
 def spectrum_key(paired: PairedTensor, index: int | None) -> str:
-    """Return the key of one delta's spectrum: the contents of both sides, the shape, and `ENGINE_VERSION`.
+    """Return the key of one delta's spectrum: the contents and shapes of both sides, and `ENGINE_VERSION`.
 
     Names and paths are no part of it, so a copied or renamed checkpoint finds its spectra again.
 
@@ -94,17 +94,8 @@ def spectrum_key(paired: PairedTensor, index: int | None) -> str:
     CheckpointError
         If a file is gone, or changes while it is read.
     """
-    base, tuned = paired.base, paired.tuned
-    layout = matrix_layout(paired.name, tuned.shape) if tuned is not None else None
-    if base is None or tuned is None or layout is None or base.shape != tuned.shape:
-        raise PairError(f"{paired.name!r} has no spectrum: {paired.reason}")
-    if index is not None:
-        if layout.stack is None or not 0 <= index < layout.stack:
-            raise PairError(f"{paired.name!r} of shape {tuned.shape} has no matrix {index}")
-        base, tuned = base.slice(index), tuned.slice(index)
-    elif layout.stack is not None:
-        raise PairError(f"{paired.name!r} of shape {tuned.shape} is a stack of {layout.stack}: say which matrix")
-    parts = [ENGINE_VERSION, content_hash(base), content_hash(tuned), layout.rows, layout.cols]
+    base, tuned, _ = select_matrix(paired, index)
+    parts = [ENGINE_VERSION, content_hash(base), content_hash(tuned)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -155,6 +155,11 @@ def test_no_weights_says_what_is_there(tmp_path, file, hint):
     assert hint in message
 
 
+def test_a_broken_link_is_named(tmp_path):
+    (tmp_path / "model.safetensors").symlink_to("../../blobs/gone")
+    assert "model.safetensors is a link to a file that is gone: fetch it again" in refusal(open_checkpoint, tmp_path)
+
+
 def test_an_adapter_is_no_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text("{}")
     save_file({"lora_A": torch.ones(2, 2)}, tmp_path / "adapter_model.safetensors")

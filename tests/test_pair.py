@@ -175,6 +175,14 @@ def test_a_head_stored_by_tuned_only_is_the_embedding_of_a_tied_base(tmp_path, c
         assert head.reason == "A floating-point matrix; base ties it to model.embed_tokens.weight, of the same shape."
 
 
+def test_a_head_is_not_given_to_one_of_two_embeddings(tmp_path):
+    base = random_tensors() | {"model.encoder.embed_tokens.weight": torch.randn(96, 32)}
+    tuned = planted_update(base) | {"lm_head.weight": torch.randn(96, 32)}
+    config = {"tie_word_embeddings": True}
+    pair = open_pair(write_checkpoint(tmp_path / "b", base, config), write_checkpoint(tmp_path / "t", tuned, config))
+    assert pair["lm_head.weight"].reason == "Only in tuned, so there is no delta."
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 
@@ -233,7 +241,12 @@ def test_nothing_to_repair(tmp_path):
     assert "(2 times: Not a matrix: fewer than two dimensions longer than one; 1 times: Small: fewer" in message
     base, tuned = write_pair(tmp_path)
     assert "11 times: Not selected by --include" in refusal(base, tuned, include="nothing like this")
-    assert "11 times: Excluded by --exclude" in refusal(base, tuned, exclude="")
+    assert "11 times: Excluded by --exclude" in refusal(base, tuned, exclude=".")
+
+
+def test_an_empty_expression_is_none(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    assert open_pair(base, tuned, include="", exclude="") == open_pair(base, tuned)
 
 
 @pytest.mark.parametrize("option", ["include", "exclude"])

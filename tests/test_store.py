@@ -225,12 +225,12 @@ def test_a_flat_reading_of_a_stack_has_a_key_of_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("name", "index", "complaint"),
     [
-        ("new", None, "'new' has no spectrum: Only in tuned"),
-        ("old", None, "'old' has no spectrum: Only in base"),
-        ("model.norm.weight", None, "'model.norm.weight' has no spectrum: Not a matrix"),
-        ("model.pos", 0, r"'model.pos' of shape \(1, 40, 32\) has no matrix 0"),
-        (STACK, 4, "has no matrix 4"),
-        (STACK, None, "is a stack of 4: say which matrix"),
+        ("new", None, "'new' has no delta: Only in tuned"),
+        ("old", None, "'old' has no delta: Only in base"),
+        ("model.norm.weight", None, "'model.norm.weight' of shape \\(2048,\\) is not a matrix"),
+        ("model.pos", 0, r"'model.pos' of shape \(1, 40, 32\) is one matrix, without an index: index 0 does not fit"),
+        (STACK, 4, "is a stack of 4 matrices: index 4 does not fit"),
+        (STACK, None, "is a stack of 4 matrices: index None does not fit"),
     ],
 )
 def test_what_has_no_key(tmp_path, name, index, complaint):

@@ -1,7 +1,7 @@
 """Find, open, read, fingerprint and pair checkpoints; importing this does not import torch."""
 
 from dgviz.checkpoint.fingerprint import cache_dir, content_hash
-from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
+from dgviz.checkpoint.layout import MatrixLayout, matrix_layout, select_matrix
 from dgviz.checkpoint.local import open_checkpoint
 from dgviz.checkpoint.names import match_names
 from dgviz.checkpoint.pair import open_pair, pair_checkpoints
@@ -23,4 +23,5 @@ __all__ = [
     "pair_checkpoints",
     "read_bytes",
     "read_tensor",
+    "select_matrix",
 ]

@@ -31,6 +31,9 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
         Files that could be weights, but leave open which.
     """
     looked = f"no weights in {directory}: looked for {' and '.join(wanted)}"
+    broken = next((entry.name for entry in sorted(directory.iterdir()) if _is_broken_link(entry)), None)
+    if broken:
+        return f"{looked}, but {broken} is a link to a file that is gone: fetch it again"
     if candidates:
         listed = ", ".join(candidates[:3]) + (" ..." if len(candidates) > 3 else "")
         return (
@@ -62,3 +65,7 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
     if not names:
         return f"{looked}, but it is empty"
     return f"{looked}: give the directory that holds them"
+
+
+def _is_broken_link(entry: Path) -> bool:
+    return entry.suffix in (".safetensors", ".json") and entry.is_symlink() and not entry.exists()

@@ -37,7 +37,7 @@ def pair_checkpoints(
         The model before and after fine-tuning.
     include, exclude : str, optional
         Regular expressions searched for in tuned's names: only what `include` finds, and nothing that `exclude`
-        finds, is repaired. What they leave out may differ in shape.
+        finds, is repaired. What they leave out may differ in shape. None or empty: no such restriction.
 
     Raises
     ------
@@ -83,7 +83,7 @@ def pair_checkpoints(
 
 
 def _compile(option: str, pattern: str | None) -> re.Pattern[str] | None:
-    if pattern is None:
+    if not pattern:  # an empty field of a form is no choice; as an expression it would find everything
         return None
     try:
         return re.compile(pattern)

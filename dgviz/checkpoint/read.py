@@ -10,7 +10,8 @@ from dgviz.errors import CheckpointError
 if TYPE_CHECKING:
     import torch
 
-CHUNK_BYTES = 16 * 2**20
+CHUNK_BYTES = 4 * 2**20
+"""Large enough that opening the file for each chunk costs nothing, small enough to stay near the cache."""
 
 
 def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> bytearray:
