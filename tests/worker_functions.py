@@ -1,4 +1,4 @@
-"""What test_jobs.py calls in a worker; imported there, never here."""
+"""What test_jobs.py calls in a worker."""
 
 import os
 import subprocess
@@ -9,6 +9,10 @@ from pathlib import Path
 import numpy as np
 
 calls = []
+
+
+class Refused(ValueError):
+    pass
 
 
 class Unpicklable(Exception):
@@ -41,8 +45,8 @@ def add_one(array):
     return np.asarray(array) + 1
 
 
-def raise_value_error(message):
-    raise ValueError(message)
+def refuse(message):
+    raise Refused(message)
 
 
 def raise_unpicklable():

@@ -141,7 +141,7 @@ class Worker:
                 self._turn.notify_all()
         kind, value = pickle.loads(reply)
         if kind == "failure":
-            raise _rebuild(*value, home=self.module)
+            raise _rebuild(*value)
         return value
 
     def __enter__(self) -> Self:
@@ -252,16 +252,14 @@ class Worker:
         self._channel = self._process = self._log = None
 
 
-def _rebuild(module: str, name: str, message: str, pickled: bytes | None, trace: str, home: str) -> Exception:
+def _rebuild(module: str, name: str, message: str, pickled: bytes | None, trace: str) -> Exception:
     """Return the exception that the worker raised, or a RemoteError in its place.
 
-    An exception of a package that this process has not loaded stays away: rebuilding a torch exception would
-    import torch into the page's process.
+    Whoever wants to catch a class has imported its module, so no module is imported here: rebuilding a torch
+    exception would bring torch into the page's process.
     """
-    root = module.partition(".")[0]
-    allowed = root in sys.modules or root in sys.stdlib_module_names or root == home.partition(".")[0]
     error = None
-    if pickled is not None and allowed:
+    if pickled is not None and (module in sys.modules or module.partition(".")[0] in sys.stdlib_module_names):
         with suppress(Exception):
             error = pickle.loads(pickled)
     if not isinstance(error, Exception):  # SystemExit in the worker must not end a thread here
