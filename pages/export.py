@@ -7,8 +7,9 @@ import streamlit as st
 from dgviz.errors import DgvizError
 from dgviz.plan import OUTPUT_DTYPES, RepairPlan
 from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, start
-from dgviz.ui.exports import repair_command
-from dgviz.ui.frame import enter_page, require_pair, show_error
+from dgviz.ui.exports import free_folder, repair_command
+from dgviz.ui.frame import enter_page, require_pair
+from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_label, checkpoint_path, load_pair
 from dgviz.ui.rules import choose_rule
 
@@ -26,8 +27,10 @@ dtype = right.selectbox(
     help="auto keeps each tensor's dtype. bfloat16 can round a small repaired update away; float32 keeps it.",
 )
 tuned_name = checkpoint_label(view.tuned).removesuffix(" (demo)")
-suggested = Path.home() / "dgviz-exports" / f"{tuned_name}-{rule.name.replace('_', '-')}"
-folder = st.text_input("Output folder (new or empty)", str(suggested), key=f"out-{tuned_name}-{rule.name}")
+suggested = f"{tuned_name}-{rule.name.replace('_', '-')}"
+if suggested not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
+    st.session_state[suggested] = str(free_folder(Path.home() / "dgviz-exports" / suggested))
+folder = st.text_input("Output folder (new or empty)", key=suggested)
 out = Path(folder).expanduser()
 options = {
     "rule": "" if rule.name == "dg_hard" else rule.name,

@@ -148,6 +148,20 @@ def test_a_low_rank_update_is_said_to_be_one(tmp_path):
     assert "was not changed by fine-tuning" in texts(app)
 
 
+@pytest.mark.parametrize("page", ["layer", "thresholds"])
+def test_an_update_with_a_nan_is_a_sentence(tmp_path, page):
+    import torch
+
+    base = torch.randn(64, 48)
+    tuned = base + torch.randn(64, 48)
+    tuned[3, 4] = float("nan")
+    write_checkpoint(tmp_path / "base", {"w.weight": base})
+    write_checkpoint(tmp_path / "tuned", {"w.weight": tuned})
+    app = open_page(page, base=tmp_path / "base", tuned=tmp_path / "tuned")
+    assert "This did not work" in texts(app)
+    assert "w.weight: entry [3, 4]" in texts(app)
+
+
 def test_thresholds_compares_rules(pair_paths):
     app = open_page("thresholds", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight")
     table = app.dataframe[0].value

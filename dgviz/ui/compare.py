@@ -7,12 +7,11 @@ import streamlit as st
 
 from dgviz.errors import ThresholdError
 from dgviz.figures import map_image, plot_config, rules_plot
-from dgviz.jobs import Superseded
-from dgviz.maps import EntryPanels
 from dgviz.store import Spectrum
 from dgviz.theory import mp_fit_triple
 from dgviz.threshold import RULES, Threshold
 from dgviz.ui import work
+from dgviz.ui.messages import answered
 
 
 def choose_thresholds(spectrum: Spectrum, manual_tau: float) -> dict[str, Threshold]:
@@ -138,11 +137,8 @@ def draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
                 ("Left", "Right")[number], titles, index=min(number, len(titles) - 1), key=f"side-{number}"
             )
             rank = found[title].rank
-            try:
-                with st.spinner(f"Drawing rank {rank} ..."):
-                    panels: EntryPanels = work.entry_panels(*weight, rank)
-            except Superseded:
-                st.stop()
+            with st.spinner(f"Drawing rank {rank} ..."), answered():
+                panels = work.entry_panels(*weight, rank)
             st.image(
                 map_image(panels.repaired, 384, 640),
                 width="stretch",

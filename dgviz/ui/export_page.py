@@ -13,7 +13,7 @@ from dgviz.jobs import Job, JobError
 from dgviz.plan import RepairPlan
 from dgviz.threshold import RULES
 from dgviz.ui.exports import all_exports, shown_command, start_export
-from dgviz.ui.frame import show_error
+from dgviz.ui.messages import show_error
 
 _STATES = {
     "running": ":material/progress_activity: running",
@@ -36,6 +36,11 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path) -> bool:
     out : Path
         Output folder.
     """
+    known = next((job for job in all_exports() if job.lock == out.resolve()), None)
+    if known is not None and known.state in ("running", "done") and out.exists():
+        what = "is being written by the export below" if known.state == "running" else "holds the export below"
+        st.info(f"The folder {what}. Choose another folder to write once more.")
+        return False
     try:
         plan = plan_export(pair, repair, out)
     except DgvizError as error:

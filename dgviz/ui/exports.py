@@ -42,6 +42,18 @@ def repair_command(base: Path, tuned: Path, out: Path, options: dict[str, str]) 
     return command
 
 
+def free_folder(wanted: Path) -> Path:
+    """Return the folder, or the first of its numbered names that is not there yet.
+
+    Parameters
+    ----------
+    wanted : Path
+        What it would be called.
+    """
+    candidates = [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))]
+    return next((path for path in candidates if not path.exists()), wanted)
+
+
 def shown_command(command: list[str]) -> str:
     """Return a command as one would type it.
 

@@ -8,6 +8,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.ui import work
 from dgviz.ui.exports import running_exports
+from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_label, load_pair, remember_pair
 from dgviz.ui.state import View, change_view, close_pair, current_view
 
@@ -104,19 +105,6 @@ def require_pair(view: View) -> CheckpointPair:
         st.stop()
     remember_pair(view)
     return pair
-
-
-def show_error(error: Exception) -> None:
-    """Print an error's sentence, not Markdown: names may hold any character.
-
-    Parameters
-    ----------
-    error : Exception
-        Its message is for the user.
-    """
-    with st.container(border=True):
-        st.markdown(":red[:material/error: **This did not work**]")
-        st.text(str(error))
 
 
 def demo_buttons() -> None:

@@ -7,11 +7,11 @@ import numpy as np
 import streamlit as st
 
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
-from dgviz.jobs import Superseded
 from dgviz.store import Spectrum
 from dgviz.threshold import Rule, Threshold
 from dgviz.ui import work
 from dgviz.ui.figure4 import chart_follows, figure4, released_tau, start_tau
+from dgviz.ui.messages import answered
 from dgviz.ui.state import View, change_view
 from dgviz.ui.weights import WeightChoice
 
@@ -66,11 +66,8 @@ def read_weight_spectrum(weight: tuple) -> Spectrum:
     """
     paired = weight[0]
     size = " x ".join(str(length) for length in paired.tuned.shape)
-    with st.spinner(f"Decomposing the update of {paired.name} ({size}) ..."):
-        try:
-            return work.spectrum(*weight)
-        except Superseded:
-            st.stop()  # a newer run of this page asked for another weight
+    with st.spinner(f"Decomposing the update of {paired.name} ({size}) ..."), answered():
+        return work.spectrum(*weight)
 
 
 @st.fragment
@@ -119,12 +116,9 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
 def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
     """Draw the slider, the figures and panels (b) to (g)."""
     rank = int(np.count_nonzero(spectrum.s > tau))
-    with st.spinner("Drawing the update in entry and spectrum space ..."):
-        try:
-            maps = work.spectrum_panels(*layer.weight)
-            entries = work.entry_panels(*layer.weight, rank)
-        except Superseded:
-            st.stop()
+    with st.spinner("Drawing the update in entry and spectrum space ..."), answered():
+        maps = work.spectrum_panels(*layer.weight)
+        entries = work.entry_panels(*layer.weight, rank)
     figure4(
         _KEY,
         layer.id,

@@ -4,6 +4,7 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.checkpoint import PairedTensor
 from dgviz.jobs import Worker
@@ -17,6 +18,12 @@ def worker() -> Worker:
     warm = Worker("dgviz.workbench", threads=os.cpu_count())
     warm.start()
     return warm
+
+
+def _visitor() -> str | None:
+    """Return this browser tab's session: its newer questions replace its own older ones, nobody else's."""
+    context = get_script_run_ctx()
+    return context.session_id if context else None
 
 
 def devices() -> dict[str, str] | None:
@@ -55,7 +62,7 @@ def spectrum(paired: PairedTensor, index: int | None, device: str, stamp: str) -
     stamp : str
         Changes with the content of the pair.
     """
-    return worker().call("spectrum", group="layer", paired=paired, index=index, device=device)
+    return worker().call("spectrum", group=_visitor(), paired=paired, index=index, device=device)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
@@ -67,7 +74,7 @@ def spectrum_panels(paired: PairedTensor, index: int | None, device: str, stamp:
     paired, index, device, stamp
         As for `spectrum`.
     """
-    return worker().call("spectrum_panels", group="layer", paired=paired, index=index, device=device)
+    return worker().call("spectrum_panels", group=_visitor(), paired=paired, index=index, device=device)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -81,4 +88,4 @@ def entry_panels(paired: PairedTensor, index: int | None, device: str, stamp: st
     rank : int
         Number of singular values kept.
     """
-    return worker().call("entry_panels", group="layer", paired=paired, index=index, device=device, rank=rank)
+    return worker().call("entry_panels", group=_visitor(), paired=paired, index=index, device=device, rank=rank)
