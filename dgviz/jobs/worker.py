@@ -157,7 +157,7 @@ class Worker:
         ticket = _Ticket(group)
         with self._turn:
             if group is not None:
-                for waiting in list(self._queue)[1:]:  # the first one is running already
+                for waiting in self._queue:  # one that runs already does not look any more
                     waiting.superseded |= waiting.group == group
             self._queue.append(ticket)
             self._turn.notify_all()
@@ -239,14 +239,11 @@ class Worker:
             )
 
     def _close(self) -> None:
-        if self._channel is not None:
-            # Wakes a thread that waits for an answer, which closing alone does not.
-            with suppress(OSError):
-                self._channel.shutdown(socket.SHUT_RDWR)
-            self._channel.close()
         if self._process is not None:
-            self._process.kill()
+            self._process.kill()  # which also wakes a thread that waits for an answer
             self._process.wait()
+        if self._channel is not None:
+            self._channel.close()
         if self._log is not None:
             self._log.close()
         self._channel = self._process = self._log = None
