@@ -144,9 +144,9 @@ def test_spikes_beyond_the_axis_are_counted_not_drawn():
     notes = [note.text for note in figure.layout.annotations]
     _, end = figure.layout.xaxis.range
     assert np.count_nonzero(end < S) == 4
-    assert f"4 values beyond,<br>up to {S[0] / DG_HARD.edge:.3g}× the edge →" in notes
+    assert f"4 values →<br>up to {S[0] / DG_HARD.edge:.3g}×<br>the edge" in notes
     near = spectrum_histogram(S[4:], DG_HARD.sigma, (1024, 380), DG_HARD.tau, DG_HARD.edge)
-    assert not any("beyond" in note.text for note in near.layout.annotations)
+    assert not any("up to" in note.text for note in near.layout.annotations)
     assert len([n for n in near.layout.annotations if "τ" in n.text or "edge" in n.text]) == 2
 
 
@@ -374,6 +374,22 @@ def test_column_blocks_split_at_the_rank_and_tuned_is_kept_plus_dropped(run_js, 
         assert np.array_equal(e, np.stack([codes[:, a:b].max(axis=1) for a, b in zip(lo, hi, strict=True)], axis=1))
         assert np.array_equal(e, f + g)
         assert not f[:, boundary:].any() and not g[:, :boundary].any()
+
+
+@needs_node
+def test_browser_counts_the_bars_of_the_histogram(run_js):
+    figure = spectrum_histogram(S, DG_HARD.sigma, SHAPE, DG_HARD.tau, DG_HARD.edge, view="w")
+    meta = figure.layout.meta
+    got = run_js(
+        "const s = Float64Array.from(data.s), bars = (a, b) => histogramDensity(s, a, b, data.end, data.bins);"
+        "return [bars(data.rank, s.length), bars(0, data.rank)];",
+        {"s": S.tolist(), "rank": DG_HARD.rank, "end": meta["end"], "bins": meta["bins"]},
+    )
+    for name, index in (("dropped", 0), ("kept", 1)):
+        assert meta[f"{name}_trace"] == index and figure.data[index].name == name
+        assert got[index] == pytest.approx(np.asarray(figure.data[index].y), rel=1e-9)
+    assert meta["view"] == "w" and "edge" in figure.layout.annotations[meta["edge"]].text
+    assert figure.layout.shapes[meta["tau"]].x0 == DG_HARD.tau
 
 
 @needs_node

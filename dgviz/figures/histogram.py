@@ -10,7 +10,10 @@ from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, numb
 from dgviz.theory import aspect_ratio, mp_sv_pdf, mp_sv_support
 from dgviz.threshold import DEGENERATE_MEDIAN
 
+# Where the browser finds what it moves: shape and annotation of edge and tau, and the two traces of bars.
+META = {"dgviz": "histogram", "edge": 0, "tau": 1, "dropped_trace": 0, "kept_trace": 1}
 _AXIS_REACH = 1.35  # the axis ends this factor beyond the larger of edge and tau; spikes further out are counted
+_RIGHT_LABEL = 0.8  # a label right of its line needs the line to stand within this share of the axis
 _LAW_POINTS = 400
 
 
@@ -21,6 +24,7 @@ def spectrum_histogram(
     tau: float,
     edge: float | None,
     *,
+    view: str = "",
     height: int = 360,
     accent: str = ACCENT,
 ) -> go.Figure:
@@ -38,6 +42,8 @@ def spectrum_histogram(
         Threshold.
     edge : float or None
         Upper end of the noise bulk.
+    view : str
+        Name of the view, the one given to the Figure 4 component, which moves tau in the charts of its own view.
     height : int
         Height in pixels.
     accent : str
@@ -47,7 +53,8 @@ def spectrum_histogram(
     -------
     go.Figure
         Bars are counts / (p * bin width): with the values beyond the axis they make 1, as the law does. Values beyond
-        the axis, which ends 1.35 times beyond the larger of edge and tau, are counted in a note.
+        the axis, which ends 1.35 times beyond the larger of edge and tau, are counted in a note. ``layout.meta``
+        tells a browser what moves with tau, as in `spectrum_plot`.
     """
     values = np.asarray(s, dtype=np.float64)
     lawful = has_law(values, sigma)
@@ -61,6 +68,7 @@ def spectrum_histogram(
             xaxis={"title": {"text": "singular value s"}, "range": [0, end]},
             yaxis={"title": {"text": "density"}, "rangemode": "tozero"},
             barmode="stack",
+            meta=META | {"view": view, "end": end, "bins": bins.size - 1},
         )
     )
     for name, colour, part in (("dropped", MUTED, values[values <= tau]), ("kept", accent, values[values > tau])):
@@ -68,6 +76,7 @@ def spectrum_histogram(
         hover = "s %{x:.4g}: density %{y:.4g}<extra>" + name + "</extra>"
         figure.add_bar(x=centres, y=density, width=width, name=name, hovertemplate=hover)
         figure.data[-1].marker = {"color": colour, "opacity": 0.75, "line": {"width": 0}}
+    _marks(figure, tau, edge, accent, end)  # before any note: a browser counts on their places
     if lawful:
         x, y = law_curve(float(sigma), shape)
         figure.add_scatter(x=x, y=y, name="Marchenko-Pastur", mode="lines", line={"color": LAW, "width": 2.2})
@@ -77,7 +86,6 @@ def spectrum_histogram(
         )
     else:
         _note(figure, "no Marchenko-Pastur law: the median singular value measures no noise", 0.5, 0.6, "center")
-    _marks(figure, tau, edge, accent, end)
     _beyond(figure, values, end, edge)
     return figure
 
@@ -152,19 +160,20 @@ def law_curve(sigma: float, shape: tuple[int, int]) -> tuple[NDArray[np.float64]
 
 def _marks(figure: go.Figure, tau: float, edge: float | None, accent: str, end: float) -> None:
     """Draw edge and tau as vertical lines, their labels inside at the top, written away from each other."""
-    marks = [(tau, accent, "dash", f"τ = {number(tau)}")]
-    if edge is not None:
-        marks.append((edge, BULK_EDGE, "dot", f"bulk edge {number(edge)}"))
-    right = max(value for value, *_ in marks)
+    marks = [
+        (edge, BULK_EDGE, "dot", f"bulk edge {number(edge or 0.0)}"),
+        (tau, accent, "dash", f"τ = {number(tau)}"),
+    ]
+    right = max(tau, edge or 0.0)
     for value, colour, dash, text in marks:
-        if value > end:
-            continue
+        shown = value is not None and value <= end
+        x = value if shown else 0.0
         line = {"color": colour, "width": 1.6, "dash": dash}
-        figure.add_shape(type="line", yref="paper", x0=value, x1=value, y0=0, y1=1, line=line)
-        side = "left" if value == right and value < 0.8 * end else "right"
+        figure.add_shape(type="line", yref="paper", x0=x, x1=x, y0=0, y1=1, line=line, visible=shown)
+        side = "left" if value == right and x < _RIGHT_LABEL * end else "right"
         figure.add_annotation(
-            x=value, xanchor=side, xshift=4 if side == "left" else -4, yref="paper", y=1, yanchor="top",
-            text=text, showarrow=False, font={"color": colour, "size": 13},
+            x=x, xanchor=side, xshift=4 if side == "left" else -4, yref="paper", y=1, yanchor="top",
+            text=text, showarrow=False, font={"color": colour, "size": 13}, visible=shown,
         )  # fmt: skip
 
 
@@ -172,8 +181,8 @@ def _beyond(figure: go.Figure, s: NDArray[np.float64], end: float, edge: float |
     """Count the values that the axis leaves out."""
     count = int(np.count_nonzero(s > end))
     if count:
-        reach = f"{s[0] / edge:.3g}× the edge" if edge else number(float(s[0]))
-        _note(figure, f"{count} value{'s' if count > 1 else ''} beyond,<br>up to {reach} →", 0.995, 0.72, "right")
+        reach = f"{s[0] / edge:.3g}×<br>the edge" if edge else number(float(s[0]))
+        _note(figure, f"{count} value{'s' if count > 1 else ''} →<br>up to {reach}", 0.995, 0.72, "right")
 
 
 def _note(figure: go.Figure, text: str, x: float, y: float, anchor: str) -> None:

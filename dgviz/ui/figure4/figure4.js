@@ -157,6 +157,7 @@ class Figure4 {
     const { slider, number, rank, reset, fewer, more, hint } = this.el, { data } = this;
     const log = this.el["log-slider"].checked, kept = rankAt(data.s, this.tau);
     slider.value = positionOf(this.tau, this.range, log);
+    slider.style.setProperty("--share", slider.value);
     slider.setAttribute("aria-valuetext", `tau ${formatNumber(this.tau, 4)}, rank ${kept}`);
     for (const [field, text] of [[number, formatNumber(this.tau, 5)], [rank, String(kept)]]) {
       if (field === this.typing) continue;
@@ -211,7 +212,7 @@ class Figure4 {
     }
   }
 
-  // ---- the chart of the spectrum ------------------------------------------------------------------------------
+  // ---- the charts of the spectrum ------------------------------------------------------------------------------
 
   scheduleChart() {
     if (this.chartTimer) return;
@@ -220,13 +221,12 @@ class Figure4 {
   }
 
   moveCharts() {
-    const { s, edge, rule, ruleTau, view } = this.data;
-    this.charts = findCharts(view);
+    this.charts = findCharts(this.data.view);
     if (this.charts.length && !canMoveCharts()) {
       if (!this.saidNo) { this.saidNo = true; this.setStateValue("follows", false); }
       return;
     }
-    for (const chart of this.charts) moveTau(chart, s, this.tau, rankAt(s, this.tau), edge, rule, ruleTau);
+    for (const chart of this.charts) moveTau(chart, this.data, this.tau, rankAt(this.data.s, this.tau));
     this.chartMoved = performance.now();
   }
 

@@ -163,6 +163,15 @@ function splitColumns(pooled, rows, boundary) {
   return { kept, dropped };
 }
 
+// Density over s of the values s[from] ... s[to - 1] in equal bins of [0, end], as shares of all p values.
+function histogramDensity(s, from, to, end, bins) {
+  const density = new Array(bins).fill(0), unit = 1 / ((s.length * end) / bins);
+  for (let i = from; i < to; i++) {
+    if (s[i] <= end) density[Math.min(bins - 1, Math.floor((s[i] / end) * bins))] += unit;
+  }
+  return density;
+}
+
 // Slider: position 0 is tau = 0; the rest runs from `low` to `high`, evenly in tau or in log tau.
 function sliderRange(s, edge) {
   const high = s[0] * 1.03;

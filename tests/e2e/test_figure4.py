@@ -1,0 +1,114 @@
+"""Figure 4 in a real browser: tau is followed without a message, panels add up, the chart's line moves."""
+
+import json
+from urllib.parse import urlencode
+
+import pytest
+import torch
+from playwright.sync_api import expect
+from safetensors.torch import save_file
+
+pytestmark = pytest.mark.e2e
+LONG = 90_000  # milliseconds: the worker imports torch at the first question
+
+# How many pixels of (e) are not those of exactly one of (f) and (g), the other showing the colour of zero.
+MISFITS = """() => {
+  const root = document.querySelector('[data-testid=stBidiComponentIsolated]').shadowRoot;
+  const [e, f, g] = ['e', 'f', 'g'].map((id) => {
+    const canvas = root.querySelector(`[data-panel=${id}] canvas`);
+    return new Uint32Array(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.buffer);
+  });
+  const zero = f[f.length - 1];
+  let kept = 0, misfits = 0;
+  for (let i = 0; i < e.length; i++) {
+    if (g[i] === zero && f[i] === e[i]) kept += 1;
+    else if (!(f[i] === zero && g[i] === e[i])) misfits += 1;
+  }
+  return { misfits, kept, size: e.length };
+}"""
+CHART_TAU = """() => {
+  const charts = [...document.querySelectorAll('.js-plotly-plot')];
+  const chart = charts.find((c) => c.layout.meta && c.layout.meta.dgviz === 'spectrum');
+  if (!chart) return {};
+  const { tau, kept_trace } = chart.layout.meta;
+  const kept = chart.calcdata[kept_trace].filter((point) => point.x !== undefined);
+  return { tau: chart.layout.shapes[tau].y0, kept: kept.length };
+}"""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """A pair of one 300 x 200 weight: noise and five spikes."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(300, 200, generator=generator)
+    u, v = (torch.linalg.qr(torch.randn(n, 5, generator=generator))[0] for n in (300, 200))
+    noise = torch.randn(300, 200, generator=generator)
+    delta = 1e-3 * (noise + (u * torch.tensor([400.0, 300, 200, 100, 60])) @ v.T)
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("base", "tuned")}
+    for name, weight in (("base", base), ("tuned", base + delta)):
+        save_file({"layer.weight": weight}, folders[name] / "model.safetensors", {"format": "pt"})
+        (folders[name] / "config.json").write_text(json.dumps({"model_type": "test"}))
+    return urlencode({name: str(folder) for name, folder in folders.items()})
+
+
+def open_figure(page, server, pair):
+    """Open the weight on the Layer page; return the field that shows tau."""
+    page.goto(f"{server.url}/layer?{pair}")
+    expect(page.get_by_label("Kept rank")).to_be_visible(timeout=LONG)
+    expect(page.locator(".note:visible")).to_have_count(0, timeout=LONG)
+    page.wait_for_function(f"() => ({CHART_TAU})().tau > 0", timeout=LONG)
+    return page.get_by_label("τ", exact=True)
+
+
+def test_moving_tau_sends_nothing_until_it_is_released(server, page, pair):
+    sent = []
+    page.on("websocket", lambda socket: socket.on("framesent", lambda frame: sent.append(frame)))
+    tau = open_figure(page, server, pair)
+    slider, before = page.get_by_label("Threshold τ"), tau.input_value()
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    across, middle = (lambda share: box["x"] + share * box["width"]), box["y"] + box["height"] / 2
+    page.mouse.move(across(float(slider.input_value())), middle)
+    page.mouse.down()
+    sent.clear()
+    for share in (0.5, 0.4, 0.3):
+        page.mouse.move(across(share), middle)
+        expect(tau).not_to_have_value(before)
+        before, seen = tau.input_value(), page.evaluate(MISFITS)
+        assert seen["misfits"] == 0 and 0 < seen["kept"] <= seen["size"]
+    rank = int(page.get_by_label("Kept rank").input_value())
+    page.wait_for_function(f"() => ({CHART_TAU})().kept === {rank}")  # the chart follows too
+    assert sent == []
+    page.mouse.up()
+    page.wait_for_url("**tau=**", timeout=LONG)
+    assert sent != []
+    expect(page.locator(".note:visible")).to_have_count(0, timeout=LONG)
+    expect(tau).to_have_value(before)
+    assert page.evaluate(CHART_TAU)["kept"] == rank
+
+
+def test_without_plotly_in_the_window_the_page_redraws_the_chart(server, page, pair):
+    page.add_init_script("Object.defineProperty(window, 'Plotly', { get: () => undefined, set: () => {} });")
+    open_figure(page, server, pair)
+    rank = int(page.get_by_label("Kept rank").input_value())
+    page.get_by_role("button", name="Keep one direction more").click()
+    page.wait_for_function(f"() => ({CHART_TAU})().kept === {rank + 1}", timeout=LONG)
+
+
+def test_keys_alone_move_tau_and_read_values(server, page, pair):
+    tau = open_figure(page, server, pair)
+    rule = tau.input_value()
+    page.get_by_label("Threshold τ").focus()
+    page.keyboard.press("ArrowRight")
+    expect(tau).not_to_have_value(rule)
+    tau.fill("not a number")
+    page.keyboard.press("Enter")
+    expect(tau).to_have_attribute("aria-invalid", "true")
+    page.get_by_role("button", name="Reset to").click()
+    expect(tau).to_have_value(rule)
+    expect(tau).to_have_attribute("aria-invalid", "false")
+    page.locator("[data-panel=e] canvas").focus()
+    page.keyboard.press("ArrowLeft")
+    expect(page.get_by_text("dropped", exact=False).last).to_be_visible()
+    expect(page.locator(".hair.y:visible")).to_have_count(6)
+    expect(page.locator(".hair.x:visible")).to_have_count(3)
