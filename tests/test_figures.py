@@ -63,7 +63,7 @@ def test_labels_of_edge_and_tau_do_not_meet():
     edge, tau = figure.layout.annotations
     assert edge.y == tau.y == math.log10(DG_HARD.tau)  # 1.16 apart: both above the upper line
     assert tau.xanchor == edge.xanchor == "right"
-    assert (tau.xshift or 0) - edge.xshift >= 7 * len(tau.text)  # side by side, 7 pixels a letter
+    assert (tau.xshift or 0) - edge.xshift >= 6.6 * len(tau.text)  # side by side, 6.6 pixels a letter
     apart = spectrum_plot(S, 4 * DG_HARD.edge, DG_HARD.edge, log=True)
     assert apart.layout.annotations[0].y == math.log10(DG_HARD.edge)
     assert apart.layout.annotations[1].y == math.log10(4 * DG_HARD.edge)

@@ -176,6 +176,19 @@ def test_spikes_a_million_times_the_bulk_leave_both_visible():
     assert np.median(spectrum.directions[:, 0]) - np.median(spectrum.directions[:, 2:]) > 100
 
 
+@pytest.mark.parametrize("power", [-30, 30])
+def test_extreme_magnitudes_are_drawn_as_any_other(power):
+    delta = planted(60, 40, [5.0], dtype=torch.float32)
+    usual = compute_entry_panels(decompose(delta, "cpu"), delta, 1)
+    scaled = delta * 10.0**power
+    decomposition = decompose(scaled, "cpu")
+    got = compute_entry_panels(decomposition, scaled, 1)
+    assert got.scale.high == pytest.approx(usual.scale.high * 10.0**power)
+    assert np.abs(got.repaired.astype(int) - usual.repaired).max() <= 1
+    assert compute_spectrum_panels(decomposition).directions.max() == 255
+    assert len(got.scale.ticks()) >= 3
+
+
 def test_a_zero_delta_and_a_low_rank_one_have_maps():
     zero = torch.zeros(30, 20)
     entries = compute_entry_panels(decompose(zero, "cpu"), zero, 0)
@@ -216,8 +229,8 @@ def test_colour_bar_numbers_stand_where_their_values_are(scale):
 
 
 def test_the_scale_follows_the_ratio_of_peak_to_bulk():
-    assert choose_scale(5.0, 1.0).kind == "linear"
-    assert choose_scale(30.0, 1.0).kind == "sqrt"
+    assert choose_scale(2.5, 1.0).kind == "linear"
+    assert choose_scale(8.0, 1.0).kind == "sqrt"
     assert choose_scale(1e6, 1.0) == Scale("log", 1 / 6, 1e6)
     assert choose_scale(1.0, 0.0).kind == "linear"
     assert choose_scale(0.0, 0.0).high == 0

@@ -15,6 +15,7 @@ META = {"dgviz": "histogram", "edge": 0, "tau": 1, "dropped_trace": 0, "kept_tra
 _AXIS_REACH = 1.35  # the axis ends this factor beyond the larger of edge and tau; spikes further out are counted
 _RIGHT_LABEL = 0.8  # a label right of its line needs the line to stand within this share of the axis
 _LAW_POINTS = 400
+_HOVER = "s %{x:.4g}: density %{y:.4g}"
 
 
 def spectrum_histogram(
@@ -61,33 +62,38 @@ def spectrum_histogram(
     tau, edge = float(tau), float(edge) if edge and lawful else None  # Plotly takes no numpy scalars
     end = axis_end(values, tau, edge)
     bins = histogram_bins(values, end)
-    centres, width = (bins[:-1] + bins[1:]) / 2, np.diff(bins)
+    law = law_curve(float(sigma or 0.0), shape) if lawful else None
+    tallest = max(np.max(_density(values, values, bins)), np.max(law[1]) if law else 0.0)
     figure = go.Figure(
         layout=base_layout(
             height,
             xaxis={"title": {"text": "singular value s"}, "range": [0, end]},
-            yaxis={"title": {"text": "density"}, "rangemode": "tozero"},
+            # Room above everything drawn for the labels of edge and tau.
+            yaxis={"title": {"text": "density"}, "range": [0, 1.16 * float(tallest)]},
             barmode="stack",
             meta=META | {"view": view, "end": end, "bins": bins.size - 1},
         )
     )
     for name, colour, part in (("dropped", MUTED, values[values <= tau]), ("kept", accent, values[values > tau])):
-        density = np.histogram(part, bins)[0] / (values.size * width)
-        hover = "s %{x:.4g}: density %{y:.4g}<extra>" + name + "</extra>"
-        figure.add_bar(x=centres, y=density, width=width, name=name, hovertemplate=hover)
-        figure.data[-1].marker = {"color": colour, "opacity": 0.75, "line": {"width": 0}}
+        figure.add_bar(x=(bins[:-1] + bins[1:]) / 2, y=_density(part, values, bins), width=np.diff(bins), name=name)
+        figure.data[-1].update(marker={"color": colour, "opacity": 0.75, "line": {"width": 0}}, hovertemplate=_HOVER)
     _marks(figure, tau, edge, accent, end)  # before any note: a browser counts on their places
-    if lawful:
-        x, y = law_curve(float(sigma), shape)
-        figure.add_scatter(x=x, y=y, name="Marchenko-Pastur", mode="lines", line={"color": LAW, "width": 2.2})
-        figure.data[-1].hovertemplate = "s %{x:.4g}: density %{y:.4g}<extra>Marchenko-Pastur</extra>"
-        figure.update_layout(
-            showlegend=True, legend={"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
+    if law:
+        figure.add_scatter(
+            x=law[0], y=law[1], name="Marchenko-Pastur", mode="lines", line={"color": LAW, "width": 2.2}
         )
+        figure.data[-1].hovertemplate = _HOVER
+        legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
+        figure.update_layout(showlegend=True, legend=legend)
     else:
         _note(figure, "no Marchenko-Pastur law: the median singular value measures no noise", 0.5, 0.6, "center")
     _beyond(figure, values, end, edge)
     return figure
+
+
+def _density(part: NDArray[np.float64], s: NDArray[np.float64], bins: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the density over s of some of the singular values, as shares of all of them."""
+    return np.histogram(part, bins)[0] / (s.size * np.diff(bins))
 
 
 def has_law(s: NDArray[np.float64], sigma: float | None) -> bool:

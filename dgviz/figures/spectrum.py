@@ -12,7 +12,6 @@ from dgviz.threshold import DEGENERATE_MEDIAN
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
 META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
-_SIDE_BY_SIDE = 168  # pixels between the right ends of the two labels: wider than "tau = -1.234e-05"
 
 
 def spectrum_plot(
@@ -76,9 +75,11 @@ def spectrum_plot(
     upper = max(edge or 0.0, tau)
     crowded = bool(edge) and _near(edge or 0.0, tau, low, high, log)
     _level(figure, edge or 0.0, upper if crowded else edge or 0.0, log, BULK_EDGE, "dot")
-    figure.layout.annotations[0].update(text=f"bulk edge {number(edge or 0.0)}", xshift=-_SIDE_BY_SIDE)
     _level(figure, tau, upper if crowded else tau, log, accent, "dash")
-    figure.layout.annotations[1].update(text=f"τ = {number(tau)}" + (f" ({rule})" if rule else ""))
+    label = f"τ = {number(tau)}" + (f" ({rule})" if rule else "")
+    figure.layout.annotations[1].text = label
+    # Beside the label of tau, which is about 6.6 pixels a letter; chart.js keeps the same distance.
+    figure.layout.annotations[0].update(text=f"bulk edge {number(edge or 0.0)}", xshift=-round(14 + 6.6 * len(label)))
     if not edge:  # kept in place, so that tau stays shape and annotation 1
         figure.layout.shapes[0].visible = figure.layout.annotations[0].visible = False
     if values[0] == 0:
@@ -89,7 +90,17 @@ def spectrum_plot(
 
 
 def line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: str) -> go.Scatter:
-    """Return the singular values at some positions as a line; markers too where few enough to tell apart."""
+    """Return the singular values at some positions as a line, with markers where they are kept.
+
+    Parameters
+    ----------
+    values : (p,) array
+        Singular values, descending.
+    at : (k,) int array
+        0-based positions to draw; ranks count from 1.
+    colour, name : str
+        Of the trace.
+    """
     few = at.size <= 64
     return go.Scatter(
         x=at + 1,
@@ -103,7 +114,15 @@ def line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: 
 
 
 def rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
-    """Return the axis of ranks 1 to `count`, with a little air on both sides."""
+    """Return the axis of ranks, with a little air on both sides.
+
+    Parameters
+    ----------
+    count : int
+        Largest rank.
+    log_rank : bool
+        Logarithmic axis.
+    """
     if log_rank:
         ends = [math.log10(0.9), math.log10(count * 1.1)]
         return {"title": {"text": "rank r"}, "type": "log", "range": ends, "dtick": 1}
@@ -111,7 +130,19 @@ def rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
 
 
 def value_range(values: NDArray[np.float64], tau: float, edge: float | None, log: bool) -> tuple[float, float]:
-    """Return the ends of the axis of singular values: all of them, the edge, and tau up to twice s_1."""
+    """Return the ends of the axis of singular values: all of them, the edge, and tau up to twice s_1.
+
+    Parameters
+    ----------
+    values : (p,) array
+        Singular values, descending.
+    tau : float
+        Threshold.
+    edge : float or None
+        Upper end of the noise bulk.
+    log : bool
+        Logarithmic axis: its lower end is positive and leaves out a tail of rounding (`spectrum_floor`).
+    """
     top = max(float(values[0]), edge or 0.0, min(tau, 2 * float(values[0]))) or 1.0
     if not log:
         return 0.0, 1.06 * top
@@ -120,7 +151,15 @@ def value_range(values: NDArray[np.float64], tau: float, edge: float | None, log
 
 
 def value_axis(low: float, high: float, log: bool) -> dict[str, Any]:
-    """Return the axis of singular values from `low` to `high`."""
+    """Return the axis of singular values.
+
+    Parameters
+    ----------
+    low, high : float
+        Its ends.
+    log : bool
+        Logarithmic axis.
+    """
     axis = {"title": {"text": "singular value s<sub>r</sub>"}}
     if log:
         ticks = {"tickformat": "~g", "dtick": _decades(low, high)}

@@ -10,6 +10,7 @@ The usual page (inside a fragment)::
     tau = start_tau(s, threshold) if tau is None else tau
     chart_tau = start_tau(s, threshold) if chart_follows("figure4") else tau
     st.plotly_chart(spectrum_plot(s, chart_tau, threshold.edge, log=True, view=view), config=plot_config("spectrum"))
+    st.plotly_chart(spectrum_histogram(s, threshold.sigma, shape, chart_tau, threshold.edge, view=view))
     figure4("figure4", view, s, shape, threshold, tau=tau, rule=title, spectrum=spectrum, entries=entries)
 """
 
@@ -65,7 +66,7 @@ def figure4(
         Streamlit key; keep it the same from weight to weight, so that the figure changes in place.
     view : str
         Name of what is looked at, for instance weight and rule. A tau belongs to its view: another view starts at
-        its own `tau`. Give the same one to `dgviz.figures.spectrum_plot`, whose tau line the component moves.
+        its own `tau`. Give the same one to `spectrum_plot` and `spectrum_histogram`, whose tau the component moves.
     s : (p,) array
         Singular values, descending.
     shape : (int, int)
@@ -107,7 +108,7 @@ def released_tau(key: str, view: str) -> float | None:
 
 
 def chart_follows(key: str) -> bool:
-    """Return whether the browser can move the tau line of the spectrum chart itself.
+    """Return whether the browser can move tau in the charts of the spectrum itself.
 
     Parameters
     ----------
@@ -117,7 +118,7 @@ def chart_follows(key: str) -> bool:
     Returns
     -------
     bool
-        True until the browser reports that it cannot; then the page must draw the chart at the released tau.
+        True until the browser reports that it cannot; then the page must draw them at the released tau.
     """
     return _state(key).get("follows") is not False
 

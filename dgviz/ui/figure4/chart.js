@@ -38,6 +38,7 @@ function moveSpectrum(chart, { s, edge }, tau, rank, label) {
     [`shapes[${meta.tau}].visible`]: shown,
     [`annotations[${meta.tau}].visible`]: shown,
     [`annotations[${meta.tau}].text`]: label,
+    [`annotations[${meta.edge}].xshift`]: -Math.round(14 + 6.6 * label.length),
   };
   if (shown) {
     layout[`shapes[${meta.tau}].y0`] = tau;
