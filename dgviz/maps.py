@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 TOP_CODE = 255
-# A bulk at a third of the peak is plain on a linear scale, one at a tenth on a square-root scale: both above 0.3.
-_LINEAR_RATIO = 3.0
+# A bulk at a fifth of the peak is plain on a linear scale, one at a tenth on a square-root scale.
+_LINEAR_RATIO = 5.0
 _SQRT_RATIO = 10.0
 _TICK_GAP = 0.07  # of the colour bar's length, between two of its numbers
 _LOG_HEADROOM = 6.0  # a log scale starts this factor below the bulk, so that the bulk has contrast of its own
@@ -178,7 +178,7 @@ def choose_scale(peak: float, bulk: float) -> Scale:
     Returns
     -------
     Scale
-        Linear while the bulk is at least 1/3 of the peak, square root down to 1/10, below that a log scale from a
+        Linear while the bulk is at least 1/5 of the peak, square root down to 1/10, below that a log scale from a
         sixth of the bulk to the peak (spikes can be a million times the bulk).
     """
     if peak == 0:
