@@ -1,0 +1,206 @@
+"""The demo's files: where they lie in the package, and writing them out elsewhere."""
+
+import contextlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dgviz.errors import CheckpointError, ExportError
+
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
+MODELS = ("base", "clean", "noisy")
+SCORES = "scores.json"
+_MODEL_FILES = ("config.json", "model.safetensors")
+
+
+def demo_files(directory: str | Path) -> dict[str, Path]:
+    """Return where a demo directory holds its three checkpoints and its scores.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Written by `write_demo` or `train_demo`; not looked at.
+
+    Returns
+    -------
+    dict
+        ``base``, ``clean``, ``noisy`` (directories) and ``scores`` (a file).
+    """
+    folder = Path(directory).expanduser()
+    return {**{model: folder / model for model in MODELS}, "scores": folder / SCORES}
+
+
+def demo_paths() -> dict[str, Path]:
+    """Return the packaged checkpoint directories: ``base``, ``clean`` and ``noisy``.
+
+    Raises
+    ------
+    CheckpointError
+        If the installation lacks one of their files.
+    """
+    for relative in _demo_file_names():
+        if not (CHECKPOINTS / relative).is_file():
+            raise CheckpointError(
+                f"the demo's {relative.as_posix()} is missing from {CHECKPOINTS}: install dgviz again, "
+                "or make the demo anew with `python -m dgviz demo DIR --train`"
+            )
+    return {model: CHECKPOINTS / model for model in MODELS}
+
+
+def read_scores(directory: str | Path) -> dict[str, Any] | None:
+    """Return the scores that lie in a demo directory, or None where there is no ``scores.json``.
+
+    Parameters
+    ----------
+    directory : str or Path
+        The folder that holds the checkpoint directories.
+
+    Returns
+    -------
+    dict or None
+        ``scores`` is a list of rows ``{"model", "benchmark", "score", "stderr", "n"}``, scores as shares of 1;
+        ``benchmarks`` and ``models`` say what the names mean; see `dgviz.demo.scores.build_scores`.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is there but is no table of scores.
+    """
+    path = demo_files(directory)["scores"]
+    return _load_scores(path) if path.is_file() else None
+
+
+def _load_scores(path: Path) -> dict[str, Any]:
+    """Return the content of a ``scores.json``, or say why it is none."""
+    remedy = "delete it, or write the demo out again with `python -m dgviz demo DIR`"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
+    rows = content.get("scores") if isinstance(content, dict) else None
+    columns = ("model", "benchmark", "score", "stderr", "n")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(columns) <= set(row) for row in rows):
+        raise CheckpointError(f"{path} has no list 'scores' of rows with {', '.join(columns)}: {remedy}")
+    return content
+
+
+def demo_scores() -> dict[str, Any]:
+    """Return the packaged scores of the base, the fine-tunes and their repairs, as `read_scores` does.
+
+    Raises
+    ------
+    CheckpointError
+        If the installation lacks the file.
+    """
+    demo_paths()
+    return _load_scores(CHECKPOINTS / SCORES)
+
+
+def write_demo(directory: str | Path) -> dict[str, Path]:
+    """Copy the packaged checkpoints and scores into a directory and return where they are.
+
+    Parameters
+    ----------
+    directory : str or Path
+        New, empty, or holding nothing but files of this same demo; missing ones are added.
+
+    Returns
+    -------
+    dict
+        As `demo_files`.
+
+    Raises
+    ------
+    ExportError
+        If the directory holds anything else, or cannot be written.
+    CheckpointError
+        If the installation lacks a file.
+    """
+    demo_paths()
+    target = Path(directory).expanduser()
+    names = _demo_file_names()
+    with _write_errors(target):
+        if not _is_empty(target):
+            for path in sorted(target.rglob("*")):
+                if not path.is_dir() and not _same_file(path, target, names):
+                    raise ExportError(
+                        f"{target} is not empty and {path.relative_to(target)} in it is not a file of this demo: "
+                        "choose a new or empty directory"
+                    )
+            for name in names:
+                if not (target / name).exists():
+                    (target / name).parent.mkdir(parents=True, exist_ok=True)
+                    shutil.copyfile(CHECKPOINTS / name, target / name)
+            return demo_files(target)
+    with new_directory(target) as unfinished:
+        for name in names:
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(CHECKPOINTS / name, unfinished / name)
+    return demo_files(target)
+
+
+@contextlib.contextmanager
+def new_directory(directory: str | Path) -> Iterator[Path]:
+    """Give a hidden folder to write into, whose content appears in `directory` when all of it is written.
+
+    Parameters
+    ----------
+    directory : str or Path
+        New or empty; it is created.
+
+    Yields
+    ------
+    Path
+        The folder to fill; after an error nothing of it stays.
+
+    Raises
+    ------
+    ExportError
+        If the directory holds something or the file system refuses.
+    """
+    target = Path(directory).expanduser()
+    with _write_errors(target):
+        if not _is_empty(target):
+            found = sorted(path.name for path in target.iterdir())
+            raise ExportError(f"{target} is not empty (it holds {found[0]}): choose a new or empty directory")
+        target.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target))
+        try:
+            yield unfinished
+            for path in sorted(unfinished.iterdir()):
+                path.rename(target / path.name)
+        finally:
+            shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _demo_file_names() -> list[Path]:
+    """Return the demo's files, relative to its directory."""
+    return [*(Path(model, name) for model in MODELS for name in _MODEL_FILES), Path(SCORES)]
+
+
+def _is_empty(target: Path) -> bool:
+    """Return whether a directory is absent or empty; refuse a path that is a file."""
+    if target.exists() and not target.is_dir():
+        raise ExportError(f"{target} is a file, not a directory: choose a new or empty directory")
+    return not target.exists() or next(target.iterdir(), None) is None
+
+
+def _same_file(path: Path, target: Path, names: list[Path]) -> bool:
+    """Return whether a file is one of the demo's, byte for byte."""
+    relative = path.relative_to(target)
+    return relative in names and path.read_bytes() == (CHECKPOINTS / relative).read_bytes()
+
+
+@contextlib.contextmanager
+def _write_errors(target: Path) -> Iterator[None]:
+    """Turn the file system's refusals into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportError(
+            f"cannot write the demo to {target}: {error.strerror or error}; choose a directory on a disk with room "
+            "that you may write to"
+        ) from error

@@ -1,0 +1,205 @@
+"""Making the demo anew: train, score, write.
+
+Everything random comes from seeded generators of its own, and the training runs on one CPU thread, where sums are
+always taken in the same order. On one machine with the same library versions the checkpoints therefore come out
+bit-equal. Another processor or another version of torch rounds differently; small differences grow over the steps,
+and then only the scores agree, within a few standard errors.
+"""
+
+import contextlib
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgviz.demo.data import Digits, apply_view, load_digits_split
+from dgviz.demo.evaluate import quiet_transformers
+from dgviz.demo.packaged import SCORES, demo_files, new_directory
+from dgviz.demo.recipe import INITIAL_SEED, MODEL, PHASES, Phase
+from dgviz.demo.scores import SCORED_MODELS, iter_scores
+from dgviz.errors import DgvizError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+_STEPS_PER_EVENT = 10
+
+
+@dataclass(frozen=True)
+class DemoEvent:
+    """Progress: `done` of `total` steps (training steps, and one for every model scored)."""
+
+    done: int
+    total: int
+    message: str
+
+
+def train_demo(directory: str | Path, phases: tuple[Phase, ...] = PHASES) -> Iterator[DemoEvent]:
+    """Train base, clean and noisy, score them and their repairs, and write all of it; a generator of progress.
+
+    Takes about three minutes of one core. The directory fills at the end: before that, closing the generator leaves
+    nothing behind.
+
+    Parameters
+    ----------
+    directory : str or Path
+        New or empty; afterwards it holds what `dgviz.demo.demo_files` names.
+    phases : (Phase, Phase, Phase)
+        Base, clean and noisy, in this order; the first starts from random weights, the others from the first.
+
+    Yields
+    ------
+    DemoEvent
+        Every few steps, and after every model scored.
+
+    Raises
+    ------
+    ExportError
+        If the directory is not empty or cannot be written.
+    DgvizError
+        If a loss is not finite.
+    """
+    total = sum(phase.steps for phase in phases) + len(SCORED_MODELS)
+    done = 0
+    train, _ = load_digits_split()
+    with new_directory(directory) as unfinished:
+        folders = demo_files(unfinished)
+        base = build_model()
+        for phase in phases:
+            model = base if phase is phases[0] else _clone(base)
+            for step, loss in iter_training(model, phase, train):
+                message = f"{phase.model}: step {step} of {phase.steps}, loss {loss:.3f}"
+                yield DemoEvent(done + step, total, message)
+            done += phase.steps
+            with quiet_transformers():
+                model.save_pretrained(folders[phase.model])
+        for scored in iter_scores(unfinished, phases):
+            if isinstance(scored, dict):
+                text = json.dumps(scored, indent=1, ensure_ascii=False) + "\n"
+                (unfinished / SCORES).write_text(text, encoding="utf-8")
+            else:
+                done += 1
+                yield DemoEvent(done, total, f"scored {scored}")
+
+
+def build_model(seed: int = INITIAL_SEED) -> "nn.Module":
+    """Return the demo's vision transformer with random weights, about 0.53 million parameters in float32.
+
+    Parameters
+    ----------
+    seed : int
+        Of the initial weights; torch's global generator is left as it was.
+    """
+    import torch
+    from transformers import ViTConfig, ViTForImageClassification
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ViTForImageClassification(ViTConfig(**MODEL))
+
+
+def _clone(model: "nn.Module") -> "nn.Module":
+    """Return a second model with the same weights."""
+    copy = build_model()
+    copy.load_state_dict(model.state_dict())
+    return copy
+
+
+def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[tuple[int, float]]:
+    """Train a model in place through one phase.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        From `build_model`; afterwards it holds the trained weights.
+    phase : Phase
+        What to do.
+    digits : Digits
+        The training pictures, plain.
+
+    Yields
+    ------
+    (int, float)
+        Steps done and the last batch's loss, every few steps and at the end.
+
+    Raises
+    ------
+    DgvizError
+        If a loss is not finite.
+    """
+    import torch
+
+    labels = torch.from_numpy(digits.labels)
+    pixels = torch.stack([torch.from_numpy(apply_view(digits.images, view)) for view in phase.views]).unsqueeze(2)
+    draws = torch.Generator().manual_seed(phase.seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_factor(step, phase))
+    model.train()
+    for first in range(0, phase.steps, _STEPS_PER_EVENT):
+        last = min(first + _STEPS_PER_EVENT, phase.steps)
+        with _one_thread():
+            for _ in range(first, last):
+                picture = torch.randint(len(labels), (phase.batch,), generator=draws)
+                view = torch.randint(len(phase.views), (phase.batch,), generator=draws)
+                shown = pixels[view, picture]
+                if phase.pixel_noise > 0:
+                    shown = shown + phase.pixel_noise * torch.randn(shown.shape, generator=draws)
+                optimizer.zero_grad()
+                loss = model(pixel_values=shown, labels=labels[picture]).loss
+                loss.backward()
+                privatise_gradient(model, phase, draws)
+                optimizer.step()
+                rate.step()
+        if not math.isfinite(loss.item()):
+            raise DgvizError(
+                f"training {phase.model} diverged: loss {loss.item()} after {last} steps at learning rate "
+                f"{phase.learning_rate}; lower the rate"
+            )
+        yield last, loss.item()
+    model.eval()
+
+
+def _rate_factor(step: int, phase: Phase) -> float:
+    """Return the learning rate of a step as a share of the phase's peak."""
+    if phase.warmup == 0:
+        return 1.0
+    if step < phase.warmup:
+        return (step + 1) / phase.warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - phase.warmup) / max(1, phase.steps - phase.warmup)))
+
+
+def privatise_gradient(model: "nn.Module", phase: Phase, draws: "torch.Generator") -> None:
+    """Clip the batch gradient and add noise to it, where the phase asks for that.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        Every parameter has a gradient; it is changed in place.
+    phase : Phase
+        `clip_norm` and `noise`.
+    draws : torch.Generator
+        Source of the noise.
+    """
+    import torch
+
+    if phase.clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
+    if phase.noise > 0:
+        for parameter in model.parameters():
+            parameter.grad.add_(torch.randn(parameter.shape, generator=draws), alpha=phase.noise)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, so that the order of every sum is fixed, and put torch's setting back."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
