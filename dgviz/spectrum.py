@@ -1,13 +1,14 @@
 """decompose(delta): every singular value of one weight update, and on demand its triplets and direction maps."""
 
-import itertools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
 from dgviz.errors import SpectrumError
+from dgviz.gram import full_float32
+from dgviz.solve import Certificate, leading_triplets, pooled_products, solve
 
 _SAFE_EXPONENT = 30  # largest entry within 2^-30 .. 2^30: squares and their sums stay far from float32's ends
 
@@ -62,25 +63,6 @@ def resolve_device(device: str) -> str:
     return wanted
 
 
-@dataclass(frozen=True)
-class Certificate:
-    """How a decomposition was obtained, and the measured value of everything that was checked.
-
-    Attributes
-    ----------
-    route : str
-        The route that passed: "svd" (plain SVD in the working precision).
-    checks : mapping of str to float
-        Every check's measured value, in the order made.
-    rejected : tuple of str
-        One sentence for each route tried before and refused, with its reason.
-    """
-
-    route: str
-    checks: Mapping[str, float] = field(default_factory=dict)
-    rejected: tuple[str, ...] = ()
-
-
 class Decomposition:
     """The factorisation of one weight update, owned by whoever looks at that weight.
 
@@ -94,13 +76,18 @@ class Decomposition:
         How `s` was obtained.
     """
 
-    def __init__(
-        self, shape: tuple[int, int], u: torch.Tensor, s: torch.Tensor, vh: torch.Tensor, shift: int
-    ) -> None:
-        self.shape = shape
-        self.certificate = Certificate("svd")
-        self.s = torch.ldexp(s.double().cpu(), torch.tensor(shift))
-        self._u, self._s, self._vh, self._shift = u, s, vh, shift
+    def __init__(self, tall: torch.Tensor, wide: bool, shift: int) -> None:
+        self._tall, self._wide, self._shift = tall, wide, shift
+        self.shape = (tall.shape[1], tall.shape[0]) if wide else (tall.shape[0], tall.shape[1])
+        with full_float32():
+            self._solution = solve(tall)
+        self.s = torch.ldexp(self._solution.values, torch.tensor(shift))
+        self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    @property
+    def certificate(self) -> Certificate:
+        """The route taken and every check made so far; triplets add theirs when they are first asked for."""
+        return self._solution.certificate
 
     def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the `rank` strongest triplets as two factors whose product is the best approximation of that rank.
@@ -122,11 +109,20 @@ class Decomposition:
         ValueError
             If the rank lies outside 0 to p.
         """
+        m, n = self.shape
         if not 0 <= rank <= self.s.numel():
-            raise ValueError(
-                f"the rank of a {self.shape[0]} x {self.shape[1]} matrix lies in 0 to {self.s.numel()}; got {rank}"
-            )
-        return scale_by_power(self._u[:, :rank] * self._s[:rank], self._shift), self._vh[:rank].clone()
+            raise ValueError(f"the rank of a {m} x {n} matrix lies in 0 to {self.s.numel()}; got {rank}")
+        if rank == 0:
+            return self._tall.new_zeros(m, 0), self._tall.new_zeros(0, n)
+        if self._kept is None or self._kept[0].shape[1] < rank:
+            with full_float32():
+                self._kept = leading_triplets(self._tall, self._solution, rank)
+        product, vectors = (part[:, :rank] for part in self._kept)
+        if not self._wide:
+            return scale_by_power(product, self._shift).clone(), vectors.T.to(product.dtype, copy=True)
+        norms = torch.linalg.vector_norm(product, dim=0, dtype=torch.float64)
+        units = product * torch.where(norms > 0, 1 / norms, 0).to(product.dtype)
+        return scale_by_power((vectors * norms).to(product.dtype), self._shift), units.T
 
     def direction_maps(self, rows: int) -> torch.Tensor:
         """Return sigma_r |u_r[i]| of every direction r, rows i pooled by block maximum.
@@ -149,11 +145,16 @@ class Decomposition:
         """
         if rows < 1:
             raise ValueError(f"direction maps need at least one row block; got {rows}")
-        m = self.shape[0]
-        blocks = min(rows, m)
+        m, blocks = self.shape[0], min(rows, self.shape[0])
         edges = [b * m // blocks for b in range(blocks + 1)]
-        maps = torch.stack([self._u[a:b].abs().amax(dim=0) for a, b in itertools.pairwise(edges)])
-        return scale_by_power(maps * self._s, self._shift).float().cpu()
+        with full_float32():
+            vectors = self._solution.directions()
+            if self._wide:
+                pooled = torch.stack([vectors[a:b].abs().amax(dim=0) for a, b in pairwise(edges)])
+                pooled *= self._solution.values.to(pooled)
+            else:
+                pooled = pooled_products(self._tall, self._solution, edges)
+        return scale_by_power(pooled, self._shift).float().cpu()
 
 
 def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") -> Decomposition:
@@ -190,8 +191,9 @@ def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") ->
         raise SpectrumError(_first_bad_entry(work, name))
     exponent = math.frexp(peak)[1]
     shift = exponent if abs(exponent) > _SAFE_EXPONENT else 0
-    u, s, vh = torch.linalg.svd(scale_by_power(work, -shift), full_matrices=False)
-    return Decomposition(tuple(delta.shape), u, s, vh, shift)
+    work = scale_by_power(work, -shift)
+    wide = work.shape[0] < work.shape[1]
+    return Decomposition(work.T if wide else work, wide, shift)
 
 
 def scale_by_power(matrix: torch.Tensor, exponent: int) -> torch.Tensor:
