@@ -10,7 +10,7 @@ from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, start
 from dgviz.ui.exports import free_folder, repair_command
 from dgviz.ui.frame import enter_page, require_pair
 from dgviz.ui.messages import show_error
-from dgviz.ui.pair import checkpoint_label, checkpoint_path, load_pair
+from dgviz.ui.pair import checkpoint_path, load_pair
 from dgviz.ui.rules import choose_rule
 
 view = enter_page("Write the repaired checkpoint")
@@ -26,7 +26,7 @@ dtype = right.selectbox(
     key="dtype",
     help="auto keeps each tensor's dtype. bfloat16 can round a small repaired update away; float32 keeps it.",
 )
-tuned_name = checkpoint_label(view.tuned).removesuffix(" (demo)")
+tuned_name = checkpoint_path(view.tuned).name
 suggested = f"{tuned_name}-{rule.name.replace('_', '-')}"
 if suggested not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
     st.session_state[suggested] = str(free_folder(Path.home() / "dgviz-exports" / suggested))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgviz.figures import plot_config, rules_plot, spectrum_histogram, spectrum_plot
+from dgviz.figures import entry_map, plot_config, rules_plot, spectrum_histogram, spectrum_plot
 from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
 from dgviz.figures.style import LABEL_HEIGHT, thin_ranks
@@ -474,3 +474,14 @@ def test_the_component_mounts_in_a_page():
     assert not page.exception
     assert page.markdown[0].value == "before: None True"
     assert [element.type for element in page.main][-1] == "bidi_component"
+
+
+def test_an_entry_map_has_its_axes_in_rows_and_columns_and_no_placeholder_colour():
+    codes = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    figure = entry_map(codes, Scale("linear", 0.0, 2.0), (300, 800))
+    heat = figure.data[0]
+    assert np.array_equal(heat.z, codes)
+    assert (heat.x0, heat.dx, heat.y0, heat.dy) == (100, 200, 50, 100)
+    assert figure.layout.xaxis.range == (0, 800) and figure.layout.yaxis.range == (300, 0)
+    assert heat.colorbar.ticktext[0] == "0" and len(heat.colorbar.tickvals) == len(heat.colorbar.ticktext) > 2
+    assert not any(colour.startswith("#0000") for _, colour in heat.colorscale)

@@ -59,14 +59,14 @@ def test_a_first_visit_opens_the_demo():
     app = open_page("checkpoints")
     assert "base (demo)  →  noisy (demo)" in texts(app)
     assert app.query_params["tuned"] in ("demo:noisy", ["demo:noisy"])
-    assert "Measured scores" in texts(app)
+    assert "What the models can do, measured" in texts(app)
 
 
 def test_the_demo_opens_in_one_click():
     app = open_page("layer", base="none")
     next(button for button in app.button if button.label == "Open the clean demo").click().run()
     assert not app.exception
-    assert "clean (demo)" in texts(app)
+    assert app.query_params["tuned"] in ("demo:clean", ["demo:clean"])
     assert "singular directions" in texts(app)
 
 

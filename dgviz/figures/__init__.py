@@ -1,9 +1,9 @@
 """Results drawn as Plotly figures: values in, `plotly.graph_objects.Figure` out; no computation, no Streamlit."""
 
+from dgviz.figures.entry_map import entry_map
 from dgviz.figures.histogram import spectrum_histogram
-from dgviz.figures.image import map_image
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import spectrum_plot
 from dgviz.figures.style import plot_config
 
-__all__ = ["map_image", "plot_config", "rules_plot", "spectrum_histogram", "spectrum_plot"]
+__all__ = ["entry_map", "plot_config", "rules_plot", "spectrum_histogram", "spectrum_plot"]

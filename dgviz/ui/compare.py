@@ -6,7 +6,7 @@ import numpy as np
 import streamlit as st
 
 from dgviz.errors import ThresholdError
-from dgviz.figures import map_image, plot_config, rules_plot
+from dgviz.figures import entry_map, plot_config, rules_plot
 from dgviz.store import Spectrum
 from dgviz.theory import mp_fit_triple
 from dgviz.threshold import RULES, Threshold
@@ -134,14 +134,14 @@ def draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
     for number, column in enumerate(st.columns(2)):
         with column:
             title = st.selectbox(
-                ("Left", "Right")[number], titles, index=min(number, len(titles) - 1), key=f"side-{number}"
+                ("Left", "Right")[number], titles, index=number * (len(titles) - 1), key=f"side-{number}"
             )
             rank = found[title].rank
             with st.spinner(f"Drawing rank {rank} ..."), answered():
                 panels = work.entry_panels(*weight, rank)
-            st.image(
-                map_image(panels.repaired, 384, 640),
-                width="stretch",
-                caption=f"{title}: rank {rank} of {min(panels.shape)}, block maxima of |entry|, "
-                f"{panels.scale.kind} colours from 0 to {panels.scale.high:.3g}",
+            st.plotly_chart(
+                entry_map(panels.repaired, panels.scale, panels.shape),
+                config=plot_config(f"repaired-rank-{rank}"),
+                key=f"map-{number}",
             )
+            st.caption(f"{title}: rank {rank} of {min(panels.shape)}. Both maps share one colour scale.")

@@ -107,7 +107,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
     sigma, edge = threshold.sigma or None, threshold.edge or None
     histogram.plotly_chart(
-        spectrum_histogram(spectrum.s, sigma, spectrum.shape, threshold.tau, edge),
+        spectrum_histogram(spectrum.s, sigma, spectrum.shape, tau, edge, view=layer.id),
         config=plot_config("histogram"),
         key="histogram",
     )

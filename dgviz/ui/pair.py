@@ -43,8 +43,7 @@ def checkpoint_label(name: str) -> str:
     """
     if name.startswith(DEMO):
         return f"{name.removeprefix(DEMO)} (demo)"
-    path = Path(name)
-    return path.name if len(path.name) > 3 else "/".join(path.parts[-2:])
+    return "/".join(Path(name).parts[-2:]).lstrip("/")
 
 
 def load_pair(view: View, include: str | None = None, exclude: str | None = None) -> CheckpointPair:

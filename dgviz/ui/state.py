@@ -11,6 +11,8 @@ import streamlit as st
 
 _CLOSED = "none"  # as the value of `base`: no pair open, on purpose
 FIRST_PAIR = {"base": "demo:base", "tuned": "demo:noisy"}
+# A weight of the demo on which there is something to see, in both fine-tunes; not the best, an instructive one.
+_DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ def current_view() -> View:
         remembered = remembered | given
     if "base" not in remembered:
         remembered = remembered | FIRST_PAIR
+    if remembered["base"].startswith("demo:"):
+        remembered = {"weight": _DEMO_WEIGHT} | remembered
     view = View(**remembered)
     _store(view)
     return view

@@ -22,7 +22,7 @@ def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new
     # The first visit shows the demo, nothing typed.
     page.goto(server.url)
     expect(page.get_by_text("base (demo)")).to_be_visible(timeout=LONG)
-    expect(page.get_by_text("Measured scores")).to_be_visible()
+    expect(page.get_by_text("What the models can do, measured")).to_be_visible()
     page.get_by_role("button", name="Look at a weight's update").click()
 
     # Figure 4 of one weight.
