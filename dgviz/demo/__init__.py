@@ -5,7 +5,7 @@ The checkpoints and their scores come with the package; `write_demo` copies them
 transformers.
 """
 
-from dgviz.demo.evaluate import evaluate
+from dgviz.demo.evaluation import evaluate
 from dgviz.demo.figure4 import write_figure4_pair
 from dgviz.demo.packaged import demo_files, demo_paths, demo_scores, read_scores, write_demo
 from dgviz.demo.train import DemoEvent, train_demo

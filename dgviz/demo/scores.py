@@ -16,7 +16,7 @@ from typing import Any
 
 from dgviz.checkpoint import open_pair
 from dgviz.demo.data import TARGET, VIEWS, load_digits_split
-from dgviz.demo.evaluate import HELD_OUT, evaluate
+from dgviz.demo.evaluation import HELD_OUT, evaluate
 from dgviz.demo.packaged import demo_files
 from dgviz.demo.recipe import Phase, describe_recipe
 from dgviz.export import plan_export

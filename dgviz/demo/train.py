@@ -6,7 +6,6 @@ bit-equal. Another processor or another version of torch rounds differently; sma
 and then only the scores agree, within a few standard errors.
 """
 
-import contextlib
 import json
 import math
 from collections.abc import Iterator
@@ -15,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgviz.demo.data import Digits, apply_view, load_digits_split
-from dgviz.demo.evaluate import quiet_transformers
 from dgviz.demo.packaged import SCORES, demo_files, new_directory
 from dgviz.demo.recipe import INITIAL_SEED, MODEL, PHASES, Phase
 from dgviz.demo.scores import SCORED_MODELS, iter_scores
+from dgviz.demo.settings import one_thread, quiet_transformers
 from dgviz.errors import DgvizError
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[
     model.train()
     for first in range(0, phase.steps, _STEPS_PER_EVENT):
         last = min(first + _STEPS_PER_EVENT, phase.steps)
-        with _one_thread():
+        with one_thread():
             for _ in range(first, last):
                 picture = torch.randint(len(labels), (phase.batch,), generator=draws)
                 view = torch.randint(len(phase.views), (phase.batch,), generator=draws)
@@ -190,16 +189,3 @@ def privatise_gradient(model: "nn.Module", phase: Phase, draws: "torch.Generator
     if phase.noise > 0:
         for parameter in model.parameters():
             parameter.grad.add_(torch.randn(parameter.shape, generator=draws), alpha=phase.noise)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute on one thread, so that the order of every sum is fixed, and put torch's setting back."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

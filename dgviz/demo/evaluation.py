@@ -1,13 +1,12 @@
 """Accuracy of a demo checkpoint on the held-out digits: the four views and the target."""
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dgviz.demo.data import TARGET, VIEWS, apply_view, load_digits_split
+from dgviz.demo.settings import one_thread, quiet_transformers
 from dgviz.errors import CheckpointError
 
 HELD_OUT = "held_out"
@@ -42,7 +41,7 @@ def evaluate(checkpoint_dir: str | Path) -> dict[str, dict[str, float]]:
     _, held_out = load_digits_split()
     model = _load_model(Path(checkpoint_dir).expanduser())
     correct = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), one_thread():
         for view in (*VIEWS, TARGET):
             pixels = torch.from_numpy(apply_view(held_out.images, view)).unsqueeze(1)
             answers = model(pixel_values=pixels).logits.argmax(-1).numpy()
@@ -84,17 +83,3 @@ def _load_model(directory: Path) -> Any:
             f"{directory} is for image size, channels and labels {found}, the digits have {expected}: {remedy}"
         )
     return model.eval()
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Keep transformers' progress bars for loading and saving off stderr, and put its setting back."""
-    from transformers.utils import logging
-
-    shown = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
