@@ -3,6 +3,7 @@
 import torch
 
 from dgviz.checkpoint import PairedTensor, read_tensor, select_matrix
+from dgviz.checkpoint.lora import LoraTensor
 
 _BLOCK_ELEMENTS = 2**20
 
@@ -13,6 +14,8 @@ def compute_delta(paired: PairedTensor, index: int | None, device: str) -> torch
     Both sides travel to the device as stored and are widened there, so that a bfloat16 pair sends half the bytes.
     Peak memory for N elements: the result (4N or 8N bytes) and one side as stored; tuned is released before base is
     read, and base is widened by blocks of rows. Non-finite values pass through: `spectrum` names them.
+
+    The update of a LoRA adapter is not subtracted but multiplied out from its factors: it has exactly their rank.
 
     Parameters
     ----------
@@ -37,6 +40,8 @@ def compute_delta(paired: PairedTensor, index: int | None, device: str) -> torch
     """
     base, tuned, layout = select_matrix(paired, index)
     shape = layout.rows, layout.cols
+    if isinstance(tuned, LoraTensor) and tuned.parts[0] == base:
+        return tuned.compute_update(device).reshape(shape)
     dtype = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
     # The buffer just read belongs to nobody else, so where nothing has to be widened it becomes the result.
     delta = read_tensor(tuned).reshape(shape).to(device).to(dtype)

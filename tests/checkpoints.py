@@ -99,44 +99,152 @@ def write_pair(
 
 
 def tiny_model(family: str, seed: int = 0) -> torch.nn.Module:
-    """Build a tiny random transformers model of one of `FAMILIES`, without any download."""
-    import transformers as hf
-
-    sizes = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-    llama = sizes | {"num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}
-    builders = {
-        "llama_tied": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**llama, tie_word_embeddings=True)),
-        "llama_untied": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**llama, tie_word_embeddings=False)),
-        "gpt2": lambda: hf.GPT2LMHeadModel(
-            hf.GPT2Config(
-                vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=0
-            )
-        ),
-        "qwen3_moe": lambda: hf.Qwen3MoeForCausalLM(
-            hf.Qwen3MoeConfig(
-                **llama,
-                head_dim=8,
-                num_experts=4,
-                num_experts_per_tok=2,
-                moe_intermediate_size=24,
-                decoder_sparse_step=1,
-            )
-        ),
-        "vit": lambda: hf.ViTForImageClassification(
-            hf.ViTConfig(
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                intermediate_size=64,
-                image_size=16,
-                patch_size=4,
-                num_labels=10,
-            )
-        ),
-    }
+    """Build a tiny random transformers model of one of `FAMILIES` or `ARCHITECTURES`, without any download."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return builders[family.removesuffix("_fused")]().eval()
+        return _BUILDERS[family.removesuffix("_fused")]().eval()
+
+
+_SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+_IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+_TEXT = _SIZES | _IDS | {"num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}
+_IMAGE = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "image_size": 16,
+    "patch_size": 4,
+}
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 40}
+
+
+def _build(name: str, kind: str = "ForCausalLM", **settings: object) -> torch.nn.Module:
+    import transformers as hf
+
+    return getattr(hf, name + kind)(getattr(hf, name + "Config")(**settings))
+
+
+def _build_clip() -> torch.nn.Module:
+    text = {key: value for key, value in _TEXT.items() if key != "num_key_value_heads"}
+    return _build("CLIP", "Model", text_config=text, vision_config=_IMAGE, projection_dim=32)
+
+
+def _build_qwen2_vl() -> torch.nn.Module:
+    rope = {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 1e4}
+    vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 4, "patch_size": 4, "mlp_ratio": 2}
+    text = _TEXT | {"rope_parameters": rope}
+    return _build("Qwen2VL", "ForConditionalGeneration", text_config=text, vision_config=vision)
+
+
+_BUILDERS = {
+    "llama_tied": lambda: _build("Llama", **_TEXT, tie_word_embeddings=True),
+    "llama_untied": lambda: _build("Llama", **_TEXT, tie_word_embeddings=False),
+    "qwen2": lambda: _build("Qwen2", **_TEXT),
+    "qwen3": lambda: _build("Qwen3", **_TEXT, head_dim=8),
+    "qwen3_moe": lambda: _build(
+        "Qwen3Moe", **_TEXT | _EXPERTS | {"moe_intermediate_size": 24}, head_dim=8, num_experts=4
+    ),
+    "qwen2_moe": lambda: _build("Qwen2Moe", **_TEXT, **_EXPERTS, num_experts=4, shared_expert_intermediate_size=32),
+    "mixtral": lambda: _build("Mixtral", **_TEXT, num_local_experts=4, num_experts_per_tok=2),
+    "gpt_oss": lambda: _build(
+        "GptOss", **_TEXT | {"intermediate_size": 32}, head_dim=8, num_local_experts=4, num_experts_per_tok=2
+    ),
+    "deepseek_v3": lambda: _build(
+        "DeepseekV3",
+        **_TEXT | {"num_key_value_heads": 4},
+        **_EXPERTS,
+        n_routed_experts=4,
+        n_group=2,
+        topk_group=1,
+        first_k_dense_replace=1,
+        q_lora_rank=16,
+        kv_lora_rank=16,
+        qk_rope_head_dim=8,
+        qk_nope_head_dim=8,
+        v_head_dim=8,
+    ),
+    "gpt2": lambda: _build(
+        "GPT2", "LMHeadModel", vocab_size=96, n_positions=64, n_embd=32, n_layer=2, n_head=4, **_IDS
+    ),
+    "gemma3": lambda: _build(
+        "Gemma3",
+        "ForConditionalGeneration",
+        text_config=_TEXT | {"head_dim": 8},
+        vision_config=_IMAGE,
+        mm_tokens_per_image=4,
+    ),
+    "llava": lambda: _build(
+        "Llava",
+        "ForConditionalGeneration",
+        text_config=_TEXT | {"model_type": "llama"},
+        vision_config=_IMAGE | {"model_type": "clip_vision_model"},
+        image_token_index=95,
+    ),
+    "qwen2_vl": _build_qwen2_vl,
+    "bert": lambda: _build("Bert", "ForMaskedLM", **_SIZES, intermediate_size=64, max_position_embeddings=64),
+    "vit": lambda: _build("ViT", "ForImageClassification", **_IMAGE, num_labels=10),
+    "clip": _build_clip,
+    "whisper": lambda: _build(
+        "Whisper",
+        "ForConditionalGeneration",
+        vocab_size=96,
+        d_model=32,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=4,
+        decoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_ffn_dim=64,
+        num_mel_bins=16,
+        max_source_positions=16,
+        max_target_positions=32,
+        decoder_start_token_id=1,
+        **_IDS,
+    ),
+    "t5": lambda: _build(
+        "T5",
+        "ForConditionalGeneration",
+        vocab_size=96,
+        d_model=32,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        decoder_start_token_id=0,
+    ),
+    "mamba": lambda: _build("Mamba", vocab_size=96, hidden_size=32, state_size=8, num_hidden_layers=2, **_IDS),
+}
+ARCHITECTURES = tuple(_BUILDERS)
+_OWN_INPUTS = {
+    "vit": ("pixel_values",),
+    "clip": ("input_ids", "pixel_values"),
+    "whisper": ("input_features", "decoder_input_ids"),
+    "t5": ("input_ids", "decoder_input_ids"),
+}
+
+
+def model_inputs(family: str) -> dict[str, torch.Tensor]:
+    """Return random inputs for a tiny model: token ids, images of 16 x 16, sound of 16 bands."""
+    generator = torch.Generator().manual_seed(3)
+    ids = torch.randint(3, 90, (2, 7), generator=generator)
+    ids[:, -1] = 2
+    every = {
+        "input_ids": ids,
+        "decoder_input_ids": ids,
+        "pixel_values": torch.randn(2, 3, 16, 16, generator=generator),
+        "input_features": torch.randn(2, 16, 32, generator=generator),
+    }
+    return {name: every[name] for name in _OWN_INPUTS.get(family, ("input_ids",))}
+
+
+def tune(model: torch.nn.Module, seed: int = 1, size: float = 1e-3) -> torch.nn.Module:
+    """Add noise to every parameter, in place; return the model."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_((size * torch.randn(parameter.shape, generator=generator)).to(parameter.dtype))
+    return model
 
 
 def write_tiny_pair(
@@ -148,10 +256,6 @@ def write_tiny_pair(
     options = {"save_original_format": False} if family.endswith("_fused") else {}
     options |= {"max_shard_size": "30KB"} if sharded else {}
     model.save_pretrained(directory / "base", **options)
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.add_((1e-3 * noise).to(parameter.dtype))
+    tune(model)
     model.save_pretrained(directory / "tuned", **options)
     return directory / "base", directory / "tuned"

@@ -141,7 +141,7 @@ def test_missing_paths(tmp_path):
         ("notes.txt", "give the directory that holds them"),
         ("pytorch_model.bin", "PyTorch pickles (pytorch_model.bin), which are not read yet"),
         ("model-Q4.gguf", "GGUF files (model-Q4.gguf), which are not read yet: use the original"),
-        ("adapter_config.json", "PEFT adapter (adapter_config.json), which is not read yet: merge it"),
+        ("adapter_config.json", "PEFT adapter (adapter_config.json), which is no model by itself: give it as tuned"),
         ("model_index.json", "diffusers pipeline: give one of its component directories"),
         ("tf_model.h5", "weights of another framework (tf_model.h5)"),
         ("model-00001-of-00002.safetensors", "fetch the missing index or shards"),

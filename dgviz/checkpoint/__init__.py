@@ -1,6 +1,6 @@
 """Find, open, read, fingerprint and pair checkpoints; importing this does not import torch."""
 
-from dgviz.checkpoint.fingerprint import cache_dir, content_hash
+from dgviz.checkpoint.fingerprint import cache_dir, content_hash, is_hashed
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout, select_matrix
 from dgviz.checkpoint.local import open_checkpoint
 from dgviz.checkpoint.names import match_names
@@ -16,6 +16,7 @@ __all__ = [
     "TensorInfo",
     "cache_dir",
     "content_hash",
+    "is_hashed",
     "match_names",
     "matrix_layout",
     "open_checkpoint",

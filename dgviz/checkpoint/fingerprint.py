@@ -10,7 +10,7 @@ from pathlib import Path
 import platformdirs
 
 from dgviz.checkpoint.read import iter_chunks
-from dgviz.checkpoint.types import TensorInfo
+from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS hashes (
@@ -32,12 +32,16 @@ def content_hash(info: TensorInfo) -> str:
 
     SHA-256 because common processors have instructions for it, and then it is twice as fast as BLAKE2b. The hash is
     remembered in `cache_dir` under the file's path, size, modification time and inode: a second call reads no data.
+    A derived tensor is hashed by its recipe and the hashes of its parts: nothing is computed.
 
     Raises
     ------
     CheckpointError
         If the file is gone, unreadable, shorter than when it was opened, or changes while it is read.
     """
+    if isinstance(info, DerivedTensor):
+        text = "|".join([info.recipe, _kind(info), *map(content_hash, info.parts)])
+        return hashlib.sha256(text.encode()).hexdigest()
     before = _stat(info)
     known = _recall(info, before)
     if known is not None:
@@ -50,6 +54,19 @@ def content_hash(info: TensorInfo) -> str:
     if time.time_ns() - before[1] > _SETTLED_NS:
         _remember(info, before, digest.hexdigest())
     return digest.hexdigest()
+
+
+def is_hashed(info: TensorInfo) -> bool:
+    """Return whether `content_hash` remembers this tensor, so that it reads no data.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is gone.
+    """
+    if isinstance(info, DerivedTensor):
+        return all(map(is_hashed, info.parts))
+    return _recall(info, _stat(info)) is not None
 
 
 def _kind(info: TensorInfo) -> str:

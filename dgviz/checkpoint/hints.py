@@ -43,8 +43,8 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
     names = sorted(entry.name for entry in directory.iterdir())
     if "adapter_config.json" in names:
         return (
-            f"{looked}, but it holds a PEFT adapter (adapter_config.json), which is not read yet: "
-            "merge it into its base (peft's merge_and_unload, then save_pretrained) and give the merged model"
+            f"{looked}, but it holds a PEFT adapter (adapter_config.json), which is no model by itself: "
+            "give it as tuned, and the model it was trained on as base"
         )
     if "snapshots" in names:
         return f"{looked}, but it is a Hugging Face cache entry: give one of the directories in its snapshots"

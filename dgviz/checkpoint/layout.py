@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.types import PairedTensor, TensorInfo
 from dgviz.errors import PairError
 
@@ -59,6 +60,8 @@ def matrix_layout(name: str, shape: Sequence[int]) -> MatrixLayout | None:
 def select_matrix(paired: PairedTensor, index: int | None) -> tuple[TensorInfo, TensorInfo, MatrixLayout]:
     """Return both sides of one matrix of a pair, base first, and the layout it is part of.
 
+    Where the vocabulary differs, both sides are the rows that have the same token on both.
+
     Parameters
     ----------
     paired : PairedTensor
@@ -72,6 +75,8 @@ def select_matrix(paired: PairedTensor, index: int | None) -> tuple[TensorInfo, 
         If a side lacks the tensor, shapes differ, it holds no floating-point matrix, or `index` does not fit it.
     """
     base, tuned = paired.base, paired.tuned
+    if paired.rows is not None:
+        tuned = pick_rows(tuned, paired.rows)
     if base is None or tuned is None or base.shape != tuned.shape:
         raise PairError(f"{paired.name!r} has no delta: {paired.reason}")
     for info in (base, tuned):

@@ -5,11 +5,17 @@ import shlex
 from collections import Counter
 from pathlib import Path
 
+from dgviz.checkpoint.adapter import is_adapter, open_adapter
+from dgviz.checkpoint.dequantise import dequantised
+from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.local import open_checkpoint
-from dgviz.checkpoint.names import match_names
+from dgviz.checkpoint.lora import LoraTensor
+from dgviz.checkpoint.names import Match, Matches, is_head, match_names, tied_embedding
 from dgviz.checkpoint.quantised import refuse_quantised
+from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.types import BASE_ONLY, KEEP, REPAIR, Checkpoint, CheckpointPair, PairedTensor, TensorInfo
+from dgviz.checkpoint.vocabulary import Ranges, Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
 
 MIN_ELEMENTS = 1024
@@ -19,8 +25,15 @@ MIN_ELEMENTS = 1024
 def open_pair(
     base_path: str | Path, tuned_path: str | Path, include: str | None = None, exclude: str | None = None
 ) -> CheckpointPair:
-    """Open two checkpoints and pair them; see `open_checkpoint` and `pair_checkpoints`."""
-    return pair_checkpoints(open_checkpoint(base_path), open_checkpoint(tuned_path), include, exclude)
+    """Open two checkpoints and pair them; see `open_checkpoint` and `pair_checkpoints`.
+
+    The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.adapter`.
+    """
+    base = open_checkpoint(base_path)
+    if is_adapter(Path(tuned_path).expanduser()):
+        base = dequantised(base, "base")
+        return pair_checkpoints(base, open_adapter(Path(tuned_path).expanduser(), base), include, exclude)
+    return pair_checkpoints(base, open_checkpoint(tuned_path), include, exclude)
 
 
 def pair_checkpoints(
@@ -49,37 +62,111 @@ def pair_checkpoints(
     """
     included, excluded = _compile("include", include), _compile("exclude", exclude)
     _refuse_same(base, tuned)
-    refuse_quantised(base, "base")
     refuse_quantised(tuned, "tuned")
+    base = dequantised(base, "base")
     matches = match_names(base, tuned)
-    if not matches:
-        raise PairError(
-            f"no tensor name is in both {base.path} (such as {next(iter(base.tensors))!r}) and {tuned.path} (such as "
-            f"{next(iter(tuned.tensors))!r}): these are different models, or one was saved with other names"
-        )
+    if not matches.found:
+        raise PairError(_explain_no_match(base, tuned, matches.problem))
     rows = []
     mismatched = []
+    vocabularies = None
     for name, info in tuned.tensors.items():
-        other = base.tensors[matches[name]] if name in matches else None
+        match = matches.found.get(name)
+        other = match.base if match else None
         reason = _left_out(name, included, excluded)
+        common = None
         if other is not None and reason is None and other.shape != info.shape:
-            mismatched.append((other, info))
-        reason = _own_reason(info, other) if other is None else reason or _own_reason(info, other)
-        rows.append(
-            PairedTensor(name, other, info, KEEP if reason else REPAIR, reason or _repair_reason(info, other))
-        )
+            vocabularies = vocabularies or read_vocabularies(base, tuned)
+            common = vocabularies.common_rows(other, info)
+            if common is None:
+                mismatched.append((other, info))
+        if other is None:
+            alone = f"Only in tuned, so there is no delta{_other_names(matches.problem)}."
+            rows.append(PairedTensor(name, None, info, KEEP, alone))
+        elif common is not None:
+            rows.append(_pair_common_rows(info, match, common, vocabularies))
+        else:
+            if tuned.is_adapter and info == other:
+                reason = "The adapter leaves it as it is in base."
+            reason = reason or _own_reason(info, other)
+            rows.append(
+                PairedTensor(
+                    name, other, info, KEEP if reason else REPAIR, reason or _repair_reason(info, match.note)
+                )
+            )
     if mismatched:
-        raise PairError(_explain_mismatch(mismatched, len(matches)))
-    matched = set(matches.values())
+        raise PairError(_explain_mismatch(mismatched, len(matches.found)))
+    rows, used = _write_tied_once(rows, tuned, matches)
+    without_tuned = f"Only in base, and the repaired model has tuned's tensors{_other_names(matches.problem)}."
     rows += [
-        PairedTensor(name, info, None, BASE_ONLY, "Only in base, and the repaired model has tuned's tensors.")
+        # A name that tuned has too is that of a head which tuned ties, and base does not.
+        PairedTensor(f"{name} (base)" if name in tuned.tensors else name, info, None, BASE_ONLY, without_tuned)
         for name, info in base.tensors.items()
-        if name not in matched
+        if name not in used
     ]
     pair = CheckpointPair(base, tuned, tuple(rows))
     if not pair.repairable:
         raise PairError(_explain_nothing(pair))
     return pair
+
+
+def _pair_common_rows(info: TensorInfo, match: Match, common: Ranges, vocabularies: Vocabularies) -> PairedTensor:
+    """Pair the rows of a tensor whose tokens agree; tuned's other rows are copied."""
+    count = sum(end - begin for begin, end in common)
+    if count == 0:
+        return PairedTensor(info.name, match.base, info, KEEP, "No row has the same token in base and tuned.")
+    other = pick_rows(match.base, common)
+    reason = _own_reason(pick_rows(info, common), other)
+    if reason is not None:
+        return PairedTensor(info.name, match.base, info, KEEP, reason)
+    known = "by tokenizer.json" if vocabularies.tokens is not None else "by position, for want of a tokenizer.json"
+    reason = (
+        f"A floating-point matrix over another vocabulary: {count} of its {info.shape[0]} rows have the same token "
+        f"in base ({known}) and are repaired, {info.shape[0] - count} are copied."
+    )
+    rows = None if count == info.shape[0] else common
+    return PairedTensor(info.name, other, info, REPAIR, reason, rows)
+
+
+def _write_tied_once(
+    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches
+) -> tuple[list[PairedTensor], set[str]]:
+    """Give a head that tuned stores beside the embedding it is tied to the embedding's fate.
+
+    Both are one tensor, and transformers unties them without a word where their bytes differ.
+
+    Returns
+    -------
+    rows : list of PairedTensor
+        With the head changed.
+    used : set of str
+        The names of base that they are about.
+    """
+    used = {name: match.uses for name, match in matches.found.items()}
+    embedding = next((row for row in rows if row.name == tied_embedding(tuned)), None)
+    for position, row in enumerate(rows):
+        if embedding is None or not is_head(row.name) or not same_bytes(row.tuned, embedding.tuned):
+            continue
+        reason = f"Tied to {embedding.name}: one tensor, stored twice and written twice, bit for bit the same."
+        base = embedding.base
+        if None not in (row.base, base) and row.rows == embedding.rows and same_bytes(row.base, base):
+            base = row.base
+        elif used.get(row.name) != used.get(embedding.name):
+            used[row.name] = ()  # base's own head is another tensor, of which nothing is written
+        rows[position] = PairedTensor(row.name, base, row.tuned, embedding.action, reason, embedding.rows)
+    return rows, {name for names in used.values() for name in names}
+
+
+def _other_names(problem: str) -> str:
+    return f" (by exact names: {problem})" if problem else ""
+
+
+def _explain_no_match(base: Checkpoint, tuned: Checkpoint, problem: str) -> str:
+    return (
+        f"no tensor name is in both {base.path} (such as {next(iter(base.tensors))!r}) and {tuned.path} (such as "
+        f"{next(iter(tuned.tensors))!r}): these are different models, or one was saved with other names"
+        f"{_other_names(problem)}"
+    )
 
 
 def _compile(option: str, pattern: str | None) -> re.Pattern[str] | None:
@@ -93,7 +180,7 @@ def _compile(option: str, pattern: str | None) -> re.Pattern[str] | None:
 
 def _refuse_same(base: Checkpoint, tuned: Checkpoint) -> None:
     # By the files and not the directories: two snapshots of one cached repository may link to the same blobs.
-    if _files(base) == _files(tuned):
+    if not tuned.is_adapter and _files(base) == _files(tuned):
         raise PairError(
             f"base and tuned are the same weights ({base.path} and {tuned.path}): give the model before fine-tuning "
             "as base and the one after it as tuned"
@@ -120,10 +207,8 @@ def _left_out(name: str, included: re.Pattern[str] | None, excluded: re.Pattern[
     return None
 
 
-def _own_reason(info: TensorInfo, other: TensorInfo | None) -> str | None:
+def _own_reason(info: TensorInfo, other: TensorInfo) -> str | None:
     """Return why a tensor is kept whatever the user chose, or None."""
-    if other is None:
-        return "Only in tuned, so there is no delta."
     for side, tensor in (("tuned", info), ("base", other)):
         if not tensor.is_floating:
             return f"Not floating point ({tensor.dtype} in {side}), so there is no spectrum."
@@ -141,9 +226,11 @@ def _own_reason(info: TensorInfo, other: TensorInfo | None) -> str | None:
     return None
 
 
-def _repair_reason(info: TensorInfo, other: TensorInfo) -> str:
-    if other.name != info.name:
-        return f"A floating-point matrix; base ties it to {other.name}, of the same shape."
+def _repair_reason(info: TensorInfo, note: str) -> str:
+    if isinstance(info, LoraTensor):
+        return f"A floating-point matrix, to which the adapter adds an update of rank {info.parts[1].shape[0]}."
+    if note:
+        return f"A floating-point matrix; {note}, of the same shape."
     return "A floating-point matrix of the same shape on both sides."
 
 

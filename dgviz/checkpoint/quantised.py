@@ -44,6 +44,15 @@ def refuse_quantised(checkpoint: Checkpoint, role: str) -> None:
         )
 
 
+def quantisation_method(config: Any) -> str:
+    """Return the quant_method that a config states anywhere, or an empty string."""
+    for _, section in _sections(config):
+        entry = section.get("quantization_config")
+        if isinstance(entry, dict):
+            return str(entry.get("quant_method", ""))
+    return ""
+
+
 def _signs(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield what shows that the weights are codes."""
     for where, section in _sections(checkpoint.config):

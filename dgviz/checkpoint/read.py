@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from dgviz.checkpoint.types import TensorInfo
+from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ CHUNK_BYTES = 4 * 2**20
 
 
 def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> bytearray:
-    """Return exactly the stored bytes of a tensor, or of a part of it.
+    """Return exactly the bytes of a tensor, or of a part of it: as stored, or as computed for a derived one.
 
     Parameters
     ----------
@@ -36,6 +36,8 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
     nbytes = info.nbytes - start if nbytes is None else nbytes
     if start < 0 or nbytes < 0 or start + nbytes > info.nbytes:
         raise ValueError(f"bytes {start} to {start + nbytes} lie outside the {info.nbytes} of {info.name!r}")
+    if isinstance(info, DerivedTensor):
+        return _computed_bytes(info)[start : start + nbytes]
     buffer = bytearray(nbytes)
     view = memoryview(buffer)
     try:
@@ -60,8 +62,18 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
     return buffer
 
 
+def _computed_bytes(info: DerivedTensor) -> bytearray:
+    import torch
+
+    return bytearray(info.compute().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
 def iter_chunks(info: TensorInfo) -> Iterator[bytearray]:
-    """Yield the stored bytes of a tensor in order, at most `CHUNK_BYTES` at a time."""
+    """Yield the bytes of a tensor in order, at most `CHUNK_BYTES` at a time."""
+    if isinstance(info, DerivedTensor):  # computed once
+        data = _computed_bytes(info)
+        yield from (data[start : start + CHUNK_BYTES] for start in range(0, info.nbytes, CHUNK_BYTES))
+        return
     for start in range(0, info.nbytes, CHUNK_BYTES):
         yield read_bytes(info, start, min(CHUNK_BYTES, info.nbytes - start))
 
@@ -74,7 +86,7 @@ def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
 
 
 def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
-    """Return a tensor in its stored dtype and shape, on the CPU, in memory of its own.
+    """Return a tensor in its own dtype and shape, on the CPU, in memory of its own.
 
     Parameters
     ----------
@@ -94,6 +106,8 @@ def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
 
     if index is not None:
         info = info.slice(index)
+    if isinstance(info, DerivedTensor):
+        return info.compute()
     dtype = getattr(torch, info.dtype)
     if info.nbytes == 0:
         return torch.empty(info.shape, dtype=dtype)

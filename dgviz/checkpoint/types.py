@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dgviz.errors import PairError
+
+if TYPE_CHECKING:
+    import torch
 
 REPAIR, KEEP, BASE_ONLY = FATES = ("repair", "keep", "base_only")
 
@@ -69,6 +72,35 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
+class DerivedTensor(TensorInfo):
+    """A tensor that no file holds as it is: computed from stored ones whenever it is read, and hashed by them.
+
+    Everything that takes a `TensorInfo` takes this too. `file` is that of the tensor whose place it takes, `start` is
+    0, `dtype` and `nbytes` are those of the computed values. Subclasses are plain values that say what to compute.
+
+    Attributes
+    ----------
+    parts : tuple of TensorInfo
+        The tensors it is computed from.
+    """
+
+    parts: tuple[TensorInfo, ...]
+
+    @property
+    def recipe(self) -> str:
+        """What is computed from the parts, as text: with the parts' contents it decides every value."""
+        raise NotImplementedError
+
+    def compute(self) -> "torch.Tensor":
+        """Return the values, in `dtype` and `shape`, on the CPU and in memory of their own."""
+        raise NotImplementedError
+
+    def slice(self, index: int) -> "TensorInfo":
+        """Return one entry of a stack, computed on its own; see `TensorInfo.slice`."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A directory of weights, opened by its headers.
 
@@ -84,6 +116,9 @@ class Checkpoint:
         File names of the weights inside `path`, sorted.
     fingerprint : str
         Changes when a header, a file size, a modification time, the index or the config changes.
+    is_adapter : bool
+        True: `path` holds an adapter, and tensors, config and shards are those of its base, the weights it changes
+        derived from them.
     """
 
     path: Path
@@ -91,6 +126,7 @@ class Checkpoint:
     config: Mapping[str, Any]
     shards: tuple[str, ...]
     fingerprint: str
+    is_adapter: bool = False
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +148,9 @@ class PairedTensor:
         ``"repair"``, ``"keep"`` (tuned's bytes) or ``"base_only"`` (not written).
     reason : str
         Why, in a sentence.
+    rows : tuple of (int, int), optional
+        Where the vocabulary differs: the ranges (begin, end) of tuned's rows that base's rows belong to, in order.
+        `base` then has just these rows; tuned's other rows are copied. None: all rows.
     """
 
     name: str
@@ -119,6 +158,7 @@ class PairedTensor:
     tuned: TensorInfo | None
     action: str
     reason: str
+    rows: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,114 @@
+"""Vocabularies that differ: which rows of an embedding or output head belong to the same token on both sides."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dgviz.checkpoint.header import parse_json_object
+from dgviz.checkpoint.types import Checkpoint, TensorInfo
+from dgviz.errors import CheckpointError
+
+MAX_TOKENIZER_BYTES = 256_000_000
+"""Real ones reach 33 MB; beyond this the file is no tokenizer."""
+
+Ranges = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Vocabularies:
+    """The vocabulary of each side: its sizes as the config states them, and its tokens by id where known.
+
+    `tokens` is None unless both sides have a ``tokenizer.json``: then rows are taken to mean the same token in both,
+    which is how transformers and every common tool grow a vocabulary (at the end).
+    """
+
+    sizes: tuple[frozenset[int], frozenset[int]]
+    tokens: tuple[dict[int, str], dict[int, str]] | None
+
+    def common_rows(self, base: TensorInfo, tuned: TensorInfo) -> Ranges | None:
+        """Return the ranges (begin, end) of rows that both have for the same token.
+
+        Parameters
+        ----------
+        base, tuned : TensorInfo
+            One tensor, with different numbers of rows.
+
+        Returns
+        -------
+        tuple of (int, int) or None
+            None where the tensors are not about the vocabulary: something else than the number of rows differs, or
+            that number is not the vocabulary's on both sides.
+        """
+        shapes = base.shape, tuned.shape
+        if not all(shapes) or shapes[0][1:] != shapes[1][1:]:
+            return None
+        if any(shape[0] not in sizes for shape, sizes in zip(shapes, self.sizes, strict=True)):
+            return None
+        count = min(base.shape[0], tuned.shape[0])
+        if self.tokens is None:
+            return ((0, count),)
+        first, second = self.tokens
+        return _ranges([row for row in range(count) if first.get(row) == second.get(row)])
+
+
+def read_vocabularies(base: Checkpoint, tuned: Checkpoint) -> Vocabularies:
+    """Read what config.json and tokenizer.json say of both vocabularies.
+
+    Raises
+    ------
+    CheckpointError
+        If there is a tokenizer.json that cannot be read.
+    """
+    tokens = _read_tokens(base.path), _read_tokens(tuned.path)
+    sizes = _sizes(base.config), _sizes(tuned.config)
+    return Vocabularies(sizes, None if tokens[0] is None or tokens[1] is None else (tokens[0], tokens[1]))
+
+
+def _sizes(config: Mapping[str, Any]) -> frozenset[int]:
+    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    return frozenset(section["vocab_size"] for section in sections if type(section.get("vocab_size")) is int)
+
+
+def _read_tokens(directory: Path) -> dict[int, str] | None:
+    """Return a tokenizer's tokens by id; None where there is no tokenizer.json."""
+    file = directory / "tokenizer.json"
+    try:
+        if not file.is_file():
+            return None
+        size = file.stat().st_size
+        if size > MAX_TOKENIZER_BYTES:
+            raise CheckpointError(f"{file} has {size} bytes, above the cap of {MAX_TOKENIZER_BYTES}: it is damaged")
+        raw = file.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    content = parse_json_object(raw, str(file))
+    try:
+        vocabulary = content["model"]["vocab"]
+        if isinstance(vocabulary, dict):
+            tokens = {_id(number): str(token) for token, number in vocabulary.items()}
+        else:
+            tokens = {number: str(entry[0]) for number, entry in enumerate(vocabulary)}
+        return tokens | {_id(entry["id"]): str(entry["content"]) for entry in content.get("added_tokens") or []}
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file} lists no tokens with their ids ({type(error).__name__}: {error}): fetch it again, or remove it "
+            "on both sides where the ids are known to agree"
+        ) from error
+
+
+def _id(value: Any) -> int:
+    if type(value) is not int:
+        raise ValueError(f"{value!r} is no token id")
+    return value
+
+
+def _ranges(rows: list[int]) -> Ranges:
+    """Return ascending row numbers as ranges (begin, end)."""
+    ranges: list[tuple[int, int]] = []
+    for row in rows:
+        if ranges and ranges[-1][1] == row:
+            ranges[-1] = ranges[-1][0], row + 1
+        else:
+            ranges.append((row, row + 1))
+    return tuple(ranges)
