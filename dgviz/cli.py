@@ -1,4 +1,4 @@
-"""The stages on the command line: ``python -m dgviz inspect | spectrum | repair | demo``.
+"""The stages on the command line: ``python -m dgviz inspect | spectrum | scan | repair | demo``.
 
 Results go to standard output (``--json`` for machines), progress to standard error. Exit status: 0 done, 2 unusable
 input (one line on standard error), 1 failure.
@@ -6,6 +6,7 @@ input (one line on standard error), 1 failure.
 
 import argparse
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -19,6 +20,8 @@ from dgviz.errors import DgvizError, ThresholdError
 from dgviz.export import plan_export
 from dgviz.jobs import JobReporter
 from dgviz.plan import OUTPUT_DTYPES, RepairPlan
+from dgviz.schedule import plan_tasks
+from dgviz.survey import ScannedMatrix, iter_scan, scan_report
 from dgviz.threshold import RULES, find_rule
 
 _NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
@@ -72,6 +75,12 @@ def _parser() -> argparse.ArgumentParser:
     spectrum.add_argument("tensor", metavar="TENSOR", help="name of a tensor in both checkpoints")
     _add_rule(spectrum)
     spectrum.set_defaults(run=_spectrum)
+
+    scan = commands.add_parser("scan", help="spectrum and figures of every weight's update, into the store")
+    _add_pair(scan)
+    _add_rule(scan)
+    scan.add_argument("--workers", type=int, metavar="N", help="processes; default one per core, or one per GPU")
+    scan.set_defaults(run=_scan)
 
     repair = commands.add_parser("repair", help="write the repaired checkpoint")
     _add_pair(repair)
@@ -175,6 +184,67 @@ def _spectrum(options: argparse.Namespace) -> int:
     for name in ("name", "shape", "beta", *_NUMBERS, "mp_fit", "route", "warnings"):
         print(f"{name:12}  {report[name]}")
     return 0
+
+
+def _scan(options: argparse.Namespace) -> int:
+    """Scan every weight; a weight that fails is named at the end, and the others are done."""
+    started = time.perf_counter()
+    pair = _pair(options)
+    total = sum(task.work for task in plan_tasks(pair))
+    reporter = JobReporter.from_environment()
+    results: list[ScannedMatrix] = []
+    stored = 0
+    scan = iter_scan(pair, options.rule, _rule_params(options), options.device, options.workers, heartbeat=0.5)
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
+    with tqdm(total=total, desc="scan", bar_format=shape, file=sys.stderr) as bar:
+        for result in scan:
+            if result is not None:
+                results.append(result)
+                bar.set_postfix_str(result.label[-40:], refresh=False)
+                bar.update(result.work)
+                stored += result.row is not None and result.row["stored"]
+                reporter.progress(bar.n, total, result.label, matrices=len(results), stored=stored)
+            if reporter.cancelled():
+                scan.close()
+                reporter.finish({"matrices": len(results)}, "cancelled")
+                print("dgviz scan: cancelled; repeat the command to go on from here", file=sys.stderr)
+                return 1
+    report = scan_report(pair, results, time.perf_counter() - started)
+    errors = report["errors"]
+    summary = {
+        "weights": len(report["weights"]),
+        **{name: report[name] for name in ("stored", "computed", "seconds")},
+    }
+    if errors:
+        summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
+    reporter.finish({**summary, "errors": errors}, "failed" if errors else "done")
+    if options.json:
+        _print_json(report)
+    else:
+        _print_scan(report)
+    for name, error in errors.items():
+        print(f"dgviz scan: {name} failed: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _print_scan(report: dict[str, Any]) -> None:
+    """Print one line per weight, and what is odd about them."""
+    rows = [
+        (*(_range(row[name]) for name in _NUMBERS), " x ".join(map(str, row["shape"])), name)
+        for name, row in report["weights"].items()
+    ]
+    _print_columns((*_NUMBERS, "shape", "name"), rows)
+    for name, row in report["weights"].items():
+        for warning in row["warnings"]:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
+    print(f"\n{report['computed']} computed, {report['stored']} from the store, {report['seconds']:.1f} s")
+
+
+def _range(value: Any) -> str:
+    """Return a figure as text, or the range of a stack's figures."""
+    known = [item for item in value if item is not None] if isinstance(value, list) else [value]
+    shown = [item if isinstance(item, str) else f"{item:.4g}" for item in (known[0], min(known), max(known))]
+    return shown[0] if shown[1] == shown[2] else f"{shown[1]} to {shown[2]}"
 
 
 def _repair(options: argparse.Namespace) -> int:

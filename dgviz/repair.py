@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
+from dgviz.checkpoint import PairedTensor, TensorInfo, is_hashed, matrix_layout, read_tensor, select_matrix
 from dgviz.delta import compute_delta
 from dgviz.plan import RepairPlan, json_number
-from dgviz.spectrum import Decomposition, decompose, resolve_device
+from dgviz.spectrum import decompose, resolve_device
+from dgviz.store import SpectrumStore, label, spectrum_key
 from dgviz.theory import mp_fit_triple
 from dgviz.threshold import Threshold, find_rule
+from dgviz.verdict import energy_kept
 
 _CHUNK_ELEMENTS = 16 * 2**20  # rows are added up in blocks of at most 64 MiB of float32
 
@@ -47,7 +49,7 @@ class TensorReport:
     noise_restored : float or None
         Norm of the rounding ``O - D*`` over the norm of the noise removed.
     route : str or list or None
-        How the spectrum was computed.
+        How the spectrum was computed; ", from the store" when a scan had done it, and nothing was decomposed here.
     warnings : tuple of str
         What a user must know.
     seconds : float
@@ -103,24 +105,9 @@ class _Slice:
     route: str
 
 
-def energy_kept(s: np.ndarray, rank: int) -> float:
-    """Return the share of the sum of squares in the first `rank` singular values; 1 for a zero delta.
-
-    Parameters
-    ----------
-    s : (p,) array
-        Singular values, descending.
-    rank : int
-        Number kept.
-    """
-    values = np.asarray(s, dtype=np.float64)
-    if values.size == 0 or values[0] == 0:
-        return 1.0
-    squares = (values / values[0]) ** 2  # scaled: no overflow at 1e200
-    return float(squares[:rank].sum() / squares.sum())
-
-
-def repair_tensor(paired: PairedTensor, plan: RepairPlan, device: str = "auto") -> RepairedTensor:
+def repair_tensor(
+    paired: PairedTensor, plan: RepairPlan, device: str = "auto", store: SpectrumStore | None = None
+) -> RepairedTensor:
     """Return what the repaired checkpoint holds for one tensor.
 
     Parameters
@@ -131,6 +118,8 @@ def repair_tensor(paired: PairedTensor, plan: RepairPlan, device: str = "auto") 
         Rule and output dtype.
     device : str
         Where to compute.
+    store : SpectrumStore, optional
+        Where a scan has put spectra and kept factors, which are then not computed again; default: the user's own.
 
     Returns
     -------
@@ -155,7 +144,8 @@ def repair_tensor(paired: PairedTensor, plan: RepairPlan, device: str = "auto") 
     device = resolve_device(device)
     layout = matrix_layout(paired.name, paired.tuned.shape)
     indices = [None] if layout.stack is None else list(range(layout.stack))
-    slices = [_repair_slice(paired, index, plan, dtype, device) for index in indices]
+    store = store or SpectrumStore()
+    slices = [_repair_slice(paired, index, plan, dtype, device, store) for index in indices]
     tensor, source, written = _assemble(paired, layout.stack is not None, slices, dtype)
     report = _report(paired, layout.stack is not None, slices, dtype, written, time.perf_counter() - started)
     return RepairedTensor(tensor, source, report)
@@ -171,37 +161,83 @@ def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
     return RepairedTensor(tensor, info if same else None, report)
 
 
-def _repair_slice(paired: PairedTensor, index: int | None, plan: RepairPlan, dtype: str, device: str) -> _Slice:
-    """Decompose one matrix of a tensor, threshold it, and add what is kept to the base."""
-    label = paired.name if index is None else f"{paired.name}[{index}]"
+def _repair_slice(
+    paired: PairedTensor, index: int | None, plan: RepairPlan, dtype: str, device: str, store: SpectrumStore
+) -> _Slice:
+    """Find what the threshold keeps of one matrix of a tensor, and add it to the base."""
+    kept = _read_kept(paired, index, plan, device, store) or _compute_kept(paired, index, plan, device)
+    threshold = kept.threshold
+    fit = mp_fit_triple(kept.s, threshold.rank, threshold.sigma, kept.shape)
+    energy = energy_kept(kept.s, threshold.rank)
+    if kept.factors is None:
+        return _Slice(threshold, kept.origin, None, energy, fit, None, None, kept.route)
+    tensor, gain, restored = _add_kept(paired.base, index, kept, dtype)
+    return _Slice(threshold, kept.origin, tensor, energy, fit, gain, restored, kept.route)
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """What a threshold keeps of one delta; `factors` None where that is all or nothing: `origin` says which."""
+
+    threshold: Threshold
+    s: np.ndarray
+    shape: tuple[int, int]
+    route: str
+    origin: str
+    factors: tuple[torch.Tensor, torch.Tensor] | None
+
+
+def _origin(threshold: Threshold, s: np.ndarray) -> str:
+    """Return whose values a matrix has after its repair."""
+    unknown_noise = threshold.degenerate and find_rule(threshold.rule).noise_based
+    if threshold.rank == np.count_nonzero(s) or unknown_noise:
+        return "tuned"
+    return "repaired" if threshold.rank else "base"
+
+
+def _read_kept(
+    paired: PairedTensor, index: int | None, plan: RepairPlan, device: str, store: SpectrumStore
+) -> _Kept | None:
+    """Return what a scan has stored, or None where that is not enough, or not known without reading the tensors."""
+    if not all(is_hashed(side) for side in select_matrix(paired, index)[:2]):
+        return None
+    key = spectrum_key(paired, index)
+    found = store.get(key)
+    if found is None:
+        return None
+    threshold = find_rule(plan.rule).apply(found.s, found.shape, **plan.params)
+    origin = _origin(threshold, found.s)
+    route = f"{found.certificate['route']}, from the store"
+    if origin != "repaired":
+        return _Kept(threshold, found.s, found.shape, route, origin, None)
+    stored = store.get_factors(key, threshold.rank)
+    if stored is None:
+        return None
+    factors = tuple(torch.from_numpy(factor).to(device) for factor in stored)
+    return _Kept(threshold, found.s, found.shape, route, origin, factors)
+
+
+def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, device: str) -> _Kept:
+    """Return what the threshold keeps of a delta, decomposed."""
     delta = compute_delta(paired, index, device)
-    decomposition = decompose(delta, device, name=label)
+    decomposition = decompose(delta, device, name=label(paired.name, index))
     shape = tuple(decomposition.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)
-    rule = find_rule(plan.rule)
-    threshold = rule.apply(s, shape, delta=delta, **plan.params)
+    threshold = find_rule(plan.rule).apply(s, shape, delta=delta, **plan.params)
     del delta
-    route = decomposition.certificate.route
-    fit = mp_fit_triple(s, threshold.rank, threshold.sigma, shape)
-    energy = energy_kept(s, threshold.rank)
-    nothing_dropped = threshold.rank == np.count_nonzero(s) or (threshold.degenerate and rule.noise_based)
-    if nothing_dropped or threshold.rank == 0:
-        origin = "tuned" if nothing_dropped else "base"
-        return _Slice(threshold, origin, None, energy, fit, None, None, route)
-    tensor, gain, restored = _add_kept(paired.base, index, decomposition, threshold.rank, dtype)
-    return _Slice(threshold, "repaired", tensor, energy, fit, gain, restored, route)
+    origin = _origin(threshold, s)
+    factors = decomposition.triplets(threshold.rank) if origin == "repaired" else None
+    return _Kept(threshold, s, shape, decomposition.certificate.route, origin, factors)
 
 
-def _add_kept(
-    base: TensorInfo, index: int | None, decomposition: Decomposition, rank: int, dtype: str
-) -> tuple[torch.Tensor, float, float]:
+def _add_kept(base: TensorInfo, index: int | None, kept: _Kept, dtype: str) -> tuple[torch.Tensor, float, float]:
     """Return base + D* rounded once into `dtype`, with the gain and the share of noise that rounding put back.
 
     Works block of rows by block of rows, so that no float32 copy of the result exists; sums stay on the device until
     the end.
     """
-    left, right = decomposition.triplets(rank)
-    rows, columns = decomposition.shape
+    left, right = kept.factors
+    rows, columns = kept.shape
     out_dtype = getattr(torch, dtype)
     stored = read_tensor(base, index).reshape(rows, columns)
     out = torch.empty((rows, columns), dtype=out_dtype)
@@ -210,14 +246,14 @@ def _add_kept(
     for start in range(0, rows, step):
         block = slice(start, min(start + step, rows))
         origin = stored[block].to(left.device).to(left.dtype)
-        kept = left[block] @ right
-        rounded = (origin + kept).to(out_dtype)
+        update = left[block] @ right
+        rounded = (origin + update).to(out_dtype)
         out[block] = rounded.cpu()
         moved = rounded.to(left.dtype) - origin
-        products = (moved * kept, kept * kept, (moved - kept) ** 2)
+        products = (moved * update, update * update, (moved - update) ** 2)
         sums += torch.stack([product.sum(dtype=torch.float64) for product in products])
     overlap, kept_square, rounding_square = sums.tolist()
-    removed_square = float(np.sum(np.asarray(decomposition.s, dtype=np.float64)[rank:] ** 2))
+    removed_square = float(np.sum(kept.s[kept.threshold.rank :] ** 2))
     gain = overlap / kept_square if kept_square > 0 else 1.0
     return out, gain, math.sqrt(rounding_square / removed_square) if removed_square > 0 else 0.0
 
@@ -227,6 +263,8 @@ def _assemble(
 ) -> tuple[torch.Tensor | None, TensorInfo | None, str]:
     """Return the tensor to write, or the stored one to copy, and the words for it."""
     origins = {piece.origin for piece in slices}
+    if paired.rows is not None and origins != {"tuned"}:
+        return _among_tuned_rows(paired, slices[0], dtype), None, "repaired"
     for origin, info in (("tuned", paired.tuned), ("base", paired.base)):
         if origins == {origin}:
             if info.dtype == dtype and info.shape == paired.tuned.shape:
@@ -243,6 +281,18 @@ def _assemble(
         else:
             out[index] = piece.tensor
     return out.reshape(paired.tuned.shape), None, "repaired"
+
+
+def _among_tuned_rows(paired: PairedTensor, piece: _Slice, dtype: str) -> torch.Tensor:
+    """Return tuned with the rows that base has too replaced; see `PairedTensor.rows`."""
+    out = read_tensor(paired.tuned).to(getattr(torch, dtype))
+    rows = read_tensor(paired.base).to(out.dtype) if piece.tensor is None else piece.tensor
+    rows = rows.reshape(-1, *out.shape[1:])
+    done = 0
+    for begin, end in paired.rows:
+        out[begin:end] = rows[done : done + end - begin]
+        done += end - begin
+    return out
 
 
 def _report(

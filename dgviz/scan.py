@@ -1,32 +1,31 @@
-"""Spectra of a pair's weights, taken from the store where they are known and put there where they are not."""
+"""The spectrum of one weight: taken from the store where it is known, computed and put there where it is not.
+
+`scan_matrix` is the same for a whole-model scan, which runs it in worker processes: it gathers in one pass everything
+that needs the delta itself, so that no later question reads the model again.
+"""
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
+from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout, read_tensor, select_matrix
 from dgviz.delta import compute_delta
 from dgviz.errors import DgvizError, PairError
-from dgviz.repair import energy_kept
+from dgviz.moments import compute_moments, frobenius_norm
 from dgviz.spectrum import Decomposition, decompose, resolve_device
-from dgviz.store import Spectrum, SpectrumStore, spectrum_key
-from dgviz.theory import aspect_ratio, mp_fit_triple
+from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
+from dgviz.theory import aspect_ratio
 from dgviz.threshold import find_rule
+from dgviz.verdict import matrix_row, stack_rows
 
-
-def label(name: str, index: int | None) -> str:
-    """Return a tensor's name, with the matrix of a stack in brackets.
-
-    Parameters
-    ----------
-    name : str
-        Tensor name.
-    index : int or None
-        Which matrix.
-    """
-    return name if index is None else f"{name}[{index}]"
+# Kept factors are stored up to a fifth of the weight's own bytes: for a square bfloat16 matrix that is p / 20
+# directions, more than most updates keep, and a scanned model adds a fifth of its size to the cache at most. Beyond
+# 64 MiB reading them back costs a good part of what computing them does.
+_FACTOR_SHARE, _FACTOR_BYTES = 0.2, 64 * 2**20
 
 
 def read_spectrum(
@@ -72,11 +71,17 @@ def find_spectrum(paired: PairedTensor, index: int | None, store: SpectrumStore)
     if found is None:
         return None
     seconds = time.perf_counter() - started
-    return Spectrum(label(paired.name, index), found.shape, found.s, found.certificate, True, seconds)
+    name = label(paired.name, index)
+    return Spectrum(name, found.shape, found.s, found.certificate, True, seconds, summary=found.summary)
 
 
 def put_spectrum(
-    paired: PairedTensor, index: int | None, decomposition: Decomposition, store: SpectrumStore, seconds: float
+    paired: PairedTensor,
+    index: int | None,
+    decomposition: Decomposition,
+    store: SpectrumStore,
+    seconds: float,
+    summary: dict[str, Any] | None = None,
 ) -> Spectrum:
     """Store the spectrum of a decomposition and return it; a store that cannot be written costs a warning only.
 
@@ -92,16 +97,123 @@ def put_spectrum(
         Where to put it.
     seconds : float
         What the work took.
+    summary : dict, optional
+        Figures of the delta's entries.
     """
     shape = tuple(decomposition.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)
     certificate = dataclasses.asdict(decomposition.certificate)
     warnings: tuple[str, ...] = ()
     try:
-        store.put(spectrum_key(paired, index), s, shape, certificate)
+        store.put(spectrum_key(paired, index), s, shape, certificate, summary)
     except DgvizError as error:
         warnings = (str(error),)
-    return Spectrum(label(paired.name, index), shape, s, certificate, False, seconds, warnings)
+    return Spectrum(label(paired.name, index), shape, s, certificate, False, seconds, warnings, summary or {})
+
+
+def list_places(device: str) -> list[tuple[str, int | None]]:
+    """Return the devices a scan runs on, each with its free bytes; None for the CPU, whose memory all share.
+
+    Parameters
+    ----------
+    device : str
+        As for `dgviz.spectrum.resolve_device`, but ``"auto"`` means every CUDA device where there is one.
+    """
+    places = [resolve_device(device)]
+    if device == "auto" and places != ["cpu"]:
+        places = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    return [(place, None if place == "cpu" else torch.cuda.mem_get_info(place)[0]) for place in places]
+
+
+def scan_matrix(
+    paired: PairedTensor, index: int | None, device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the figures of one matrix, and see to it that the store holds all there is to know about it.
+
+    Where the spectrum is stored but the summary is not (the layer page stores spectra too), only the summary is
+    computed. Kept factors are stored with the spectrum.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A tensor that is in both checkpoints.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute.
+    threads : int
+        CPU threads to compute with.
+    root : Path
+        Directory of the store.
+    rule : str
+        Threshold rule.
+    params : dict
+        Its parameters.
+    """
+    torch.set_num_threads(threads)
+    started = time.perf_counter()
+    store = SpectrumStore(root)
+    found = find_spectrum(paired, index, store)
+    if found is not None and found.summary:
+        return matrix_row(found, rule, params)
+    base_norm = frobenius_norm(read_tensor(select_matrix(paired, index)[0]).to(device))
+    delta = compute_delta(paired, index, device)
+    if found is not None:
+        summary = dataclasses.asdict(compute_moments(delta, base_norm))
+        warnings = _put_again(paired, index, found, store, summary)
+        seconds = time.perf_counter() - started
+        found = dataclasses.replace(found, summary=summary, warnings=warnings, seconds=seconds)
+        return matrix_row(found, rule, params)
+    decomposition = decompose(delta, device, name=label(paired.name, index))
+    summary = dataclasses.asdict(compute_moments(delta, base_norm))
+    del delta
+    warnings = _put_factors(paired, index, decomposition, store, (rule, params))
+    spectrum = put_spectrum(paired, index, decomposition, store, 0.0, summary)
+    seconds = time.perf_counter() - started
+    warnings = tuple(dict.fromkeys((*spectrum.warnings, *warnings)))
+    return matrix_row(dataclasses.replace(spectrum, seconds=seconds, warnings=warnings), rule, params)
+
+
+def _put_again(
+    paired: PairedTensor, index: int | None, found: Spectrum, store: SpectrumStore, summary: dict[str, Any]
+) -> tuple[str, ...]:
+    """Store a known spectrum once more, now with its summary; return warnings."""
+    try:
+        store.put(spectrum_key(paired, index), found.s, found.shape, found.certificate, summary)
+    except DgvizError as error:
+        return (str(error),)
+    return ()
+
+
+def _put_factors(
+    paired: PairedTensor,
+    index: int | None,
+    decomposition: Decomposition,
+    store: SpectrumStore,
+    rule: tuple[str, dict[str, Any]],
+) -> tuple[str, ...]:
+    """Store the triplets that DG-Hard or the scan's own rule keeps, the more the better; return warnings."""
+    rank = _stored_rank(paired, index, decomposition, rule)
+    if rank == 0:
+        return ()
+    left, right = (factor.cpu().numpy() for factor in decomposition.triplets(rank))
+    try:
+        store.put_factors(spectrum_key(paired, index), left, right)
+    except DgvizError as error:
+        return (str(error),)
+    return ()
+
+
+def _stored_rank(
+    paired: PairedTensor, index: int | None, decomposition: Decomposition, rule: tuple[str, dict[str, Any]]
+) -> int:
+    """Return how many triplets are worth storing: what a rule keeps, where that fits under the cap."""
+    s, shape = np.asarray(decomposition.s, dtype=np.float64), tuple(decomposition.shape)
+    sides = select_matrix(paired, index)[:2]
+    per_rank = sum(shape) * (8 if "float64" in (side.dtype for side in sides) else 4)
+    cap = min(_FACTOR_BYTES, _FACTOR_SHARE * sides[1].nbytes)
+    wanted = {find_rule(name).apply(s, shape, **params).rank for name, params in (("dg_hard", {}), rule)}
+    return max((rank for rank in wanted if rank * per_rank <= cap), default=0)
 
 
 def spectrum_report(
@@ -132,7 +244,8 @@ def spectrum_report(
         raise PairError(f"{name!r} has no spectrum to show: {paired.reason}")
     layout = matrix_layout(name, paired.tuned.shape)
     indices = [None] if layout.stack is None else range(layout.stack)
-    rows = [_row(read_spectrum(paired, index, device), rule, params) for index in indices]
+    spectra = [read_spectrum(paired, index, device) for index in indices]
+    rows = [matrix_row(spectrum, rule, params) | {"singular_values": spectrum.s.tolist()} for spectrum in spectra]
     common = {
         "name": name,
         "shape": list(paired.tuned.shape),
@@ -140,27 +253,4 @@ def spectrum_report(
         "rule": rule,
         "params": params,
     }
-    if layout.stack is None:
-        return common | rows[0]
-    merged = {key: [row[key] for row in rows] for key in rows[0] if key not in ("mp_fit", "warnings")}
-    fits = {key: [row["mp_fit"][key] for row in rows] for key in ("tuned", "repaired", "discarded")}
-    warnings = list(dict.fromkeys(warning for row in rows for warning in row["warnings"]))
-    return common | merged | {"mp_fit": fits, "warnings": warnings}
-
-
-def _row(spectrum: Spectrum, rule: str, params: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of one matrix."""
-    threshold = find_rule(rule).apply(spectrum.s, spectrum.shape, **params)
-    return {
-        "sigma": threshold.sigma,
-        "tau": threshold.tau,
-        "edge": threshold.edge,
-        "rank": threshold.rank,
-        "energy_kept": energy_kept(spectrum.s, threshold.rank),
-        "mp_fit": mp_fit_triple(spectrum.s, threshold.rank, threshold.sigma, spectrum.shape),
-        "route": spectrum.certificate["route"],
-        "stored": spectrum.stored,
-        "seconds": spectrum.seconds,
-        "warnings": [*threshold.warnings, *spectrum.warnings],
-        "singular_values": spectrum.s.tolist(),
-    }
+    return common | (rows[0] if layout.stack is None else stack_rows(rows))

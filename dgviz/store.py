@@ -1,4 +1,8 @@
-"""Singular values on disk, under a key made of both tensors' contents: a second look costs no SVD."""
+"""Spectra on disk, under a key made of both tensors' contents: a second look costs no SVD.
+
+An entry is one small file: all singular values, how they were obtained, and a summary of the delta's entries where
+somebody computed one. The leading triplets of a weight may lie beside it, in a file of their own.
+"""
 
 import contextlib
 import hashlib
@@ -6,15 +10,15 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import save, save_file
 
 from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, select_matrix
 from dgviz.errors import DgvizError
@@ -37,11 +41,14 @@ class StoredSpectrum:
         (m, n) of the delta.
     certificate : dict
         How the values were obtained, as JSON.
+    summary : dict
+        Figures of the delta's entries, as JSON (`dgviz.moments.Moments`); empty where nobody computed them.
     """
 
     s: NDArray[np.float64]
     shape: tuple[int, int]
     certificate: dict[str, Any]
+    summary: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +71,8 @@ class Spectrum:
         Time it took to get them now.
     warnings : tuple of str
         What went wrong beside the numbers, such as a store that cannot be written.
+    summary : dict
+        Figures of the delta's entries, empty where nobody computed them.
     """
 
     name: str
@@ -73,6 +82,20 @@ class Spectrum:
     stored: bool
     seconds: float
     warnings: tuple[str, ...] = ()
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def label(name: str, index: int | None) -> str:
+    """Return a tensor's name, with the matrix of a stack in brackets.
+
+    Parameters
+    ----------
+    name : str
+        Tensor name.
+    index : int or None
+        Which matrix.
+    """
+    return name if index is None else f"{name}[{index}]"
 
 
 def spectrum_key(paired: PairedTensor, index: int | None) -> str:
@@ -119,13 +142,21 @@ class SpectrumStore:
                 about = stored.metadata() or {}
                 s = stored.get_tensor("s")
             shape = tuple(json.loads(about["shape"]))
-            certificate = json.loads(about["certificate"])
-            spectrum = StoredSpectrum(_checked(s, shape), shape, certificate)
+            described = _described(about)
+            certificate, summary = json.loads(about["certificate"]), json.loads(about.get("summary", "{}"))
+            spectrum = StoredSpectrum(_checked(s, shape), shape, certificate, summary)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
-        return spectrum if about.get("digest") == _digest(key, s, about["shape"], about["certificate"]) else None
+        return spectrum if about.get("digest") == _digest(key, described, s) else None
 
-    def put(self, key: str, s: ArrayLike, shape: Sequence[int], certificate: Mapping[str, Any]) -> None:
+    def put(
+        self,
+        key: str,
+        s: ArrayLike,
+        shape: Sequence[int],
+        certificate: Mapping[str, Any],
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
         """Store a spectrum; an entry that is there is replaced in one step.
 
         Parameters
@@ -138,6 +169,8 @@ class SpectrumStore:
             (m, n) of the delta.
         certificate : mapping
             How they were obtained; anything JSON can hold.
+        summary : mapping, optional
+            Figures of the delta's entries; anything JSON can hold.
 
         Raises
         ------
@@ -148,22 +181,77 @@ class SpectrumStore:
         """
         values = _checked(np.ascontiguousarray(s, dtype=np.float64), tuple(shape))
         about = {"shape": json.dumps([int(length) for length in shape]), "certificate": json.dumps(dict(certificate))}
-        about["digest"] = _digest(key, values, about["shape"], about["certificate"])
-        file = self._file(key)
+        if summary:
+            about["summary"] = json.dumps(dict(summary))
+        about["digest"] = _digest(key, _described(about), values)
+        with self._replacing(self._file(key)) as file:
+            file.write_bytes(save({"s": values}, metadata=about))
+
+    def put_factors(self, key: str, left: NDArray[np.floating], right: NDArray[np.floating]) -> None:
+        """Store the leading triplets of a delta as two factors whose product is its best approximation.
+
+        Parameters
+        ----------
+        key : str
+            From `spectrum_key`.
+        left : (m, k) array
+            Left singular vectors times their singular values, strongest first; float32 or float64.
+        right : (k, n) array
+            Right singular vectors as rows, of the same dtype.
+
+        Raises
+        ------
+        DgvizError
+            If they cannot be written.
+        ValueError
+            If the two do not belong together.
+        """
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0] or left.dtype != right.dtype:
+            raise ValueError(
+                f"factors of shape {left.shape} ({left.dtype}) and {right.shape} ({right.dtype}) have no product"
+            )
+        left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+        about = {"digest": _digest(key, f"{left.shape}{right.shape}", left, right)}
+        with self._replacing(self._factors_file(key)) as file:
+            save_file({"left": left, "right": right}, file, metadata=about)
+
+    def get_factors(self, key: str, rank: int) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
+        """Return the `rank` strongest triplets, (m, rank) and (rank, n), or None where fewer or none are stored.
+
+        Parameters
+        ----------
+        key : str
+            From `spectrum_key`.
+        rank : int
+            Triplets wanted.
+        """
+        try:
+            with safe_open(self._factors_file(key), framework="numpy") as stored:
+                if stored.get_slice("right").get_shape()[0] < rank:
+                    return None
+                about = stored.metadata() or {}
+                left, right = stored.get_tensor("left"), stored.get_tensor("right")
+            sound = about.get("digest") == _digest(key, f"{left.shape}{right.shape}", left, right)
+        except (OSError, SafetensorError, IndexError, KeyError, ValueError, TypeError):
+            return None
+        return (left[:, :rank], right[:rank]) if sound else None
+
+    @contextlib.contextmanager
+    def _replacing(self, file: Path) -> Iterator[Path]:
+        """Give the path of a fresh file that takes `file`'s place in one step once it has been written."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
-                temporary = Path(stream.name)
-                try:
-                    stream.write(save({"s": values}, metadata=about))
-                    stream.close()
-                    temporary.replace(file)
-                except BaseException:
-                    temporary.unlink(missing_ok=True)
-                    raise
-        except OSError as error:
+                fresh = Path(stream.name)
+            try:
+                yield fresh
+                fresh.replace(file)
+            except BaseException:
+                fresh.unlink(missing_ok=True)
+                raise
+        except (OSError, SafetensorError) as error:
             raise DgvizError(
-                f"the spectrum cannot be stored in {self.root} ({error.strerror or error}): "
+                f"the spectrum cannot be stored in {self.root} ({getattr(error, 'strerror', None) or error}): "
                 "free some space, or set DGVIZ_CACHE_DIR to a writable directory"
             ) from error
 
@@ -188,6 +276,9 @@ class SpectrumStore:
             raise ValueError(f"{key!r} is not a key of spectrum_key")
         return self.root / key[:2] / f"{key}.safetensors"
 
+    def _factors_file(self, key: str) -> Path:
+        return self._file(key).with_suffix(".factors.safetensors")
+
 
 def _checked(s: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Return `s` where it can be the spectrum of a matrix of this shape."""
@@ -198,6 +289,14 @@ def _checked(s: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float
     return s
 
 
-def _digest(key: str, s: NDArray[np.float64], shape: str, certificate: str) -> str:
+def _described(about: Mapping[str, str]) -> str:
+    """Return the text of an entry that its checksum covers; no line of it can hold a line break, being JSON."""
+    return "\n".join(about[name] for name in ("shape", "certificate", "summary") if name in about)
+
+
+def _digest(key: str, described: str, *arrays: NDArray[np.floating]) -> str:
     """Return a checksum over everything in an entry, so that damage of any kind is seen."""
-    return hashlib.sha256("\n".join([key, shape, certificate, ""]).encode() + s.tobytes()).hexdigest()
+    digest = hashlib.sha256(f"{key}\n{described}\n".encode())
+    for array in arrays:
+        digest.update(array)
+    return digest.hexdigest()

@@ -1,5 +1,6 @@
 """Stored spectra: found again by content, never wrong, never in the way."""
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -52,6 +53,70 @@ def test_a_real_spectrum_survives_to_the_last_bit(tmp_path):
     store, key = SpectrumStore(), spectrum_key(paired, None)
     store.put(key, s, torch.Size((40, 32)), {"route": "svd"})
     assert np.array_equal(store.get(key).s, s.numpy())
+
+
+def test_a_summary_is_kept_beside_the_certificate_and_may_come_later(cache):
+    store = SpectrumStore()
+    store.put(KEY, S, (5, 9), CERTIFICATE)
+    before = store.get(KEY)
+    assert before.summary == {}
+    summary = {"zero_share": 0.25, "kurtosis": None}
+    store.put(KEY, before.s, before.shape, before.certificate, summary)
+    after = SpectrumStore().get(KEY)
+    assert after.summary == summary and after.certificate == CERTIFICATE and np.array_equal(after.s, S)
+    (entry,) = (cache / "spectra").glob("*/*")
+    entry.write_bytes(entry.read_bytes().replace(b"0.25", b"0.75"))
+    assert store.get(KEY) is None
+
+
+def test_an_entry_written_before_there_were_summaries_is_still_read(cache):
+    """Keys have not changed, so neither may the checksum of an entry without a summary."""
+    about = {"shape": "[5, 9]", "certificate": '{"route": "old"}'}
+    text = "\n".join([KEY, about["shape"], about["certificate"], ""])
+    about["digest"] = hashlib.sha256(text.encode() + S.tobytes()).hexdigest()
+    (cache / "spectra" / KEY[:2]).mkdir(parents=True)
+    save_file({"s": S}, cache / "spectra" / KEY[:2] / f"{KEY}.safetensors", metadata=about)
+    assert SpectrumStore().get(KEY).certificate == {"route": "old"}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_factors_are_given_as_far_as_they_are_stored(cache, dtype):
+    store = SpectrumStore()
+    left, right = np.arange(15.0, dtype=dtype).reshape(5, 3), np.arange(27.0, dtype=dtype).reshape(9, 3).T
+    assert store.get_factors(KEY, 1) is None
+    store.put_factors(KEY, left, right)
+    for rank in (1, 3):
+        found = store.get_factors(KEY, rank)
+        assert np.array_equal(found[0], left[:, :rank]) and np.array_equal(found[1], right[:rank])
+        assert found[0].dtype == found[1].dtype == dtype
+    assert store.get_factors(KEY, 4) is None
+    assert store.get(KEY) is None, "factors alone are no spectrum"
+    assert store.size() > left.nbytes + right.nbytes
+    store.clear()
+    assert store.get_factors(KEY, 1) is None and store.size() == 0
+
+
+def test_damaged_factors_are_a_miss(cache):
+    store = SpectrumStore()
+    store.put_factors(KEY, np.ones((5, 2), np.float32), np.ones((2, 9), np.float32))
+    (entry,) = (cache / "spectra").glob("*/*")
+    sound = entry.read_bytes()
+    for i in range(len(sound)):
+        entry.write_bytes(sound[:i] + bytes([sound[i] ^ 0x11]) + sound[i + 1 :])
+        found = store.get_factors(KEY, 2)
+        assert found is None or all((factor == 1).all() for factor in found)
+    entry.write_bytes(sound[:-5])
+    assert store.get_factors(KEY, 2) is None
+    (cache / "spectra" / "ff").mkdir()
+    (cache / "spectra" / "ff" / f"{'f' * 64}.factors.safetensors").write_bytes(sound)
+    assert store.get_factors("f" * 64, 2) is None
+
+
+def test_only_factors_that_have_a_product_are_stored():
+    for left, right in [(np.ones((5, 2)), np.ones((3, 9))), (np.ones((5, 2)), np.ones((2, 9), np.float32))]:
+        with pytest.raises(ValueError, match="have no product"):
+            SpectrumStore().put_factors(KEY, left, right)
+    assert SpectrumStore().size() == 0
 
 
 def test_put_replaces():

@@ -98,12 +98,12 @@ def draw_scan(pair: CheckpointPair, command: list[str], title: str) -> None:
             st.markdown(f"**Every weight's spectrum**  {_described(job, state)}")
             if state == "running":
                 st.button("Cancel", key=f"cancel-scan-{job.id}", icon=":material/cancel:", on_click=job.cancel)
-            elif state != "done":
-                label = "Scan every weight" if job is None else "Go on"
+            else:
                 st.button(
-                    label,
+                    {None: "Scan every weight", "done": "Scan again"}.get(state, "Go on"),
                     key="start-scan",
                     icon=":material/play_arrow:",
+                    type="tertiary" if state == "done" else "secondary",
                     on_click=_start,
                     args=(pair, command, title),
                 )
