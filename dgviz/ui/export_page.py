@@ -37,8 +37,9 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path) -> bool:
         Output folder.
     """
     known = next((job for job in all_exports() if job.lock == out.resolve()), None)
-    if known is not None and known.state in ("running", "done") and out.exists():
-        what = "is being written by the export below" if known.state == "running" else "holds the export below"
+    running = known is not None and known.state == "running"
+    if running or (known is not None and known.state == "done" and out.exists()):
+        what = "is being written by the export below" if running else "holds the export below"
         st.info(f"The folder {what}. Choose another folder to write once more.")
         return False
     try:
@@ -136,15 +137,21 @@ def _draw_result(job: Job) -> None:
         f"Wrote {result['total_bytes'] / 2**20:,.1f} MiB in {len(result['shards'])} file(s) in "
         f"{_duration(result['seconds'])}; read back and compared with the plan."
     )
-    st.code(
-        "from transformers import AutoModel\n\n"
-        f"model = AutoModel.from_pretrained({str(out)!r})  # or the AutoModelFor... class of your task",
-        language="python",
-    )
+    kind = _model_class(out)
+    st.code(f"from transformers import {kind}\n\nmodel = {kind}.from_pretrained({str(out)!r})", language="python")
     for warning in result["warnings"][:5]:
         st.caption(f":material/warning: {warning}")
     with st.expander("Every tensor"):
         _draw_rows(out)
+
+
+def _model_class(out: Path) -> str:
+    """Return the transformers class that the output's config names, or the general one."""
+    try:
+        names = orjson.loads((out / "config.json").read_bytes()).get("architectures") or []
+    except (OSError, orjson.JSONDecodeError):
+        names = []
+    return names[0] if names else "AutoModel"
 
 
 def _draw_rows(out: Path) -> None:
