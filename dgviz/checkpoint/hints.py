@@ -1,18 +1,19 @@
 """What to tell somebody whose path holds no weights dgviz can read: what is there instead, and how to convert it."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
+from dgviz.checkpoint.hub import split_hub_id
 
 
 def explain_missing_path(text: str, error: Exception) -> str:
     """Say why a path cannot be opened; a path that reads like a Hugging Face id is told how to download it."""
-    if _HUB_ID.fullmatch(text):
+    hub = split_hub_id(text)
+    if hub is not None:
+        revision = f" --revision {hub[1]}" if hub[1] else ""
         return (
-            f"there is no directory {text!r}; if it is a Hugging Face id, models are not fetched yet: "
-            f"download it (hf download {text.partition('@')[0]} --local-dir DIR) and give DIR"
+            f"there is no directory {text!r}, and no model of this id in the Hugging Face cache: "
+            f"download it (hf download {hub[0]}{revision}), or give a directory"
         )
     cause = (getattr(error, "strerror", None) or str(error)).lower()
     return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"

@@ -9,6 +9,7 @@ from typing import Any
 
 from dgviz.checkpoint.header import Header, parse_json_object, read_header
 from dgviz.checkpoint.hints import explain_missing_path, explain_no_weights
+from dgviz.checkpoint.hub import find_cached, split_hub_id
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
@@ -28,7 +29,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     ----------
     path : str or Path
         A directory with ``model.safetensors``, or with shards and ``model.safetensors.index.json``; any other single
-        ``*.safetensors`` or index is taken where it is the only one. Or the path of such a weight file.
+        ``*.safetensors`` or index is taken where it is the only one. Or the path of such a weight file, or the hub id
+        (``org/name@revision``) of a model in the Hugging Face cache.
 
     Returns
     -------
@@ -43,7 +45,7 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     if not str(path).strip():
         raise CheckpointError("no path given: give a directory of *.safetensors weights")
     try:
-        given = Path(path).expanduser()
+        given = local_path(path)
         resolved = given.resolve(strict=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise CheckpointError(explain_missing_path(str(path), error)) from error
@@ -53,6 +55,16 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         return _open_directory(directory, None if resolved.is_dir() else given)
     except OSError as error:
         raise CheckpointError(f"{directory} cannot be read: {error.strerror or error}") from error
+
+
+def local_path(path: str | Path) -> Path:
+    """Return where a path or a hub id (``org/name``, ``org/name@revision``) lies on this machine.
+
+    A hub id is looked up in the Hugging Face cache; one that is not there comes back as the path it is not.
+    """
+    hub = split_hub_id(str(path))
+    cached = None if hub is None else find_cached(*hub)
+    return Path(path).expanduser() if cached is None else cached
 
 
 def _open_directory(directory: Path, given: Path | None) -> Checkpoint:

@@ -9,7 +9,7 @@ from dgviz.checkpoint.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.dequantise import dequantised
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.layout import matrix_layout
-from dgviz.checkpoint.local import open_checkpoint
+from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora import LoraTensor
 from dgviz.checkpoint.names import Match, Matches, is_head, match_names, tied_embedding
 from dgviz.checkpoint.quantised import refuse_quantised
@@ -30,9 +30,10 @@ def open_pair(
     The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.adapter`.
     """
     base = open_checkpoint(base_path)
-    if is_adapter(Path(tuned_path).expanduser()):
+    adapter = local_path(tuned_path)
+    if is_adapter(adapter):
         base = dequantised(base, "base")
-        return pair_checkpoints(base, open_adapter(Path(tuned_path).expanduser(), base), include, exclude)
+        return pair_checkpoints(base, open_adapter(adapter, base), include, exclude)
     return pair_checkpoints(base, open_checkpoint(tuned_path), include, exclude)
 
 

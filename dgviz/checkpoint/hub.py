@@ -1,0 +1,144 @@
+"""Models named as on the Hugging Face Hub, ``org/name`` or ``org/name@revision``: planned, fetched, found again.
+
+A path that exists is always a path; only what is none is taken for a hub id. Only what is read is fetched: weights in
+safetensors, their index, configs and tokenizers; never code.
+"""
+
+import glob
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dgviz.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w][\w./-]*))?")
+
+_WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*")
+_UNWANTED = ("consolidated*", "original*")  # the same weights once more, under the trainer's own names
+_FOLDER = "additional_chat_templates/"
+
+
+@dataclass(frozen=True)
+class HubPlan:
+    """What fetching a model means.
+
+    Attributes
+    ----------
+    repo, commit : str
+        The repository and the exact commit that its revision stands for now.
+    files : tuple of (str, int)
+        Names and sizes in bytes of what is to be fetched.
+    cached : tuple of (str, int)
+        What is there already.
+    """
+
+    repo: str
+    commit: str
+    files: tuple[tuple[str, int], ...]
+    cached: tuple[tuple[str, int], ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes to fetch."""
+        return sum(size for _, size in self.files)
+
+
+def split_hub_id(text: str) -> tuple[str, str | None] | None:
+    """Return repository and revision of a hub id; None for what cannot be one, or is a path that exists."""
+    found = HUB_ID.fullmatch(text)
+    if found is None or ".." in text or "--" in found["repo"] or Path(text).expanduser().exists():
+        return None
+    return found["repo"], found["revision"]
+
+
+def plan_download(repo: str, revision: str | None = None) -> HubPlan:
+    """Ask the hub what a model consists of; nothing is fetched.
+
+    Raises
+    ------
+    CheckpointError
+        If the hub cannot be reached, or does not give the model to this user.
+    """
+    listed = _call(repo, revision, _WANTED, dry_run=True)
+    wanted = [item for item in listed if "/" not in item.filename.removeprefix(_FOLDER)]
+    if not any(item.filename.endswith(".safetensors") for item in wanted):
+        raise CheckpointError(
+            f"{repo} on the Hugging Face Hub has no *.safetensors weights: give another revision or model"
+        )
+    files = tuple((item.filename, item.file_size) for item in wanted if item.will_download)
+    cached = tuple((item.filename, item.file_size) for item in wanted if not item.will_download)
+    return HubPlan(repo, wanted[0].commit_hash, files, cached)
+
+
+def fetch(plan: HubPlan, progress: "Callable[..., Any] | None" = None) -> Path:
+    """Fetch what a plan lists and return the directory; files that are there already are not fetched again.
+
+    Parameters
+    ----------
+    plan : HubPlan
+        From `plan_download`; its commit is fetched, whatever the revision has become since.
+    progress : callable, optional
+        A class like ``tqdm.tqdm``, which huggingface_hub advances.
+
+    Raises
+    ------
+    CheckpointError
+        If the hub cannot be reached, or the disk refuses.
+    """
+    names = [glob.escape(name) for name, _ in (*plan.files, *plan.cached)]
+    return Path(_call(plan.repo, plan.commit, names, tqdm_class=progress))
+
+
+def find_cached(repo: str, revision: str | None = None) -> Path | None:
+    """Return the directory of a model in the hub's cache, without asking the hub; None where it is not there.
+
+    The directory may lack files of an interrupted download: opening it checks every shard.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=list(_WANTED)))
+    except errors.IncompleteSnapshotError as error:
+        return Path(error.snapshot_path)
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
+        return None
+
+
+def _call(repo: str, revision: str | None, patterns: "Sequence[str]", **options: Any) -> Any:
+    """Call snapshot_download, its errors as sentences."""
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        return snapshot_download(
+            repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(_UNWANTED), **options
+        )
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        # What the hub answered may be the cause of "neither reachable nor cached".
+        answer = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
+        raise CheckpointError(_explain(repo, revision, answer)) from error
+
+
+def _explain(repo: str, revision: str | None, error: Exception) -> str:
+    """Say what an error of huggingface_hub means for the user."""
+    from huggingface_hub import errors
+
+    name = repo if revision is None else f"{repo}@{revision}"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{name} is gated: accept its terms at its page on the Hugging Face Hub, then log in (hf auth login)"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{repo} has no revision {revision!r}: give a branch, a tag or a commit"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"there is no model {repo!r} on the Hugging Face Hub, or it is private: check the name, or log in "
+            "(hf auth login)"
+        )
+    if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.DryRunError):
+        return (
+            f"{name} is not in the cache and the Hugging Face Hub cannot be reached: go online, or give a directory"
+        )
+    cause = " ".join(str(error).split())[:160]
+    return f"{name} cannot be fetched from the Hugging Face Hub ({cause}): try again"
