@@ -5,6 +5,7 @@ import streamlit as st
 from dgviz.ui.frame import demo_buttons, enter_page, page, require_pair
 from dgviz.ui.pair import DEMO, checkpoint_label, checkpoint_path, recent_pairs
 from dgviz.ui.preflight import draw_fates, draw_scores, draw_summary
+from dgviz.ui.scans import draw_scan, scan_command
 from dgviz.ui.state import change_view
 
 view = enter_page("Checkpoints")
@@ -49,4 +50,6 @@ if view.tuned.startswith(DEMO):
 if st.button("Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"):
     st.switch_page(page("layer"))
 draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name)
+command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
+draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
 draw_fates(pair)

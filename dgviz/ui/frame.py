@@ -10,6 +10,7 @@ from dgviz.ui import work
 from dgviz.ui.exports import running_exports
 from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_label, load_pair, remember_pair
+from dgviz.ui.scans import running_scans
 from dgviz.ui.state import View, change_view, close_pair, current_view
 
 _PAGES = Path(__file__).parents[2] / "pages"
@@ -168,12 +169,14 @@ def _change_device() -> None:
 
 
 def _running_jobs() -> None:
-    """Show exports that run, on every page."""
-    jobs = running_exports()
-    if jobs:
+    """Show exports and scans that run, on every page."""
+    running = {"export": running_exports(), "checkpoints": running_scans()}
+    if any(running.values()):
         st.caption("RUNNING")
-    for job in jobs:
-        progress = job.progress()
-        st.progress(progress.fraction if progress else 0.0, text=job.title)
-    if jobs:
-        st.page_link(page("export"), label="Show", icon=":material/monitoring:")
+    for name, jobs in running.items():
+        for job in jobs:
+            progress = job.progress()
+            kind = "Export" if name == "export" else "Scan"
+            st.progress(progress.fraction if progress else 0.0, text=f"{kind} {job.title}")
+        if jobs:
+            st.page_link(page(name), label="Show", icon=":material/monitoring:")
