@@ -46,7 +46,7 @@ DTYPES = {
 """safetensors' dtype codes: torch's name and bytes per element. Sub-byte codes (F4, F6_*) are packed, so not here."""
 
 # C0 and C1 controls, DEL, and lone surrogates, which no file name or JSON output can carry.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _check_metadata(file: Path, entry: Any) -> None:
 
 
 def _tensor_info(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
-    if not name or _UNPRINTABLE.search(name):
+    if not name or UNPRINTABLE.search(name):
         raise CheckpointError(
             f"{file} holds a tensor called {name!r}: empty names and control characters are refused, "
             "save the model again with plain names"

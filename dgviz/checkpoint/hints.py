@@ -56,7 +56,7 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
         (
             (".bin", ".pt", ".pth", ".ckpt"),
             "PyTorch pickles",
-            "load it with transformers and save_pretrained it as safetensors",
+            "set DGVIZ_ALLOW_BIN=1 for a pytorch_model.bin you trust, or save_pretrained it as safetensors",
         ),
         ((".h5", ".msgpack", ".onnx"), "weights of another framework", "use the safetensors model"),
     ):

@@ -10,12 +10,15 @@ from typing import Any
 from dgviz.checkpoint.header import Header, parse_json_object, read_header
 from dgviz.checkpoint.hints import explain_missing_path, explain_no_weights
 from dgviz.checkpoint.hub import find_cached, split_hub_id
+from dgviz.checkpoint.pickled import bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+BIN = "pytorch_model.bin"
+BIN_INDEX = "pytorch_model.bin.index.json"
 MAX_INDEX_BYTES = 256_000_000
 """Real indices reach 23.5 MB; beyond this the file is not an index."""
 
@@ -74,7 +77,7 @@ def _open_directory(directory: Path, given: Path | None) -> Checkpoint:
     if weights.name.endswith(".json"):
         tensors, shards, digests = _open_sharded(directory, weights)
     else:
-        header = read_header(weights)
+        header = _read_weights(weights)
         tensors, shards, digests = header.tensors, (weights.name,), [header.digest]
     if given is not None and given.name not in (*shards, weights.name):
         raise CheckpointError(
@@ -86,6 +89,10 @@ def _open_directory(directory: Path, given: Path | None) -> Checkpoint:
     fingerprint = hashlib.sha256("|".join([hashlib.sha256(raw_config).hexdigest(), *shards, *digests]).encode())
     ordered = {name: tensors[name] for name in sorted(tensors, key=_natural)}
     return Checkpoint(directory, ordered, config, shards, fingerprint.hexdigest())
+
+
+def _read_weights(file: Path) -> Header:
+    return read_pickled(file) if file.suffix == ".bin" else read_header(file)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -140,12 +147,23 @@ def _find_weights(directory: Path, config: dict[str, Any]) -> Path:
         return indices[0]
     if len(loose) == 1 and not indices and not _SHARD.search(loose[0].name):
         return loose[0]
+    pickled = [directory / name for name in (BIN, BIN_INDEX) if (directory / name).is_file()]
+    if pickled and not files and bin_allowed():
+        if len(pickled) == 2:
+            raise CheckpointError(
+                f"{directory} holds both {BIN} and {BIN_INDEX}, and loaders disagree which to use: remove one"
+            )
+        return pickled[0]
     raise CheckpointError(explain_no_weights(directory, (SINGLE, INDEX), [file.name for file in indices or loose]))
 
 
 def _is_plain_weight_name(name: str) -> bool:
     """Say whether `name` is a weight file or index beside the others: no folder, drive or parent in it."""
-    return name.endswith((".safetensors", ".safetensors.index.json")) and not re.search(r"[/\\:\x00-\x1f]", name)
+    return name.endswith((".safetensors", ".safetensors.index.json")) and _is_plain_name(name)
+
+
+def _is_plain_name(name: str) -> bool:
+    return not re.search(r"[/\\:\x00-\x1f]", name)
 
 
 def _open_sharded(directory: Path, index: Path) -> tuple[dict[str, TensorInfo], tuple[str, ...], list[str]]:
@@ -157,7 +175,7 @@ def _open_sharded(directory: Path, index: Path) -> tuple[dict[str, TensorInfo], 
         raise CheckpointError(
             f"{index} names shards that are not there: {_some(missing)}; fetch the missing files into {directory}"
         )
-    headers = {shard: read_header(directory / shard) for shard in shards}
+    headers = {shard: _read_weights(directory / shard) for shard in shards}
     _check_index(index, weight_map, headers)
     tensors = {name: headers[shard].tensors[name] for name, shard in weight_map.items()}
     return tensors, shards, [digest, *(headers[shard].digest for shard in shards)]
@@ -174,10 +192,11 @@ def _read_index(index: Path) -> tuple[dict[str, str], str]:
     weight_map = parse_json_object(raw, str(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no weight_map of tensor names to shards: fetch it again")
+    suffix = ".bin" if index.name == BIN_INDEX else ".safetensors"
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or not shard.endswith(".safetensors") or not _is_plain_weight_name(shard):
+        if not isinstance(shard, str) or not shard.endswith(suffix) or not _is_plain_name(shard):
             raise CheckpointError(
-                f"{index} puts tensor {name!r} into {shard!r}: a shard must be a *.safetensors file name in the same "
+                f"{index} puts tensor {name!r} into {shard!r}: a shard must be a *{suffix} file name in the same "
                 "directory, without a path; the index is damaged or unsafe"
             )
     return weight_map, hashlib.sha256(raw).hexdigest()

@@ -143,7 +143,7 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
     for paired in pair.tensors:
         if paired.tuned is not None:
             by_shard[paired.tuned.file.name].append(paired)
-    shards = tuple(_shard_plan(name, tensors, repair) for name, tensors in by_shard.items())
+    shards = tuple(_shard_plan(_safetensors_name(name), tensors, repair) for name, tensors in by_shard.items())
     sidecars, warnings = _find_sidecars(pair)
     total = sum(shard.nbytes for shard in shards)
     free = shutil.disk_usage(_existing_parent(target)).free
@@ -154,6 +154,13 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
             "free some space or choose another output"
         )
     return ExportPlan(pair, repair, target, shards, sidecars, total, free, finished, warnings)
+
+
+def _safetensors_name(name: str) -> str:
+    """Return the output's name for one of tuned's files: its own, unless that is a PyTorch pickle."""
+    if not name.endswith(".bin"):
+        return name
+    return name.removesuffix(".bin").replace("pytorch_model", "model") + ".safetensors"
 
 
 def _shard_plan(name: str, tensors: list[PairedTensor], repair: RepairPlan) -> ShardPlan:
