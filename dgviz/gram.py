@@ -1,7 +1,7 @@
 """Every singular value of a matrix from the Gram matrix of what is left after its strongest spikes are taken out.
 
-All functions take the matrix as `tall`, an N x p view with N >= p (the transpose where the delta is wide; nothing is
-copied). Costs are given in GEMMs, 2 N p^2 operations, one product A'A; a full SVD costs about ten of them.
+The matrix is `tall` as in `dgviz.products`. Costs are given in GEMMs: 2 N p^2 operations, one product A'A; a full SVD
+costs about ten of them.
 
 Squaring a matrix squares its range: in float32 the rounding of A'A is about 1e-7 s_1^2, which swamps the noise bulk
 as soon as s_1 is a few hundred times the median. So the spikes far above the bulk (found in `dgviz.subspace`) are
@@ -9,26 +9,16 @@ taken out first: the Gram matrix is that of ``A - (A V) V'``.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from time import perf_counter
 
 import torch
 
+from dgviz.products import converted_runs, empty_like_rows, times
+
 _LEAF = 256  # half-Gram recursion stops here: narrower products run below full speed
-_CHUNK_BYTES = 1 << 26  # rows converted or deflated at a time; large enough for full GEMM speed
-
-
-@contextmanager
-def full_float32() -> Iterator[None]:
-    """Keep float32 products in float32 inside the block (no TF32, no bfloat16 passes), whatever the process set."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
+_BELOW = 0.01  # c, in units of the mean eigenvalue: far above rounding, and too small to disturb a filter
 
 
 @cache
@@ -56,95 +46,6 @@ def gram_dtype(device: str) -> torch.dtype:
         torch.cuda.synchronize(device)
         seconds[dtype] = perf_counter() - start
     return torch.float64 if seconds[torch.float64] <= 2.2 * seconds[torch.float32] else torch.float32
-
-
-def row_slices(tall: torch.Tensor) -> Iterator[slice]:
-    """Yield runs of rows small enough to be converted or deflated without holding a second matrix.
-
-    Parameters
-    ----------
-    tall : (N, p) tensor
-        The matrix.
-    """
-    rows, columns = tall.shape
-    step = max(columns, _CHUNK_BYTES // (8 * columns))
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
-
-
-def times(tall: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """Return ``tall @ x`` in the precision of `x`, converting the matrix run by run where it differs.
-
-    Parameters
-    ----------
-    tall : (N, p) tensor
-        The matrix.
-    x : (p, k) tensor
-        Right factor, float32 or float64.
-    """
-    if x.dtype == tall.dtype:
-        return tall @ x
-    out = x.new_empty(tall.shape[0], x.shape[1])
-    for rows in row_slices(tall):
-        torch.matmul(tall[rows].to(x.dtype), x, out=out[rows])
-    return out
-
-
-def transposed_times(tall: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Return ``tall' @ y`` in the precision of `y`, converting the matrix run by run where it differs.
-
-    Parameters
-    ----------
-    tall : (N, p) tensor
-        The matrix.
-    y : (N, k) tensor
-        Right factor, float32 or float64.
-    """
-    if y.dtype == tall.dtype:
-        return tall.T @ y
-    out = y.new_zeros(tall.shape[1], y.shape[1])
-    for rows in row_slices(tall):
-        out.addmm_(tall[rows].to(y.dtype).T, y[rows])
-    return out
-
-
-def inner_products(y: torch.Tensor) -> torch.Tensor:
-    """Return ``y' y`` accumulated in float64, run by run.
-
-    Parameters
-    ----------
-    y : (N, k) tensor
-        Any floating matrix.
-    """
-    out = torch.zeros(y.shape[1], y.shape[1], dtype=torch.float64, device=y.device)
-    step = max(1, _CHUNK_BYTES // (8 * y.shape[1]))
-    for start in range(0, y.shape[0], step):
-        block = y[start : start + step].double()
-        out.addmm_(block.T, block)
-    return out
-
-
-def orthonormalise(x: torch.Tensor) -> torch.Tensor:
-    """Return an orthonormal basis of the columns of a p x k block, by Householder QR in float64.
-
-    Parameters
-    ----------
-    x : (p, k) tensor
-        Block with k <= p; zero and dependent columns are replaced by arbitrary orthonormal ones.
-    """
-    return torch.linalg.qr(x.double()).Q
-
-
-def sum_of_squares(tall: torch.Tensor) -> float:
-    """Return the sum of squared entries, accumulated in float64, run by run.
-
-    Parameters
-    ----------
-    tall : (N, p) tensor
-        The matrix.
-    """
-    parts = [torch.linalg.vector_norm(tall[rows], dtype=torch.float64) for rows in row_slices(tall)]
-    return float(torch.stack(parts).square().sum())
 
 
 @dataclass(frozen=True)
@@ -183,24 +84,41 @@ def no_spikes(tall: torch.Tensor) -> Spikes:
     return Spikes(tall.new_empty(tall.shape[1], 0), torch.empty(0, dtype=torch.float64), 0.0)
 
 
-def deflated(block: torch.Tensor, spikes: Spikes) -> torch.Tensor:
-    """Return rows of ``A - (A V) V'`` in the spikes' precision; the rows themselves when there are none.
+def deflated_runs(tall: torch.Tensor, spikes: Spikes, dtype: torch.dtype) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yield runs of rows of A1 = A - (A V) V' in `dtype`, subtracted in the spikes' precision (``2 r / p`` GEMM).
 
     Parameters
     ----------
-    block : (rows, p) tensor
-        Some rows of A.
+    tall : (N, p) tensor
+        The matrix A.
     spikes : Spikes
-        What to take out.
+        What to take out; with none, runs of A itself.
+    dtype : torch.dtype
+        Precision of the blocks; each is valid until the next.
     """
     if spikes.count == 0:
-        return block
-    work = block.to(spikes.vectors.dtype)
-    return torch.addmm(work, work @ spikes.vectors, spikes.vectors.T, alpha=-1)
+        yield from converted_runs(tall, dtype)
+        return
+    vectors = spikes.vectors
+    buffer = None
+    for rows, block in converted_runs(tall, vectors.dtype):
+        if buffer is None:
+            buffer = empty_like_rows(tall, block.shape[0], dtype)
+        out = buffer[: block.shape[0]]
+        shares = times(block, vectors)
+        if vectors.dtype == dtype:
+            # The transposed form writes along the axis the matrix is stored along.
+            torch.addmm(block.T, vectors, shares.T, alpha=-1, out=out.T)
+        else:
+            out.copy_(block.addmm_(shares, vectors.T, alpha=-1))
+        yield rows, out
 
 
 def deflated_gram(tall: torch.Tensor, spikes: Spikes, dtype: torch.dtype) -> torch.Tensor:
-    """Return the lower triangle of A1'A1, A1 = A - (A V) V', in `dtype`: about .55 GEMM; above it is not defined.
+    """Return the lower triangle of A1'A1 - c V V', A1 = A - (A V) V', in `dtype`: about .55 GEMM.
+
+    What is above the diagonal is not defined. The directions taken out would have eigenvalue 0, where a square
+    matrix has small ones of its own and rounding would mix them; a small negative one, -c, keeps them apart.
 
     Parameters
     ----------
@@ -213,9 +131,14 @@ def deflated_gram(tall: torch.Tensor, spikes: Spikes, dtype: torch.dtype) -> tor
     """
     p = tall.shape[1]
     gram = torch.zeros(p, p, dtype=dtype, device=tall.device)
-    whole = spikes.count == 0 and dtype == tall.dtype
-    for rows in [slice(None)] if whole else row_slices(tall):
-        _add_lower_gram(gram, deflated(tall[rows], spikes).to(dtype))
+    if spikes.count == 0 and dtype == tall.dtype:
+        _add_lower_gram(gram, tall)
+        return gram
+    for _, block in deflated_runs(tall, spikes, dtype):
+        _add_lower_gram(gram, block)
+    if spikes.count:
+        vectors = spikes.vectors.to(dtype)
+        gram.addmm_(vectors, vectors.T, alpha=-_BELOW * float(gram.diagonal().mean()))
     return gram
 
 
@@ -240,8 +163,8 @@ def mirrored(gram: torch.Tensor) -> torch.Tensor:
     gram : (p, p) tensor
         Valid on and below its diagonal.
     """
-    p, step = gram.shape[0], 1024
-    for start in range(0, p, step):  # strips, so that no second p x p matrix exists
+    p, step = gram.shape[0], 256
+    for start in range(0, p, step):  # strips stay in cache, and no second p x p matrix exists
         stop = min(start + step, p)
         square = gram[start:stop, start:stop]
         square.copy_(square.tril() + square.tril(-1).T)
@@ -257,6 +180,6 @@ def bulk_eigenvalues(gram: torch.Tensor, spikes: Spikes) -> torch.Tensor:
     gram : (p, p) tensor
         Lower triangle.
     spikes : Spikes
-        What was taken out: as many eigenvalues, the smallest, are rounded zeros and are dropped.
+        What was taken out: as many eigenvalues, the smallest, are dropped.
     """
     return torch.linalg.eigvalsh(gram)[spikes.count :].flip(0).double().cpu()

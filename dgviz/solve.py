@@ -8,15 +8,13 @@ import torch
 from dgviz.gram import (
     Spikes,
     bulk_eigenvalues,
-    deflated,
     deflated_gram,
+    deflated_runs,
     gram_dtype,
     mirrored,
     no_spikes,
-    orthonormalise,
-    sum_of_squares,
-    times,
 )
+from dgviz.products import orthonormalise, times
 from dgviz.subspace import (
     all_directions,
     find_spikes,
@@ -40,9 +38,10 @@ _SPREAD = {torch.float32: 20.0, torch.float64: 1e6}
 _SHIFT = 1e-5  # bound on the relative shift of one eigenvalue; the median moves by about 1/p of it
 _SPREAD_OF_VECTORS = 100.0  # up to which eigenvectors above the bulk are right to 1e-5 from a float32 Gram
 _NEAR = 1e-2  # relative gap at the cut below which triplets are separated in float64
+_FAR = 100.0  # s_1 / s of the last triplet above which they are too, since float32 rounds relative to s_1
 _AGREEMENT = 1e-4  # between Gram eigenvalues and products with the matrix; a missed direction shows as more
 _RESIDUAL = 1e-4  # of a triplet, relative; tau cuts above the bulk edge, where gaps are 1e-2 and more
-_ROWS_AT_ONCE = 4096  # of the product behind the direction maps
+_ROWS_AT_ONCE = 2048  # of the product behind the direction maps
 _CHECKED = 32  # triplets whose residual is computed: the weakest, which converge last
 
 
@@ -130,13 +129,12 @@ def solve(tall: torch.Tensor) -> Solution:
         Finite, float32 or float64, N >= p, largest entry not far from 1.
     """
     p = tall.shape[1]
-    energy = sum_of_squares(tall)
-    if energy == 0:
+    if not tall.any():
         identity = torch.eye(p, dtype=tall.dtype, device=tall.device)
         return Solution(torch.zeros(p, dtype=torch.float64), Certificate("zero"), no_spikes(tall), vectors=identity)
     rejected: tuple[str, ...] = ()
     for dtype in _precisions(tall):
-        outcome = _from_gram(tall, energy, dtype)
+        outcome = _from_gram(tall, dtype)
         if isinstance(outcome, Solution):
             outcome.certificate = replace(outcome.certificate, rejected=rejected)
             return outcome
@@ -159,10 +157,10 @@ def _route(dtype: torch.dtype) -> str:
     return "gram32" if dtype == torch.float32 else "gram64"
 
 
-def _from_gram(tall: torch.Tensor, energy: float, dtype: torch.dtype) -> Solution | str:
+def _from_gram(tall: torch.Tensor, dtype: torch.dtype) -> Solution | str:
     """Return the solution from a Gram matrix in `dtype`, or the reason why it cannot be trusted."""
     p = tall.shape[1]
-    spikes = find_spikes(tall, energy) if dtype == torch.float32 else no_spikes(tall)
+    spikes = find_spikes(tall) if dtype == torch.float32 else no_spikes(tall)
     if spikes is None:
         return "too many values far above the bulk, or none that settle"
     gram = deflated_gram(tall, spikes, dtype)
@@ -230,13 +228,13 @@ def leading_triplets(tall: torch.Tensor, solution: Solution, rank: int) -> tuple
             more = leading_directions(mirrored(solution.gram), eigenvalues, rank - spikes.count)
             basis = orthonormalise(torch.cat([basis, more], dim=1))
         gap = 1 - float(values[rank] / values[rank - 1]) if values[rank - 1] > 0 else 0.0
-        exact = gap < _NEAR or spikes.vectors.dtype == torch.float64
+        exact = gap < _NEAR or float(values[0]) > _FAR * float(values[rank - 1])
         dtype = torch.float64 if exact else tall.dtype
         left, vectors, ritz = rayleigh_ritz(tall, basis.to(dtype), rank)
         weakest = slice(max(0, rank - _CHECKED), rank)
-        lack = residual(tall, left[:, weakest].to(dtype), vectors[:, weakest], ritz[weakest])
-        # Rounding U s to the output's dtype shows in A' u, magnified by s_1 / s.
-        allowed = _RESIDUAL + torch.finfo(tall.dtype).eps * float(ritz[0] / ritz[-1])
+        lack = residual(tall, left[:, weakest], vectors[:, weakest], ritz[weakest])
+        # Rounding in A' u is relative to s_1.
+        allowed = _RESIDUAL + 2 * torch.finfo(tall.dtype).eps * float(ritz[0] / ritz[-1])
         checks = (
             Check(f"values of {rank} triplets", float(((ritz - values[:rank]) / ritz).abs().max()), _AGREEMENT),
             Check(f"residual of {rank} triplets", float(lack.max()), allowed),
@@ -279,17 +277,16 @@ def pooled_products(tall: torch.Tensor, solution: Solution, edges: list[int]) ->
         In the dtype of the directions; no N x p result is ever held.
     """
     vectors, spikes = solution.directions(), solution.spikes
+    rest = vectors[:, spikes.count :].contiguous()
     out = vectors.new_zeros(len(edges) - 1, vectors.shape[1])
-    for start in range(0, tall.shape[0], _ROWS_AT_ONCE):
-        block = tall[start : start + _ROWS_AT_ONCE]
-        # A weak direction is orthogonal to a strong one only up to rounding: take the strong ones out first.
-        products = deflated(block, spikes).to(vectors.dtype) @ vectors[:, spikes.count :]
-        if spikes.count:
-            strong = block.to(spikes.vectors.dtype) @ spikes.vectors
-            products = torch.cat([strong.to(products.dtype), products], dim=1)
-        products.abs_()
-        stop = start + block.shape[0]
-        for b in range(bisect_right(edges, start) - 1, bisect_left(edges, stop)):
-            piece = products[max(edges[b], start) - start : min(edges[b + 1], stop) - start]
-            out[b] = torch.maximum(out[b], piece.amax(dim=0))
+    strong = times(tall, spikes.vectors).to(vectors.dtype)
+    # A weak direction is orthogonal to a strong one only up to rounding: its product is formed without them.
+    for rows, run in deflated_runs(tall, spikes, vectors.dtype):
+        for offset in range(0, run.shape[0], _ROWS_AT_ONCE):
+            block = run[offset : offset + _ROWS_AT_ONCE]
+            start, stop = rows.start + offset, rows.start + offset + block.shape[0]
+            products = torch.cat([strong[start:stop], block @ rest], dim=1).abs_()
+            for b in range(bisect_right(edges, start) - 1, bisect_left(edges, stop)):
+                piece = products[max(edges[b], start) - start : min(edges[b + 1], stop) - start]
+                out[b] = torch.maximum(out[b], piece.amax(dim=0))
     return out

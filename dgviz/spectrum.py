@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 
 from dgviz.errors import SpectrumError
-from dgviz.gram import full_float32
+from dgviz.products import full_float32
 from dgviz.solve import Certificate, leading_triplets, pooled_products, solve
 
 _SAFE_EXPONENT = 30  # largest entry within 2^-30 .. 2^30: squares and their sums stay far from float32's ends
@@ -186,7 +186,7 @@ def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") ->
         )
     work = delta.detach().to(resolve_device(device))
     work = work.to(torch.float64 if delta.dtype == torch.float64 else torch.float32)
-    peak = float(torch.linalg.vector_norm(work, ord=math.inf))
+    peak = float(torch.stack(torch.aminmax(work)).abs().max())  # one pass; both are NaN where any entry is
     if not math.isfinite(peak):
         raise SpectrumError(_first_bad_entry(work, name))
     exponent = math.frexp(peak)[1]

@@ -1,29 +1,32 @@
 """Leading singular directions: the spikes to take out before squaring, and the triplets asked for afterwards.
 
-As in `dgviz.gram`, the matrix is `tall`, an N x p view with N >= p, and costs are in GEMMs of 2 N p^2 operations.
+The matrix is `tall` as in `dgviz.products`, and costs are in GEMMs as in `dgviz.gram`.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 
-from dgviz.gram import (
-    Spikes,
+from dgviz.gram import Spikes, no_spikes
+from dgviz.products import (
+    converted_runs,
     inner_products,
-    no_spikes,
     orthonormalise,
-    row_slices,
+    sum_of_squares,
     times,
     transposed_times,
 )
-from dgviz.theory import aspect_ratio
+from dgviz.theory import aspect_ratio, mp_median_sv
 
 BLOCK = 32  # width of the first search: most updates have fewer spikes far above the bulk
-STRONG = 5.0  # a spike this many times the bulk edge is taken out; below, float32 squares still resolve the bulk
+STRONG = 14.0  # a spike this many times the median is taken out; below, float32 squares still resolve the bulk
 # How far spikes that are not exactly invariant may shift bulk eigenvalues, in units of their mean: wanted, so that
 # the spikes' own triplets are right to float32; and accepted, where products in float32 give no more.
-_WANTED, _ACCEPTED = 1e-10, 1e-6
-_LARGE_ENTRIES = 0.1  # s / edge per sqrt(N p) above which rounding after a float32 subtraction moves the median 1e-7
+_WANTED, _ACCEPTED = 1e-9, 1e-6
+_LARGE_ENTRIES = (
+    0.2  # s / median per sqrt(N p) above which rounding after a float32 subtraction moves the median 1e-7
+)
 _MAX_PASSES = 30
 _PATIENCE = 0.3  # passes worth waiting for, in units of p / width (.6 GEMM)
 _RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-14}  # share of the energy below which a difference is rounding
@@ -33,7 +36,7 @@ _RANGE = math.log(1e5)  # wanted directions may drift apart this much before the
 _OVERFLOW = 60.0  # log of the largest growth between two orthonormalisations: float32 ends at 88
 
 
-def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
+def find_spikes(tall: torch.Tensor) -> Spikes | None:
     """Return the spikes far above the bulk, so accurately that taking them out leaves the bulk unmoved.
 
     Block power iteration: each pass multiplies by A and by A' (``2 k / p`` GEMM for width k), rotates the block to
@@ -45,8 +48,6 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
     ----------
     tall : (N, p) tensor
         The matrix A.
-    energy : float
-        Its sum of squares.
 
     Returns
     -------
@@ -57,7 +58,8 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
     generator = torch.Generator().manual_seed(0)  # on the CPU, so that every device starts from the same block
     x = orthonormalise(torch.randn(p, min(BLOCK, p), generator=generator).to(tall.device))
     dtype = tall.dtype
-    edge_share = (1 + math.sqrt(aspect_ratio(tall.shape))) ** 2 / p
+    energy = sum_of_squares(tall, dtype)
+    median_share = _median_share(aspect_ratio(tall.shape))
     coupling, fresh = math.inf, True
     for _ in range(_MAX_PASSES):
         y = times(tall, x.to(dtype))
@@ -71,9 +73,9 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
         following = orthonormalise(z * inverse)
         found = squares.cpu()
         left = (energy - found.cumsum(0)).clamp_min(_RESOLUTION[dtype] * energy)
-        # What the whole block leaves, taken as noise, gives the edge.
-        edge = math.sqrt(edge_share * float(left[-1]))
-        count = int((found > (STRONG * edge) ** 2).sum())
+        # What the whole block leaves, taken as noise, gives the median.
+        median = median_share * math.sqrt(float(left[-1]) / p)
+        count = int((found > (STRONG * median) ** 2).sum())
         if fresh:  # one pass from random directions says nothing yet
             fresh = False
         elif count == 0:
@@ -85,7 +87,7 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
             settled = coupling <= _WANTED or (coupling <= _ACCEPTED and stalled)
             if settled and resolved and count < x.shape[1]:
                 # Subtracting rounds relative to the spikes' own entries: in float32 only while those stay small.
-                exact = math.sqrt(float(found[:count].sum())) > _LARGE_ENTRIES * edge * math.sqrt(tall.numel())
+                exact = math.sqrt(float(found[:count].sum())) > _LARGE_ENTRIES * median * math.sqrt(tall.numel())
                 return Spikes(x[:, :count].to(torch.float64 if exact else dtype), s[:count].cpu(), coupling)
             # A pass divides the coupling by (weakest spike / end of the block)^4: too close, and a wider block pays.
             gain = 2 * math.log(float(found[count - 1]) / max(float(found[-1]), 1e-300))
@@ -96,9 +98,15 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
                 following = orthonormalise(torch.cat([following, more], dim=1))
                 coupling, fresh = math.inf, True
             elif stalled and dtype != torch.float64:
-                dtype, coupling = torch.float64, math.inf
+                dtype, coupling, energy = torch.float64, math.inf, sum_of_squares(tall, torch.float64)
         x = following
     return None
+
+
+@lru_cache(maxsize=256)
+def _median_share(beta: float) -> float:
+    """Return the median singular value of noise over its root mean square; cached, for models repeat few shapes."""
+    return mp_median_sv(beta)
 
 
 def filter_plan(eigenvalues: torch.Tensor, count: int) -> tuple[int, int, int] | None:
@@ -209,8 +217,8 @@ def rayleigh_ritz(
     squares, rotation = torch.linalg.eigh(inner_products(product))
     rotation = rotation.flip(1)[:, :count]
     left = tall.new_empty(tall.shape[0], count)
-    for rows in row_slices(product):
-        left[rows] = product[rows] @ rotation.to(product.dtype)
+    for rows, block in converted_runs(product, product.dtype):
+        left[rows] = block @ rotation.to(product.dtype)
     return left, basis.double() @ rotation, squares.flip(0)[:count].clamp_min(0).sqrt().cpu()
 
 
@@ -249,10 +257,12 @@ def all_directions(gram: torch.Tensor, spikes: Spikes) -> torch.Tensor:
         Orthonormal columns in the dtype of `gram`.
     """
     vectors = torch.linalg.eigh(gram).eigenvectors.flip(1)
-    r = spikes.count
-    if r:
-        vectors = torch.cat([spikes.vectors.to(gram.dtype), vectors[:, : vectors.shape[1] - r]], dim=1)
-    return vectors
+    if spikes.count == 0:
+        return vectors
+    strong = spikes.vectors.to(gram.dtype)
+    vectors = vectors[:, : vectors.shape[1] - spikes.count]
+    # The weakest are orthogonal to the strong ones only to 1e-3: enough of a spike's energy to show in them.
+    return torch.cat([strong, vectors - strong @ (strong.T @ vectors)], dim=1)
 
 
 def svd_float64(tall: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -274,7 +284,7 @@ def svd_float64(tall: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         Columns in the same order.
     """
     factor = tall.new_empty(0, tall.shape[1], dtype=torch.float64)
-    for rows in row_slices(tall):
-        factor = torch.linalg.qr(torch.cat([factor, tall[rows].double()]), mode="r").R
+    for _, block in converted_runs(tall, torch.float64, at_least=2 * tall.shape[1]):
+        factor = torch.linalg.qr(torch.cat([factor, block]), mode="r").R
     _, values, vectors_h = torch.linalg.svd(factor, full_matrices=False)
     return values.cpu(), vectors_h.T
