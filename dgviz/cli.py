@@ -5,13 +5,13 @@ input (one line on standard error), 1 failure.
 """
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import orjson
 from tqdm import tqdm
 
 import dgviz
@@ -19,7 +19,7 @@ from dgviz.checkpoint import CheckpointPair, open_pair
 from dgviz.errors import DgvizError, ThresholdError
 from dgviz.export import plan_export
 from dgviz.jobs import JobReporter
-from dgviz.plan import OUTPUT_DTYPES, RepairPlan
+from dgviz.plan import OUTPUT_DTYPES, RepairPlan, json_number
 from dgviz.schedule import plan_tasks
 from dgviz.survey import ScannedMatrix, iter_scan, scan_report
 from dgviz.threshold import RULES, find_rule
@@ -32,7 +32,8 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and leave with status 2."""
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+        line = f"{self.prog}: {message}; see {self.prog} --help".replace("\n", "\\n")
+        self.exit(2, line + "\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,12 +44,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         Command line without the program's name; default ``sys.argv[1:]``.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # names are Unicode, terminals need not be
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
     except DgvizError as error:
-        print(f"dgviz {options.command}: {error}", file=sys.stderr)
-        return 2
+        _complain(options.command, error)
+        return error.exit_status
     except KeyboardInterrupt:
         print(f"dgviz {options.command}: interrupted", file=sys.stderr)
         return 1
@@ -56,8 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 1
     except OSError as error:
-        print(f"dgviz {options.command}: {error}", file=sys.stderr)
+        _complain(options.command, error)
         return 1
+
+
+def _complain(command: str, error: Exception) -> None:
+    """Print an error as one line: names may hold line breaks."""
+    print(f"dgviz {command}: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,8 +143,8 @@ def _pair(options: argparse.Namespace) -> CheckpointPair:
 
 
 def _print_json(value: Any) -> None:
-    """Print one JSON document."""
-    sys.stdout.write(orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n")
+    """Print one JSON document, in plain ASCII: valid whatever the terminal's encoding."""
+    sys.stdout.write(json.dumps(json_number(value), indent=2, allow_nan=False) + "\n")
 
 
 def _inspect(options: argparse.Namespace) -> int:

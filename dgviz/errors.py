@@ -2,7 +2,15 @@
 
 
 class DgvizError(Exception):
-    """Base of every error that is about the user's input, not about a bug."""
+    """Base of every error that is about the user's input or machine, not about a bug.
+
+    Attributes
+    ----------
+    exit_status : int
+        What the command line ends with: 2 for unusable input, 1 for a failure on the way.
+    """
+
+    exit_status = 2
 
 
 class CheckpointError(DgvizError):
@@ -23,3 +31,9 @@ class ThresholdError(DgvizError):
 
 class ExportError(DgvizError):
     """An output cannot be written."""
+
+
+class ExportFailedError(ExportError):
+    """An export that could be started failed on the way."""
+
+    exit_status = 1

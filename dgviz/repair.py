@@ -8,6 +8,7 @@ tau = infinity is base, bit for bit.
 
 import dataclasses
 import math
+import re
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, is_hashed, matrix_layout, read_tensor, select_matrix
 from dgviz.delta import compute_delta
+from dgviz.errors import ExportError, SpectrumError
 from dgviz.plan import RepairPlan, json_number
 from dgviz.spectrum import decompose, resolve_device
 from dgviz.store import SpectrumStore, label, spectrum_key
@@ -155,10 +157,29 @@ def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
     """Return tuned's bytes, or tuned cast where the plan asks for another dtype."""
     info = paired.tuned
     same = dtype == info.dtype
-    tensor = None if same else read_tensor(info).to(getattr(torch, dtype))
+    tensor = None if same else _cast(read_tensor(info), dtype, paired.name)
     written = "tuned bytes" if same else "tuned, cast"
     report = TensorReport(paired.name, "keep", paired.reason, info.shape, dtype, written)
     return RepairedTensor(tensor, info if same else None, report)
+
+
+def _cast(tensor: torch.Tensor, dtype: str, name: str) -> torch.Tensor:
+    """Return a tensor in another dtype; a finite value that would become infinite is an error."""
+    cast = tensor.to(getattr(torch, dtype))
+    if cast.is_floating_point() and tensor.dtype != cast.dtype:
+        lost = int((torch.isfinite(tensor) & ~torch.isfinite(cast)).sum())
+        if lost:
+            raise ExportError(_overflow(name, lost, float(tensor.abs().nan_to_num(0, 0).max()), dtype))
+    return cast
+
+
+def _overflow(name: str, count: int, largest: float, dtype: str) -> str:
+    """Return the sentence about values that a dtype cannot hold."""
+    limit = torch.finfo(getattr(torch, dtype)).max
+    return (
+        f"{name}: {count} values do not fit {dtype} (largest {largest:.3g}, limit {limit:.3g}); "
+        "choose --dtype float32 or bfloat16"
+    )
 
 
 def _repair_slice(
@@ -220,7 +241,14 @@ def _read_kept(
 def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, device: str) -> _Kept:
     """Return what the threshold keeps of a delta, decomposed."""
     delta = compute_delta(paired, index, device)
-    decomposition = decompose(delta, device, name=label(paired.name, index))
+    try:
+        decomposition = decompose(delta, device, name=label(paired.name, index))
+    except SpectrumError as error:
+        if not _same_bytes(paired, index):
+            pattern = f"^{re.escape(paired.name)}$"
+            raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
+        # Equal infinities (a mask, say) differ by nan: nothing was trained here.
+        decomposition = decompose(torch.zeros_like(delta), device, name=label(paired.name, index))
     shape = tuple(decomposition.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)
     threshold = find_rule(plan.rule).apply(s, shape, delta=delta, **plan.params)
@@ -228,6 +256,14 @@ def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, dev
     origin = _origin(threshold, s)
     factors = decomposition.triplets(threshold.rank) if origin == "repaired" else None
     return _Kept(threshold, s, shape, decomposition.certificate.route, origin, factors)
+
+
+def _same_bytes(paired: PairedTensor, index: int | None) -> bool:
+    """Return whether both sides of a matrix are stored alike."""
+    base, tuned = (read_tensor(info, index) for info in (paired.base, paired.tuned))
+    if base.dtype != tuned.dtype or base.shape != tuned.shape:
+        return False
+    return bool(torch.equal(base.contiguous().view(torch.uint8), tuned.contiguous().view(torch.uint8)))
 
 
 def _add_kept(base: TensorInfo, index: int | None, kept: _Kept, dtype: str) -> tuple[torch.Tensor, float, float]:
@@ -253,6 +289,9 @@ def _add_kept(base: TensorInfo, index: int | None, kept: _Kept, dtype: str) -> t
         products = (moved * update, update * update, (moved - update) ** 2)
         sums += torch.stack([product.sum(dtype=torch.float64) for product in products])
     overlap, kept_square, rounding_square = sums.tolist()
+    if not math.isfinite(rounding_square) and (lost := int((~torch.isfinite(out)).sum())):
+        largest = float(stored.float().abs().max()) + float(kept.s[0])
+        raise ExportError(_overflow(base.name, lost, largest, dtype))
     removed_square = float(np.sum(kept.s[kept.threshold.rank :] ** 2))
     gain = overlap / kept_square if kept_square > 0 else 1.0
     return out, gain, math.sqrt(rounding_square / removed_square) if removed_square > 0 else 0.0
@@ -269,7 +308,7 @@ def _assemble(
         if origins == {origin}:
             if info.dtype == dtype and info.shape == paired.tuned.shape:
                 return None, info, f"{origin} bytes"
-            return read_tensor(info).to(getattr(torch, dtype)).reshape(paired.tuned.shape), None, f"{origin}, cast"
+            return _cast(read_tensor(info), dtype, paired.name).reshape(paired.tuned.shape), None, f"{origin}, cast"
     if not stacked:
         return slices[0].tensor.reshape(paired.tuned.shape), None, "repaired"
     layout = matrix_layout(paired.name, paired.tuned.shape)
@@ -277,7 +316,7 @@ def _assemble(
     for index, piece in enumerate(slices):
         if piece.tensor is None:
             stored = paired.tuned if piece.origin == "tuned" else paired.base
-            out[index] = read_tensor(stored, index).reshape(layout.rows, layout.cols).to(out.dtype)
+            out[index] = _cast(read_tensor(stored, index), dtype, paired.name).reshape(layout.rows, layout.cols)
         else:
             out[index] = piece.tensor
     return out.reshape(paired.tuned.shape), None, "repaired"
@@ -285,8 +324,8 @@ def _assemble(
 
 def _among_tuned_rows(paired: PairedTensor, piece: _Slice, dtype: str) -> torch.Tensor:
     """Return tuned with the rows that base has too replaced; see `PairedTensor.rows`."""
-    out = read_tensor(paired.tuned).to(getattr(torch, dtype))
-    rows = read_tensor(paired.base).to(out.dtype) if piece.tensor is None else piece.tensor
+    out = _cast(read_tensor(paired.tuned), dtype, paired.name)
+    rows = _cast(read_tensor(paired.base), dtype, paired.name) if piece.tensor is None else piece.tensor
     rows = rows.reshape(-1, *out.shape[1:])
     done = 0
     for begin, end in paired.rows:

@@ -147,9 +147,11 @@ class Rule:
         # A rank above the rounding floor would count arithmetic, not directions.
         cut = max(tau, floor) if degenerate and self.noise_based else tau
         rank = int(np.count_nonzero(values > cut))
-        return Threshold(
-            self.name, settings, tau, sigma, noise.edge, rank, _warnings(self, values, median, degenerate), degenerate
-        )
+        warnings = _warnings(self, values, median, degenerate)
+        asked = min(int(settings.get("rank", rank)), int(np.count_nonzero(values)))
+        if rank != asked:
+            warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)
+        return Threshold(self.name, settings, tau, sigma, noise.edge, rank, warnings, degenerate)
 
     def checked(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters with defaults filled in.
@@ -224,21 +226,26 @@ def _warnings(rule: Rule, s: NDArray[np.float64], median: float, degenerate: boo
 def _fixed_rank_tau(s: NDArray[np.float64], rank: int) -> float:
     """Return a tau that keeps `rank` values: half-way between the last kept and the first dropped.
 
-    Half-way, so that the rank survives the rounding of a recomputed spectrum. A tie is dropped whole, zeros always.
+    Half-way, so that the rank survives the rounding of a recomputed spectrum. Values tied with the last kept one are
+    kept too, zeros never.
     """
-    if rank >= s.size:
-        return 0.5 * float(s[-1])
     if rank == 0:
         return float(s[0])
-    return 0.5 * float(s[rank - 1] + s[rank])
+    last = s[min(rank, s.size) - 1]
+    kept = int(np.count_nonzero(s >= last)) if last > 0 else int(np.count_nonzero(s))
+    if kept == 0:
+        return 0.0
+    return 0.5 * float(s[kept - 1] + (s[kept] if kept < s.size else 0.0))
 
 
 def _energy_rank(s: NDArray[np.float64], fraction: float) -> int:
     """Return the smallest rank that holds `fraction` of the sum of squares."""
     if s[0] == 0 or fraction == 0:
         return 0
+    if fraction == 1:
+        return int(np.count_nonzero(s))  # small values vanish in a sum that holds large ones
     cumulative = np.cumsum((s / s[0]) ** 2)  # scaled by s_1: no overflow at 1e200
-    return int(np.searchsorted(cumulative, fraction * cumulative[-1] * (1 - 1e-15)) + 1)
+    return int(np.searchsorted(cumulative, fraction * cumulative[-1]) + 1)
 
 
 def _lower_median(s: NDArray[np.float64]) -> float:

@@ -222,7 +222,7 @@ def test_too_little_disk_is_said_before_anything_is_written(tmp_path, monkeypatc
     pair = open_pair(*write_pair(tmp_path))
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
-    with pytest.raises(ExportError, match="GiB and the disk has 0.00 GiB free"):
+    with pytest.raises(ExportError, match="MiB and the disk has 0.0 MiB free"):
         plan_export(pair, RepairPlan(), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
@@ -255,3 +255,80 @@ def test_base_only_and_tuned_only_tensors_are_reported(tmp_path):
     )
     assert result.tensors["head.weight"]["action"] == "keep"
     assert set(open_checkpoint(tmp_path / "out").tensors) == {"w.weight", "head.weight"}
+
+
+def test_an_input_replaced_while_it_is_read_is_an_error(tmp_path):
+    pair = open_pair(*write_pair(tmp_path, shards=2))
+    run = iter_export(plan_export(pair, RepairPlan(), tmp_path / "out"), "cpu")
+    next(run)
+    for shard in pair.tuned.shards:
+        path = pair.tuned.path / shard
+        values = load_file(path)
+        save_file(values, path.with_suffix(".new"), metadata={"format": "pt"})
+        path.with_suffix(".new").replace(path)
+    with pytest.raises(ExportError, match="changed while .* was being written"):
+        list(run)
+    assert not list((tmp_path / "out").glob("*.safetensors"))
+
+
+def test_one_numbered_shard_keeps_its_index(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    (tuned / "model.safetensors").rename(tuned / "model-00001-of-00001.safetensors")
+    names = load_file(tuned / "model-00001-of-00001.safetensors")
+    index = {"metadata": {"total_size": 1}, "weight_map": dict.fromkeys(names, "model-00001-of-00001.safetensors")}
+    (tuned / "model.safetensors.index.json").write_text(json.dumps(index))
+    export(open_pair(base, tuned), RepairPlan(), tmp_path / "out")
+    assert open_checkpoint(tmp_path / "out").shards == ("model-00001-of-00001.safetensors",)
+
+
+def test_a_config_with_infinity_survives_another_dtype(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    text = '{"time_step_limit": [0.0, Infinity], "big": 123456789012345678901, "dtype": "float32"}'
+    (tuned / "config.json").write_text(text)
+    export(open_pair(base, tuned), RepairPlan(dtype="bfloat16"), tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert config["time_step_limit"] == [0.0, math.inf] and config["big"] == 123456789012345678901
+    assert config["dtype"] == "bfloat16"
+
+
+def test_a_folder_filled_since_the_plan_is_not_overwritten(tmp_path):
+    pair = open_pair(*write_pair(tmp_path))
+    early = plan_export(pair, RepairPlan("mp_edge"), tmp_path / "out")
+    export(pair, RepairPlan(), tmp_path / "out")
+    before = file_bytes(tmp_path / "out")
+    with pytest.raises(ExportError, match="is not empty"):
+        list(iter_export(early, "cpu"))
+    assert file_bytes(tmp_path / "out") == before
+
+
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    pair = open_pair(*write_pair(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / f"{MANIFEST}.partial").write_text("{")
+    (tmp_path / "out" / LOCK).touch()
+    export(pair, RepairPlan(), tmp_path / "out")
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / MANIFEST).write_text(json.dumps({"identity": "another", "shards": {}}))
+    (tmp_path / "two" / "model-00001-of-00004.safetensors.partial").write_text("half")
+    export(pair, RepairPlan(), tmp_path / "two")
+    assert file_bytes(tmp_path / "two") == file_bytes(tmp_path / "out")
+
+
+@pytest.mark.parametrize("manifest", ["{}", "[]", '{"identity": 1}', "{"])
+def test_a_spoiled_manifest_is_a_sentence(tmp_path, manifest):
+    pair = open_pair(*write_pair(tmp_path))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_text(manifest)
+    with pytest.raises(ExportError, match="delete the folder and export again"):
+        plan_export(pair, RepairPlan(), tmp_path / "out")
+
+
+def test_an_output_that_cannot_be_made(tmp_path):
+    pair = open_pair(*write_pair(tmp_path))
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "deep")
+    for out in (tmp_path / "loop", tmp_path / "dangling", tmp_path / ("x" * 300)):
+        with pytest.raises((ExportError, OSError)):
+            list(iter_export(plan_export(pair, RepairPlan(), out), "cpu"))
+    with pytest.raises(ExportError, match="has no name"):
+        plan_export(pair, RepairPlan(), " ")

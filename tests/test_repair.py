@@ -182,3 +182,27 @@ def test_energy_kept_at_extreme_scales():
     for scale in (1e-200, 1.0, 1e200):
         assert energy_kept(scale * s, 1) == pytest.approx(9 / 14)
     assert energy_kept(np.zeros(3), 0) == 1.0
+
+
+@pytest.mark.parametrize("fate", ["repair", "keep", "base"])
+def test_a_value_that_does_not_fit_the_output_dtype_is_an_error(tmp_path, fate):
+    base = torch.randn(64, 48, generator=torch.Generator().manual_seed(0)) * 1e5
+    update = torch.randn(64, 48, generator=torch.Generator().manual_seed(1))
+    update += 20 * torch.ones(64, 48)
+    bias = torch.full((48,), 1e30)
+    write_checkpoint(tmp_path / "base", {"a.weight": base, "bias": bias})
+    write_checkpoint(tmp_path / "tuned", {"a.weight": base + update, "bias": bias})
+    pair = open_pair(tmp_path / "base", tmp_path / "tuned")
+    rule = {"repair": ("dg_hard", {}), "keep": ("dg_hard", {}), "base": ("manual", {"tau": math.inf})}[fate]
+    paired = pair["bias" if fate == "keep" else "a.weight"]
+    with pytest.raises(ExportError, match=rf"{paired.name}: \d+ values do not fit float16 .* limit 6.55e\+04"):
+        repair_tensor(paired, RepairPlan(*rule, dtype="float16"), "cpu")
+
+
+def test_equal_infinities_are_no_update(tmp_path):
+    mask = torch.full((64, 64), -math.inf).triu(1)
+    weight = torch.randn(64, 64)
+    write_checkpoint(tmp_path / "base", {"mask": mask, "w": weight})
+    write_checkpoint(tmp_path / "tuned", {"mask": mask, "w": weight + torch.randn(64, 64)})
+    repaired = repair_tensor(open_pair(tmp_path / "base", tmp_path / "tuned")["mask"], RepairPlan(), "cpu")
+    assert repaired.report.written == "tuned bytes" and "exactly zero" in repaired.report.warnings[0]

@@ -1,6 +1,7 @@
 """The export plan: what will be written where, computed and checked before any byte is written."""
 
 import hashlib
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from dgviz.plan import RepairPlan
 
 MANIFEST = ".dgviz-export.json"
 LOCK = ".dgviz-export.lock"
+_ROW_BYTES = 4096  # disk kept free per tensor for header, index and report
 REPORT = "dgviz.json"
 
 # What transformers and vLLM read besides weights. Never copied: *.py (code), trainer state, an old index, a README.
@@ -88,6 +90,16 @@ class ExportPlan:
     warnings: tuple[str, ...]
 
     @property
+    def index_name(self) -> str | None:
+        """Name of the index to write: none for one ``model.safetensors``, or one file that the config names."""
+        named = self.pair.tuned.config.get("transformers_weights")
+        if isinstance(named, str) and named.endswith(".index.json"):
+            return named
+        if len(self.shards) == 1 and self.shards[0].name in ("model.safetensors", named):
+            return None
+        return "model.safetensors.index.json"
+
+    @property
     def identity(self) -> str:
         """Hash of inputs and options: two runs with the same identity write the same bytes."""
         return plan_identity(self.pair, self.repair)
@@ -136,9 +148,11 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
         If the output is, contains or lies in an input; is not empty (unless it holds an unfinished export of the same
         plan); is a file; or the disk has too little room.
     """
+    if not str(out).strip():
+        raise ExportError("the output folder has no name; give a new or empty folder")
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
-    finished = _finished_shards(target, plan_identity(pair, repair))
+    finished = finished_shards(target, plan_identity(pair, repair))
     by_shard: dict[str, list[PairedTensor]] = {name: [] for name in pair.tuned.shards}
     for paired in pair.tensors:
         if paired.tuned is not None:
@@ -148,9 +162,10 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
     total = sum(shard.nbytes for shard in shards)
     free = shutil.disk_usage(_existing_parent(target)).free
     left = sum(shard.nbytes for shard in shards if shard.name not in finished)
+    left += sum(source.stat().st_size for _, _, source in sidecars) + _ROW_BYTES * len(pair.tensors)
     if left > free:
         raise ExportError(
-            f"{target} needs {left / 2**30:.2f} GiB and the disk has {free / 2**30:.2f} GiB free; "
+            f"{target} needs {left / 2**20:,.1f} MiB and the disk has {free / 2**20:,.1f} MiB free; "
             "free some space or choose another output"
         )
     return ExportPlan(pair, repair, target, shards, sidecars, total, free, finished, warnings)
@@ -173,7 +188,7 @@ def _shard_plan(name: str, tensors: list[PairedTensor], repair: RepairPlan) -> S
 
 def _refuse_overlap(target: Path, pair: CheckpointPair) -> None:
     """Refuse an output that is, contains or lies in an input, or whose path is taken by a file."""
-    resolved = target.resolve()
+    resolved = Path(os.path.realpath(target))
     for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned)):
         source = checkpoint.path.resolve()
         relation = None
@@ -191,11 +206,24 @@ def _refuse_overlap(target: Path, pair: CheckpointPair) -> None:
         raise ExportError(f"the output {target} is a file; choose a new or empty folder")
 
 
-def _finished_shards(target: Path, identity: str) -> frozenset[str]:
-    """Return the shards an unfinished export of this plan left complete; refuse any other content."""
+def finished_shards(target: Path, identity: str) -> frozenset[str]:
+    """Return the shards an unfinished export of a plan left complete; refuse any other content.
+
+    Parameters
+    ----------
+    target : Path
+        Output directory, there or not.
+    identity : str
+        From `plan_identity`.
+
+    Raises
+    ------
+    ExportError
+        If the directory holds anything else.
+    """
     if not target.is_dir():
         return frozenset()
-    names = sorted(path.name for path in target.iterdir() if path.name != LOCK)
+    names = sorted(path.name for path in target.iterdir() if path.name not in (LOCK, f"{MANIFEST}.partial"))
     if not names:
         return frozenset()
     manifest = read_manifest(target)
@@ -227,11 +255,14 @@ def read_manifest(target: Path) -> Mapping[str, Any] | None:
     """
     path = target / MANIFEST
     try:
-        return orjson.loads(path.read_bytes())
+        manifest = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError) as error:
         raise ExportError(f"{path} cannot be read ({error}); delete the folder and export again") from None
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict) or "identity" not in manifest:
+        raise ExportError(f"{path} is not what an export leaves; delete the folder and export again")
+    return manifest
 
 
 def _find_sidecars(pair: CheckpointPair) -> tuple[tuple[tuple[str, str, Path], ...], tuple[str, ...]]:
@@ -262,7 +293,7 @@ def _is_sidecar(path: Path) -> bool:
 
 def _existing_parent(path: Path) -> Path:
     """Return the nearest directory above an output that exists already."""
-    resolved = path.resolve()
+    resolved = Path(os.path.realpath(path))
     while not resolved.exists():
         resolved = resolved.parent
     return resolved

@@ -1,9 +1,11 @@
 """Writing the plan: shard by shard, one tensor in memory at a time, nothing half-written under a final name."""
 
 import contextlib
+import json
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -12,8 +14,8 @@ from filelock import FileLock, Timeout
 
 import dgviz
 from dgviz.checkpoint import open_checkpoint, read_bytes
-from dgviz.errors import CheckpointError, ExportError
-from dgviz.export.plan import LOCK, MANIFEST, REPORT, ExportPlan, ShardPlan, read_manifest
+from dgviz.errors import CheckpointError, ExportError, ExportFailedError
+from dgviz.export.plan import LOCK, MANIFEST, REPORT, ExportPlan, ShardPlan, finished_shards, read_manifest
 from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
 from dgviz.repair import RepairedTensor, TensorReport, repair_tensor
 from dgviz.spectrum import resolve_device
@@ -59,7 +61,10 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
     """
     started = time.perf_counter()
     device = resolve_device(device)
-    plan.out.mkdir(parents=True, exist_ok=True)
+    try:
+        plan.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ExportError(f"{plan.out} cannot be made: {error.strerror}; choose another output folder") from None
     lock = FileLock(plan.out / LOCK)
     try:
         lock.acquire(timeout=0)
@@ -69,8 +74,9 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
         with _disk_errors(plan):
             rows: dict[str, dict[str, Any]] = {}
             manifest = _started_manifest(plan)
+            inputs = _input_stamps(plan)
             for shard in plan.shards:
-                yield from _iter_shard(plan, shard, manifest, rows, device)
+                yield from _iter_shard(plan, shard, manifest, rows, inputs, device)
             for paired in plan.pair.tensors:
                 if paired.action == "base_only":
                     report = repair_tensor(paired, plan.repair, device).report
@@ -83,7 +89,14 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
 
 
 def _started_manifest(plan: ExportPlan) -> dict[str, Any]:
-    """Return the manifest of the run to continue, or a new one, on disk before anything else is."""
+    """Return the manifest of the run to continue, or a new one, on disk before anything else is.
+
+    Called with the lock held: the folder may have been filled since the plan was made. What an interrupted run left
+    half-written has no final name and goes.
+    """
+    finished_shards(plan.out, plan.identity)
+    for partial in plan.out.glob("*.partial"):
+        partial.unlink()
     manifest = read_manifest(plan.out)
     if manifest is None or manifest["identity"] != plan.identity:
         manifest = {"identity": plan.identity, "shards": {}}
@@ -97,14 +110,38 @@ def _disk_errors(plan: ExportPlan) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ExportError(
+        raise ExportFailedError(
             f"writing {plan.out} failed: {error.strerror or error}; finished shards are kept, "
             "repeat the same command to continue"
         ) from error
 
 
+def _input_stamps(plan: ExportPlan) -> dict[Path, tuple[int, int, int]]:
+    """Return size, modification time and inode of every file the tensors come from."""
+    folders = {plan.pair.base.path, plan.pair.tuned.path}
+    files = [file for folder in folders for file in folder.iterdir() if file.suffix in (".safetensors", ".bin")]
+    stats = {file: file.stat() for file in files}
+    return {file: (stat.st_size, stat.st_mtime_ns, stat.st_ino) for file, stat in stats.items()}
+
+
+def _refuse_changed(plan: ExportPlan, inputs: dict[Path, tuple[int, int, int]]) -> None:
+    """Raise when an input was replaced or rewritten while it was read."""
+    now = _input_stamps(plan)
+    for file in inputs.keys() | now.keys():
+        if inputs.get(file) != now.get(file):
+            raise ExportFailedError(
+                f"{file} changed while {plan.out} was being written, which would mix two models; "
+                "delete the output and export again"
+            )
+
+
 def _iter_shard(
-    plan: ExportPlan, shard: ShardPlan, manifest: dict[str, Any], rows: dict[str, Any], device: str
+    plan: ExportPlan,
+    shard: ShardPlan,
+    manifest: dict[str, Any],
+    rows: dict[str, Any],
+    inputs: dict[Path, tuple[int, int, int]],
+    device: str,
 ) -> Iterator[TensorReport]:
     """Write one shard, or take it over from an earlier run when its bytes are still those that run wrote."""
     path = plan.out / shard.name
@@ -122,6 +159,7 @@ def _iter_shard(
             writer.write(paired.name, _data(repaired))
             own[paired.name] = repaired.report.to_json()
             yield repaired.report
+        _refuse_changed(plan, inputs)
     rows |= own
     manifest["shards"][shard.name] = {"blake2b": writer.digest, "rows": own}
     write_file(plan.out / MANIFEST, orjson.dumps(manifest))
@@ -136,12 +174,12 @@ def _data(repaired: RepairedTensor) -> memoryview | bytearray:
 
 def _finish(plan: ExportPlan, rows: dict[str, Any], device: str, seconds: float) -> ExportResult:
     """Write index, sidecars, report and config, check what is on disk, and drop the manifest."""
-    if len(plan.shards) > 1:
+    if plan.index_name:
         index = {
             "metadata": {"total_size": plan.total_bytes},
             "weight_map": {item.name: shard.name for shard in plan.shards for item in shard.tensors},
         }
-        write_file(plan.out / "model.safetensors.index.json", _pretty(index))
+        write_file(plan.out / plan.index_name, _pretty(index))
     for name, _, source in plan.sidecars:
         if name != "config.json":
             target = plan.out / name
@@ -151,7 +189,7 @@ def _finish(plan: ExportPlan, rows: dict[str, Any], device: str, seconds: float)
     write_file(plan.out / REPORT, _pretty(report))
     for name, _, source in plan.sidecars:
         if name == "config.json":
-            write_file(plan.out / name, _config(source.read_bytes(), plan.repair.dtype))
+            write_file(plan.out / name, _config(source.read_bytes(), plan))
     _verify(plan)
     (plan.out / MANIFEST).unlink(missing_ok=True)
     return ExportResult(report)
@@ -180,10 +218,16 @@ def _describe(plan: ExportPlan, rows: dict[str, Any], device: str, seconds: floa
     }
 
 
-def _config(data: bytes, dtype: str) -> bytes:
-    """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says."""
-    if dtype == "auto":
+def _config(data: bytes, plan: ExportPlan) -> bytes:
+    """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says.
+
+    Quantisation is dropped: what is written is dense. The standard parser, because configs in use hold ``Infinity``.
+    """
+    dtype = plan.repair.dtype
+    config = json.loads(data)
+    if dtype == "auto" and "quantization_config" not in config:
         return data
+    config.pop("quantization_config", None)
 
     def with_dtype(value: Any) -> Any:
         """Replace every dtype entry, also those of sub-models."""
@@ -194,10 +238,11 @@ def _config(data: bytes, dtype: str) -> bytes:
             }
         return value
 
-    config = with_dtype(orjson.loads(data))
-    if "torch_dtype" not in config:
-        config["dtype"] = dtype
-    return _pretty(config)
+    if dtype != "auto":
+        config = with_dtype(config)
+        if "torch_dtype" not in config:
+            config["dtype"] = dtype
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _pretty(value: Any) -> bytes:
@@ -210,7 +255,7 @@ def _verify(plan: ExportPlan) -> None:
     try:
         written = open_checkpoint(plan.out)
     except CheckpointError as error:
-        raise ExportError(f"what was written to {plan.out} does not read back: {error}") from error
+        raise ExportFailedError(f"what was written to {plan.out} does not read back: {error}") from error
     expected = {
         item.name: (plan.repair.output_dtype(item.tuned), item.tuned.shape)
         for shard in plan.shards
@@ -219,7 +264,7 @@ def _verify(plan: ExportPlan) -> None:
     found = {name: (info.dtype, info.shape) for name, info in written.tensors.items()}
     for name in expected.keys() | found.keys():
         if expected.get(name) != found.get(name):
-            raise ExportError(
+            raise ExportFailedError(
                 f"what was written to {plan.out} differs from the plan: {name} should be {expected.get(name)}, "
                 f"is {found.get(name)}; this is a bug, do not use the output"
             )
