@@ -20,8 +20,9 @@ with st.form("pair", border=True):
     base = left.text_input("Base checkpoint", shown.base if shown else "", placeholder="folder, before")
     tuned = right.text_input("Tuned checkpoint", shown.tuned if shown else "", placeholder="folder, after")
     if st.form_submit_button("Open pair", icon=":material/folder_open:"):
-        if base.strip() and tuned.strip():
-            change_view(base=base.strip(), tuned=tuned.strip())
+        base, tuned = (typed.strip().strip("'\"") for typed in (base, tuned))
+        if base and tuned:
+            change_view(base=base, tuned=tuned)
             st.rerun()
         st.warning("Both folders are needed: the model before fine-tuning and the model after.")
 with st.container(horizontal=True, vertical_alignment="center"):

@@ -6,7 +6,7 @@ import streamlit as st
 
 from dgviz.errors import DgvizError
 from dgviz.plan import OUTPUT_DTYPES, RepairPlan
-from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, start
+from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, draw_start_error, start
 from dgviz.ui.exports import free_folder, repair_command
 from dgviz.ui.frame import enter_page, require_pair
 from dgviz.ui.messages import show_error
@@ -17,8 +17,15 @@ view = enter_page("Write the repaired checkpoint")
 pair = require_pair(view)
 st.caption("Choose what decides the rank of every weight. The output keeps tuned's names, files and tokenizer.")
 rule, params = choose_rule(view)
+if view.tau:
+    st.info(
+        f"τ = {view.tau} was set by hand for one weight, to look at. An export applies a rule to every weight; to "
+        "apply this one number to all of them, choose the manual rule."
+    )
 left, middle, right = st.columns(3)
-include = left.text_input("Repair only names matching", key="include", placeholder="regular expression, e.g. mlp")
+include = left.text_input(
+    "Repair only names matching", key="include", placeholder="regular expression, e.g. attention"
+)
 exclude = middle.text_input("Keep names matching as tuned", key="exclude", placeholder="e.g. embed|lm_head")
 dtype = right.selectbox(
     "Output dtype",
@@ -45,6 +52,7 @@ try:
     chosen = load_pair(view, include or None, exclude or None)
 except DgvizError as error:
     show_error(error)
+    draw_jobs()
     st.stop()
 if draw_plan(chosen, RepairPlan(rule.name, params, include or None, exclude or None, dtype), out):
     st.button(
@@ -54,5 +62,6 @@ if draw_plan(chosen, RepairPlan(rule.name, params, include or None, exclude or N
         on_click=start,
         args=(command, out, f"{tuned_name} → {out.name}"),
     )
+draw_start_error()
 draw_command(command)
 draw_jobs()

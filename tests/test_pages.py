@@ -122,6 +122,35 @@ def test_a_link_shows_the_same_view(pair_paths):
     assert app.selectbox(key="rule-choice").value == "mp_edge"
 
 
+def test_a_tau_set_by_hand_leaves_with_its_weight(pair_paths):
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight", tau="0.02")
+    next(button for button in app.button if button.label == "Next").click().run()
+    assert "tau" not in app.query_params and "The rule keeps" in texts(app)
+    next(button for button in app.button if button.label == "Previous").click().run()
+    assert "tau" not in app.query_params and "The rule keeps" in texts(app)
+
+
+def test_a_url_is_the_whole_view(pair_paths):
+    view = {"weight": "model.embed_tokens.weight", "rule": "fixed_rank", "params": "rank:7", "tau": "0.02"}
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], **view)
+    for name in ("rule", "params", "tau"):
+        del app.query_params[name]
+    app.query_params["weight"] = "model.layers.2.mlp.up.weight"  # as Back does
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="rule-choice").value == "dg_hard"
+    assert app.selectbox(key="weight-choice").value == "model.layers.2.mlp.up.weight"
+    assert "The rule keeps" in texts(app)
+
+
+def test_the_manual_rule_takes_the_tau_in_view(pair_paths):
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight", tau="0.02")
+    app.selectbox(key="rule-choice").set_value("manual").run()
+    assert not app.exception
+    assert app.number_input(key="param-tau").value == 0.02
+    assert app.query_params["params"] in ("tau:0.02", ["tau:0.02"])
+
+
 def test_a_spoiled_link_is_said_and_survived(pair_paths):
     app = open_page(
         "layer", base=pair_paths[0], tuned=pair_paths[1], weight="nothing", rule="nothing", tau="x", slice="-3"

@@ -1,5 +1,6 @@
 """The export: its plan in words, its start, its progress, its result."""
 
+import json
 import time
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path) -> bool:
 
 
 def start(command: list[str], out: Path, title: str) -> None:
-    """Start the export, or say why not.
+    """Start the export; `draw_start_error` says why not.
 
     Parameters
     ----------
@@ -77,7 +78,21 @@ def start(command: list[str], out: Path, title: str) -> None:
     try:
         start_export(command, out, title)
     except (JobError, OSError) as error:
+        st.session_state["start-error"] = error
+
+
+def draw_start_error() -> None:
+    """Say why the last start failed, where the button is."""
+    error = st.session_state.pop("start-error", None)
+    if error is not None:
         show_error(error)
+
+
+def _continue(job: Job) -> None:
+    """Start an ended export again with the same command; it takes over what is finished."""
+    start(["python", *job.command[1:]], job.lock, job.title)
+    if "start-error" not in st.session_state:
+        job.forget()
 
 
 @st.fragment(run_every=1.0)
@@ -89,6 +104,11 @@ def draw_jobs() -> None:
     for job in jobs[:8]:
         with st.container(border=True):
             _draw_job(job)
+    running = {job.id for job in jobs if job.state == "running"}
+    if st.session_state.get("seen-running", running) - running:
+        st.session_state["seen-running"] = running
+        st.rerun()  # one has ended: what the page says of its folder is no longer so
+    st.session_state["seen-running"] = running
 
 
 def _draw_job(job: Job) -> None:
@@ -96,16 +116,26 @@ def _draw_job(job: Job) -> None:
     state = job.state
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{job.title}**  {_STATES[state]}")
-        if state == "running":
+        if state == "running" and (job.directory / "cancel").exists():
+            st.markdown(":gray[cancelling: it stops after the tensor it is working on]")
+        elif state == "running":
             st.button("Cancel", key=f"cancel-{job.id}", icon=":material/cancel:", on_click=job.cancel)
         else:
+            if state != "done":
+                st.button(
+                    "Continue",
+                    key=f"continue-{job.id}",
+                    icon=":material/play_arrow:",
+                    on_click=_continue,
+                    args=(job,),
+                )
             st.button("Forget", key=f"forget-{job.id}", icon=":material/close:", type="tertiary", on_click=job.forget)
     if state == "running":
         _draw_progress(job)
     elif state == "done":
         _draw_result(job)
     elif state == "cancelled":
-        st.text(f"Cancelled. Starting the same export again continues from the files already finished in {job.lock}.")
+        st.text(f"Cancelled. Continue takes over the files already finished in {job.lock}.")
     else:
         st.text(job.error or "")
         with st.expander("Log"):
@@ -138,19 +168,20 @@ def _draw_result(job: Job) -> None:
         f"{_duration(result['seconds'])}; read back and compared with the plan."
     )
     kind = _model_class(out)
-    st.code(f"from transformers import {kind}\n\nmodel = {kind}.from_pretrained({str(out)!r})", language="python")
+    if kind is not None:
+        st.code(f"from transformers import {kind}\n\nmodel = {kind}.from_pretrained({str(out)!r})", language="python")
     for warning in result["warnings"][:5]:
         st.caption(f":material/warning: {warning}")
     with st.expander("Every tensor"):
         _draw_rows(out)
 
 
-def _model_class(out: Path) -> str:
-    """Return the transformers class that the output's config names, or the general one."""
+def _model_class(out: Path) -> str | None:
+    """Return the transformers class that the output's config names, or the general one; None without a config."""
     try:
-        names = orjson.loads((out / "config.json").read_bytes()).get("architectures") or []
-    except (OSError, orjson.JSONDecodeError):
-        names = []
+        names = json.loads((out / "config.json").read_bytes()).get("architectures") or []
+    except (OSError, ValueError):
+        return None
     return names[0] if names else "AutoModel"
 
 

@@ -10,9 +10,11 @@ from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
 from dgviz.store import Spectrum
 from dgviz.threshold import Rule, Threshold
 from dgviz.ui import work
+from dgviz.ui.exports import shown_command
 from dgviz.ui.figure4 import chart_follows, figure4, released_tau, start_tau
 from dgviz.ui.messages import answered
-from dgviz.ui.state import View, change_view
+from dgviz.ui.pair import checkpoint_path
+from dgviz.ui.state import change_view, view_visit
 from dgviz.ui.weights import WeightChoice
 
 _KEY = "figure4"
@@ -27,13 +29,14 @@ class LayerView:
     params: dict[str, Any]
     device: str
     stamp: str
-    linked_tau: float | None
+    paths: tuple[str, str]
 
     @property
     def id(self) -> str:
         """What a tau belongs to: the weight and the rule that first set it."""
         settings = ",".join(f"{name}={value:g}" for name, value in self.params.items())
-        return f"{self.stamp}|{self.choice.paired.name}|{self.choice.index}|{self.rule.name}|{settings}"
+        weight = f"{self.choice.paired.name}|{self.choice.index}"
+        return f"{self.stamp}|{weight}|{self.rule.name}|{settings}|{view_visit()}"
 
     @property
     def weight(self) -> tuple:
@@ -41,16 +44,10 @@ class LayerView:
         return self.choice.paired, self.choice.index, self.device, self.stamp
 
 
-def linked_tau(view: View) -> float | None:
-    """Return the tau of a link, or None where it holds none or no number.
-
-    Parameters
-    ----------
-    view : View
-        What is in view.
-    """
+def chosen_tau() -> float | None:
+    """Return the tau in view, or None where there is none or no number."""
     try:
-        tau = float(view.tau)
+        tau = float(st.session_state["view"].get("tau", ""))
     except ValueError:
         return None
     return tau if tau >= 0 else None
@@ -81,14 +78,14 @@ def draw_layer(layer: LayerView) -> None:
     """
     spectrum = read_weight_spectrum(layer.weight)
     threshold = layer.rule.apply(spectrum.s, spectrum.shape, **layer.params)
-    chosen = released_tau(_KEY, layer.id)
     default = start_tau(spectrum.s, threshold)
-    tau = next(value for value in (chosen, layer.linked_tau, default) if value is not None)
+    chosen = chosen_tau()
+    tau = default if chosen is None else chosen
     for warning in (*threshold.warnings, *spectrum.warnings):
         st.warning(warning[0].upper() + warning[1:] + ".")
-    st.markdown(_caption(spectrum, threshold, tau, moved=tau != default))
+    st.markdown(_caption(layer, spectrum, threshold, tau, moved=chosen is not None))
     _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)
-    _panels(layer, spectrum, threshold, tau)
+    _panels(layer, spectrum, threshold, tau, default)
     _provenance(layer, spectrum, tau, default)
 
 
@@ -113,7 +110,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     )
 
 
-def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
+def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, default: float) -> None:
     """Draw the slider, the figures and panels (b) to (g)."""
     rank = int(np.count_nonzero(spectrum.s > tau))
     with st.spinner("Drawing the update in entry and spectrum space ..."), answered():
@@ -129,18 +126,18 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
         rule=layer.rule.title,
         spectrum=maps,
         entries=entries,
-        on_release=lambda: _remember_tau(layer),
+        on_release=lambda: _remember_tau(layer, default),
     )
 
 
-def _remember_tau(layer: LayerView) -> None:
-    """Put the released tau into the link."""
+def _remember_tau(layer: LayerView, default: float) -> None:
+    """Put the released tau into the view and its link; the rule's own needs no mention."""
     tau = released_tau(_KEY, layer.id)
     if tau is not None:
-        change_view(tau=f"{tau:.9g}")
+        change_view(tau="" if abs(tau - default) <= 1e-9 * default else f"{tau:.9g}")
 
 
-def _caption(spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) -> str:
+def _caption(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) -> str:
     """Say in a sentence or two what one is looking at."""
     rows, columns = spectrum.shape
     if spectrum.s[0] == 0:
@@ -150,9 +147,12 @@ def _caption(spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) 
     who = "The threshold you set" if moved else "The rule"
     text = (
         f"The update of this {rows} x {columns} weight has {spectrum.s.size} singular directions. {who} keeps the "
-        f"**{rank}** above τ = {tau:.4g}, with **{100 * energy:.1f} %** of the update's energy, and takes the others "
-        "for noise. "
+        f"**{rank}** above τ = {tau:.4g}, with **{100 * energy:.1f} %** of the update's energy"
     )
+    if rank == spectrum.s.size:
+        text += "; nothing is dropped. "
+    else:
+        text += ", and takes the others for noise. " if layer.rule.noise_based else ", and drops the others. "
     if threshold.sigma and not threshold.degenerate:
         ratio = spectrum.s[0] / threshold.edge
         text += f"The largest is {ratio:.3g} times the edge of the noise that the median implies."
@@ -182,3 +182,15 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
             type="tertiary",
             icon=":material/download:",
         )
+    with st.expander("The same on the command line"):
+        st.code(_command(layer, None if tau == default else tau), language="bash", wrap_lines=True)
+
+
+def _command(layer: LayerView, tau: float | None) -> str:
+    """Return the command that prints what is shown; a tau set by hand makes it the manual rule."""
+    paths = [str(checkpoint_path(path)) for path in layer.paths]
+    rule = layer.rule.name if tau is None else "manual"
+    params = layer.params if tau is None else {"tau": tau}
+    command = ["python", "-m", "dgviz", "spectrum", *paths, layer.choice.paired.name, "--rule", rule]
+    command += [word for name, value in params.items() for word in ("--rule-param", f"{name}={value:.9g}")]
+    return shown_command(command)

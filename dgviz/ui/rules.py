@@ -8,7 +8,7 @@ from dgviz.errors import ThresholdError
 from dgviz.threshold import RULES, Parameter, Rule
 from dgviz.ui.state import View, change_view
 
-CHOICES = tuple(name for name in RULES if name != "manual")  # a manual tau is what the slider sets
+CHOICES = tuple(RULES)
 
 
 def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, dict[str, Any]]:
@@ -25,11 +25,12 @@ def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, 
         st.warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
         return RULES["dg_hard"], {}
     rule = RULES[view.rule]
+    needed = {parameter.name: 0 for parameter in rule.parameters if parameter.default is None}
     try:
-        return rule, rule.checked(view.rule_params())
+        return rule, rule.checked(needed | view.rule_params())
     except ThresholdError as error:
         st.warning(f"{error}; showing its defaults.")
-        return rule, rule.checked({})
+        return rule, rule.checked(needed)
 
 
 def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
@@ -50,12 +51,18 @@ def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
             key="rule-choice",
             help="How tau is first set; the slider moves it from there.",
             width=320,
-            on_change=lambda: change_view(rule=st.session_state["rule-choice"], params=""),
+            on_change=lambda: _change_rule(view),
         )
         for parameter in rule.parameters:
             _parameter(parameter, params)
         st.markdown(f":gray[{rule.formula}]  \n:gray[{rule.citation}]".replace("*", r"\*"))
     return rule, params
+
+
+def _change_rule(view: View) -> None:
+    """Take the chosen rule; a manual one starts from the tau in view."""
+    name = st.session_state["rule-choice"]
+    change_view(rule=name, params=f"tau:{view.tau}" if name == "manual" and view.tau else "")
 
 
 def _parameter(parameter: Parameter, params: dict[str, Any]) -> None:
@@ -67,9 +74,9 @@ def _parameter(parameter: Parameter, params: dict[str, Any]) -> None:
         parameter.description.capitalize(),
         kind(parameter.minimum),
         kind(min(parameter.maximum, 2**31)),
-        step=1 if parameter.integer else 0.01,
-        format=None if parameter.integer else "%.4g",
+        step=1 if parameter.integer else 0.01 if parameter.maximum <= 1 else None,
+        format=None if parameter.integer else "%.6g",
         key=key,
         width=260,
-        on_change=lambda: change_view(params=f"{parameter.name}:{st.session_state[key]:g}"),
+        on_change=lambda: change_view(params=f"{parameter.name}:{st.session_state[key]:.9g}"),
     )

@@ -4,6 +4,7 @@ The URL is the record: a link opened elsewhere shows the same thing. The session
 clears the query; every page run first reconciles the two, the URL winning.
 """
 
+import time
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -43,25 +44,36 @@ class View:
         return dict(item.split(":", 1) for item in self.params.split(",") if ":" in item)
 
 
+_ECHO_SECONDS = 2.0
 _KEYS = tuple(field.name for field in fields(View))
 _DEFAULTS = View()
 
 
 def current_view() -> View:
-    """Return what is in view, from the URL first, then the session; a first visit opens the demo."""
-    remembered: dict[str, str] = st.session_state.setdefault("view", {})
+    """Return what is in view: the URL's, where it holds a view of its own, else the session's; at first the demo."""
     given = {key: st.query_params[key] for key in _KEYS if key in st.query_params}
-    if "base" in given and (given["base"], given.get("tuned")) != (remembered.get("base"), remembered.get("tuned")):
-        remembered = given  # another pair: nothing of the old view applies
-    else:
-        remembered = remembered | given
+    remembered: dict[str, str] = st.session_state.get("view", {})
+    if given and given != _in_url(remembered) and not _is_echo(given):
+        remembered = given  # a link, or Back: the whole view, so that nothing of another one is mixed in
+        st.session_state["view-visit"] = view_visit() + 1
     if "base" not in remembered:
-        remembered = remembered | FIRST_PAIR
+        remembered = FIRST_PAIR | remembered
     if remembered["base"].startswith("demo:"):
         remembered = {"weight": _DEMO_WEIGHT} | remembered
     view = View(**remembered)
     _store(view)
     return view
+
+
+def view_visit() -> int:
+    """Return how often the URL, not a control, has set the view in this session: a new visit starts from its tau."""
+    return st.session_state.get("view-visit", 0)
+
+
+def _is_echo(given: dict[str, str]) -> bool:
+    """Return whether a URL is one that was just replaced: a browser sends the old one along until it has the new."""
+    past = st.session_state.get("view-past", [])
+    return any(given == url and time.monotonic() - replaced < _ECHO_SECONDS for url, replaced in past)
 
 
 def change_view(**changes: Any) -> View:
@@ -89,11 +101,18 @@ def close_pair() -> None:
     change_view(base=_CLOSED, tuned="")
 
 
+def _in_url(values: dict[str, str]) -> dict[str, str]:
+    """Return the part of a view that its URL names: whatever is not a default."""
+    return {key: value for key, value in values.items() if value and value != getattr(_DEFAULTS, key)}
+
+
 def _store(view: View) -> None:
-    """Write the view to the session, and to the URL whatever is not a default."""
+    """Write the view to the session and to the URL."""
     values = {key: getattr(view, key) for key in _KEYS}
+    before, wanted = _in_url(st.session_state.get("view", {})), _in_url(values)
+    if before and before != wanted:
+        st.session_state["view-past"] = [*st.session_state.get("view-past", [])[-19:], (before, time.monotonic())]
     st.session_state["view"] = {key: value for key, value in values.items() if value}
-    wanted = {key: value for key, value in values.items() if value and value != getattr(_DEFAULTS, key)}
     for key in _KEYS:
         if key in wanted:
             if st.query_params.get(key) != wanted[key]:

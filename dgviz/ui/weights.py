@@ -79,14 +79,14 @@ def choose_weight(view: View, pair: CheckpointPair) -> WeightChoice:
     options = shown if at is not None else [current, *shown]
     st.session_state["weight-choice"] = current
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        _step("Previous", ":material/chevron_left:", shown, None if at is None else at - 1, "p")
+        _step("Previous", ":material/chevron_left:", shown, at, -1, "p")
         st.selectbox(
             f"Weight ({len(shown)} of {len(names)})",
             options,
             key="weight-choice",
             on_change=lambda: change_view(weight=st.session_state["weight-choice"]),
         )
-        _step("Next", ":material/chevron_right:", shown, 0 if at is None else at + 1, "n")
+        _step("Next", ":material/chevron_right:", shown, at, 1, "n")
         layout = matrix_layout(current, pair[current].tuned.shape)
         index = _choose_slice(view, layout)
     return WeightChoice(pair[current], layout, index)
@@ -113,19 +113,26 @@ def _filters(names: list[str]) -> list[str]:
     return shown
 
 
-def _step(label: str, icon: str, shown: list[str], at: int | None, shortcut: str) -> None:
-    """Offer the neighbour of the weight in view."""
-    possible = at is not None and 0 <= at < len(shown)
+def _step(label: str, icon: str, shown: list[str], at: int | None, by: int, shortcut: str) -> None:
+    """Offer the neighbour of the weight in view; the first of the filtered ones where it is not among them."""
+    target = 0 if at is None else at + by
     st.button(
         label,
         key=f"step-{label}",
         icon=icon,
-        icon_position="right" if label == "Next" else "left",
+        icon_position="right" if by > 0 else "left",
         shortcut=shortcut,
-        disabled=not possible,
-        on_click=change_view,
-        kwargs={"weight": shown[at]} if possible else None,
+        disabled=not 0 <= target < len(shown),
+        on_click=_move,
+        args=(shown, by),
     )
+
+
+def _move(shown: list[str], by: int) -> None:
+    """Step from the weight now in view, which quick presses have moved on since the button was drawn."""
+    current = st.session_state["view"].get("weight")
+    target = shown.index(current) + by if current in shown else 0
+    change_view(weight=shown[max(0, min(target, len(shown) - 1))])
 
 
 def _choose_slice(view: View, layout: MatrixLayout) -> int | None:
