@@ -1,28 +1,12 @@
-"""Which route gives a matrix's singular values, what it is checked by, and what it falls back to."""
+"""Which route gives a matrix's singular values, what they are checked by, and what is fallen back to."""
 
-from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, replace
 
 import torch
 
-from dgviz.gram import (
-    Spikes,
-    bulk_eigenvalues,
-    deflated_gram,
-    deflated_runs,
-    gram_dtype,
-    mirrored,
-    no_spikes,
-)
-from dgviz.products import orthonormalise, times
-from dgviz.subspace import (
-    all_directions,
-    find_spikes,
-    leading_directions,
-    rayleigh_ritz,
-    residual,
-    svd_float64,
-)
+from dgviz.gram import Spikes, bulk_eigenvalues, deflated_gram, gram_dtype, no_spikes
+from dgviz.products import sum_of_squares
+from dgviz.subspace import all_directions, find_spikes, svd_float64
 
 ROUTES = {
     "zero": "nothing to decompose: every entry is zero",
@@ -31,18 +15,14 @@ ROUTES = {
     "svd64": "float64 QR, then a float64 SVD of the triangular factor",
 }
 # Below _FULL one float64 eigh costs less than anything cleverer; up to _SMALL the float64 Gram is fast enough.
-_FULL, _SMALL = 256, 640
-# Largest value left in the Gram over the median: its square times the rounding unit shifts the median. Measured
-# in float32: 5e-7 at 100, 9e-5 at 1000; in float64 the same shift comes 2e4 times later.
+_FULL, _SMALL = 160, 640
+# Largest value left in the Gram over the median: its square times the rounding unit shifts the median. Worst measured
+# in float32: 5e-7 at 17 with 300 spikes, with one spike only at 100; in float64 the same comes 2e4 times later.
 _SPREAD = {torch.float32: 20.0, torch.float64: 1e6}
+RESOLVED = 8.0  # rounding units of s_1 below which values only tell how the entries were rounded
 _SHIFT = 1e-5  # bound on the relative shift of one eigenvalue; the median moves by about 1/p of it
 _SPREAD_OF_VECTORS = 100.0  # up to which eigenvectors above the bulk are right to 1e-5 from a float32 Gram
-_NEAR = 1e-2  # relative gap at the cut below which triplets are separated in float64
-_FAR = 100.0  # s_1 / s of the last triplet above which they are too, since float32 rounds relative to s_1
-_AGREEMENT = 1e-4  # between Gram eigenvalues and products with the matrix; a missed direction shows as more
-_RESIDUAL = 1e-4  # of a triplet, relative; tau cuts above the bulk edge, where gaps are 1e-2 and more
-_ROWS_AT_ONCE = 2048  # of the product behind the direction maps
-_CHECKED = 32  # triplets whose residual is computed: the weakest, which converge last
+_ENERGY = 1e-5  # between the sums of squares of values and of entries: products that are not float32 show here
 
 
 @dataclass(frozen=True)
@@ -130,11 +110,14 @@ def solve(tall: torch.Tensor) -> Solution:
     """
     p = tall.shape[1]
     if not tall.any():
-        identity = torch.eye(p, dtype=tall.dtype, device=tall.device)
+        identity = torch.eye(p, dtype=torch.float64, device=tall.device)
         return Solution(torch.zeros(p, dtype=torch.float64), Certificate("zero"), no_spikes(tall), vectors=identity)
     rejected: tuple[str, ...] = ()
     for dtype in _precisions(tall):
-        outcome = _from_gram(tall, dtype)
+        try:
+            outcome = _from_gram(tall, dtype)
+        except torch.linalg.LinAlgError as error:  # an eigenvalue that does not converge
+            outcome = str(error)
         if isinstance(outcome, Solution):
             outcome.certificate = replace(outcome.certificate, rejected=rejected)
             return outcome
@@ -173,15 +156,17 @@ def _from_gram(tall: torch.Tensor, dtype: torch.dtype) -> Solution | str:
     strongest, largest, median = float(values[0]), float(values[spikes.count]), float(values[p // 2])
     rounding = (4 * torch.finfo(dtype).eps) ** 0.5 * largest  # below it a value is only a bound
     spread = Check("largest bulk value / median", largest / median if median > 0 else float("inf"), _SPREAD[dtype])
+    energy = sum_of_squares(tall, tall.dtype)
     checks = (
+        Check("energy", abs(float(values.square().sum()) / energy - 1), _ENERGY),
         _shift_by_spikes(spikes, bulk),
         spread,
         Check("values lost to rounding", int((values < rounding).sum()), 4 + p // 100 if dtype == tall.dtype else p),
     )
-    resolution = 8 * torch.finfo(tall.dtype).eps  # of the entries themselves, in units of s_1
+    resolution = RESOLVED * torch.finfo(tall.dtype).eps
     if max(median, rounding) <= resolution * strongest:
         # Numerically low rank: the bulk is below what the entries resolve, and is known to be.
-        checks = (checks[0], Check("bulk / s_1", max(median, rounding) / strongest, resolution))
+        checks = (*checks[:2], Check("bulk / s_1", max(median, rounding) / strongest, resolution))
     for check in checks:
         if not check.passed:
             return f"{check.name} is {check.value:.3g}, accepted up to {check.limit:.3g}"
@@ -205,88 +190,3 @@ def _shift_by_spikes(spikes: Spikes, bulk: torch.Tensor) -> Check:
     if gap <= 0:
         return Check("shift by spikes", float("inf"), _SHIFT)
     return Check("shift by spikes", spikes.coupling * max(2.0, mean / (largest * gap) if mean > 0 else 0.0), _SHIFT)
-
-
-def leading_triplets(tall: torch.Tensor, solution: Solution, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ``A V`` (N x rank, dtype of `tall`) and V (p x rank) of the strongest triplets, certified.
-
-    Parameters
-    ----------
-    tall : (N, p) tensor
-        The matrix A.
-    solution : Solution
-        What `solve` returned for it; checks, and where they fail a new route, are added to its certificate.
-    rank : int
-        Triplets wanted, 1 to p.
-    """
-    p = tall.shape[1]
-    values, spikes = solution.values, solution.spikes
-    if solution.vectors is None and rank <= p // 4:
-        basis = spikes.vectors.double()
-        if rank > spikes.count:
-            eigenvalues = torch.cat([values[spikes.count :].square(), values.new_zeros(spikes.count)])
-            more = leading_directions(mirrored(solution.gram), eigenvalues, rank - spikes.count)
-            basis = orthonormalise(torch.cat([basis, more], dim=1))
-        gap = 1 - float(values[rank] / values[rank - 1]) if values[rank - 1] > 0 else 0.0
-        exact = gap < _NEAR or float(values[0]) > _FAR * float(values[rank - 1])
-        dtype = torch.float64 if exact else tall.dtype
-        left, vectors, ritz = rayleigh_ritz(tall, basis.to(dtype), rank)
-        weakest = slice(max(0, rank - _CHECKED), rank)
-        lack = residual(tall, left[:, weakest], vectors[:, weakest], ritz[weakest])
-        # Rounding in A' u is relative to s_1.
-        allowed = _RESIDUAL + 2 * torch.finfo(tall.dtype).eps * float(ritz[0] / ritz[-1])
-        checks = (
-            Check(f"values of {rank} triplets", float(((ritz - values[:rank]) / ritz).abs().max()), _AGREEMENT),
-            Check(f"residual of {rank} triplets", float(lack.max()), allowed),
-        )
-        solution.certificate = replace(solution.certificate, checks=solution.certificate.checks + checks)
-        if all(check.passed for check in checks):
-            return left, vectors
-        _refuse(solution, checks, tall)
-    vectors = solution.directions()[:, :rank]
-    left = times(tall, vectors).to(tall.dtype)
-    return left, vectors
-
-
-def _refuse(solution: Solution, checks: tuple[Check, ...], tall: torch.Tensor) -> None:
-    """Replace a solution's directions by those of the last resort, and say why."""
-    failed = next(check for check in checks if not check.passed)
-    reason = f"{solution.certificate.route}: {failed.name} is {failed.value:.3g}, accepted up to {failed.limit:.3g}"
-    solution.certificate = replace(
-        solution.certificate, route="svd64", rejected=(*solution.certificate.rejected, reason)
-    )
-    _, solution.vectors = svd_float64(tall)
-    solution.gram = None
-
-
-def pooled_products(tall: torch.Tensor, solution: Solution, edges: list[int]) -> torch.Tensor:
-    """Return ``|A v|`` of every direction, rows pooled by maximum as they are computed (1 GEMM).
-
-    Parameters
-    ----------
-    tall : (N, p) tensor
-        The matrix A.
-    solution : Solution
-        What `solve` returned for it.
-    edges : list of int
-        Ends of the R row blocks: block b is ``[edges[b], edges[b + 1])``.
-
-    Returns
-    -------
-    (R, p) tensor
-        In the dtype of the directions; no N x p result is ever held.
-    """
-    vectors, spikes = solution.directions(), solution.spikes
-    rest = vectors[:, spikes.count :].contiguous()
-    out = vectors.new_zeros(len(edges) - 1, vectors.shape[1])
-    strong = times(tall, spikes.vectors).to(vectors.dtype)
-    # A weak direction is orthogonal to a strong one only up to rounding: its product is formed without them.
-    for rows, run in deflated_runs(tall, spikes, vectors.dtype):
-        for offset in range(0, run.shape[0], _ROWS_AT_ONCE):
-            block = run[offset : offset + _ROWS_AT_ONCE]
-            start, stop = rows.start + offset, rows.start + offset + block.shape[0]
-            products = torch.cat([strong[start:stop], block @ rest], dim=1).abs_()
-            for b in range(bisect_right(edges, start) - 1, bisect_left(edges, stop)):
-                piece = products[max(edges[b], start) - start : min(edges[b + 1], stop) - start]
-                out[b] = torch.maximum(out[b], piece.amax(dim=0))
-    return out

@@ -8,7 +8,8 @@ import torch
 
 from dgviz.errors import SpectrumError
 from dgviz.products import full_float32
-from dgviz.solve import Certificate, leading_triplets, pooled_products, solve
+from dgviz.solve import Certificate, solve
+from dgviz.triplets import leading_triplets, pooled_products
 
 _SAFE_EXPONENT = 30  # largest entry within 2^-30 .. 2^30: squares and their sums stay far from float32's ends
 
@@ -54,7 +55,7 @@ def resolve_device(device: str) -> str:
     SpectrumError
         If this machine has no such device.
     """
-    known = [found.id for found in list_devices()]
+    known = [f"cuda:{index}" for index in range(torch.cuda.device_count())] + ["cpu"]
     if device == "auto":
         return known[0]
     wanted = "cuda:0" if device == "cuda" else device
@@ -192,6 +193,8 @@ def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") ->
     exponent = math.frexp(peak)[1]
     shift = exponent if abs(exponent) > _SAFE_EXPONENT else 0
     work = scale_by_power(work, -shift)
+    if 1 not in work.stride():
+        work = work.contiguous()  # else every product would copy it
     wide = work.shape[0] < work.shape[1]
     return Decomposition(work.T if wide else work, wide, shift)
 

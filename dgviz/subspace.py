@@ -24,13 +24,11 @@ STRONG = 14.0  # a spike this many times the median is taken out; below, float32
 # How far spikes that are not exactly invariant may shift bulk eigenvalues, in units of their mean: wanted, so that
 # the spikes' own triplets are right to float32; and accepted, where products in float32 give no more.
 _WANTED, _ACCEPTED = 1e-9, 1e-6
-_LARGE_ENTRIES = (
-    0.2  # s / median per sqrt(N p) above which rounding after a float32 subtraction moves the median 1e-7
-)
+_LARGE_ENTRIES = 0.2  # s / (median sqrt(N p)) from which rounding after a float32 subtraction would move the median
 _MAX_PASSES = 30
 _PATIENCE = 0.3  # passes worth waiting for, in units of p / width (.6 GEMM)
 _RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-14}  # share of the energy below which a difference is rounding
-_GUARD = 8  # directions carried beyond those wanted: a value nearly equal to the last wanted one is among them
+GUARD = 8  # directions carried beyond those wanted: a value nearly equal to the last wanted one is among them
 _GAIN = math.log(2e7)  # the filter suppresses unwanted directions to float32 rounding
 _RANGE = math.log(1e5)  # wanted directions may drift apart this much before they are told apart again
 _OVERFLOW = 60.0  # log of the largest growth between two orthonormalisations: float32 ends at 88
@@ -62,45 +60,54 @@ def find_spikes(tall: torch.Tensor) -> Spikes | None:
     median_share = _median_share(aspect_ratio(tall.shape))
     coupling, fresh = math.inf, True
     for _ in range(_MAX_PASSES):
-        y = times(tall, x.to(dtype))
-        squares, rotation = torch.linalg.eigh(inner_products(y))
-        squares, rotation = squares.flip(0).clamp_min(0), rotation.flip(1)
-        s = squares.sqrt()
-        x = x @ rotation
-        inverse = torch.where(s > 0, 1 / s, 0)
-        z = transposed_times(tall, y @ (rotation * inverse).to(dtype)).double()
-        lack = (z - x * s).square().sum(dim=0).cpu()
-        following = orthonormalise(z * inverse)
-        found = squares.cpu()
+        x, found, lack, following = _ritz_pass(tall, x.to(dtype))
+        width = x.shape[1]
         left = (energy - found.cumsum(0)).clamp_min(_RESOLUTION[dtype] * energy)
         # What the whole block leaves, taken as noise, gives the median.
         median = median_share * math.sqrt(float(left[-1]) / p)
         count = int((found > (STRONG * median) ** 2).sum())
         if fresh:  # one pass from random directions says nothing yet
-            fresh = False
-        elif count == 0:
+            x, fresh = following, False
+            continue
+        if count == 0:
             return no_spikes(tall)
-        else:
-            previous, coupling = coupling, float(lack[:count].sum()) * p / float(left[count - 1])
-            resolved = dtype == torch.float64 or float(left[-1]) > _RESOLUTION[dtype] * energy
-            stalled = coupling > 0.8 * previous
-            settled = coupling <= _WANTED or (coupling <= _ACCEPTED and stalled)
-            if settled and resolved and count < x.shape[1]:
-                # Subtracting rounds relative to the spikes' own entries: in float32 only while those stay small.
-                exact = math.sqrt(float(found[:count].sum())) > _LARGE_ENTRIES * median * math.sqrt(tall.numel())
-                return Spikes(x[:, :count].to(torch.float64 if exact else dtype), s[:count].cpu(), coupling)
-            # A pass divides the coupling by (weakest spike / end of the block)^4: too close, and a wider block pays.
-            gain = 2 * math.log(float(found[count - 1]) / max(float(found[-1]), 1e-300))
-            if count == x.shape[1] or math.log(max(coupling / _WANTED, 1.0)) > gain * _PATIENCE * p / x.shape[1]:
-                if 2 * x.shape[1] > p // 16:
-                    return None
-                more = torch.randn(p, x.shape[1], generator=generator, dtype=torch.float64).to(tall.device)
-                following = orthonormalise(torch.cat([following, more], dim=1))
-                coupling, fresh = math.inf, True
-            elif stalled and dtype != torch.float64:
-                dtype, coupling, energy = torch.float64, math.inf, sum_of_squares(tall, torch.float64)
+        previous, coupling = coupling, float(lack[:count].sum()) * p / float(left[count - 1])
+        resolved = dtype == torch.float64 or float(left[-1]) > _RESOLUTION[dtype] * energy
+        stalled = coupling > 0.8 * previous
+        settled = coupling <= _WANTED or (coupling <= _ACCEPTED and stalled)
+        if settled and resolved and count < width:
+            # Subtracting rounds relative to the spikes' own entries: in float32 only while those stay small.
+            exact = math.sqrt(float(found[:count].sum())) > _LARGE_ENTRIES * median * math.sqrt(tall.numel())
+            return Spikes(x[:, :count].to(torch.float64 if exact else dtype), found[:count].sqrt(), coupling)
+        # A pass divides the coupling by (weakest spike / end of the block)^4: too close, and a wider block pays.
+        gain = 2 * math.log(float(found[count - 1]) / max(float(found[-1]), 1e-300))
+        if count == width or math.log(max(coupling / _WANTED, 1.0)) > gain * _PATIENCE * p / width:
+            if 2 * width > p // 16:
+                return None
+            more = torch.randn(p, width, generator=generator, dtype=torch.float64).to(tall.device)
+            following = orthonormalise(torch.cat([following, more], dim=1))
+            coupling, fresh = math.inf, True
+        elif stalled and dtype != torch.float64:
+            dtype, coupling, energy = torch.float64, math.inf, sum_of_squares(tall, torch.float64)
         x = following
     return None
+
+
+def _ritz_pass(tall: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Multiply an orthonormal p x k block by A and by A', in its own precision.
+
+    Returns the block rotated to Ritz vectors v (float64), their s^2 and ``|A' u - s v|^2`` (CPU float64, strongest
+    first), and the block for the next pass: an orthonormal basis of all A'u.
+    """
+    y = times(tall, x)
+    squares, rotation = torch.linalg.eigh(inner_products(y))
+    squares, rotation = squares.flip(0).clamp_min(0), rotation.flip(1)
+    s = squares.sqrt()
+    inverse = torch.where(s > 0, 1 / s, 0)
+    ritz = x.double() @ rotation
+    z = transposed_times(tall, y @ (rotation * inverse).to(y.dtype)).double()
+    lack = (z - ritz * s).square().sum(dim=0)
+    return ritz, squares.cpu(), lack.cpu(), orthonormalise(z * inverse)
 
 
 @lru_cache(maxsize=256)
@@ -129,9 +136,9 @@ def filter_plan(eigenvalues: torch.Tensor, count: int) -> tuple[int, int, int] |
     """
     p = eigenvalues.numel()
     top, weakest = float(eigenvalues[0]), float(eigenvalues[count - 1])
-    best, cheapest = None, 12.0 * p**3  # a full eigh, in operations of a float32 product at full speed, measured
+    best, cheapest = None, 12.0 * p**3 + 1500.0 * p**2  # a full eigh, in operations of a fast product, measured
     for share in (0.02, 0.05, 0.1, 0.2, 0.4, 0.8):
-        width = count + _GUARD + math.ceil(share * count)
+        width = count + GUARD + math.ceil(share * count)
         cut = float(eigenvalues[width]) if width < p else 0.0
         if not 0 < cut < weakest:
             continue
@@ -140,8 +147,8 @@ def filter_plan(eigenvalues: torch.Tensor, count: int) -> tuple[int, int, int] |
         for degree in range(1, min(longest, 40) + 1):
             # At least two runs: what rounding leaves after the first is filtered by the second.
             runs = max(2, math.ceil(_GAIN / math.log(math.cosh(degree * growth))))
-            # Narrow products below full speed; QR and eigh in float64.
-            cost = runs * ((degree + 1) * 3.0 * p * p * width + 16.0 * p * width**2 + 36.0 * width**3)
+            # Narrow products below full speed, QR and eigh in float64, and what a run costs however small.
+            cost = runs * ((degree + 1) * 3.0 * p * p * width + 16.0 * p * width**2 + 36.0 * width**3 + 2e7)
             if cost < cheapest:
                 best, cheapest = (width, degree, runs), cost
     return best
@@ -169,7 +176,7 @@ def leading_directions(gram: torch.Tensor, eigenvalues: torch.Tensor, count: int
     """
     plan = filter_plan(eigenvalues, count)
     if plan is None:
-        return torch.linalg.eigh(gram).eigenvectors[:, -(count + _GUARD) :].flip(1).double()
+        return torch.linalg.eigh(gram).eigenvectors[:, -(count + GUARD) :].flip(1).double()
     width, degree, runs = plan
     cut = float(eigenvalues[width])
     generator = torch.Generator().manual_seed(1)

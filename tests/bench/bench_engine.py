@@ -1,0 +1,254 @@
+"""The spectrum engine against torch.linalg.svd: seconds, interleaved, in one process; and both against float64.
+
+What is timed is what a threshold needs: every singular value, and the triplets above Gavish and Donoho's tau. The
+baseline is ``torch.linalg.svd(delta, full_matrices=False)`` in float32. On the CPU the clock is the process's own, on
+one thread, so that other processes disturb little; on CUDA it is the wall, synchronised.
+
+Run: ``python -m tests.bench.bench_engine [--quick] [--out FILE.md] [--profile]``.
+"""
+
+import argparse
+import contextlib
+import datetime
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import dgviz.solve
+import dgviz.triplets
+from dgviz.spectrum import decompose
+from dgviz.theory import aspect_ratio, svht_coef
+
+
+@dataclass(frozen=True)
+class Case:
+    shape: tuple[int, int]
+    spikes: int
+    strongest: float  # in units of the bulk edge
+    target: str  # ours / svd, as asked for
+    rounds: int = 3
+    repeats: int = 1
+    accuracy: bool = True
+    quick: bool = False
+
+
+CASES = [
+    Case((8192, 3072), 30, 12, "1/4 (1/6)"),
+    Case((8192, 3072), 30, 1000, "1/4 (1/6)"),
+    Case((1024, 4096), 30, 12, "1/4", 5, quick=True),
+    Case((1024, 4096), 30, 1000, "1/4", 5, quick=True),
+    Case((1024, 4096), 300, 12, "1/1.5", 5, quick=True),
+    Case((1024, 4096), 300, 1000, "1/1.5", 5, quick=True),
+    Case((4096, 1024), 30, 12, "-", 5, quick=True),
+    Case((4096, 1024), 300, 1000, "-", 5, quick=True),
+    Case((1024, 1024), 30, 12, "1/2", 5, quick=True),
+    Case((1024, 1024), 30, 1000, "1/2", 5, quick=True),
+    Case((151936, 1024), 30, 12, "1/2", 2, accuracy=False),
+    Case((128256, 2048), 30, 12, "-", 1, accuracy=False),
+    Case((4096, 4096), 30, 12, "-", 1, accuracy=False),
+    Case((2560, 9728), 30, 12, "-", 1, accuracy=False),
+    Case((2048, 768), 10, 12, "-", 5, quick=True),
+    Case((576, 1536), 10, 12, "-", 5, 2, quick=True),
+    Case((512, 512), 10, 12, "1", 7, 4, quick=True),
+    Case((256, 256), 5, 12, "1", 9, 10, quick=True),
+    Case((512, 128), 5, 12, "1", 9, 20, quick=True),
+    Case((128, 128), 5, 12, "1", 9, 40, quick=True),
+    Case((64, 64), 3, 12, "1", 9, 100, quick=True),
+    Case((32, 32), 2, 12, "1", 9, 200, quick=True),
+]
+
+
+def planted(case, device):
+    """Unit noise and spikes spaced geometrically from 1.6 times the bulk edge."""
+    generator = torch.Generator().manual_seed(0)
+    m, n = case.shape
+    u, v = (torch.linalg.qr(torch.randn(d, case.spikes, generator=generator)).Q for d in (m, n))
+    steps = torch.linspace(0, 1, case.spikes)
+    values = (m**0.5 + n**0.5) * 1.6 * (case.strongest / 1.6) ** steps
+    delta = torch.randn(m, n, generator=generator)
+    return delta.addmm_(u * values, v.T).to(device)
+
+
+@cache
+def coefficient(shape):
+    """The threshold in units of the median: a constant of the shape, which the engine knows nothing of."""
+    return svht_coef(aspect_ratio(shape))
+
+
+def tau_of(s, shape):
+    return coefficient(shape) * float(s[(s.numel() - 1) // 2] + s[s.numel() // 2]) / 2
+
+
+def ours(delta, device):
+    found = decompose(delta, device)
+    rank = int((found.s > tau_of(found.s, found.shape)).sum())
+    return found, rank, found.triplets(rank)
+
+
+def seconds(function, device, repeats=1):
+    """Return seconds per call, of the process on the CPU, of the wall on CUDA."""
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    synchronise = torch.cuda.synchronize if device != "cpu" else (lambda: None)
+    synchronise()
+    started = clock()
+    for _ in range(repeats):
+        function()
+    synchronise()
+    return (clock() - started) / repeats
+
+
+def errors(delta, shape, device):
+    """Return rank, |dtau| / tau and |dD*| / |D*| against a float64 SVD."""
+    found, rank, (left, right) = ours(delta, device)
+    u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
+    tau = tau_of(s.cpu(), shape)
+    expected = int((s > tau).sum())
+    best = (u[:, :expected] * s[:expected]) @ vh[:expected]
+    difference = torch.linalg.norm(left.double() @ right.double() - best) / torch.linalg.norm(best)
+    ranks = str(rank) if rank == expected else f"{rank}, should be {expected}"
+    return ranks, f"{abs(tau_of(found.s, shape) / tau - 1):.0e}", f"{float(difference):.0e}"
+
+
+def measure(case, device):
+    """Return one row of the table."""
+    delta = planted(case, device)
+    tall = delta if case.shape[0] >= case.shape[1] else delta.T
+    baselines = {"svd": lambda: torch.linalg.svd(delta, full_matrices=False)}
+    if device != "cpu":
+        baselines["gesvdj"] = lambda: torch.linalg.svd(delta, full_matrices=False, driver="gesvdj")
+    functions = {"gemm": lambda: tall.T @ tall, "ours": lambda: ours(delta, device), **baselines}
+    if case.repeats > 1:  # small: the first calls load code
+        for function in functions.values():
+            function()
+    times = {name: [] for name in functions}
+    for _ in range(case.rounds):
+        for name, function in functions.items():
+            times[name].append(seconds(function, device, case.repeats))
+    median = {name: statistics.median(values) for name, values in times.items()}
+    found, rank, _ = ours(delta, device)
+    maps = seconds(lambda: found.direction_maps(384), device)
+    accuracy = errors(delta, case.shape, device) if case.accuracy else (str(rank), "-", "-")
+    ratio = median["svd"] / median["ours"]
+    with_maps = median["svd"] / (median["ours"] + maps)
+    cells = [
+        device,
+        f"{case.shape[0]} x {case.shape[1]}",
+        f"{case.spikes} to {case.strongest:g}",
+        f"{median['svd']:.3g}" + (f" ({median['gesvdj']:.3g})" if "gesvdj" in median else ""),
+        f"{median['ours']:.3g}",
+        f"1/{ratio:.1f}",
+        case.target,
+        f"{median['ours'] / median['gemm']:.2f}",
+        f"1/{with_maps:.1f}",
+        found.certificate.route,
+        *accuracy,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+HEADER = (
+    "| device | shape | spikes | svd s | ours s | ours/svd | wanted | ours in GEMM | with every direction / svd "
+    "| route | rank | dtau/tau | dD*/D* |\n|" + "---|" * 13
+)
+STEPS = {
+    (dgviz.solve, "find_spikes"): "spikes far above the bulk",
+    (dgviz.solve, "deflated_gram"): "half Gram matrix of what is left",
+    (dgviz.solve, "bulk_eigenvalues"): "its eigenvalues",
+    (dgviz.triplets, "mirrored"): "its other half",
+    (dgviz.triplets, "leading_directions"): "filtered directions above tau",
+    (dgviz.triplets, "rayleigh_ritz"): "triplets",
+    (dgviz.triplets, "residual"): "residuals",
+}
+
+
+@contextlib.contextmanager
+def timed_steps(device, spent):
+    """Add the seconds of every step of the engine to `spent`, by its words."""
+    originals = {step: getattr(*step) for step in STEPS}
+
+    def timed(step):
+        def call(*arguments):
+            result = []
+            elapsed = seconds(lambda: result.append(originals[step](*arguments)), device)
+            spent[STEPS[step]] = spent.get(STEPS[step], 0.0) + elapsed
+            return result[0]
+
+        return call
+
+    for module, name in STEPS:
+        setattr(module, name, timed((module, name)))
+    try:
+        yield
+    finally:
+        for (module, name), function in originals.items():
+            setattr(module, name, function)
+
+
+def profile(case, device):
+    """Return a table of where the time goes, in GEMMs; the floor is a half Gram and its eigenvalues."""
+    delta = planted(case, device)
+    tall = delta if case.shape[0] >= case.shape[1] else delta.T
+    gemm = statistics.median(seconds(lambda: tall.T @ tall, device) for _ in range(3))
+    ours(delta, device)
+    rounds, total, spent = 3, [], {}
+    with timed_steps(device, spent):
+        total = [seconds(lambda: ours(delta, device), device) for _ in range(rounds)]
+    lines = [f"| {words} | {spent[words] / rounds / gemm:.2f} |" for words in STEPS.values() if words in spent]
+    rest = (sum(total) - sum(spent.values())) / rounds
+    lines += [f"| everything else | {rest / gemm:.2f} |", f"| sum | {sum(total) / rounds / gemm:.2f} |"]
+    title = (
+        f"{case.shape[0]} x {case.shape[1]}, {case.spikes} spikes to {case.strongest:g} times the edge, on {device}"
+    )
+    return "\n".join(
+        [f"Where the time goes: {title} (one GEMM: {gemm:.2f} s)\n", "| step | GEMM |", "|---|---|", *lines]
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="only the shapes that take seconds")
+    parser.add_argument("--profile", action="store_true", help="only where the time goes, by step")
+    parser.add_argument("--out", type=Path, help="write the tables there too")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    devices = ["cpu"] + (["cuda:0"] if torch.cuda.is_available() else [])
+    cuda = torch.cuda.get_device_name(0) if len(devices) > 1 else "no CUDA device here: nothing was run on one"
+    written = [
+        f"{datetime.date.today()}, {platform.platform()}, {processor()}, one thread, Python "
+        f"{platform.python_version()}, torch {torch.__version__}; {cuda}. Medians of interleaved rounds.\n"
+    ]
+    print(written[0])
+    if not options.profile:
+        written.append(HEADER)
+        print(HEADER, flush=True)
+        for device in devices:
+            for case in CASES:
+                if options.quick <= case.quick:
+                    written.append(measure(case, device))
+                    print(written[-1], flush=True)
+    if options.profile or not options.quick:
+        for device in devices:
+            for case in CASES[:2]:
+                written.append("\n" + profile(case, device))
+                print(written[-1], flush=True)
+    if options.out:
+        options.out.write_text("\n".join(written) + "\n", encoding="utf-8")
+
+
+def processor():
+    """Return the name of the processor, as far as this system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+if __name__ == "__main__":
+    main()
