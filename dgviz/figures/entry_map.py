@@ -10,10 +10,11 @@ from dgviz.maps import TOP_CODE, Scale
 
 # Streamlit's theme takes #000001 to #000038 for placeholders of its own, and magma starts with one of them.
 _COLOURS = ["#020008", *sequential.Magma[1:]]
-_MAGMA = [[at / (len(_COLOURS) - 1), colour] for at, colour in enumerate(_COLOURS)]
 
 
-def entry_map(codes: NDArray[np.uint8], scale: Scale, shape: tuple[int, int], *, height: int = 380) -> go.Figure:
+def entry_map(
+    codes: NDArray[np.uint8], scale: Scale, shape: tuple[int, int], *, dark: bool = True, height: int = 380
+) -> go.Figure:
     """Return a map of block maxima with its axes in rows and columns of the weight and a colour bar in magnitudes.
 
     Parameters
@@ -24,10 +25,13 @@ def entry_map(codes: NDArray[np.uint8], scale: Scale, shape: tuple[int, int], *,
         What the codes stand for.
     shape : (int, int)
         Rows and columns of the weight.
+    dark : bool
+        Whether zero is dark, as the page then is; on a light page large values are dark, as in Figure 4.
     height : int
         Height in pixels.
     """
     rows, cols = codes.shape
+    colours = _COLOURS if dark else ["#fffffb", *_COLOURS[::-1][1:]]
     ticks = scale.ticks()
     heat = go.Heatmap(
         z=codes,
@@ -37,7 +41,7 @@ def entry_map(codes: NDArray[np.uint8], scale: Scale, shape: tuple[int, int], *,
         dy=shape[0] / rows,
         zmin=0,
         zmax=TOP_CODE,
-        colorscale=_MAGMA,
+        colorscale=[[at / (len(colours) - 1), colour] for at, colour in enumerate(colours)],
         colorbar={
             "tickvals": [TOP_CODE * position for position, _ in ticks],
             "ticktext": [text for _, text in ticks],

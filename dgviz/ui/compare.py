@@ -140,7 +140,7 @@ def draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
             with st.spinner(f"Drawing rank {rank} ..."), answered():
                 panels = work.entry_panels(*weight, rank)
             st.plotly_chart(
-                entry_map(panels.repaired, panels.scale, panels.shape),
+                entry_map(panels.repaired, panels.scale, panels.shape, dark=st.context.theme.type == "dark"),
                 config=plot_config(f"repaired-rank-{rank}"),
                 key=f"map-{number}",
             )
