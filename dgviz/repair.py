@@ -26,7 +26,9 @@ from dgviz.theory import mp_fit_triple
 from dgviz.threshold import Threshold, find_rule
 from dgviz.verdict import energy_kept
 
-_CHUNK_ELEMENTS = 16 * 2**20  # rows are added up in blocks of at most 64 MiB of float32
+# Rows are added up in blocks of at most so many entries. About ten temporaries of that size live at once: blocks near
+# the cache's size took a quarter of the time of blocks sixteen times larger, and half a gigabyte less memory.
+_CHUNK_ELEMENTS = 2**20
 
 
 @dataclass(frozen=True)

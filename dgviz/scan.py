@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout, read_tensor, select_matrix
+from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_layout, read_tensor, select_matrix
 from dgviz.delta import compute_delta
-from dgviz.errors import DgvizError, PairError
+from dgviz.errors import DgvizError, PairError, SpectrumError
 from dgviz.moments import compute_moments, frobenius_norm
 from dgviz.spectrum import Decomposition, decompose, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
@@ -164,7 +164,14 @@ def scan_matrix(
         seconds = time.perf_counter() - started
         found = dataclasses.replace(found, summary=summary, warnings=warnings, seconds=seconds)
         return matrix_row(found, rule, params)
-    decomposition = decompose(delta, device, name=label(paired.name, index))
+    try:
+        decomposition = decompose(delta, device, name=label(paired.name, index))
+    except SpectrumError:
+        base, tuned, _ = select_matrix(paired, index)
+        if content_hash(base) != content_hash(tuned):
+            raise
+        delta = torch.zeros_like(delta)  # equal infinities (a mask, say) differ by nan: nothing was trained here
+        decomposition = decompose(delta, device, name=label(paired.name, index))
     summary = dataclasses.asdict(compute_moments(delta, base_norm))
     del delta
     warnings = _put_factors(paired, index, decomposition, store, (rule, params))

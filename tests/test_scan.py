@@ -234,10 +234,11 @@ def awkward(tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     tensors = random_tensors()
     tensors["model.same.weight"] = torch.ones(64, 32)
+    tensors["model.mask"] = torch.full((64, 32), -torch.inf).triu(1)
     tuned = {name: tensor + 0.01 if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     tuned[EMBEDDING][5, 7] = float("nan")
     tuned[STACK][2, 0, 1] = float("inf")
-    tuned["model.same.weight"] = tensors["model.same.weight"].clone()
+    tuned |= {name: tensors[name].clone() for name in ("model.same.weight", "model.mask")}
     base = write_checkpoint(tmp_path / "base", tensors)
     return base, write_checkpoint(tmp_path / "tuned", tuned)
 
@@ -250,16 +251,17 @@ def test_what_fails_is_named_at_the_end_and_the_rest_is_done(awkward, capsys):
     assert set(report["errors"]) == {EMBEDDING, f"{STACK}[2]"}
     assert "entry [5, 7]" in report["errors"][EMBEDDING] and "nan" in report["errors"][EMBEDDING]
     assert f"{STACK}[2] failed: {STACK}[2]: entry [0, 1]" in captured.err
-    assert EMBEDDING not in report["weights"] and len(report["weights"]) == 6
+    assert EMBEDDING not in report["weights"] and len(report["weights"]) == 7
     stack = report["weights"][STACK]
     assert stack["rank"][2] is None and stack["mp_fit"]["tuned"][2] is None and None not in stack["rank"][:2]
-    assert report["computed"] == 8 and report["stored"] == 0
+    assert report["computed"] == 9 and report["stored"] == 0
     assert report["weights"]["model.same.weight"]["summary"]["kurtosis"] is None
-    assert "exactly zero" in report["weights"]["model.same.weight"]["warnings"][0]
+    for unchanged in ("model.same.weight", "model.mask"):  # equal infinities differ by nan, and yet are equal
+        assert "exactly zero" in report["weights"][unchanged]["warnings"][0]
     # Again, in words: what was computed is found, what failed is tried again.
     assert main([*command[:3], "--device", "cpu", "--workers", "1"]) == 1
     captured = capsys.readouterr()
-    assert "0 computed, 8 from the store" in captured.out
+    assert "0 computed, 9 from the store" in captured.out
     assert f"dgviz scan: {EMBEDDING} failed" in captured.err
 
 
