@@ -129,10 +129,10 @@ def _sidebar() -> None:
         st.button("Close", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair")
     else:
         st.text("none open")
-    _machine(view)
+    waiting = work.devices() is None or running_exports() or running_scans()
+    st.fragment(_machine, run_every=2 if waiting else None)(view)
 
 
-@st.fragment(run_every=2)
 def _machine(view: View) -> None:
     """Choose the device and show exports that run; the page never waits for the worker to say what devices exist."""
     st.caption("DEVICE")
