@@ -1,7 +1,7 @@
 """Which matrix of a model is worked on when: the largest first, small ones beside it, no more than memory holds."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import psutil
@@ -121,9 +121,10 @@ class Admission:
     """Lets tasks begin while memory and threads last.
 
     A task that takes a share of the memory gets the same share of the threads, so that few large ones keep as many
-    cores busy as many small ones. When the largest one waiting does not fit, smaller ones may begin beside what runs,
-    but only as long as they leave room for it: so it begins as soon as those that ran before it have ended, and is
-    never starved. One that is larger than the whole budget runs alone, with all threads.
+    cores busy as many small ones; and when fewer tasks are left than threads, those that begin share them. When the
+    largest one waiting does not fit, smaller ones may begin beside what runs, but only as long as they leave room for
+    it: so it begins as soon as those that ran before it have ended, and is never starved. One that is larger than the
+    whole budget runs alone.
 
     Attributes
     ----------
@@ -135,42 +136,43 @@ class Admission:
 
     memory: int
     threads: int
-    _running: set[Task] = field(default_factory=set, init=False)
+    _running: dict[Task, int] = field(default_factory=dict, init=False)  # and the threads each has
     _beside: set[Task] = field(default_factory=set, init=False)  # those that began while the head was waiting
     _head: Task | None = field(default=None, init=False)
 
-    def threads_for(self, task: Task) -> int:
-        """Return the threads a task is to use.
+    def threads_of(self, task: Task) -> int:
+        """Return the threads of a running task.
 
         Parameters
         ----------
         task : Task
-            Any task.
+            From `admit`.
         """
-        if task.memory >= self.memory:
-            return self.threads
-        return max(1, self.threads * task.memory // self.memory)
+        return self._running[task]
 
-    def admit(self, waiting: Sequence[Task]) -> Task | None:
+    def admit(self, waiting: Sequence[Task], unread: int = 0) -> Task | None:
         """Return a task that may begin now and count it as running, or None.
 
         Parameters
         ----------
         waiting : sequence of Task
             The largest first.
+        unread : int
+            Tasks still to come after these.
         """
-        if not waiting or sum(map(self.threads_for, self._running)) >= self.threads:
+        free = self.threads - sum(self._running.values())
+        if not waiting or free < 1:
             return None
         head = waiting[0]
         if head is not self._head:
             self._head = head
             self._beside.clear()
         if not self._running or self._fit(head, self._running):
-            self._running.add(head)
+            self._running[head] = max(self._share(head), free // (len(waiting) + unread))
             return head
         for task in waiting[1:]:
             if self._fit(task, self._running) and self._fit(task, {head, *self._beside}):
-                self._running.add(task)
+                self._running[task] = self._share(task)
                 self._beside.add(task)
                 return task
         return None
@@ -183,13 +185,17 @@ class Admission:
         task : Task
             From `admit`.
         """
-        self._running.remove(task)
+        del self._running[task]
         self._beside.discard(task)
 
-    def _fit(self, task: Task, others: set[Task]) -> bool:
+    def _share(self, task: Task) -> int:
+        """Return the threads that a task's share of the memory entitles it to."""
+        if task.memory >= self.memory:
+            return self.threads
+        return max(1, self.threads * task.memory // self.memory)
+
+    def _fit(self, task: Task, others: Collection[Task]) -> bool:
         """Return whether a task fits in beside others."""
-        together = {task, *others}
-        return (
-            sum(one.memory for one in together) <= self.memory
-            and sum(map(self.threads_for, together)) <= self.threads
-        )
+        memory = task.memory + sum(other.memory for other in others)
+        threads = self._share(task) + sum(self._running.get(other) or self._share(other) for other in others)
+        return memory <= self.memory and threads <= self.threads

@@ -134,7 +134,7 @@ def iter_scan(
                 crew.ended(event.task)
             if waiting:
                 crew.hire(device, workers, memory)
-            for task in crew.begin(waiting):
+            for task in crew.begin(waiting, left):
                 waiting.remove(task)
                 reader.begun(task)
             if event.row is not None or event.error is not None:
@@ -247,17 +247,18 @@ class _Crew:
             self._idle[place] = own
             self._admission[place] = Admission(max(0, budget), len(own))
 
-    def begin(self, waiting: list[Task]) -> list[Task]:
-        """Give tasks to idle workers for as long as there is room; return those tasks."""
+    def begin(self, waiting: list[Task], left: int) -> list[Task]:
+        """Give tasks to idle workers for as long as there is room; return those tasks. `left` have not ended."""
         begun = []
         rest = list(waiting)
+        unread = left - len(self._place_of) - len(waiting)
         for place, admission in self._admission.items():
-            while self._idle[place] and (task := admission.admit(rest)) is not None:
+            while self._idle[place] and (task := admission.admit(rest, unread)) is not None:
                 rest.remove(task)
                 begun.append(task)
                 self._place_of[task] = place
                 worker = self._idle[place].pop()
-                future = self._pool.submit(self._work, worker, task, place, admission.threads_for(task))
+                future = self._pool.submit(self._work, worker, task, place, admission.threads_of(task))
                 self._running.add(future)
                 future.add_done_callback(self._running.discard)
         return begun

@@ -38,7 +38,7 @@ def test_the_largest_begins_and_small_ones_fill_in():
 def test_small_ones_do_not_starve_a_large_one():
     running, large, small = task(50), task(90), [task(20) for _ in range(50)]
     admission = Admission(100, 8)
-    assert admission.admit([running]) is running
+    assert admission.admit([running], unread=51) is running
     waiting = [large, *small]
     # 30 more would fit, but not beside the large one once its turn comes: 90 + 20 > 100.
     assert begin_all(admission, waiting) == []
@@ -49,7 +49,7 @@ def test_small_ones_do_not_starve_a_large_one():
 def test_small_ones_go_beside_a_large_one_that_waits_as_far_as_they_leave_it_room():
     running, large, small = task(50), task(60), [task(20) for _ in range(5)]
     admission = Admission(100, 8)
-    admission.admit([running])
+    admission.admit([running], unread=6)
     waiting = [large, *small]
     assert begin_all(admission, waiting) == small[:2]
     admission.release(running)
@@ -60,19 +60,29 @@ def test_what_is_larger_than_the_budget_runs_alone_with_all_threads():
     giant, small = task(500), task(1)
     admission, waiting = Admission(100, 8), [giant, small]
     assert begin_all(admission, waiting) == [giant]
-    assert admission.threads_for(giant) == 8
+    assert admission.threads_of(giant) == 8
     admission.release(giant)
     assert begin_all(admission, waiting) == [small]
 
 
 def test_threads_are_shared_as_memory_is():
-    admission = Admission(100, 8)
-    assert [admission.threads_for(task(memory)) for memory in (1, 12, 25, 50, 99, 100)] == [1, 1, 2, 4, 7, 8]
-    assert len(begin_all(admission, [task(50) for _ in range(8)])) == 2
-    tiny = Admission(100, 3)
-    assert len(begin_all(tiny, [task(1) for _ in range(8)])) == 3
-    broke = Admission(0, 4)
-    assert len(begin_all(broke, [task(1), task(1)])) == 1
+    for memory, threads in ((1, 1), (12, 1), (25, 2), (50, 4), (99, 7), (100, 8)):
+        admission, one = Admission(100, 8), task(memory)
+        admission.admit([one], unread=100)
+        assert admission.threads_of(one) == threads
+    assert len(begin_all(Admission(100, 8), [task(50) for _ in range(8)])) == 2
+    assert len(begin_all(Admission(100, 3), [task(1) for _ in range(8)])) == 3
+    assert len(begin_all(Admission(0, 4), [task(1), task(1)])) == 1
+
+
+def test_the_last_ones_share_all_threads():
+    admission, last = Admission(100, 16), [task(1) for _ in range(3)]
+    assert begin_all(admission, list(last)) == last
+    assert [admission.threads_of(one) for one in last] == [5, 5, 6]
+    # One that waits while others are still to be read leaves them their threads.
+    admission = Admission(100, 16)
+    admission.admit(last[:1], unread=15)
+    assert admission.threads_of(last[0]) == 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -85,14 +95,15 @@ def test_any_mix_ends_and_never_takes_too_much(sizes, threads, random):
     head = waiting[0]
     done = 0
     while waiting or running:
-        for chosen in begin_all(admission, waiting):
+        while (chosen := admission.admit(waiting)) is not None:
+            waiting.remove(chosen)
             running.append(chosen)
             if chosen is head:
                 head = waiting[0] if waiting else None
                 before_head = set(running)
         assert running, "something waits and nothing runs"
         assert sum(one.memory for one in running) <= 100 or len(running) == 1
-        assert sum(map(admission.threads_for, running)) <= threads
+        assert sum(map(admission.threads_of, running)) <= threads
         # The head still waits, so one of those who ran before it does.
         assert head is None or head not in waiting or before_head & set(running)
         ended = running.pop(random.randrange(len(running)))
