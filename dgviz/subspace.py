@@ -31,7 +31,7 @@ _RESOLUTION = {torch.float32: 1e-6, torch.float64: 1e-14}  # share of the energy
 GUARD = 8  # directions carried beyond those wanted: a value nearly equal to the last wanted one is among them
 _GAIN = math.log(2e7)  # the filter suppresses unwanted directions to float32 rounding
 _RANGE = math.log(1e5)  # wanted directions may drift apart this much before they are told apart again
-_OVERFLOW = 60.0  # log of the largest growth between two orthonormalisations: float32 ends at 88
+_OVERFLOW = 30.0  # log of the largest growth between two orthonormalisations: float32 ends at 88
 
 
 def find_spikes(tall: torch.Tensor) -> Spikes | None:

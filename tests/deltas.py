@@ -1,8 +1,13 @@
 """Weight updates with known structure, float64, for the tests of the engine and its bench."""
 
 import math
+from dataclasses import dataclass
 
 import torch
+
+from dgviz.theory import aspect_ratio, svht_coef
+
+EPS = 2.0**-23  # float32's
 
 
 def generator(seed):
@@ -94,3 +99,46 @@ FAMILIES = {
     "of size 1e30": lambda m, n: 1e30 * spiked(m, n, 30, 12),
     "zero": lambda m, n: torch.zeros(m, n, dtype=torch.float64),
 }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A decomposition against the float64 SVD of the same delta, at Gavish and Donoho's threshold.
+
+    Where the median is below what float32 entries resolve, tau is undefined (every rule says so): ``tau_error`` is
+    None and the ranks are numerical ranks, the number of values above 64 eps s_1.
+    """
+
+    rank: int
+    expected_rank: int
+    nearest: float  # |s / tau - 1| of the value nearest to tau
+    tau_error: float | None  # |dtau| / tau
+    value_error: float  # largest |ds| / s_1
+    repaired_error: float  # |dD*| / |D*| at the expected rank
+
+    @property
+    def same_rank(self):
+        return self.rank == self.expected_rank or self.nearest <= 1e-5
+
+
+def compare(delta, found):
+    # In units of a power of two near the largest entry, so that squares stay within float64's range.
+    unit = 2.0 ** math.frexp(float(delta.abs().max()) or 1.0)[1]
+    u, s, vh = torch.linalg.svd(delta.double() / unit, full_matrices=False)
+    values, (m, n) = found.s / unit, delta.shape
+    p = s.numel()
+    median, reached = (float(x[(p - 1) // 2] + x[p // 2]) / 2 for x in (s, values))
+    if float(s[p // 2]) <= 64 * EPS * float(s[0]):
+        level = level_reached = 64 * EPS * float(s[0])
+        tau_error, nearest = None, math.inf
+    else:
+        coefficient = svht_coef(aspect_ratio((m, n)))
+        level, level_reached = coefficient * median, coefficient * reached
+        tau_error, nearest = abs(reached / median - 1), float((s / level - 1).abs().min())
+    expected, rank = int((s > level).sum()), int((values > level_reached).sum())
+    left, right = found.triplets(expected)
+    best = (u[:, :expected] * s[:expected]) @ vh[:expected]
+    difference = float(torch.linalg.norm(left.cpu().double() / unit @ right.cpu().double() - best))
+    repaired_error = difference / float(torch.linalg.norm(best)) if expected else difference
+    value_error = float((values - s).abs().max() / s[0]) if float(s[0]) else float(values.abs().max())
+    return Comparison(rank, expected, nearest, tau_error, value_error, repaired_error)

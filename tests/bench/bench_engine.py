@@ -4,7 +4,7 @@ What is timed is what a threshold needs: every singular value, and the triplets 
 baseline is ``torch.linalg.svd(delta, full_matrices=False)`` in float32. On the CPU the clock is the process's own, on
 one thread, so that other processes disturb little; on CUDA it is the wall, synchronised.
 
-Run: ``python -m tests.bench.bench_engine [--quick] [--out FILE.md] [--profile]``.
+Run: ``python -m tests.bench.bench_engine [--quick] [--out FILE.md]``.
 """
 
 import argparse
@@ -23,6 +23,7 @@ import dgviz.solve
 import dgviz.triplets
 from dgviz.spectrum import decompose
 from dgviz.theory import aspect_ratio, svht_coef
+from tests.deltas import FAMILIES, compare
 
 
 @dataclass(frozen=True)
@@ -102,16 +103,11 @@ def seconds(function, device, repeats=1):
     return (clock() - started) / repeats
 
 
-def errors(delta, shape, device):
+def errors(found, delta):
     """Return rank, |dtau| / tau and |dD*| / |D*| against a float64 SVD."""
-    found, rank, (left, right) = ours(delta, device)
-    u, s, vh = torch.linalg.svd(delta.double(), full_matrices=False)
-    tau = tau_of(s.cpu(), shape)
-    expected = int((s > tau).sum())
-    best = (u[:, :expected] * s[:expected]) @ vh[:expected]
-    difference = torch.linalg.norm(left.double() @ right.double() - best) / torch.linalg.norm(best)
-    ranks = str(rank) if rank == expected else f"{rank}, should be {expected}"
-    return ranks, f"{abs(tau_of(found.s, shape) / tau - 1):.0e}", f"{float(difference):.0e}"
+    result = compare(delta.cpu(), found)
+    ranks = str(result.rank) if result.same_rank else f"{result.rank}, should be {result.expected_rank}"
+    return ranks, f"{result.tau_error:.0e}", f"{result.repaired_error:.0e}"
 
 
 def measure(case, device):
@@ -132,7 +128,7 @@ def measure(case, device):
     median = {name: statistics.median(values) for name, values in times.items()}
     found, rank, _ = ours(delta, device)
     maps = seconds(lambda: found.direction_maps(384), device)
-    accuracy = errors(delta, case.shape, device) if case.accuracy else (str(rank), "-", "-")
+    accuracy = errors(found, delta) if case.accuracy else (str(rank), "-", "-")
     ratio = median["svd"] / median["ours"]
     with_maps = median["svd"] / (median["ours"] + maps)
     cells = [
@@ -209,34 +205,69 @@ def profile(case, device):
     )
 
 
+ACCURACY_SHAPES = [(1024, 1024), (1024, 2048), (4096, 1024), (500, 300)]
+ACCURACY_HEADER = "| family | worst dtau/tau | worst dD*/D* | worst ds/s_1 | rank | routes by shape |\n|" + "---|" * 6
+
+
+def accuracy(family, device):
+    """Return one row of the accuracy table: the worst over the shapes."""
+    results, routes = [], []
+    for shape in ACCURACY_SHAPES:
+        delta = FAMILIES[family](*shape).float()
+        found = decompose(delta.to(device), device)
+        results.append(compare(delta, found))
+        routes.append(found.certificate.route)
+    taus = [result.tau_error for result in results if result.tau_error is not None]
+    wrong = [f"{result.rank} for {result.expected_rank}" for result in results if not result.same_rank]
+    cells = [
+        family,
+        f"{max(taus):.0e}" if taus else "no threshold",
+        f"{max(result.repaired_error for result in results):.0e}",
+        f"{max(result.value_error for result in results):.0e}",
+        ", ".join(wrong) or "same",
+        ", ".join(routes),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="only the shapes that take seconds")
-    parser.add_argument("--profile", action="store_true", help="only where the time goes, by step")
+    parser.add_argument("--quick", action="store_true", help="only the speed of shapes that take seconds")
     parser.add_argument("--out", type=Path, help="write the tables there too")
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.backends.cuda.matmul.allow_tf32 = False
     devices = ["cpu"] + (["cuda:0"] if torch.cuda.is_available() else [])
+    written = []
+
+    def show(text):
+        written.append(text)
+        print(text, flush=True)
+
     cuda = torch.cuda.get_device_name(0) if len(devices) > 1 else "no CUDA device here: nothing was run on one"
-    written = [
-        f"{datetime.date.today()}, {platform.platform()}, {processor()}, one thread, Python "
-        f"{platform.python_version()}, torch {torch.__version__}; {cuda}. Medians of interleaved rounds.\n"
-    ]
-    print(written[0])
-    if not options.profile:
-        written.append(HEADER)
-        print(HEADER, flush=True)
-        for device in devices:
-            for case in CASES:
-                if options.quick <= case.quick:
-                    written.append(measure(case, device))
-                    print(written[-1], flush=True)
-    if options.profile or not options.quick:
+    show("# The spectrum engine, as measured\n")
+    show(
+        f"{datetime.date.today()}, {platform.platform()}, {processor()}, Python {platform.python_version()}, "
+        f"torch {torch.__version__}; {cuda}. By `python -m tests.bench.bench_engine`.\n"
+    )
+    show(
+        "## Speed\n\n"
+        + __doc__.split("\n\n")[1]
+        + " Medians of interleaved rounds; spikes in units of the bulk edge.\n"
+    )
+    show(HEADER)
+    for device in devices:
+        for case in CASES:
+            if options.quick <= case.quick:
+                show(measure(case, device))
+    if not options.quick:
         for device in devices:
             for case in CASES[:2]:
-                written.append("\n" + profile(case, device))
-                print(written[-1], flush=True)
+                show("\n" + profile(case, device))
+            shapes = ", ".join(f"{m} x {n}" for m, n in ACCURACY_SHAPES)
+            show(f"\n## Accuracy against float64 SVD, on {device}, worst of {shapes}\n\n{ACCURACY_HEADER}")
+            for family in FAMILIES:
+                show(accuracy(family, device))
     if options.out:
         options.out.write_text("\n".join(written) + "\n", encoding="utf-8")
 
