@@ -168,5 +168,9 @@ def frobenius_norm(tensor: torch.Tensor) -> float:
         Any shape.
     """
     blocks = tensor.reshape(-1).split(_CPU_BLOCK if tensor.device.type == "cpu" else _GPU_BLOCK)
-    parts = [torch.linalg.vector_norm(block.double()) for block in blocks]
-    return float(torch.linalg.vector_norm(torch.stack(parts)))
+    # One block of scratch: the heap does not take back a fresh one per block, which adds up to the whole in float64.
+    scratch = torch.empty(len(blocks[0]), dtype=torch.float64, device=tensor.device)
+    norms = torch.empty(len(blocks), dtype=torch.float64, device=tensor.device)
+    for number, block in enumerate(blocks):
+        norms[number] = torch.linalg.vector_norm(scratch[: len(block)].copy_(block))
+    return float(torch.linalg.vector_norm(norms))
