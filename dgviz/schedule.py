@@ -8,7 +8,9 @@ import psutil
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
 
-_WORKER_BYTES = 300 * 2**20  # a Python process with torch imported; 150 MiB measured on Linux, more with CUDA's parts
+WORKER_BYTES = 300 * 2**20
+"""Taken by a worker process that does nothing but import torch; 150 MiB measured on Linux, more with CUDA."""
+
 _SHARE = 0.8  # of what is free now: other programs grow too, and the page cache is what makes reading fast
 _BLOCK = 64 * 2**20  # the engine deflates and converts runs of rows of about this size
 
@@ -72,8 +74,8 @@ def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:
     - one side as stored, while the delta is formed;
     - products with a block of at most p / 16 directions, in float64, before and after a rotation: N p bytes; and a
       run of rows being converted;
-    - in the engine's last resort eight p x p matrices of float64 (triangular factor, singular vectors, workspace of
-      LAPACK's divide and conquer) and two runs of rows; the eigenvalues of a Gram matrix take less;
+    - in the engine's last resort ten p x p matrices of float64 (triangular factor, singular vectors, workspace of
+      LAPACK's divide and conquer; measured at p = 3072) and a run of rows; a Gram matrix takes less;
     - four copies of the factors that are stored, and three p x p matrices.
 
     The last resort is rare, but a model that needs it for one weight may need it for all: it counts. Elsewhere the
@@ -93,7 +95,7 @@ def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:
     beside = (
         int(elements * side),
         elements + run,
-        8 * square + 2 * run,
+        10 * square + run,
         4 * min(_BLOCK, 4 * elements) + 3 * square,
     )
     return elements * (8 if double else 4) + max(beside)
@@ -113,7 +115,7 @@ def memory_budget(workers: int) -> int:
     workers : int
         Processes that will run.
     """
-    return max(0, int(_SHARE * psutil.virtual_memory().available) - workers * _WORKER_BYTES)
+    return max(0, int(_SHARE * psutil.virtual_memory().available) - workers * WORKER_BYTES)
 
 
 @dataclass

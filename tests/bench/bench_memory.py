@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import save_file
 
 from dgviz.checkpoint import open_pair
-from dgviz.schedule import plan_tasks
+from dgviz.schedule import WORKER_BYTES, plan_tasks
 from tests.bench.bench_repair import NOISE, SHAPES, SPIKES, anonymous_bytes, write_pair
 
 DEPTH, GROWTH = 4, 1.05
@@ -100,7 +100,7 @@ def bench_embedding(directory):
     """Return a line about the scan of a large embedding, and whether it stayed within what was reserved."""
     write_embedding(directory)
     base, tuned = directory / "base", directory / "tuned"
-    reserved = plan_tasks(open_pair(base, tuned))[0].memory
+    reserved = plan_tasks(open_pair(base, tuned))[0].memory + WORKER_BYTES
     command = [sys.executable, "-m", "dgviz", "scan", str(base), str(tuned), "--json", "--device", "cpu"]
     seconds, peaks, output = run_tree(command, directory / "cache")
     (row,) = json.loads(output)["weights"].values()
