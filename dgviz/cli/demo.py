@@ -1,0 +1,57 @@
+"""``demo``: write the built-in pair out."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dgviz.cli.options import print_json
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    demo = commands.add_parser("demo", help="write the built-in pair out")
+    demo.add_argument("directory", metavar="DIR", help="new or empty folder")
+    kind = demo.add_mutually_exclusive_group()
+    kind.add_argument("--train", action="store_true", help="train the checkpoints again instead of copying them")
+    kind.add_argument("--figure4", action="store_true", help="one 8192 x 3072 weight with 30 planted directions")
+    demo.add_argument("--json", action="store_true", help="machine-readable result on standard output")
+    demo.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    """Write the demo out, copied or made anew."""
+    from dgviz import demo
+
+    if options.train:
+        written = _train(options.directory)
+    elif options.figure4:
+        written = demo.write_figure4_pair(options.directory)
+    else:
+        written = demo.write_demo(options.directory)
+    paths = {name: str(path) for name, path in written.items()}
+    if options.json:
+        print_json(paths)
+    else:
+        for name, path in paths.items():
+            print(f"{name:8}{path}")
+    return 0
+
+
+def _train(directory: str) -> dict[str, Path]:
+    """Train the demo's checkpoints with a progress bar; return where they are."""
+    from dgviz import demo
+
+    with tqdm(unit="step", desc="train", file=sys.stderr) as bar:
+        for event in demo.train_demo(directory):
+            bar.total = event.total
+            bar.set_postfix_str(event.message, refresh=False)
+            bar.update(event.done - bar.n)
+    return demo.demo_files(directory)

@@ -1,0 +1,89 @@
+"""``scan``: spectrum and figures of every weight's update, into the store."""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from dgviz.cli.options import NUMBERS, add_pair, add_rule, chosen_pair, print_columns, print_json, rule_params
+from dgviz.jobs import JobReporter
+from dgviz.schedule import plan_tasks
+from dgviz.survey import ScannedMatrix, iter_scan, scan_report
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    scan = commands.add_parser("scan", help="spectrum and figures of every weight's update, into the store")
+    add_pair(scan)
+    add_rule(scan)
+    scan.add_argument("--workers", type=int, metavar="N", help="processes; default one per core, or one per GPU")
+    scan.set_defaults(run=_scan)
+
+
+def _scan(options: argparse.Namespace) -> int:
+    """Scan every weight; a weight that fails is named at the end, and the others are done."""
+    started = time.perf_counter()
+    pair = chosen_pair(options)
+    total = sum(task.work for task in plan_tasks(pair))
+    reporter = JobReporter.from_environment()
+    results: list[ScannedMatrix] = []
+    stored = 0
+    scan = iter_scan(pair, options.rule, rule_params(options), options.device, options.workers, heartbeat=0.5)
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
+    with tqdm(total=total, desc="scan", bar_format=shape, file=sys.stderr) as bar:
+        for result in scan:
+            if result is not None:
+                results.append(result)
+                bar.set_postfix_str(result.label[-40:], refresh=False)
+                bar.update(result.work)
+                stored += result.row is not None and result.row["stored"]
+                reporter.progress(bar.n, total, result.label, matrices=len(results), stored=stored)
+            if reporter.cancelled():
+                scan.close()
+                reporter.finish({"matrices": len(results)}, "cancelled")
+                print("dgviz scan: cancelled; repeat the command to go on from here", file=sys.stderr)
+                return 1
+    report = scan_report(pair, results, time.perf_counter() - started)
+    errors = report["errors"]
+    summary = {
+        "weights": len(report["weights"]),
+        **{name: report[name] for name in ("stored", "computed", "seconds")},
+    }
+    if errors:
+        summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
+    reporter.finish({**summary, "errors": errors}, "failed" if errors else "done")
+    if options.json:
+        print_json(report)
+    else:
+        _print_scan(report)
+    for name, error in errors.items():
+        print(f"dgviz scan: {name} failed: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _print_scan(report: dict[str, Any]) -> None:
+    """Print one line per weight, and what is odd about them."""
+    rows = [
+        (*(_range(row[name]) for name in NUMBERS), " x ".join(map(str, row["shape"])), name)
+        for name, row in report["weights"].items()
+    ]
+    print_columns((*NUMBERS, "shape", "name"), rows)
+    for name, row in report["weights"].items():
+        for warning in row["warnings"]:
+            print(f"warning: {name}: {warning}", file=sys.stderr)
+    print(f"\n{report['computed']} computed, {report['stored']} from the store, {report['seconds']:.1f} s")
+
+
+def _range(value: Any) -> str:
+    """Return a figure as text, or the range of a stack's figures."""
+    known = [item for item in value if item is not None] if isinstance(value, list) else [value]
+    shown = [item if isinstance(item, str) else f"{item:.4g}" for item in (known[0], min(known), max(known))]
+    return shown[0] if shown[1] == shown[2] else f"{shown[1]} to {shown[2]}"
