@@ -52,6 +52,8 @@ class TensorReport:
         ``<O, D*> / <D*, D*>`` of the written update O against the exact one D*: below 1, rounding ate the repair.
     noise_restored : float or None
         Norm of the rounding ``O - D*`` over the norm of the noise removed.
+    zero_share : float or None
+        Share of the update's entries that are exactly zero: rounding of the stored weights shows here.
     route : str or list or None
         How the spectrum was computed; ", from the store" when a scan had done it, and nothing was decomposed here.
     warnings : tuple of str
@@ -74,6 +76,7 @@ class TensorReport:
     mp_fit: Any = None
     gain: Any = None
     noise_restored: Any = None
+    zero_share: Any = None
     route: Any = None
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
@@ -107,6 +110,7 @@ class _Slice:
     gain: float | None
     noise_restored: float | None
     route: str
+    zero_share: float | None
 
 
 def repair_tensor(
@@ -188,19 +192,39 @@ def _repair_slice(
     paired: PairedTensor, index: int | None, plan: RepairPlan, dtype: str, device: str, store: SpectrumStore
 ) -> _Slice:
     """Find what the threshold keeps of one matrix of a tensor, and add it to the base."""
-    kept = _read_kept(paired, index, plan, device, store) or _compute_kept(paired, index, plan, device)
+    kept = keep_directions(paired, index, plan, device, store)
     threshold = kept.threshold
     fit = mp_fit_triple(kept.s, threshold.rank, threshold.sigma, kept.shape)
     energy = energy_kept(kept.s, threshold.rank)
     if kept.factors is None:
-        return _Slice(threshold, kept.origin, None, energy, fit, None, None, kept.route)
+        return _Slice(threshold, kept.origin, None, energy, fit, None, None, kept.route, kept.zero_share)
     tensor, gain, restored = _add_kept(paired.base, index, kept, dtype)
-    return _Slice(threshold, kept.origin, tensor, energy, fit, gain, restored, kept.route)
+    return _Slice(threshold, kept.origin, tensor, energy, fit, gain, restored, kept.route, kept.zero_share)
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """What a threshold keeps of one delta; `factors` None where that is all or nothing: `origin` says which."""
+class KeptDirections:
+    """What a threshold keeps of one delta.
+
+    Attributes
+    ----------
+    threshold : Threshold
+        Where the cut is.
+    s : (p,) float64 array
+        All singular values, descending.
+    shape : (int, int)
+        Rows m and columns n.
+    route : str
+        How the spectrum was computed.
+    origin : str
+        Whose values the matrix has after its repair: ``"repaired"``, or ``"base"`` where nothing is kept, ``"tuned"``
+        where everything is.
+    factors : (tensor, tensor) or None
+        ``left`` (m, rank) and ``right`` (rank, n), whose product is the repaired delta; None unless `origin` is
+        ``"repaired"``.
+    zero_share : float or None
+        Share of the delta's entries that are exactly zero; None where it was not computed.
+    """
 
     threshold: Threshold
     s: np.ndarray
@@ -208,6 +232,33 @@ class _Kept:
     route: str
     origin: str
     factors: tuple[torch.Tensor, torch.Tensor] | None
+    zero_share: float | None = None
+
+
+def keep_directions(
+    paired: PairedTensor, index: int | None, plan: RepairPlan, device: str, store: SpectrumStore
+) -> KeptDirections:
+    """Return what a plan keeps of one matrix, from the store where a scan has put it there, else computed.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A tensor whose fate is repair.
+    index : int or None
+        Which matrix of a stack.
+    plan : RepairPlan
+        The threshold rule.
+    device : str
+        Where to compute, as `dgviz.spectrum.resolve_device` returns it.
+    store : SpectrumStore
+        Where to look first.
+
+    Raises
+    ------
+    SpectrumError
+        If the update holds a value that is not finite.
+    """
+    return _read_kept(paired, index, plan, device, store) or _compute_kept(paired, index, plan, device)
 
 
 def _origin(threshold: Threshold, s: np.ndarray) -> str:
@@ -220,7 +271,7 @@ def _origin(threshold: Threshold, s: np.ndarray) -> str:
 
 def _read_kept(
     paired: PairedTensor, index: int | None, plan: RepairPlan, device: str, store: SpectrumStore
-) -> _Kept | None:
+) -> KeptDirections | None:
     """Return what a scan has stored, or None where that is not enough, or not known without reading the tensors."""
     if not all(is_hashed(side) for side in select_matrix(paired, index)[:2]):
         return None
@@ -231,18 +282,20 @@ def _read_kept(
     threshold = find_rule(plan.rule).apply(found.s, found.shape, **plan.params)
     origin = _origin(threshold, found.s)
     route = f"{found.certificate['route']}, from the store"
+    zeros = found.summary.get("zero_share")
     if origin != "repaired":
-        return _Kept(threshold, found.s, found.shape, route, origin, None)
+        return KeptDirections(threshold, found.s, found.shape, route, origin, None, zeros)
     stored = store.get_factors(key, threshold.rank)
     if stored is None:
         return None
     factors = tuple(torch.from_numpy(factor).to(device) for factor in stored)
-    return _Kept(threshold, found.s, found.shape, route, origin, factors)
+    return KeptDirections(threshold, found.s, found.shape, route, origin, factors, zeros)
 
 
-def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, device: str) -> _Kept:
+def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, device: str) -> KeptDirections:
     """Return what the threshold keeps of a delta, decomposed."""
     delta = compute_delta(paired, index, device)
+    zeros = 1 - int(torch.count_nonzero(delta)) / delta.numel()
     try:
         decomposition = decompose(delta, device, name=label(paired.name, index))
     except SpectrumError as error:
@@ -257,7 +310,7 @@ def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, dev
     del delta
     origin = _origin(threshold, s)
     factors = decomposition.triplets(threshold.rank) if origin == "repaired" else None
-    return _Kept(threshold, s, shape, decomposition.certificate.route, origin, factors)
+    return KeptDirections(threshold, s, shape, decomposition.certificate.route, origin, factors, zeros)
 
 
 def _same_bytes(paired: PairedTensor, index: int | None) -> bool:
@@ -268,7 +321,9 @@ def _same_bytes(paired: PairedTensor, index: int | None) -> bool:
     return bool(torch.equal(base.contiguous().view(torch.uint8), tuned.contiguous().view(torch.uint8)))
 
 
-def _add_kept(base: TensorInfo, index: int | None, kept: _Kept, dtype: str) -> tuple[torch.Tensor, float, float]:
+def _add_kept(
+    base: TensorInfo, index: int | None, kept: KeptDirections, dtype: str
+) -> tuple[torch.Tensor, float, float]:
     """Return base + D* rounded once into `dtype`, with the gain and the share of noise that rounding put back.
 
     Works block of rows by block of rows, so that no float32 copy of the result exists; sums stay on the device until
@@ -361,6 +416,7 @@ def _report(
         mp_fit={key: values(lambda piece, key=key: piece.mp_fit[key]) for key in ("tuned", "repaired", "discarded")},
         gain=values(lambda piece: piece.gain),
         noise_restored=values(lambda piece: piece.noise_restored),
+        zero_share=values(lambda piece: piece.zero_share),
         route=values(lambda piece: piece.route),
         warnings=tuple(warnings),
         seconds=seconds,
