@@ -120,7 +120,7 @@ def test_every_rule_says_what_it_is():
     ("call", "message"),
     [
         (lambda: find_rule("dg_soft"), "no threshold rule 'dg_soft'; there are dg_hard, reference"),
-        (lambda: RULES["dg_hard"].apply([1.0], (1, 4), tau=3), "has no parameter 'tau'; it takes no parameters"),
+        (lambda: RULES["dg_hard"].apply([1.0], (1, 4), tau=3), "has no parameter 'tau'; it takes scale"),
         (lambda: RULES["manual"].apply([1.0], (1, 4)), "rule 'manual' needs 'tau'"),
         (lambda: RULES["manual"].apply([1.0], (1, 4), tau=-1), r"must lie in \[0, inf\]; got -1"),
         (lambda: RULES["manual"].apply([1.0], (1, 4), tau="x"), "must be a number; got 'x'"),
