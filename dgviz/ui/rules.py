@@ -23,7 +23,7 @@ def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, 
     """
     if view.rule not in choices:
         st.warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
-        return RULES["dg_hard"], {}
+        return RULES["dg_hard"], RULES["dg_hard"].checked({})
     rule = RULES[view.rule]
     needed = {parameter.name: 0 for parameter in rule.parameters if parameter.default is None}
     try:
