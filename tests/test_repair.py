@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from dgviz.checkpoint import open_pair, read_bytes
 from dgviz.errors import DgvizError, ExportError, SpectrumError, ThresholdError
 from dgviz.plan import RepairPlan
-from dgviz.repair import energy_kept, repair_tensor
+from dgviz.repair import repair_tensor
+from dgviz.verdict import energy_kept
 from tests.checkpoints import write_checkpoint, write_pair
 
 
