@@ -175,7 +175,8 @@ def edit_tensor(
         most = max((float(delta.abs().max()) for _, delta in update.blocks()), default=0.0)
         return most * max(1.0, *(abs(value) for value in (factor or 1.0, *_factors(plan))))
 
-    summed = add_rounded(update.base, change, dtype, update.device, update.work, update.name, largest)
+    masked = not bool(torch.isfinite(update.base).all())
+    summed = add_rounded(update.base, change, dtype, update.device, update.work, update.name, largest, masked)
     return summed, float(square)
 
 
@@ -263,8 +264,8 @@ def _largest(keys: Callable[[], Iterator[torch.Tensor]], total: int, density: fl
 def _forgetting_trim(update: TensorUpdate, density: float) -> _Trimmed:
     """Return FAPM's trim.
 
-    The penalty of an entry is ``mean|W0| |D| / |W0|``. Where the whole base is zero there is nothing to forget, and
-    no penalty; where one entry of it is, changing that entry is the worst there is, and not changing it costs nothing.
+    The penalty of an entry is ``mean|W0| |D| / |W0|``. Where the whole base is zero there is nothing to forget and no
+    penalty; where one entry of it is, changing that entry is the worst there is, and leaving it costs nothing.
     """
     total = sum(float(base.abs().sum(dtype=torch.float64)) for base, _ in update.blocks())
     mean = total / max(1, update.numel)

@@ -81,7 +81,7 @@ def gather_facts(
 
 
 def _model_trim(changed: list[PairedTensor], plan: RepairPlan, device: str) -> Trim:
-    """Return the cut of TIES over all matrices together: two passes over the model, one tensor in memory at a time."""
+    """Return the cut of TIES over all matrices together: two passes over the model, one tensor at a time."""
     density = plan.method_params["density"]
     total = sum(paired.base.numel for paired in changed)  # base has just the rows both vocabularies have
     place = published_cut(total, density)

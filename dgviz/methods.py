@@ -132,7 +132,7 @@ _METHODS = (
     Method(
         "lines",
         "LiNeS",
-        "W0 + D (alpha + (last - alpha) l / (L - 1)) in block l of L; alpha before the first block, last after the end",
+        "W0 + D (alpha + (last - alpha) l / (L - 1)) in block l of L; alpha before the first, last behind the end",
         "Wang et al. 2025, arXiv 2410.17146",
         (
             _number("alpha", 0.5, 2.0, "factor of the first block"),
@@ -152,7 +152,7 @@ _METHODS = (
     Method(
         "ties",
         "TIES, over the whole model",
-        "W0 + scale D where |D| is at least the (n - floor(density n))-th smallest of all matrices together, else W0; "
+        "W0 + scale D where |D| is at least the (n - floor(density n))-th smallest of all matrices, else W0; "
         "with one fine-tune the election of signs changes nothing",
         "Yadav et al. 2023, arXiv 2306.01708",
         (

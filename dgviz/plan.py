@@ -31,8 +31,8 @@ class RepairPlan:
     dtype : str
         ``"auto"`` for the tuned tensor's dtype, or the dtype of every floating tensor of the output.
     method : str
-        The repair method, a key of `dgviz.methods.METHODS`. Rule and shrinker say nothing to one that is not made from
-        DG-Hard's threshold.
+        The repair method, a key of `dgviz.methods.METHODS`. Rule and shrinker say nothing to one that is not made
+        from DG-Hard's threshold.
     method_params : Mapping[str, float]
         The method's parameters.
     shrinker : str

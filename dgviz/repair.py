@@ -1,9 +1,9 @@
 """Repair of one tensor: base plus what a method makes of its update.
 
 ``D = tuned - base``; DG-Hard decomposes it, keeps the singular values strictly above tau, and adds
-``U_k diag(s_k) Vh_k`` to the base. Other methods scale, trim or mask D. The sum is formed in float32 (float64 for float64
-inputs) and rounded once into the output's dtype. Where nothing would change, bytes are copied instead of recomputed, so
-that tau = 0 is tuned and tau = infinity is base, bit for bit.
+``U_k diag(s_k) Vh_k`` to the base. Other methods scale, trim or mask D. The sum is formed in float32 (float64 for
+float64 inputs) and rounded once into the output's dtype. Where nothing would change, bytes are copied instead of
+recomputed, so that tau = 0 is tuned and tau = infinity is base, bit for bit.
 """
 
 import math
@@ -145,12 +145,10 @@ class TensorRepairs:
         dtype = plan.output_dtype(paired.tuned)
         if not plan.changes(paired):
             return _kept(paired, dtype)
-        if plan.method in _BY_MATRIX:
-            pieces = self._matrices(number)
-        else:
-            pieces = [self._whole(plan, facts, dtype)]
+        by_matrix = plan.method in _BY_MATRIX
+        pieces = self._matrices(number) if by_matrix else [self._whole(plan, facts, dtype)]
         tensor, source, written = _assemble(paired, pieces, dtype)
-        stacked = plan.method in _BY_MATRIX and _stack(paired) is not None
+        stacked = by_matrix and _stack(paired) is not None
         report = _report(paired, plan, stacked, pieces, dtype, written, time.perf_counter() - started)
         return RepairedTensor(tensor, source, report)
 

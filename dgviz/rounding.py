@@ -49,6 +49,7 @@ def add_rounded(
     work: torch.dtype,
     name: str,
     largest: Callable[[], float],
+    masked: bool = False,
 ) -> RoundedSum:
     """Return base + update, rounded once into `dtype`.
 
@@ -71,6 +72,8 @@ def add_rounded(
         For messages.
     largest : callable
         Bound of the update's entries, asked for when something does not fit the output's dtype.
+    masked : bool
+        True where the base holds values that are not finite, as a stored mask does; they count as unchanged.
 
     Raises
     ------
@@ -89,6 +92,9 @@ def add_rounded(
         rounded = (origin + change if result is None else result).to(out_dtype)
         out[block] = rounded.cpu()
         moved = rounded.to(work) - origin
+        if masked:
+            infinite = ~torch.isfinite(origin)
+            moved, origin = moved.masked_fill(infinite, 0), origin.masked_fill(infinite, 0)
         products = (moved * change, change * change, (moved - change) ** 2, origin * origin)
         parts = [product.sum(dtype=torch.float64) for product in products]
         sums += torch.stack([*parts, torch.count_nonzero(moved).to(torch.float64)])

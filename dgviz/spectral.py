@@ -154,7 +154,7 @@ def reshape_spectrum(
 
 
 def scale_factor(plan: RepairPlan, depth: float | None) -> float | None:
-    """Return what a method multiplies a tensor's whole update by, or None for one that does not, or does not know yet.
+    """Return what a method multiplies a tensor's whole update by; None where it does not, or does not know yet.
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """The k-th smallest of any number of keys that never lie in memory together: exact, in two passes.
 
-Keys are whole numbers in [0, 2^32). The first pass counts them by their upper sixteen bits, which finds the one run of
-65536 that holds the key wanted; the second counts those of the run by their lower bits.
+Keys are whole numbers in [0, 2^32). The first pass counts them by their upper sixteen bits, which finds the one run
+of 65536 that holds the key wanted; the second counts those of the run by their lower bits.
 """
 
 from collections.abc import Callable, Iterable

@@ -175,7 +175,7 @@ def test_a_bad_plan_is_refused():
     with pytest.raises(ExportError, match="no output dtype 'int8'"):
         RepairPlan(dtype="int8")
     with pytest.raises(DgvizError, match="no repair method"):
-        RepairPlan(method="ties")
+        RepairPlan(method="soup")
 
 
 def test_energy_kept_at_extreme_scales():
