@@ -21,6 +21,10 @@ class PairError(DgvizError):
     """Two checkpoints do not belong together."""
 
 
+class AccessError(DgvizError):
+    """A path lies outside the folders that a server may open."""
+
+
 class SpectrumError(DgvizError):
     """A delta cannot be decomposed."""
 
