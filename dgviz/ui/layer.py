@@ -203,7 +203,7 @@ def _command(layer: LayerView, tau: float | None) -> str:
     """Return the command that prints what is shown; a tau set by hand makes it the manual rule."""
     paths = [str(checkpoint_path(path)) for path in layer.paths]
     rule = layer.rule.name if tau is None else "manual"
-    params = layer.params if tau is None else {"tau": tau}
+    params = layer.rule.changed(layer.params) if tau is None else {"tau": tau}
     command = ["python", "-m", "dgviz", "spectrum", *paths, layer.choice.paired.name, "--rule", rule]
     command += [word for name, value in params.items() for word in ("--rule-param", f"{name}={value:.9g}")]
     return shown_command(command)
