@@ -71,7 +71,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
     recovery.add_argument(
         "--combine", default="harmonic", metavar="C", help=f"of two sides: {', '.join(COMBINATIONS)}"
     )
-    recovery.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="replicates (default 2000; 0: none)")
+    recovery.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="replicates (default 2000)")
     recovery.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
     recovery.add_argument("--json", action="store_true", help="machine-readable result on standard output")
     recovery.set_defaults(run=_recovery)
@@ -80,7 +80,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
 def _recovery(options: argparse.Namespace) -> int:
     """Assess every repair and print what came of it."""
     if options.bootstrap < 0 or options.seed < 0:
-        raise ScoresError(f"--bootstrap and --seed are {options.bootstrap} and {options.seed}: give numbers from 0 on")
+        raise ScoresError(f"--bootstrap {options.bootstrap} --seed {options.seed}: neither may be negative")
     table = read_scores(options.scores)
     said = read_study(options.study) if options.study else {"cells": [], "cohorts": {}, "lower_is_better": []}
     cohorts = {name: _list(members) for name, members in _pairs(options.cohort, "--cohort").items()}
@@ -175,16 +175,28 @@ def _print_recovery(recovery: Recovery) -> None:
     print_columns(("benchmark", "part", "base", "tuned", *labels), rows)
     print()
     assessed = {**recovery.repaired, **recovery.controls}
-    table = [(label, *map(_shown, found.metrics.values())) for label, found in assessed.items()]
-    print_columns(("repair", *METRICS), table)
-    print("\nPercent [95 % interval] (n).")
+    names = list(METRICS)
+    for part in (names[:4], names[4:]):
+        table = [(label, *(_shown(found.metrics[name]) for name in part)) for label, found in assessed.items()]
+        print_columns(("repair", *part), table)
+        print()
+    print("Percent [95 % interval] (n).")
     for name in METRICS:
         print(f"{name}: {definition(recovery, name)}")
     if recovery.replicates:
         print(f"interval: {recovery.replicates} replicates, seed {recovery.seed}. {RESAMPLED}")
-    for label, found in recovery.repaired.items():
-        for note in found.notes:
-            print(f"note: {label}: {note}", file=sys.stderr)
+    for note, about in _by_note(recovery).items():
+        everything = len(about) == len(recovery.repaired)
+        print(f"note: {note}" if everything else f"note: {', '.join(about)}: {note}", file=sys.stderr)
+
+
+def _by_note(recovery: Recovery) -> dict[str, list[str]]:
+    """Return the repairs that each note is about."""
+    found: dict[str, list[str]] = {}
+    for label, assessment in recovery.repaired.items():
+        for note in assessment.notes:
+            found.setdefault(note, []).append(label)
+    return found
 
 
 def _shown(found: MetricValue) -> str:

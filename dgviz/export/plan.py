@@ -147,7 +147,10 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
     ExportError
         If the output is, contains or lies in an input; is not empty (unless it holds an unfinished export of the same
         plan); is a file; or the disk has too little room.
+    PairError
+        If something blocks a repair of the pair.
     """
+    pair.refuse_blocked()
     if not str(out).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
     target = Path(out).expanduser()

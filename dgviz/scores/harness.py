@@ -64,7 +64,8 @@ def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: s
     ScoresError
         If nothing names the model, or there is no task.
     """
-    rows = {**_rows(content.get("groups")), **_rows(content["results"])}
+    results = _rows(content["results"])
+    rows = results | {name: row for name, row in _rows(content.get("groups")).items() if name not in results}
     rows = {name: row for name, row in rows.items() if any(_metrics(row))}
     if not rows:
         raise ScoresError(
