@@ -92,7 +92,7 @@ class Decomposition:
         self.shape = (tall.shape[1], tall.shape[0]) if wide else (tall.shape[0], tall.shape[1])
         with full_float32():
             self._solution = solve(tall)
-        self.s = torch.ldexp(self._solution.values, torch.tensor(shift))
+        self.s = scale_by_power(self._solution.values, shift)
         self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
@@ -166,7 +166,9 @@ class Decomposition:
         with full_float32():
             vectors = self._solution.directions()
             if self._wide:
-                pooled = torch.stack([vectors[a:b].abs().amax(dim=0) for a, b in pairwise(edges)])
+                pooled = vectors.abs()
+                if blocks < m:
+                    pooled = torch.stack([pooled[a:b].amax(dim=0) for a, b in pairwise(edges)])
                 pooled *= self._solution.values.to(pooled)
             else:
                 pooled = pooled_products(self._tall, self._solution, edges)

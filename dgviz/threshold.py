@@ -141,7 +141,7 @@ class Rule:
         median = self._median(values)
         sigma = sigma_from_median(median, matrix_shape)
         noise = _Noise(values, matrix_shape, sigma, bulk_edge(sigma, matrix_shape))
-        tau = self._tau(noise, settings)
+        tau = self._tau(noise, settings) * settings.get("scale", 1.0)
         floor = DEGENERATE_MEDIAN * float(values[0])
         degenerate = median <= floor
         # A rank above the rounding floor would count arithmetic, not directions.
@@ -152,6 +152,17 @@ class Rule:
         if rank != asked:
             warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)
         return Threshold(self.name, settings, tau, sigma, noise.edge, rank, warnings, degenerate)
+
+    def changed(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the parameters that are not at their defaults: what a link or a command has to say.
+
+        Parameters
+        ----------
+        params : mapping
+            From `checked`.
+        """
+        defaults = {parameter.name: parameter.default for parameter in self.parameters}
+        return {name: value for name, value in params.items() if value != defaults.get(name)}
 
     def checked(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters with defaults filled in.
@@ -253,13 +264,16 @@ def _lower_median(s: NDArray[np.float64]) -> float:
     return float(s[s.size // 2])
 
 
+_SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
+"""Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
+
 _RULES = (
     Rule(
         "dg_hard",
         "DG-Hard",
         "tau = lambda*(beta) sigma sqrt(N), sigma = median(s) / (median_MP(beta) sqrt(N))",
         f"{_DG_HARD}; {_GAVISH_DONOHO}",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
     ),
@@ -268,7 +282,7 @@ _RULES = (
         "DG-Hard, reference code's median",
         "as dg_hard, with the lower of the two middle singular values as the median",
         f"{_DG_HARD}, released code",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
         _lower_median,
@@ -278,7 +292,7 @@ _RULES = (
         "Marchenko-Pastur edge",
         "tau = sigma sqrt(N) (1 + sqrt(beta))",
         "Marchenko & Pastur 1967, doi 10.1070/SM1967v001n04ABEH001994",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: noise.edge,
     ),

@@ -41,7 +41,7 @@ folder = st.text_input("Output folder (new or empty)", key=suggested)
 out = Path(folder).expanduser()
 options = {
     "rule": "" if rule.name == "dg_hard" else rule.name,
-    "rule-param": ",".join(f"{name}={value:g}" for name, value in params.items()),
+    "rule-param": ",".join(f"{name}={value:g}" for name, value in rule.changed(params).items()),
     "include": include,
     "exclude": exclude,
     "dtype": "" if dtype == "auto" else dtype,
