@@ -41,3 +41,11 @@ class ExportFailedError(ExportError):
     """An export that could be started failed on the way."""
 
     exit_status = 1
+
+
+class ScoresError(DgvizError):
+    """A file of scores cannot be read, or does not say which number is meant."""
+
+
+class EvaluationError(DgvizError):
+    """A model cannot be scored: the harness, a task or the checkpoint does not allow it."""
