@@ -200,7 +200,7 @@ def _edit(
     if plan.method == "magnitude":
         trim = _magnitude_trim(update, params["density"])
     elif plan.method == "ties_per_tensor":
-        trim = _largest(update.magnitudes, update.numel, params["density"])
+        trim = _largest(update.magnitudes, update.numel, params["density"], least=1)
     elif plan.method != "ties" or trim is None:
         raise MethodError(f"{plan.method} takes its cut from the whole model, which has not been looked at")
     return _Trimmed(trim, lambda base, delta: magnitude_keys(delta), params.get("scale", 1.0))
@@ -250,9 +250,9 @@ def _magnitude_trim(update: TensorUpdate, density: float) -> Trim:
     return Trim(find_cut(update.magnitudes, gone).key, 0) if gone else ALL
 
 
-def _largest(keys: Callable[[], Iterator[torch.Tensor]], total: int, density: float) -> Trim:
-    """Return the cut that leaves exactly the floor(density n) largest; of equal ones the first."""
-    count = int(total * density)
+def _largest(keys: Callable[[], Iterator[torch.Tensor]], total: int, density: float, least: int = 0) -> Trim:
+    """Return the cut that leaves exactly the floor(density n) largest, or `least`; of equal ones the first."""
+    count = max(least, int(total * density)) if density > 0 else 0
     if count == total:
         return ALL
     if count == 0:

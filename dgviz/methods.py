@@ -165,7 +165,7 @@ _METHODS = (
     Method(
         "ties_per_tensor",
         "TIES, tensor by tensor",
-        "W0 + scale D at the floor(density n) largest |D| of each tensor, the first of equal ones, else W0",
+        "W0 + scale D at the max(1, floor(density n)) largest |D| of each tensor, the first of equal ones, else W0",
         "Yadav et al. 2023, arXiv 2306.01708, as mergekit does it, arXiv 2403.13257",
         (
             _number("density", 0.2, 1.0, "share of entries kept"),
