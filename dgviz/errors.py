@@ -21,12 +21,20 @@ class PairError(DgvizError):
     """Two checkpoints do not belong together."""
 
 
+class AccessError(DgvizError):
+    """A path lies outside the folders that a server may open."""
+
+
 class SpectrumError(DgvizError):
     """A delta cannot be decomposed."""
 
 
 class ThresholdError(DgvizError):
     """A threshold rule or one of its parameters is unknown or out of range."""
+
+
+class MethodError(DgvizError):
+    """A repair method or one of its parameters is unknown or out of range, or it cannot work on what it is given."""
 
 
 class ExportError(DgvizError):
