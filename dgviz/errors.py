@@ -33,6 +33,10 @@ class ThresholdError(DgvizError):
     """A threshold rule or one of its parameters is unknown or out of range."""
 
 
+class MethodError(DgvizError):
+    """A repair method or one of its parameters is unknown or out of range, or it cannot work on what it is given."""
+
+
 class ExportError(DgvizError):
     """An output cannot be written."""
 
