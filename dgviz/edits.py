@@ -180,6 +180,27 @@ def edit_tensor(
     return summed, float(square)
 
 
+def edited_update(update: TensorUpdate, plan: RepairPlan, trim: Trim | None = None) -> torch.Tensor:
+    """Return what a method that works on entries makes of the update of one tensor, flat and not rounded.
+
+    Parameters
+    ----------
+    update : TensorUpdate
+        The tensor.
+    plan : RepairPlan
+        The method.
+    trim : Trim, optional
+        Of the whole model, for ``ties``.
+
+    Raises
+    ------
+    MethodError
+        If the update holds a value that is not finite, or the method lacks its trim.
+    """
+    edit = _edit(update, plan, trim, None)
+    return torch.cat([edit(base, delta) for base, delta in update.blocks()])
+
+
 def _factors(plan: RepairPlan) -> list[float]:
     """Return what a method may multiply entries by."""
     params = plan.method_params

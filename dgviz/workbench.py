@@ -11,10 +11,14 @@ from dataclasses import dataclass
 
 import torch
 
-from dgviz.checkpoint import PairedTensor
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.contrast import compute_method_panel
 from dgviz.delta import compute_delta
+from dgviz.effect import MethodPanel
+from dgviz.facts import ModelFacts, gather_facts
 from dgviz.maps import EntryPanels, SpectrumPanels
 from dgviz.panels import compute_entry_panels, compute_spectrum_panels
+from dgviz.plan import RepairPlan
 from dgviz.scan import find_spectrum, label, put_spectrum
 from dgviz.spectrum import Decomposition, decompose, list_devices, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, spectrum_key
@@ -38,6 +42,7 @@ class _OpenWeight:
 
 
 _open: OrderedDict[tuple, _OpenWeight] = OrderedDict()
+_facts: dict[tuple, ModelFacts] = {}  # one small record per pair and setting that a page has asked for
 
 
 def devices() -> list[tuple[str, str]]:
@@ -120,3 +125,33 @@ def entry_panels(paired: PairedTensor, index: int | None, device: str, rank: int
     if weight.entry is None or weight.entry.rank != rank:
         weight.entry = compute_entry_panels(weight.decomposition, weight.delta, rank, previous=weight.entry)
     return weight.entry
+
+
+def method_panel(
+    pair: CheckpointPair, paired: PairedTensor, index: int | None, device: str, plan: RepairPlan
+) -> MethodPanel:
+    """Return one weight's update under one method, drawn on the scale of the fine-tuned update's map.
+
+    A method that needs the whole model reads it, once.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        The checkpoints.
+    paired : PairedTensor
+        The weight.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute.
+    plan : RepairPlan
+        The method.
+    """
+    key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
+    if key not in _facts:
+        _facts[key] = gather_facts(pair, plan, device)
+    weight = _weight(paired, index, device)
+    if weight.entry is None:
+        weight.entry = compute_entry_panels(weight.decomposition, weight.delta, 0)
+    scale = weight.entry.scale
+    return compute_method_panel(paired, index, plan, _facts[key], weight.delta, weight.decomposition, scale)

@@ -2,6 +2,7 @@
 
 from dgviz.figures.entry_map import entry_map
 from dgviz.figures.histogram import spectrum_histogram
+from dgviz.figures.methods import comparison_bars, effect_plot
 from dgviz.figures.model_map import model_map
 from dgviz.figures.recovery import RepairPoint, recovery_plane
 from dgviz.figures.recovery_bars import Bar, recovery_bars
@@ -12,6 +13,8 @@ from dgviz.figures.style import plot_config
 __all__ = [
     "Bar",
     "RepairPoint",
+    "comparison_bars",
+    "effect_plot",
     "entry_map",
     "model_map",
     "plot_config",

@@ -10,10 +10,17 @@ from dgviz.maps import TOP_CODE, Scale
 
 # Streamlit's theme takes #000001 to #000038 for placeholders of its own, and magma starts with one of them.
 _COLOURS = ["#020008", *sequential.Magma[1:]]
+_BELOW = {"orientation": "h", "y": -0.1, "yanchor": "top", "thickness": 8, "title": {"text": ""}, "tickangle": 0}
 
 
 def entry_map(
-    codes: NDArray[np.uint8], scale: Scale, shape: tuple[int, int], *, dark: bool = True, height: int = 380
+    codes: NDArray[np.uint8],
+    scale: Scale,
+    shape: tuple[int, int],
+    *,
+    dark: bool = True,
+    height: int = 380,
+    narrow: bool = False,
 ) -> go.Figure:
     """Return a map of block maxima with its axes in rows and columns of the weight and a colour bar in magnitudes.
 
@@ -29,10 +36,13 @@ def entry_map(
         Whether zero is dark, as the page then is; on a light page large values are dark, as in Figure 4.
     height : int
         Height in pixels.
+    narrow : bool
+        Colour bar below the map and no room for titles beside it, for maps in narrow columns.
     """
     rows, cols = codes.shape
     colours = _COLOURS if dark else ["#fffffb", *_COLOURS[::-1][1:]]
     ticks = scale.ticks()
+    ticks = [ticks[0], *ticks[:0:-1][:1]] if narrow else ticks
     heat = go.Heatmap(
         z=codes,
         x0=shape[1] / cols / 2,
@@ -48,15 +58,18 @@ def entry_map(
             "title": {"text": "block max of |entry|", "side": "right"},
             "thickness": 12,
             "outlinewidth": 0,
-        },
+        }
+        | (_BELOW if narrow else {}),
         hoverinfo="skip",
     )
     axis = {"constrain": "domain", "showgrid": False}
+    titles = {} if narrow else {"x": {"title": {"text": "columns (in)"}}, "y": {"title": {"text": "rows (out)"}}}
     return go.Figure(
         heat,
         base_layout(
             height,
-            xaxis=axis | {"title": {"text": "columns (in)"}, "range": [0, shape[1]]},
-            yaxis=axis | {"title": {"text": "rows (out)"}, "range": [shape[0], 0]},
+            xaxis=axis | titles.get("x", {}) | {"range": [0, shape[1]]},
+            yaxis=axis | titles.get("y", {}) | {"range": [shape[0], 0]},
+            margin={"l": 40, "r": 8, "t": 8, "b": 44} if narrow else {"l": 64, "r": 16, "t": 14, "b": 52},
         ),
     )

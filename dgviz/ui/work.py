@@ -7,9 +7,11 @@ from typing import Any
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
-from dgviz.checkpoint import PairedTensor
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.effect import MethodPanel
 from dgviz.jobs import Worker
 from dgviz.maps import EntryPanels, SpectrumPanels
+from dgviz.plan import RepairPlan
 from dgviz.store import Spectrum
 
 
@@ -114,3 +116,22 @@ def entry_panels(paired: PairedTensor, index: int | None, device: str, stamp: st
         Number of singular values kept.
     """
     return worker().call("entry_panels", group=_visitor(), paired=paired, index=index, device=device, rank=rank)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def method_panel(
+    paired: PairedTensor, index: int | None, device: str, stamp: str, plan: RepairPlan, _pair: CheckpointPair
+) -> MethodPanel:
+    """Return a weight's update under one method, as a map and figures.
+
+    Parameters
+    ----------
+    paired, index, device, stamp
+        As for `spectrum`.
+    plan : RepairPlan
+        The method.
+    _pair : CheckpointPair
+        The pair that `stamp` stands for.
+    """
+    question = {"pair": _pair, "paired": paired, "index": index, "device": device, "plan": plan}
+    return worker().call("method_panel", group=f"{_visitor()} methods", **question)

@@ -1,0 +1,106 @@
+"""The Methods page: columns, sliders, the table, and what it asks for before it can draw a method."""
+
+from pathlib import Path
+
+import pytest
+from streamlit.testing.v1 import AppTest
+
+from dgviz.methods import METHODS
+from tests.checkpoints import write_pair
+
+ROOT = Path(__file__).parents[1]
+EMBEDDING = "model.embed_tokens.weight"
+
+
+@pytest.fixture(scope="module")
+def pair_paths(tmp_path_factory):
+    return write_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Jobs and spectra of one's own."""
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+
+
+def open_page(paths=None, weight=EMBEDDING):
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=120)
+    query = {"base": "none"} if paths is None else {"base": paths[0], "tuned": paths[1], "weight": weight}
+    for name, value in query.items():
+        app.query_params[name] = str(value)
+    app.run()
+    app.switch_page("pages/methods.py").run()
+    assert not app.exception, [error.value for error in app.exception]
+    assert app.title[0].value == "Repair methods side by side"
+    return app
+
+
+def texts(app):
+    kinds = ("markdown", "text", "caption", "warning", "info", "subheader")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+def figures(app):
+    return app.dataframe[0].value.set_index("method")
+
+
+def test_without_a_pair_it_says_what_to_do():
+    assert "No pair is open" in texts(open_page())
+
+
+def test_dg_hard_stands_beside_wise_ft_and_two_controls(pair_paths):
+    app = open_page(pair_paths)
+    table = figures(app)
+    assert list(table.index) == [
+        "Fine-tuned",
+        "DG-Hard",
+        "WiSE-FT",
+        "Control: as long as D*",
+        "Control: what DG-Hard drops",
+    ]
+    kept = table["norm kept %"]
+    assert kept["Fine-tuned"] == 100 and kept["WiSE-FT"] == pytest.approx(50)
+    assert kept["Control: as long as D*"] == pytest.approx(kept["DG-Hard"])
+    energy = table["energy kept %"]
+    assert energy["DG-Hard"] + energy["Control: what DG-Hard drops"] == pytest.approx(100)
+    assert list(table["subspace kept %"]) == [100, 100, 100, 100, 0]
+    assert table["entries from base %"].notna().all()
+
+
+def test_a_slider_moves_its_method_only(pair_paths):
+    app = open_page(pair_paths)
+    before = figures(app)
+    app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
+    assert not app.exception
+    after = figures(app)
+    assert after["norm kept %"]["WiSE-FT"] == pytest.approx(25)
+    assert after["settings"]["WiSE-FT"] == "alpha=0.25"
+    assert after.drop("WiSE-FT").equals(before.drop("WiSE-FT"))
+
+
+def test_a_rule_moves_dg_hard_and_its_controls(pair_paths):
+    app = open_page(pair_paths)
+    app.selectbox(key="rule-choice").set_value("fixed_rank").run()
+    app.number_input(key="param-rank").set_value(1).run()
+    table = figures(app)
+    assert table["effective rank"]["DG-Hard"] == pytest.approx(1)
+    assert table["norm kept %"]["Control: as long as D*"] == pytest.approx(table["norm kept %"]["DG-Hard"])
+    app.selectbox(key="methods-shrinker").set_value("frobenius").run()
+    assert not app.exception
+    assert figures(app)["norm kept %"]["DG-Hard"] < table["norm kept %"]["DG-Hard"]
+
+
+def test_every_method_draws_or_says_what_is_missing(pair_paths):
+    app = open_page(pair_paths, "model.layers.2.mlp.experts.gate_up_proj")
+    app.multiselect(key="chosen-methods").set_value(list(METHODS)).run()
+    assert not app.exception, [error.value for error in app.exception]
+    table = figures(app)
+    missing = METHODS["norm_matched_global"].title
+    assert set(table.index) == {"Fine-tuned", *(method.title for method in METHODS.values())} - {missing}
+    assert f"{missing} takes its factor from the spectra of all weights" in texts(app)
+    assert table["entries from base %"]["TIES, tensor by tensor"] == pytest.approx(80, abs=4)  # of the stack, 80
+    assert table["entries from base %"]["DARE"] == pytest.approx(90, abs=2)
+    assert "times the end of the scale" in texts(app)  # DARE multiplies what it leaves by ten
+    app.multiselect(key="chosen-methods").set_value([]).run()
+    assert not app.exception and list(figures(app).index) == ["Fine-tuned"]
