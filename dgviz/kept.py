@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import PairedTensor, is_hashed, read_tensor, select_matrix
-from dgviz.delta import compute_delta
+from dgviz.delta import compute_delta, live_shape
 from dgviz.errors import SpectrumError
 from dgviz.plan import RepairPlan
 from dgviz.spectrum import decompose
 from dgviz.store import SpectrumStore, label, spectrum_key
 from dgviz.threshold import Threshold, find_rule
+from dgviz.verdict import apply_rule, needs_delta
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class KeptDirections:
         All singular values, descending.
     shape : (int, int)
         Rows m and columns n.
+    live_shape : (int, int)
+        Without the rows and columns that are zero throughout; threshold and noise figures are of these.
     route : str
         How the spectrum was computed.
     origin : str
@@ -42,6 +45,7 @@ class KeptDirections:
     threshold: Threshold
     s: np.ndarray
     shape: tuple[int, int]
+    live_shape: tuple[int, int]
     route: str
     origin: str
     factors: tuple[torch.Tensor, torch.Tensor] | None
@@ -92,17 +96,19 @@ def _read_kept(
     found = store.get(key)
     if found is None:
         return None
-    threshold = find_rule(plan.rule).apply(found.s, found.shape, **plan.params)
+    if needs_delta(found, plan.rule, plan.params):
+        return None
+    threshold = apply_rule(found, plan.rule, plan.params)
     origin = _origin(threshold, found.s)
     route = f"{found.certificate['route']}, from the store"
     zeros = found.summary.get("zero_share")
     if origin != "repaired":
-        return KeptDirections(threshold, found.s, found.shape, route, origin, None, zeros)
+        return KeptDirections(threshold, found.s, found.shape, found.live_shape, route, origin, None, zeros)
     stored = store.get_factors(key, threshold.rank)
     if stored is None:
         return None
     factors = tuple(torch.from_numpy(factor).to(device) for factor in stored)
-    return KeptDirections(threshold, found.s, found.shape, route, origin, factors, zeros)
+    return KeptDirections(threshold, found.s, found.shape, found.live_shape, route, origin, factors, zeros)
 
 
 def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, device: str) -> KeptDirections:
@@ -119,11 +125,12 @@ def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, dev
         decomposition = decompose(torch.zeros_like(delta), device, name=label(paired.name, index))
     shape = tuple(decomposition.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)
-    threshold = find_rule(plan.rule).apply(s, shape, delta=delta, **plan.params)
+    live = live_shape(delta)
+    threshold = find_rule(plan.rule).apply(s[: min(live)], live, delta=delta, **plan.params)
     del delta
     origin = _origin(threshold, s)
     factors = decomposition.triplets(threshold.rank) if origin == "repaired" else None
-    return KeptDirections(threshold, s, shape, decomposition.certificate.route, origin, factors, zeros)
+    return KeptDirections(threshold, s, shape, live, decomposition.certificate.route, origin, factors, zeros)
 
 
 def _same_bytes(paired: PairedTensor, index: int | None) -> bool:

@@ -193,7 +193,7 @@ def _repair_slice(
     """Find what the threshold keeps of one matrix of a tensor, and add it to the base."""
     kept = keep_directions(paired, index, plan, device, store)
     threshold = kept.threshold
-    fit = mp_fit_triple(kept.s, threshold.rank, threshold.sigma, kept.shape)
+    fit = mp_fit_triple(kept.s[: min(kept.live_shape)], threshold.rank, threshold.sigma, kept.live_shape)
     energy = energy_kept(kept.s, threshold.rank)
     if kept.factors is None:
         return _Slice(threshold, kept.origin, None, energy, fit, None, None, kept.route, kept.zero_share)
