@@ -16,7 +16,7 @@ from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_
 from dgviz.delta import compute_delta
 from dgviz.errors import DgvizError, PairError, SpectrumError
 from dgviz.moments import compute_moments, frobenius_norm
-from dgviz.spectrum import Decomposition, decompose, resolve_device
+from dgviz.spectrum import Decomposition, decompose, decompose_stack, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
 from dgviz.theory import aspect_ratio
 from dgviz.verdict import apply_rule, matrix_row, needs_delta, stack_rows, threshold_key
@@ -143,7 +143,14 @@ def list_places(device: str) -> list[tuple[str, int | None]]:
 
 
 def scan_matrix(
-    paired: PairedTensor, index: int | None, device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
+    paired: PairedTensor,
+    index: int | None,
+    device: str,
+    threads: int,
+    root: Path,
+    rule: str,
+    params: dict[str, Any],
+    ready: tuple[torch.Tensor, Decomposition] | None = None,
 ) -> dict[str, Any]:
     """Return the figures of one matrix, and see to it that the store holds all there is to know about it.
 
@@ -166,6 +173,8 @@ def scan_matrix(
         Threshold rule.
     params : dict
         Its parameters.
+    ready : (tensor, Decomposition), optional
+        The delta, decomposed already.
     """
     torch.set_num_threads(threads)
     started = time.perf_counter()
@@ -173,12 +182,12 @@ def scan_matrix(
     found = find_spectrum(paired, index, store)
     if found is not None and not needs_delta(found, rule, params):
         return matrix_row(found, rule, params)
-    delta = compute_delta(paired, index, device)
+    delta, decomposition = ready or (compute_delta(paired, index, device), None)
     if found is not None:
         found = with_threshold(paired, index, found, delta, store, rule, params)
         return matrix_row(dataclasses.replace(found, seconds=time.perf_counter() - started), rule, params)
     try:
-        decomposition = decompose(delta, device, name=label(paired.name, index))
+        decomposition = decomposition or decompose(delta, device, name=label(paired.name, index))
     except SpectrumError:
         base, tuned, _ = select_matrix(paired, index)
         if content_hash(base) != content_hash(tuned):
@@ -193,6 +202,36 @@ def scan_matrix(
     seconds = time.perf_counter() - started
     warnings = tuple(dict.fromkeys((*spectrum.warnings, *warnings)))
     return matrix_row(dataclasses.replace(spectrum, seconds=seconds, warnings=warnings), rule, params)
+
+
+def scan_stack(
+    paired: PairedTensor, indices: list[int], device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
+) -> list[dict[str, Any] | Exception]:
+    """Return what `scan_matrix` returns, or raises, for several matrices of a stack, decomposed together.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A stack that is in both checkpoints.
+    indices : list of int
+        Which of its matrices.
+    device, threads, root, rule, params
+        As for `scan_matrix`.
+    """
+    torch.set_num_threads(threads)
+    deltas = [compute_delta(paired, index, device) for index in indices]
+    try:
+        found = decompose_stack(deltas, device, [label(paired.name, index) for index in indices])
+    except SpectrumError:
+        found = None  # one of them is not finite: each is looked at by itself
+    results: list[dict[str, Any] | Exception] = []
+    for number, index in enumerate(indices):
+        ready = None if found is None else (deltas[number], found[number])
+        try:
+            results.append(scan_matrix(paired, index, device, threads, root, rule, params, ready))
+        except Exception as error:  # whatever befalls one matrix is its result; the others go on
+            results.append(error)
+    return results
 
 
 def with_threshold(
@@ -219,7 +258,7 @@ def with_threshold(
     rule, params
         The rule, see `dgviz.verdict.needs_delta`.
     """
-    tau = apply_rule(spectrum, rule, params, delta).tau
+    tau = apply_rule(spectrum, rule, params | {"scale": 1.0}, delta).tau
     known = spectrum.summary.get("thresholds", {}) | {threshold_key(rule, params): tau}
     summary = spectrum.summary | {"thresholds": known}
     warnings = spectrum.warnings

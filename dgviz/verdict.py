@@ -52,10 +52,9 @@ def apply_rule(
         If there is no such rule, a parameter does not fit it, or it needs the delta and it is not at hand.
     """
     found = find_rule(rule)
-    if found.needs_delta and delta is None:
-        known = spectrum.summary.get("thresholds", {}).get(threshold_key(rule, params))
-        if known is not None:
-            return found.apply_at(known, spectrum.live_s, spectrum.live_shape, **params)
+    known = stored_tau(spectrum, rule, params) if delta is None else None
+    if known is not None:
+        return found.apply_at(known, spectrum.live_s, spectrum.live_shape, **params)
     return found.apply(spectrum.live_s, spectrum.live_shape, delta=delta, **params)
 
 
@@ -67,20 +66,35 @@ def needs_delta(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[
     spectrum, rule, params
         As for `apply_rule`.
     """
+    return find_rule(rule).needs_delta and stored_tau(spectrum, rule, params) is None
+
+
+def stored_tau(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> float | None:
+    """Return the tau that a rule which needs the delta found when it was at hand, None for any other.
+
+    Parameters
+    ----------
+    spectrum, rule, params
+        As for `apply_rule`.
+    """
     if not find_rule(rule).needs_delta:
-        return False
-    return threshold_key(rule, params) not in spectrum.summary.get("thresholds", {})
+        return None
+    return spectrum.summary.get("thresholds", {}).get(threshold_key(rule, params))
 
 
 def threshold_key(rule: str, params: Mapping[str, Any]) -> str:
     """Return under which name a summary keeps the tau of a rule that needs the delta, in its ``thresholds``.
+
+    The multiplier on tau is no part of it: what is kept is for a multiplier of 1.
 
     Parameters
     ----------
     rule, params
         As for `apply_rule`.
     """
-    return f"{rule} {json.dumps(find_rule(rule).checked(params), sort_keys=True)}"
+    settings = find_rule(rule).checked(params)
+    settings.pop("scale", None)
+    return f"{rule} {json.dumps(settings, sort_keys=True)}"
 
 
 def spectrum_figures(threshold: Threshold, s: NDArray[np.float64], shape: Sequence[int]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from dgviz.ui.exports import free_folder, repair_command
 from dgviz.ui.frame import enter_page, require_pair
 from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_path, load_pair
+from dgviz.ui.roots import confine, writable_home
 from dgviz.ui.rules import choose_rule
 
 view = enter_page("Write the repaired checkpoint")
@@ -36,12 +37,12 @@ dtype = right.selectbox(
 tuned_name = checkpoint_path(view.tuned).name
 suggested = f"{tuned_name}-{rule.name.replace('_', '-')}"
 if suggested not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
-    st.session_state[suggested] = str(free_folder(Path.home() / "dgviz-exports" / suggested))
+    st.session_state[suggested] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
 folder = st.text_input("Output folder (new or empty)", key=suggested)
 out = Path(folder).expanduser()
 options = {
     "rule": "" if rule.name == "dg_hard" else rule.name,
-    "rule-param": ",".join(f"{name}={value:g}" for name, value in params.items()),
+    "rule-param": ",".join(f"{name}={value:g}" for name, value in rule.changed(params).items()),
     "include": include,
     "exclude": exclude,
     "dtype": "" if dtype == "auto" else dtype,
@@ -49,6 +50,7 @@ options = {
 }
 command = repair_command(checkpoint_path(view.base), checkpoint_path(view.tuned), out, options)
 try:
+    confine(out)
     chosen = load_pair(view, include or None, exclude or None)
 except DgvizError as error:
     show_error(error)

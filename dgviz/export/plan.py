@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint.documents import refuse_stray_link
 from dgviz.errors import ExportError
 from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.plan import RepairPlan
@@ -290,7 +291,8 @@ def _find_sidecars(pair: CheckpointPair) -> tuple[tuple[tuple[str, str, Path], .
 
 
 def _is_sidecar(path: Path) -> bool:
-    """Return whether a file that matches a pattern is safe to carry: no code, no weights."""
+    """Return whether a file that matches a pattern is safe to carry: no code, no weights; no link to elsewhere."""
+    refuse_stray_link(path)
     return path.is_file() and path.suffix not in (".py", ".safetensors", ".bin", ".pt", ".pth")
 
 

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,13 @@ import torch
 from filelock import FileLock, Timeout
 
 import dgviz
-from dgviz.checkpoint import open_checkpoint, read_bytes
+from dgviz.checkpoint import PairedTensor, open_checkpoint, read_bytes
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export.plan import LOCK, MANIFEST, REPORT, ExportPlan, ShardPlan, finished_shards, read_manifest
 from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
-from dgviz.repair import RepairedTensor, TensorReport, repair_tensor
+from dgviz.facts import gather_facts
+from dgviz.repair import repair_tensor
+from dgviz.report import RepairedTensor, TensorReport
 from dgviz.spectrum import resolve_device
 
 _FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
@@ -35,7 +37,13 @@ class ExportResult:
         return self.report["tensors"]
 
 
-def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport | ExportResult]:
+Repair = Callable[[PairedTensor], RepairedTensor]
+"""Makes one tensor of the output."""
+
+
+def iter_export(
+    plan: ExportPlan, device: str = "auto", repair: Repair | None = None
+) -> Iterator[TensorReport | ExportResult]:
     """Write the output, yielding a report after every tensor and an `ExportResult` last.
 
     Parameters
@@ -44,6 +52,8 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
         From `dgviz.export.plan_export`.
     device : str
         Where to compute.
+    repair : callable, optional
+        What makes a tensor, for exports that share the work; by default each is repaired on its own.
 
     Yields
     ------
@@ -75,11 +85,14 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
             rows: dict[str, dict[str, Any]] = {}
             manifest = _started_manifest(plan)
             inputs = _input_stamps(plan)
+            if repair is None:
+                facts = gather_facts(plan.pair, plan.repair, device)
+                repair = lambda paired: repair_tensor(paired, plan.repair, device, facts=facts)  # noqa: E731
             for shard in plan.shards:
-                yield from _iter_shard(plan, shard, manifest, rows, inputs, device)
+                yield from _iter_shard(plan, shard, manifest, rows, inputs, repair)
             for paired in plan.pair.tensors:
                 if paired.action == "base_only":
-                    report = repair_tensor(paired, plan.repair, device).report
+                    report = repair(paired).report
                     rows[report.name] = report.to_json()
                     yield report
             yield _finish(plan, rows, device, time.perf_counter() - started)
@@ -141,7 +154,7 @@ def _iter_shard(
     manifest: dict[str, Any],
     rows: dict[str, Any],
     inputs: dict[Path, tuple[int, int, int]],
-    device: str,
+    repair: Repair,
 ) -> Iterator[TensorReport]:
     """Write one shard, or take it over from an earlier run when its bytes are still those that run wrote."""
     path = plan.out / shard.name
@@ -155,7 +168,7 @@ def _iter_shard(
     own: dict[str, dict[str, Any]] = {}
     with ShardWriter(path, entries) as writer:
         for paired in shard.tensors:
-            repaired = repair_tensor(paired, plan.repair, device)
+            repaired = repair(paired)
             writer.write(paired.name, _data(repaired))
             own[paired.name] = repaired.report.to_json()
             yield repaired.report
@@ -208,7 +221,7 @@ def _describe(plan: ExportPlan, rows: dict[str, Any], device: str, seconds: floa
         "base": {"name": plan.pair.base.path.name, "fingerprint": plan.pair.base.fingerprint},
         "tuned": {"name": plan.pair.tuned.path.name, "fingerprint": plan.pair.tuned.fingerprint},
         "plan": plan.repair.to_json(),
-        "counts": plan.pair.counts(),
+        "counts": {fate: sum(row["action"] == fate for row in rows.values()) for fate in plan.pair.counts()},
         "shards": [shard.name for shard in plan.shards],
         "total_bytes": plan.total_bytes,
         "sidecars": {name: side for name, side, _ in plan.sidecars},

@@ -6,8 +6,17 @@ value, so that rules can be compared on one spectrum. Rules take the live part o
 (`dgviz.store.Spectrum.live_s` and `live_shape`).
 """
 
-from dgviz.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold
+from dgviz.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold, checked_parameters
 from dgviz.threshold.rules import RULES, find_rule
 from dgviz.threshold.screenot import screenot_tau
 
-__all__ = ["DEGENERATE_MEDIAN", "RULES", "Parameter", "Rule", "Threshold", "find_rule", "screenot_tau"]
+__all__ = [
+    "DEGENERATE_MEDIAN",
+    "RULES",
+    "Parameter",
+    "Rule",
+    "Threshold",
+    "checked_parameters",
+    "find_rule",
+    "screenot_tau",
+]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.errors import ThresholdError
+from dgviz.errors import DgvizError, ThresholdError
 from dgviz.theory import bulk_edge, sigma_from_median
 
 # A median at or below 64 float32 roundings of s_1 is arithmetic, not noise (LAPACK's own errors are of this size).
@@ -155,7 +155,7 @@ class Rule:
             )
         settings = self.checked(params)
         noise, median = self._noise(s, shape, delta)
-        return self._result(noise, median, settings, self._tau(noise, settings))
+        return self._result(noise, median, settings, self._tau(noise, settings) * settings.get("scale", 1.0))
 
     def apply_at(self, tau: float, s: ArrayLike, shape: Sequence[int], **params: float) -> Threshold:
         """Return the threshold of this rule for a tau that it has found before, where the delta was at hand.
@@ -163,12 +163,13 @@ class Rule:
         Parameters
         ----------
         tau : float
-            What `apply` found for the same delta and parameters.
+            What `apply` found for the same delta and parameters, with a ``scale`` of 1.
         s, shape, **params
             As for `apply`.
         """
         noise, median = self._noise(s, shape, None)
-        return self._result(noise, median, self.checked(params), tau)
+        settings = self.checked(params)
+        return self._result(noise, median, settings, tau * settings.get("scale", 1.0))
 
     def _noise(self, s: ArrayLike, shape: Sequence[int], delta: Any) -> tuple[Noise, float]:
         """Return the Marchenko-Pastur reading of a spectrum, and the median it rests on."""
@@ -190,6 +191,17 @@ class Rule:
             warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)
         return Threshold(self.name, settings, tau, noise.sigma, noise.edge, rank, warnings, degenerate)
 
+    def changed(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the parameters that are not at their defaults: what a link or a command has to say.
+
+        Parameters
+        ----------
+        params : mapping
+            From `checked`.
+        """
+        defaults = {parameter.name: parameter.default for parameter in self.parameters}
+        return {name: value for name, value in params.items() if value != defaults.get(name)}
+
     def checked(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters with defaults filled in.
 
@@ -203,30 +215,54 @@ class Rule:
         ThresholdError
             If one is unknown, missing, not a number or out of range.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
-        for name in params:
-            if name not in known:
-                takes = ", ".join(known) or "no parameters"
-                raise ThresholdError(f"rule {self.name!r} has no parameter {name!r}; it takes {takes}")
-        return {name: _checked_value(self.name, parameter, params.get(name)) for name, parameter in known.items()}
+        return checked_parameters(f"rule {self.name!r}", self.parameters, params)
 
 
-def _checked_value(rule: str, parameter: Parameter, given: Any) -> float:
+def checked_parameters(
+    owner: str,
+    parameters: Sequence[Parameter],
+    given: Mapping[str, Any],
+    error: type[DgvizError] = ThresholdError,
+) -> dict[str, float]:
+    """Return the value of every parameter, defaults filled in.
+
+    Parameters
+    ----------
+    owner : str
+        Whose they are, in words for a sentence.
+    parameters : sequence of Parameter
+        All there are.
+    given : mapping
+        Values by name; numbers, or text that is one.
+    error : type
+        What to raise.
+
+    Raises
+    ------
+    DgvizError
+        Of the type given, if one is unknown, missing, not a number or out of range.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    for name in given:
+        if name not in known:
+            raise error(f"{owner} has no parameter {name!r}; it takes {', '.join(known) or 'no parameters'}")
+    return {name: _checked_value(owner, parameter, given.get(name), error) for name, parameter in known.items()}
+
+
+def _checked_value(owner: str, parameter: Parameter, given: Any, error: type[DgvizError]) -> float:
     """Return the value of one parameter, or say what is wrong with it."""
     value = parameter.default if given is None else given
     if value is None:
-        raise ThresholdError(
-            f"rule {rule!r} needs {parameter.name!r} ({parameter.description}); give {parameter.name}=…"
-        )
+        raise error(f"{owner} needs {parameter.name!r} ({parameter.description}); give {parameter.name}=…")
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise ThresholdError(f"{parameter.name!r} of rule {rule!r} must be a number; got {value!r}") from None
+        raise error(f"{parameter.name!r} of {owner} must be a number; got {value!r}") from None
     if not parameter.minimum <= number <= parameter.maximum:
         span = f"[{parameter.minimum:g}, {parameter.maximum:g}]"
-        raise ThresholdError(f"{parameter.name!r} of rule {rule!r} must lie in {span}; got {value!r}")
+        raise error(f"{parameter.name!r} of {owner} must lie in {span}; got {value!r}")
     if parameter.integer and number != int(number):
-        raise ThresholdError(f"{parameter.name!r} of rule {rule!r} must be a whole number; got {value!r}")
+        raise error(f"{parameter.name!r} of {owner} must be a whole number; got {value!r}")
     return int(number) if parameter.integer else number
 
 

@@ -68,13 +68,16 @@ def _quartile_range_edge(noise: Noise) -> float:
     return float(upper - lower) / 1.349 * (1 + math.sqrt(aspect_ratio(noise.shape)))
 
 
+_SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
+"""Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
+
 _RULES = (
     Rule(
         "dg_hard",
         "DG-Hard",
         "tau = lambda*(beta) sigma sqrt(N), sigma = median(s) / (median_MP(beta) sqrt(N))",
         f"{_DG_HARD}; {_GAVISH_DONOHO}",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
     ),
@@ -83,7 +86,7 @@ _RULES = (
         "DG-Hard, reference code's median",
         "as dg_hard, with the lower of the two middle singular values as the median",
         f"{_DG_HARD}, released code",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
         _lower_median,
@@ -93,7 +96,7 @@ _RULES = (
         "Marchenko-Pastur edge",
         "tau = sigma sqrt(N) (1 + sqrt(beta))",
         "Marchenko & Pastur 1967, doi 10.1070/SM1967v001n04ABEH001994",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: noise.edge,
     ),
@@ -102,7 +105,7 @@ _RULES = (
         "Marchenko-Pastur edge, Tracy-Widom",
         "tau = what the first singular value of iid noise exceeds with probability 1 - level",
         "Johnstone 2001, doi 10.1214/aos/1009210544; Ma 2012, arXiv 1104.4155",
-        (Parameter("level", 0.95, 0.95, 0.99, False, "probability that iid noise stays below"),),
+        (Parameter("level", 0.95, 0.95, 0.99, False, "probability that iid noise stays below"), _SCALE),
         True,
         lambda noise, params: _tracy_widom_edge(noise, params["level"]),
         note="0.1 to 0.2 % above the bulk edge at 8192 x 3072, 1 to 2 % at 256 x 256.",
@@ -112,7 +115,7 @@ _RULES = (
         "Known noise level",
         "tau = lambda*(beta) sigma sqrt(N) with sigma as given",
         _GAVISH_DONOHO,
-        (Parameter("sigma", None, 0.0, math.inf, False, "noise standard deviation of one entry"),),
+        (Parameter("sigma", None, 0.0, math.inf, False, "noise standard deviation of one entry"), _SCALE),
         False,
         lambda noise, params: optimal_threshold(params["sigma"], noise.shape),
         note="One sigma for every weight; right only where the noise of all of them is of one size.",
@@ -123,14 +126,8 @@ _RULES = (
         "tau = root of Psi(tau) = -4 for the noise that is left when the k largest values are replaced",
         "Donoho, Gavish & Romanov 2023, arXiv 2009.12297; package screenot 0.0.2",
         (
-            Parameter(
-                "rank_share",
-                0.1,
-                0.0,
-                0.49,
-                False,
-                "most directions that may be signal, as a share of p",
-            ),
+            Parameter("rank_share", 0.1, 0.0, 0.49, False, "most directions that may be signal, as a share of p"),
+            _SCALE,
         ),
         True,
         lambda noise, params: screenot_tau(noise.s, aspect_ratio(noise.shape), params["rank_share"]),
@@ -144,6 +141,7 @@ _RULES = (
         (
             Parameter("trials", 10, 1, 100, True, "sign patterns per round"),
             Parameter("seed", 0, 0, 2**31, True, "seed of the signs"),
+            _SCALE,
         ),
         False,
         lambda noise, params: flip_tau(noise.delta, noise.s, params["trials"], params["seed"]),
@@ -155,7 +153,7 @@ _RULES = (
         "Quartile range (laserRMT)",
         "tau = (Q75 - Q25) / 1.349 (1 + sqrt(beta))",
         "laserRMT, github.com/cognitivecomputations/laserRMT; for comparison only",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: _quartile_range_edge(noise),
         note="Takes the spread of the singular values for the noise of one entry; keeps much of pure noise.",

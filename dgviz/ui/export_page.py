@@ -77,7 +77,7 @@ def start(command: list[str], out: Path, title: str) -> None:
     """
     try:
         start_export(command, out, title)
-    except (JobError, OSError) as error:
+    except (DgvizError, JobError, OSError) as error:
         st.session_state["start-error"] = error
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dgviz.jobs import Job, list_jobs, start_job
 from dgviz.ui.pair import state_dir
+from dgviz.ui.roots import confine
 
 
 def jobs_root() -> Path:
@@ -81,6 +82,9 @@ def start_export(command: list[str], out: Path, title: str) -> Job:
     ------
     dgviz.jobs.JobRunningError
         If a running job writes the same output.
+    AccessError
+        If the output lies outside the folders this server may write.
     """
+    confine(out)
     root = Path(__file__).parents[2]
     return start_job([sys.executable, *command[1:]], jobs_root(), title, lock=out, cwd=root)

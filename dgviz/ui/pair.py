@@ -8,7 +8,10 @@ import platformdirs
 import streamlit as st
 
 from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint.hub import cache_folder, split_hub_id
+from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
+from dgviz.ui.roots import confine, confine_checkpoint
 from dgviz.ui.state import View
 
 DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
@@ -21,16 +24,25 @@ def state_dir() -> Path:
 
 
 def checkpoint_path(name: str) -> Path:
-    """Return the directory a path field or link means.
+    """Return what a path field or link means: a path, or a hub id as it is.
 
     Parameters
     ----------
     name : str
-        A path, or ``demo:`` and the name of a built-in checkpoint.
+        A path, a hub id, or ``demo:`` and the name of a built-in checkpoint.
+
+    Raises
+    ------
+    AccessError
+        If it lies outside the folders this server may open; for a hub id, the Hugging Face cache counts.
     """
-    if name.startswith(DEMO):
-        return Path(demo_paths().get(name.removeprefix(DEMO), name))
-    return Path(name).expanduser()
+    built_in = demo_paths().get(name.removeprefix(DEMO)) if name.startswith(DEMO) else None
+    if built_in is not None:
+        return Path(built_in)
+    if split_hub_id(name) is None:
+        return confine_checkpoint(Path(name).expanduser())
+    confine(cache_folder())
+    return Path(name)
 
 
 def checkpoint_label(name: str) -> str:
@@ -91,7 +103,7 @@ def _paths(view: View) -> tuple[str, str]:
 
 
 def _stamps(view: View) -> tuple:
-    return tuple(_stamp(Path(path)) for path in _paths(view))
+    return tuple(_stamp(local_path(path)) for path in _paths(view))
 
 
 def _stamp(path: Path) -> tuple:
