@@ -7,10 +7,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.cli.options import add_pair, add_rule, chosen_pair, print_json, rule_params
+from dgviz.cli.options import add_method, add_pair, add_rule, chosen_pair, print_json, repair_plan
 from dgviz.export import plan_export
 from dgviz.jobs import JobReporter
-from dgviz.plan import OUTPUT_DTYPES, RepairPlan
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
@@ -25,7 +24,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
     add_pair(repair)
     repair.add_argument("out", metavar="OUT", help="output folder, new or empty")
     add_rule(repair)
-    repair.add_argument("--dtype", default="auto", choices=OUTPUT_DTYPES)
+    add_method(repair)
     repair.set_defaults(run=_repair)
 
 
@@ -33,8 +32,7 @@ def _repair(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
     from dgviz.export.write import ExportResult, iter_export
 
-    repair = RepairPlan(options.rule, rule_params(options), options.include, options.exclude, options.dtype)
-    plan = plan_export(chosen_pair(options), repair, options.out)
+    plan = plan_export(chosen_pair(options), repair_plan(options), options.out)
     reporter = JobReporter.from_environment()
     export = iter_export(plan, options.device)
     with tqdm(total=plan.total_bytes, unit="B", unit_scale=True, desc="repair", file=sys.stderr) as bar:
