@@ -9,6 +9,7 @@ tau = infinity is base, bit for bit.
 import dataclasses
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +52,9 @@ class TensorReport:
         ``<O, D*> / <D*, D*>`` of the written update O against the exact one D*: below 1, rounding ate the repair.
     noise_restored : float or None
         Norm of the rounding ``O - D*`` over the norm of the noise removed.
+    kept_energy, removed_energy : float or None
+        Sums of squared singular values that D* keeps and that it leaves out: the weights of the two figures above in
+        those of the whole model.
     zero_share : float or None
         Share of the update's entries that are exactly zero: rounding of the stored weights shows here.
     route : str or list or None
@@ -75,6 +79,8 @@ class TensorReport:
     mp_fit: Any = None
     gain: Any = None
     noise_restored: Any = None
+    kept_energy: Any = None
+    removed_energy: Any = None
     zero_share: Any = None
     route: Any = None
     warnings: tuple[str, ...] = ()
@@ -86,6 +92,19 @@ class TensorReport:
         del row["name"]
         row = {key: json_number(value) for key, value in row.items() if value is not None}
         return row | {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
+
+    @classmethod
+    def from_json(cls, name: str, row: Mapping[str, Any]) -> "TensorReport":
+        """Return the report that `to_json` described; infinities stay the strings they have become.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        row : mapping
+            The JSON object.
+        """
+        return cls(name=name, **{**row, "shape": tuple(row["shape"]), "warnings": tuple(row["warnings"])})
 
 
 @dataclass(frozen=True)
@@ -108,6 +127,7 @@ class _Slice:
     mp_fit: dict[str, float | None]
     gain: float | None
     noise_restored: float | None
+    energies: tuple[float, float]
     route: str
     zero_share: float | None
 
@@ -195,10 +215,12 @@ def _repair_slice(
     threshold = kept.threshold
     fit = mp_fit_triple(kept.s, threshold.rank, threshold.sigma, kept.shape)
     energy = energy_kept(kept.s, threshold.rank)
+    count = {"repaired": threshold.rank, "base": 0, "tuned": len(kept.s)}[kept.origin]
+    squares = float(np.sum(kept.s[:count] ** 2)), float(np.sum(kept.s[count:] ** 2))
     if kept.factors is None:
-        return _Slice(threshold, kept.origin, None, energy, fit, None, None, kept.route, kept.zero_share)
+        return _Slice(threshold, kept.origin, None, energy, fit, None, None, squares, kept.route, kept.zero_share)
     tensor, gain, restored = _add_kept(paired.base, index, kept, dtype)
-    return _Slice(threshold, kept.origin, tensor, energy, fit, gain, restored, kept.route, kept.zero_share)
+    return _Slice(threshold, kept.origin, tensor, energy, fit, gain, restored, squares, kept.route, kept.zero_share)
 
 
 def _add_kept(
@@ -296,6 +318,8 @@ def _report(
         mp_fit={key: values(lambda piece, key=key: piece.mp_fit[key]) for key in ("tuned", "repaired", "discarded")},
         gain=values(lambda piece: piece.gain),
         noise_restored=values(lambda piece: piece.noise_restored),
+        kept_energy=values(lambda piece: piece.energies[0]),
+        removed_energy=values(lambda piece: piece.energies[1]),
         zero_share=values(lambda piece: piece.zero_share),
         route=values(lambda piece: piece.route),
         warnings=tuple(warnings),
