@@ -21,12 +21,20 @@ class PairError(DgvizError):
     """Two checkpoints do not belong together."""
 
 
+class AccessError(DgvizError):
+    """A path lies outside the folders that a server may open."""
+
+
 class SpectrumError(DgvizError):
     """A delta cannot be decomposed."""
 
 
 class ThresholdError(DgvizError):
     """A threshold rule or one of its parameters is unknown or out of range."""
+
+
+class MethodError(DgvizError):
+    """A repair method or one of its parameters is unknown or out of range, or it cannot work on what it is given."""
 
 
 class ExportError(DgvizError):
@@ -37,3 +45,11 @@ class ExportFailedError(ExportError):
     """An export that could be started failed on the way."""
 
     exit_status = 1
+
+
+class ScoresError(DgvizError):
+    """A file of scores cannot be read, or does not say which number is meant."""
+
+
+class EvaluationError(DgvizError):
+    """A model cannot be scored: the harness, a task or the checkpoint does not allow it."""

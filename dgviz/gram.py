@@ -15,7 +15,7 @@ from time import perf_counter
 
 import torch
 
-from dgviz.products import converted_runs, empty_like_rows, times
+from dgviz.products import RUN_ELEMENTS, converted_runs, empty_like_rows, times
 
 _LEAF = 256  # half-Gram recursion stops here: narrower products run below full speed
 _BELOW = 0.01  # c, in units of the mean eigenvalue: far above rounding, and too small to disturb a filter
@@ -130,6 +130,9 @@ def deflated_gram(tall: torch.Tensor, spikes: Spikes, dtype: torch.dtype) -> tor
         Precision of products and sums.
     """
     p = tall.shape[1]
+    if p <= _LEAF and spikes.count == 0 and tall.numel() <= RUN_ELEMENTS:
+        converted = tall.to(dtype)
+        return converted.T @ converted
     gram = torch.zeros(p, p, dtype=dtype, device=tall.device)
     if spikes.count == 0 and dtype == tall.dtype:
         _add_lower_gram(gram, tall)

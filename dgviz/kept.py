@@ -1,23 +1,28 @@
-"""What a threshold keeps of one weight's update: from the store where a scan has put it there, else computed."""
+"""What a plan keeps of one weight's update: from the store where a scan has put it there, else computed."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 
 from dgviz.checkpoint import PairedTensor, is_hashed, read_tensor, select_matrix
 from dgviz.delta import compute_delta
-from dgviz.errors import SpectrumError
+from dgviz.errors import MethodError, SpectrumError
 from dgviz.plan import RepairPlan
-from dgviz.spectrum import decompose
-from dgviz.store import SpectrumStore, label, spectrum_key
-from dgviz.threshold import Threshold, find_rule
+from dgviz.spectral import ReshapedSpectrum, reshape_spectrum
+from dgviz.spectrum import Decomposition, decompose
+from dgviz.store import SpectrumStore, StoredSpectrum, label, spectrum_key
+from dgviz.threshold import Threshold
+
+_LOW_RANK = ("dg_hard", "rank_r")
 
 
 @dataclass(frozen=True)
 class KeptDirections:
-    """What a threshold keeps of one delta.
+    """What a plan keeps of one delta.
 
     Attributes
     ----------
@@ -25,6 +30,9 @@ class KeptDirections:
         Where the cut is.
     s : (p,) float64 array
         All singular values, descending.
+    values : (p,) float64 array
+        Those of the repaired delta along the same directions: zero where a direction is dropped, and other than `s`
+        where a shrinker or a scale sets them.
     shape : (int, int)
         Rows m and columns n.
     route : str
@@ -33,14 +41,15 @@ class KeptDirections:
         Whose values the matrix has after its repair: ``"repaired"``, or ``"base"`` where nothing is kept, ``"tuned"``
         where everything is.
     factors : (tensor, tensor) or None
-        ``left`` (m, rank) and ``right`` (rank, n), whose product is the repaired delta; None unless `origin` is
-        ``"repaired"``.
+        ``left`` (m, k) and ``right`` (k, n), whose product is the repaired delta; None unless `origin` is
+        ``"repaired"``. k is the number of nonzero `values`.
     zero_share : float or None
         Share of the delta's entries that are exactly zero; None where it was not computed.
     """
 
     threshold: Threshold
     s: np.ndarray
+    values: np.ndarray
     shape: tuple[int, int]
     route: str
     origin: str
@@ -60,7 +69,7 @@ def keep_directions(
     index : int or None
         Which matrix of a stack.
     plan : RepairPlan
-        The threshold rule.
+        A method that keeps directions: ``dg_hard`` with any rule, shrinker and scale, or ``rank_r``.
     device : str
         Where to compute, as `dgviz.spectrum.resolve_device` returns it.
     store : SpectrumStore
@@ -70,60 +79,133 @@ def keep_directions(
     ------
     SpectrumError
         If the update holds a value that is not finite.
+    MethodError
+        If the method's result is no product of two factors.
     """
-    return _read_kept(paired, index, plan, device, store) or _compute_kept(paired, index, plan, device)
+    if plan.method not in _LOW_RANK:
+        raise MethodError(
+            f"{plan.method} keeps no directions, so there are no factors; choose one of {', '.join(_LOW_RANK)}"
+        )
+    return OpenMatrix(paired, index, device, store).keep(plan)
 
 
-def _origin(threshold: Threshold, s: np.ndarray) -> str:
-    """Return whose values a matrix has after its repair."""
-    unknown_noise = threshold.degenerate and find_rule(threshold.rule).noise_based
-    if threshold.rank == np.count_nonzero(s) or unknown_noise:
-        return "tuned"
-    return "repaired" if threshold.rank else "base"
+class OpenMatrix:
+    """One matrix's update, looked up or decomposed once, whatever number of plans ask.
 
+    Parameters
+    ----------
+    paired : PairedTensor
+        A tensor whose fate is repair.
+    index : int or None
+        Which matrix of a stack.
+    device : str
+        Where to compute, as `dgviz.spectrum.resolve_device` returns it.
+    store : SpectrumStore
+        Where to look first.
+    """
 
-def _read_kept(
-    paired: PairedTensor, index: int | None, plan: RepairPlan, device: str, store: SpectrumStore
-) -> KeptDirections | None:
-    """Return what a scan has stored, or None where that is not enough, or not known without reading the tensors."""
-    if not all(is_hashed(side) for side in select_matrix(paired, index)[:2]):
-        return None
-    key = spectrum_key(paired, index)
-    found = store.get(key)
-    if found is None:
-        return None
-    threshold = find_rule(plan.rule).apply(found.s, found.shape, **plan.params)
-    origin = _origin(threshold, found.s)
-    route = f"{found.certificate['route']}, from the store"
-    zeros = found.summary.get("zero_share")
-    if origin != "repaired":
-        return KeptDirections(threshold, found.s, found.shape, route, origin, None, zeros)
-    stored = store.get_factors(key, threshold.rank)
-    if stored is None:
-        return None
-    factors = tuple(torch.from_numpy(factor).to(device) for factor in stored)
-    return KeptDirections(threshold, found.s, found.shape, route, origin, factors, zeros)
+    def __init__(self, paired: PairedTensor, index: int | None, device: str, store: SpectrumStore) -> None:
+        self.paired, self.index = paired, index
+        self._device, self._store = device, store
 
+    def keep(self, plan: RepairPlan) -> KeptDirections:
+        """Return what a plan with a threshold keeps, with its factors.
 
-def _compute_kept(paired: PairedTensor, index: int | None, plan: RepairPlan, device: str) -> KeptDirections:
-    """Return what the threshold keeps of a delta, decomposed."""
-    delta = compute_delta(paired, index, device)
-    zeros = 1 - int(torch.count_nonzero(delta)) / delta.numel()
-    try:
-        decomposition = decompose(delta, device, name=label(paired.name, index))
-    except SpectrumError as error:
-        if not _same_bytes(paired, index):
-            pattern = f"^{re.escape(paired.name)}$"
-            raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
+        Parameters
+        ----------
+        plan : RepairPlan
+            The method.
+        """
+        found = self._found
+        if found is not None:
+            reshaped = reshape_spectrum(plan, found.s, found.shape)
+            count = int(np.count_nonzero(reshaped.values))
+            stored = self._store.get_factors(self._key, count) if reshaped.origin == "repaired" else None
+            if stored is not None or reshaped.origin != "repaired":
+                factors = stored and tuple(torch.from_numpy(factor).to(self._device) for factor in stored)
+                return self._kept(reshaped, factors)
+        _, decomposition = self._computed
+        shape = tuple(decomposition.shape)
+        reshaped = reshape_spectrum(plan, self._own_values, shape, delta=self._computed[0])
+        count = int(np.count_nonzero(reshaped.values))
+        return self._kept(reshaped, decomposition.triplets(count) if reshaped.origin == "repaired" else None)
+
+    def reshape(self, plan: RepairPlan) -> ReshapedSpectrum:
+        """Return what a plan with a threshold makes of the spectrum, without computing any factor.
+
+        Parameters
+        ----------
+        plan : RepairPlan
+            The method.
+        """
+        if self._found is not None:
+            return reshape_spectrum(plan, self._found.s, self._found.shape)
+        delta, decomposition = self._computed
+        return reshape_spectrum(plan, self._own_values, tuple(decomposition.shape), delta=delta)
+
+    @property
+    def route(self) -> str:
+        """How the spectrum was computed."""
+        if self._found is not None and "_computed" not in self.__dict__:
+            return f"{self._found.certificate['route']}, from the store"
+        return self._computed[1].certificate.route
+
+    def _kept(self, reshaped: ReshapedSpectrum, factors: tuple[torch.Tensor, torch.Tensor] | None) -> KeptDirections:
+        """Return the answer; factors of the best approximation are given the method's values."""
+        shape = self._found.shape if self._found is not None else tuple(self._computed[1].shape)
+        if factors is not None:
+            left, right = factors
+            ratio = reshaped.values[: left.shape[1]] / reshaped.s[: left.shape[1]]
+            if not (ratio == 1).all():
+                left = left * torch.from_numpy(ratio).to(left.device, left.dtype)
+            factors = left, right
+        return KeptDirections(
+            reshaped.threshold,
+            reshaped.s,
+            reshaped.values,
+            shape,
+            self.route,
+            reshaped.origin,
+            factors,
+            self._zero_share,
+        )
+
+    @cached_property
+    def _key(self) -> str:
+        return spectrum_key(self.paired, self.index)
+
+    @cached_property
+    def _found(self) -> StoredSpectrum | None:
+        """What a scan has stored; None also where that is not known without reading the tensors."""
+        if not all(is_hashed(side) for side in select_matrix(self.paired, self.index)[:2]):
+            return None
+        return self._store.get(self._key)
+
+    @cached_property
+    def _zero_share(self) -> float | None:
+        if "_computed" not in self.__dict__:
+            return self._found.summary.get("zero_share")
+        delta = self._computed[0]
+        return 1 - int(torch.count_nonzero(delta)) / delta.numel()
+
+    @cached_property
+    def _computed(self) -> tuple[torch.Tensor, Decomposition]:
+        """The delta and its decomposition, which holds it anyway."""
+        name = label(self.paired.name, self.index)
+        delta = compute_delta(self.paired, self.index, self._device)
+        try:
+            return delta, decompose(delta, self._device, name=name)
+        except SpectrumError as error:
+            if not _same_bytes(self.paired, self.index):
+                pattern = f"^{re.escape(self.paired.name)}$"
+                raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
         # Equal infinities (a mask, say) differ by nan: nothing was trained here.
-        decomposition = decompose(torch.zeros_like(delta), device, name=label(paired.name, index))
-    shape = tuple(decomposition.shape)
-    s = np.asarray(decomposition.s, dtype=np.float64)
-    threshold = find_rule(plan.rule).apply(s, shape, delta=delta, **plan.params)
-    del delta
-    origin = _origin(threshold, s)
-    factors = decomposition.triplets(threshold.rank) if origin == "repaired" else None
-    return KeptDirections(threshold, s, shape, decomposition.certificate.route, origin, factors, zeros)
+        delta = torch.zeros_like(delta)
+        return delta, decompose(delta, self._device, name=name)
+
+    @cached_property
+    def _own_values(self) -> np.ndarray:
+        return np.asarray(self._computed[1].s, dtype=np.float64)
 
 
 def _same_bytes(paired: PairedTensor, index: int | None) -> bool:
@@ -132,3 +214,15 @@ def _same_bytes(paired: PairedTensor, index: int | None) -> bool:
     if base.dtype != tuned.dtype or base.shape != tuned.shape:
         return False
     return bool(torch.equal(base.contiguous().view(torch.uint8), tuned.contiguous().view(torch.uint8)))
+
+
+def as_dg_hard(plan: RepairPlan) -> RepairPlan:
+    """Return the plan of the D* that a control is made from: DG-Hard with the same rule, shrinker and tau.
+
+    Parameters
+    ----------
+    plan : RepairPlan
+        A method with a threshold.
+    """
+    params = {"tau_factor": plan.method_params["tau_factor"]}
+    return dataclasses.replace(plan, method="dg_hard", method_params=params)

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dgviz.checkpoint import TensorInfo
+from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.errors import ExportError
+from dgviz.methods import Method, find_method
+from dgviz.shrinkage import find_shrinker
 from dgviz.threshold import find_rule
 
 OUTPUT_DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -24,11 +27,16 @@ class RepairPlan:
     params : Mapping[str, float]
         The rule's parameters.
     include, exclude : str or None
-        Regular expressions on tensor names; only included and not excluded tensors are repaired.
+        Regular expressions on tensor names; only included and not excluded tensors are changed.
     dtype : str
         ``"auto"`` for the tuned tensor's dtype, or the dtype of every floating tensor of the output.
     method : str
-        The repair method; ``"dg_hard"`` keeps or drops whole singular directions.
+        The repair method, a key of `dgviz.methods.METHODS`. Rule and shrinker say nothing to one that is not made
+        from DG-Hard's threshold.
+    method_params : Mapping[str, float]
+        The method's parameters.
+    shrinker : str
+        What becomes of the singular values that the rule keeps, a key of `dgviz.shrinkage.SHRINKERS`.
     """
 
     rule: str = "dg_hard"
@@ -37,17 +45,19 @@ class RepairPlan:
     exclude: str | None = None
     dtype: str = "auto"
     method: str = "dg_hard"
+    method_params: Mapping[str, float] = field(default_factory=dict)
+    shrinker: str = "hard"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", find_rule(self.rule).checked(self.params))
         if self.dtype not in OUTPUT_DTYPES:
             raise ExportError(f"no output dtype {self.dtype!r}; choose one of {', '.join(OUTPUT_DTYPES)}")
-        if self.method != "dg_hard":
-            raise ExportError(f"no repair method {self.method!r}; there is dg_hard")
+        object.__setattr__(self, "method_params", find_method(self.method).checked(self.method_params))
+        find_shrinker(self.shrinker)
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values; infinity becomes the string ``"inf"``."""
-        return {**dataclasses.asdict(self), "params": {name: json_number(v) for name, v in self.params.items()}}
+        return json_number(dataclasses.asdict(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RepairPlan":
@@ -59,6 +69,40 @@ class RepairPlan:
             The JSON object.
         """
         return cls(**values)
+
+    @property
+    def recipe(self) -> Method:
+        """The method, from the registry."""
+        return find_method(self.method)
+
+    def selects(self, name: str) -> bool:
+        """Return whether `include` and `exclude` leave a tensor to be changed.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        """
+        if self.exclude and re.search(self.exclude, name):
+            return False
+        return not self.include or re.search(self.include, name) is not None
+
+    def changes(self, paired: PairedTensor) -> bool:
+        """Return whether the method makes something else of a tensor than tuned's values.
+
+        Parameters
+        ----------
+        paired : PairedTensor
+            Its two sides and its fate: ``"repair"`` is changed by every method, ``"keep"`` by those that act on
+            every tensor, where both sides have it in one shape and floating point and the masks leave it.
+        """
+        base, tuned = paired.base, paired.tuned
+        if paired.action != "keep" or not self.recipe.every_tensor or None in (base, tuned):
+            return paired.action == "repair"
+        floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
+        # A tied head that is kept goes with its embedding, whose own name the masks have left out.
+        tied = paired.reason.startswith("Tied to ")
+        return floating and base.shape == tuned.shape and base != tuned and not tied and self.selects(paired.name)
 
     def output_dtype(self, info: TensorInfo) -> str:
         """Return the dtype a tensor is written in.

@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import torch
 
-_RUN_ELEMENTS = 1 << 20  # converted or deflated at a time: a block that stays in cache
+RUN_ELEMENTS = 1 << 20
+"""Elements converted or deflated at a time: a block that stays in cache."""
+
 _RUN_ROWS = 512  # at least: shorter products run below full speed
 
 
@@ -17,6 +19,9 @@ _RUN_ROWS = 512  # at least: shorter products run below full speed
 def full_float32() -> Iterator[None]:
     """Keep float32 products in float32 inside the block (no TF32, no bfloat16 passes), whatever the process set."""
     before = torch.get_float32_matmul_precision()
+    if before == "highest":
+        yield
+        return
     torch.set_float32_matmul_precision("highest")
     try:
         yield
@@ -42,7 +47,10 @@ def converted_runs(
         Rows per block, where the matrix has them; more while a block stays small.
     """
     rows, columns = tall.shape
-    step = min(rows, max(at_least, _RUN_ELEMENTS // columns))
+    step = min(rows, max(at_least, RUN_ELEMENTS // columns))
+    if step == rows:
+        yield slice(0, rows), tall.to(dtype)
+        return
     buffer = None if dtype == tall.dtype else empty_like_rows(tall, step, dtype)
     for start in range(0, rows, step):
         block = tall[start : start + step]
@@ -80,8 +88,8 @@ def times(tall: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     x : (p, k) tensor
         Right factor, float32 or float64.
     """
-    if x.dtype == tall.dtype:
-        return (x.T @ tall.T).T
+    if x.dtype == tall.dtype or tall.numel() <= RUN_ELEMENTS:
+        return (x.T @ tall.to(x.dtype).T).T
     out = x.new_empty(x.shape[1], tall.shape[0])
     for rows, block in converted_runs(tall, x.dtype):
         torch.matmul(x.T, block.T, out=out[:, rows])
@@ -141,6 +149,8 @@ def sum_of_squares(tall: torch.Tensor, dtype: torch.dtype) -> float:
     dtype : torch.dtype
         float32 gives about 8 digits at the cost of reading the matrix, float64 all of them at 20 times that.
     """
+    if tall.numel() <= RUN_ELEMENTS:
+        return float(torch.linalg.vector_norm(tall.double())) ** 2
     lines = tall.T if tall.stride(0) < tall.stride(1) else tall
     norms = [torch.linalg.vector_norm(block, dim=1) for _, block in converted_runs(lines, dtype)]
     return float(torch.cat(norms).double().square().sum())

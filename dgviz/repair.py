@@ -1,139 +1,72 @@
-"""Repair of one tensor: base plus the directions of its update that a threshold keeps.
+"""Repair of one tensor: base plus what a method makes of its update.
 
-``D = tuned - base`` is decomposed, the singular values strictly above tau are kept, and
-``repaired = base + U_k diag(s_k) Vh_k`` is added up in float32 (float64 for float64 inputs) and rounded once into the
-output's dtype. Where nothing would change, bytes are copied instead of recomputed, so that tau = 0 is tuned and
-tau = infinity is base, bit for bit.
+``D = tuned - base``; DG-Hard decomposes it, keeps the singular values strictly above tau, and adds
+``U_k diag(s_k) Vh_k`` to the base. Other methods scale, trim or mask D. The sum is formed in float32 (float64 for
+float64 inputs) and rounded once into the output's dtype. Where nothing would change, bytes are copied instead of
+recomputed, so that tau = 0 is tuned and tau = infinity is base, bit for bit.
 """
 
-import dataclasses
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
-from dgviz.errors import ExportError
-from dgviz.kept import KeptDirections, keep_directions
-from dgviz.plan import RepairPlan, json_number
+from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor, select_matrix
+from dgviz.delta import compute_delta
+from dgviz.edits import TensorUpdate, edit_tensor
+from dgviz.errors import MethodError
+from dgviz.facts import ModelFacts, Squares, note_squares, squares_key
+from dgviz.kept import KeptDirections, OpenMatrix, as_dg_hard
+from dgviz.plan import RepairPlan
+from dgviz.report import RepairedTensor, TensorReport
+from dgviz.rounding import RoundedSum, UpdateBlock, add_rounded, cast
+from dgviz.spectral import ReshapedSpectrum, mp_fits, norm_ratio, scale_factor
 from dgviz.spectrum import resolve_device
 from dgviz.store import SpectrumStore
-from dgviz.theory import mp_fit_triple
 from dgviz.threshold import Threshold
-from dgviz.verdict import energy_kept
 
-# Rows are added up in blocks of at most so many entries. About ten temporaries of that size live at once: blocks near
-# the cache's size took a quarter of the time of blocks sixteen times larger, and half a gigabyte less memory.
-_CHUNK_ELEMENTS = 2**20
+_BY_MATRIX = ("dg_hard", "rank_r", "complement", "norm_matched")
 
 
 @dataclass(frozen=True)
-class TensorReport:
-    """What happened to one tensor; stacked tensors carry lists, one value per matrix.
+class _Piece:
+    """One matrix of a tensor, or all of it; `summed` None means that `origin`'s values are taken as they are."""
 
-    Attributes
-    ----------
-    action, reason : str
-        Fate in the pair, and why.
-    shape, dtype
-        As written.
-    written : str
-        Where the bytes come from: ``"repaired"``, ``"tuned bytes"``, ``"base bytes"``, ``"tuned, cast"`` or
-        ``"nothing"`` (base only).
-    rank, tau, sigma, edge, energy_kept
-        The threshold and what it keeps; None for tensors that are not repaired.
-    mp_fit : dict or None
-        ``tuned``, ``repaired``, ``discarded``.
-    gain : float or None
-        ``<O, D*> / <D*, D*>`` of the written update O against the exact one D*: below 1, rounding ate the repair.
-    noise_restored : float or None
-        Norm of the rounding ``O - D*`` over the norm of the noise removed.
-    kept_energy, removed_energy : float or None
-        Sums of squared singular values that D* keeps and that it leaves out: the weights of the two figures above in
-        those of the whole model.
-    zero_share : float or None
-        Share of the update's entries that are exactly zero: rounding of the stored weights shows here.
-    route : str or list or None
-        How the spectrum was computed; ", from the store" when a scan had done it, and nothing was decomposed here.
-    warnings : tuple of str
-        What a user must know.
-    seconds : float
-        Time spent on this tensor.
-    """
-
-    name: str
-    action: str
-    reason: str
-    shape: tuple[int, ...]
-    dtype: str
-    written: str
-    rank: Any = None
-    tau: Any = None
-    sigma: Any = None
-    edge: Any = None
-    energy_kept: Any = None
-    mp_fit: Any = None
-    gain: Any = None
-    noise_restored: Any = None
-    kept_energy: Any = None
-    removed_energy: Any = None
-    zero_share: Any = None
-    route: Any = None
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the row as plain JSON values, without the name and what does not apply."""
-        row = dataclasses.asdict(self)
-        del row["name"]
-        row = {key: json_number(value) for key, value in row.items() if value is not None}
-        return row | {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
-
-    @classmethod
-    def from_json(cls, name: str, row: Mapping[str, Any]) -> "TensorReport":
-        """Return the report that `to_json` described; infinities stay the strings they have become.
-
-        Parameters
-        ----------
-        name : str
-            The tensor.
-        row : mapping
-            The JSON object.
-        """
-        return cls(name=name, **{**row, "shape": tuple(row["shape"]), "warnings": tuple(row["warnings"])})
-
-
-@dataclass(frozen=True)
-class RepairedTensor:
-    """The bytes to write: a tensor, or a stored tensor to copy."""
-
-    tensor: torch.Tensor | None
-    source: TensorInfo | None
-    report: TensorReport
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """One repaired matrix; `tensor` None means that `origin`'s values are taken as they are."""
-
-    threshold: Threshold
     origin: str
-    tensor: torch.Tensor | None
-    energy_kept: float
-    mp_fit: dict[str, float | None]
-    gain: float | None
-    noise_restored: float | None
-    energies: tuple[float, float]
-    route: str
-    zero_share: float | None
+    norm_kept: float
+    summed: RoundedSum | None = None
+    threshold: Threshold | None = None
+    rank: int | None = None
+    mp_fit: dict[str, float | None] | None = None
+    removed_square: float | None = None
+    route: str | None = None
+    zero_share: float | None = None
+
+    @property
+    def noise_restored(self) -> float | None:
+        """Length of the rounding over that of what was taken away, where that is known."""
+        if self.summed is None or self.removed_square is None:
+            return None
+        return math.sqrt(self.summed.rounding_square / self.removed_square) if self.removed_square > 0 else 0.0
+
+    @property
+    def sparsity(self) -> float | None:
+        """Share of entries that are the base's, where that was counted."""
+        if self.summed is None:
+            return 1.0 if self.origin == "base" else None
+        return self.summed.unmoved / max(1, self.summed.tensor.numel())
 
 
 def repair_tensor(
-    paired: PairedTensor, plan: RepairPlan, device: str = "auto", store: SpectrumStore | None = None
+    paired: PairedTensor,
+    plan: RepairPlan,
+    device: str = "auto",
+    store: SpectrumStore | None = None,
+    facts: ModelFacts | None = None,
 ) -> RepairedTensor:
     """Return what the repaired checkpoint holds for one tensor.
 
@@ -142,11 +75,13 @@ def repair_tensor(
     paired : PairedTensor
         The tensor on both sides, with its fate.
     plan : RepairPlan
-        Rule and output dtype.
+        Method, rule and output dtype.
     device : str
         Where to compute.
     store : SpectrumStore, optional
         Where a scan has put spectra and kept factors, which are then not computed again; default: the user's own.
+    facts : ModelFacts, optional
+        What the method takes from the whole model (`dgviz.facts.gather_facts`).
 
     Returns
     -------
@@ -155,136 +90,228 @@ def repair_tensor(
 
     Raises
     ------
-    SpectrumError
-        If the update holds a value that is not finite.
+    SpectrumError, MethodError
+        If the update holds a value that is not finite, or the method lacks its facts.
     CheckpointError
         If a file vanished or shrank.
     """
-    started = time.perf_counter()
-    if paired.action == "base_only":
-        info = paired.base
-        report = TensorReport(paired.name, "base_only", paired.reason, info.shape, info.dtype, "nothing")
-        return RepairedTensor(None, None, report)
-    dtype = plan.output_dtype(paired.tuned)
-    if paired.action == "keep":
-        return _kept(paired, dtype)
-    device = resolve_device(device)
+    return TensorRepairs(paired, [(plan, facts or ModelFacts())], resolve_device(device), store).repair(0)
+
+
+class TensorRepairs:
+    """One tensor under several plans: it is read and decomposed once, however many of them need that.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The tensor on both sides, with its fate.
+    settings : sequence of (RepairPlan, ModelFacts)
+        What to make of it.
+    device : str
+        As `dgviz.spectrum.resolve_device` returns it.
+    store : SpectrumStore, optional
+        Default: the user's own.
+    squares : mapping, optional
+        Where lengths that come to be known on the way are written down.
+
+    Notes
+    -----
+    Of a stack of matrices the results of all plans are held until they are fetched, because each matrix is decomposed
+    for all of them; otherwise one result at a time is in memory.
+    """
+
+    def __init__(
+        self,
+        paired: PairedTensor,
+        settings: Sequence[tuple[RepairPlan, ModelFacts]],
+        device: str,
+        store: SpectrumStore | None = None,
+        squares: Squares | None = None,
+    ) -> None:
+        self.paired, self._settings, self._device = paired, settings, device
+        self._store, self._squares = store or SpectrumStore(), squares
+        self._matrix: OpenMatrix | None = None
+        self._update: TensorUpdate | None = None
+        self._pieces: dict[int, list[_Piece]] = {}
+
+    def repair(self, number: int) -> RepairedTensor:
+        """Return the tensor under one of the plans.
+
+        Parameters
+        ----------
+        number : int
+            Which.
+        """
+        started = time.perf_counter()
+        plan, facts = self._settings[number]
+        paired = self.paired
+        if paired.action == "base_only":
+            info = paired.base
+            report = TensorReport(paired.name, "base_only", paired.reason, info.shape, info.dtype, "nothing")
+            return RepairedTensor(None, None, report)
+        dtype = plan.output_dtype(paired.tuned)
+        if not plan.changes(paired):
+            return _kept(paired, dtype)
+        by_matrix = plan.method in _BY_MATRIX
+        pieces = self._matrices(number) if by_matrix else [self._whole(plan, facts, dtype)]
+        tensor, source, written = _assemble(paired, pieces, dtype)
+        stacked = by_matrix and _stack(paired) is not None
+        report = _report(paired, plan, stacked, pieces, dtype, written, time.perf_counter() - started)
+        return RepairedTensor(tensor, source, report)
+
+    def _matrices(self, number: int) -> list[_Piece]:
+        """Return the matrices of the tensor under one plan; a stack is gone through once for all plans."""
+        stack = _stack(self.paired)
+        if stack is None:
+            self._matrix = self._matrix or OpenMatrix(self.paired, None, self._device, self._store)
+            return [self._piece(self._matrix, number)]
+        if number not in self._pieces:
+            wanted = [at for at, (plan, _) in enumerate(self._settings) if at >= number and plan.method in _BY_MATRIX]
+            self._pieces = {at: [] for at in wanted}
+            for index in range(stack):
+                matrix = OpenMatrix(self.paired, index, self._device, self._store)
+                for at in wanted:
+                    self._pieces[at].append(self._piece(matrix, at))
+        return self._pieces.pop(number)
+
+    def _piece(self, matrix: OpenMatrix, number: int) -> _Piece:
+        """Return one matrix under one plan."""
+        plan, _ = self._settings[number]
+        dtype = plan.output_dtype(self.paired.tuned)
+        if plan.method == "norm_matched":
+            return _scaled_matrix(matrix, plan, dtype, self._device)
+        if plan.method == "complement":
+            return _complement(matrix, plan, dtype, self._device)
+        kept = matrix.keep(plan)
+        if self._squares is not None and plan.method == "dg_hard" and plan.method_params["scale"] == 1:
+            note_squares(self._squares, squares_key(matrix.paired, matrix.index, plan), kept)
+        return _kept_directions(matrix, kept, dtype)
+
+    def _whole(self, plan: RepairPlan, facts: ModelFacts, dtype: str) -> _Piece:
+        """Return the tensor under a method that goes through its entries."""
+        factor = scale_factor(plan, facts.depths.get(self.paired.name))
+        factor = facts.factor if plan.method == "norm_matched_global" else factor
+        if factor is None and plan.method in ("lines", "norm_matched_global"):
+            raise MethodError(f"{plan.method} takes its factor from the whole model, which has not been looked at")
+        if factor in (0, 1):
+            return _Piece("tuned" if factor else "base", float(factor))
+        self._update = self._update or TensorUpdate(self.paired, self._device)
+        summed, square = edit_tensor(self._update, plan, dtype, facts.trim, factor)
+        return _Piece("repaired", math.sqrt(summed.update_square / square) if square > 0 else 1.0, summed)
+
+
+def _stack(paired: PairedTensor) -> int | None:
+    """Return how many matrices a tensor holds, or None for one."""
     layout = matrix_layout(paired.name, paired.tuned.shape)
-    indices = [None] if layout.stack is None else list(range(layout.stack))
-    store = store or SpectrumStore()
-    slices = [_repair_slice(paired, index, plan, dtype, device, store) for index in indices]
-    tensor, source, written = _assemble(paired, layout.stack is not None, slices, dtype)
-    report = _report(paired, layout.stack is not None, slices, dtype, written, time.perf_counter() - started)
-    return RepairedTensor(tensor, source, report)
+    return None if layout is None else layout.stack
 
 
 def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
     """Return tuned's bytes, or tuned cast where the plan asks for another dtype."""
     info = paired.tuned
     same = dtype == info.dtype
-    tensor = None if same else _cast(read_tensor(info), dtype, paired.name)
+    tensor = None if same else cast(read_tensor(info), dtype, paired.name)
     written = "tuned bytes" if same else "tuned, cast"
     report = TensorReport(paired.name, "keep", paired.reason, info.shape, dtype, written)
     return RepairedTensor(tensor, info if same else None, report)
 
 
-def _cast(tensor: torch.Tensor, dtype: str, name: str) -> torch.Tensor:
-    """Return a tensor in another dtype; a finite value that would become infinite is an error."""
-    cast = tensor.to(getattr(torch, dtype))
-    if cast.is_floating_point() and tensor.dtype != cast.dtype:
-        lost = int((torch.isfinite(tensor) & ~torch.isfinite(cast)).sum())
-        if lost:
-            raise ExportError(_overflow(name, lost, float(tensor.abs().nan_to_num(0, 0).max()), dtype))
-    return cast
+def _add(matrix: OpenMatrix, update: UpdateBlock, dtype: str, device: str, largest: float) -> RoundedSum:
+    """Return one matrix of the base plus an update."""
+    base, tuned, layout = select_matrix(matrix.paired, matrix.index)
+    stored = read_tensor(base).reshape(layout.rows, layout.cols)
+    work = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
+    return add_rounded(stored, update, dtype, device, work, matrix.paired.name, lambda: largest)
 
 
-def _overflow(name: str, count: int, largest: float, dtype: str) -> str:
-    """Return the sentence about values that a dtype cannot hold."""
-    limit = torch.finfo(getattr(torch, dtype)).max
-    return (
-        f"{name}: {count} values do not fit {dtype} (largest {largest:.3g}, limit {limit:.3g}); "
-        "choose --dtype float32 or bfloat16"
-    )
-
-
-def _repair_slice(
-    paired: PairedTensor, index: int | None, plan: RepairPlan, dtype: str, device: str, store: SpectrumStore
-) -> _Slice:
-    """Find what the threshold keeps of one matrix of a tensor, and add it to the base."""
-    kept = keep_directions(paired, index, plan, device, store)
-    threshold = kept.threshold
-    fit = mp_fit_triple(kept.s, threshold.rank, threshold.sigma, kept.shape)
-    energy = energy_kept(kept.s, threshold.rank)
-    count = {"repaired": threshold.rank, "base": 0, "tuned": len(kept.s)}[kept.origin]
-    squares = float(np.sum(kept.s[:count] ** 2)), float(np.sum(kept.s[count:] ** 2))
+def _kept_directions(matrix: OpenMatrix, kept: KeptDirections, dtype: str) -> _Piece:
+    """Return one matrix of base plus the directions kept of its update."""
+    reshaped = ReshapedSpectrum(kept.threshold, kept.s, kept.values)
+    common = {
+        "norm_kept": reshaped.norm_kept,
+        "threshold": kept.threshold,
+        "rank": kept.threshold.rank,
+        "mp_fit": mp_fits(reshaped, kept.shape),
+        "route": kept.route,
+        "zero_share": kept.zero_share,
+    }
     if kept.factors is None:
-        return _Slice(threshold, kept.origin, None, energy, fit, None, None, squares, kept.route, kept.zero_share)
-    tensor, gain, restored = _add_kept(paired.base, index, kept, dtype)
-    return _Slice(threshold, kept.origin, tensor, energy, fit, gain, restored, squares, kept.route, kept.zero_share)
-
-
-def _add_kept(
-    base: TensorInfo, index: int | None, kept: KeptDirections, dtype: str
-) -> tuple[torch.Tensor, float, float]:
-    """Return base + D* rounded once into `dtype`, with the gain and the share of noise that rounding put back.
-
-    Works block of rows by block of rows, so that no float32 copy of the result exists; sums stay on the device until
-    the end.
-    """
+        return _Piece(kept.origin, **common)
     left, right = kept.factors
-    rows, columns = kept.shape
-    out_dtype = getattr(torch, dtype)
-    stored = read_tensor(base, index).reshape(rows, columns)
-    out = torch.empty((rows, columns), dtype=out_dtype)
-    sums = torch.zeros(3, dtype=torch.float64, device=left.device)
-    step = max(1, _CHUNK_ELEMENTS // columns)
-    for start in range(0, rows, step):
-        block = slice(start, min(start + step, rows))
-        origin = stored[block].to(left.device).to(left.dtype)
-        update = left[block] @ right
-        rounded = (origin + update).to(out_dtype)
-        out[block] = rounded.cpu()
-        moved = rounded.to(left.dtype) - origin
-        products = (moved * update, update * update, (moved - update) ** 2)
-        sums += torch.stack([product.sum(dtype=torch.float64) for product in products])
-    overlap, kept_square, rounding_square = sums.tolist()
-    if not math.isfinite(rounding_square) and (lost := int((~torch.isfinite(out)).sum())):
-        largest = float(stored.float().abs().max()) + float(kept.s[0])
-        raise ExportError(_overflow(base.name, lost, largest, dtype))
-    removed_square = float(np.sum(kept.s[kept.threshold.rank :] ** 2))
-    gain = overlap / kept_square if kept_square > 0 else 1.0
-    return out, gain, math.sqrt(rounding_square / removed_square) if removed_square > 0 else 0.0
+    device = str(left.device)
+    summed = _add(matrix, lambda block, _: (left[block] @ right, None), dtype, device, float(kept.values[0]))
+    return _Piece("repaired", summed=summed, removed_square=_removed_square(reshaped), **common)
+
+
+def _removed_square(reshaped: ReshapedSpectrum) -> float:
+    """Return the sum of squares of what was taken away of an update."""
+    return float(np.sum((reshaped.s - reshaped.values) ** 2))
+
+
+def _scaled_matrix(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -> _Piece:
+    """Return one matrix of base plus the update scaled to the length of what DG-Hard keeps of it."""
+    kept = matrix.reshape(as_dg_hard(plan))
+    factor = norm_ratio(kept.values, kept.s)
+    common = {"threshold": kept.threshold, "route": matrix.route}
+    if kept.origin != "repaired":
+        return _Piece(kept.origin, factor, **common)
+    delta = compute_delta(matrix.paired, matrix.index, device)
+    summed = _add(matrix, lambda block, _: (factor * delta[block], None), dtype, device, factor * float(kept.s[0]))
+    return _Piece("repaired", factor, summed, **common)
+
+
+def _complement(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -> _Piece:
+    """Return one matrix of base plus what DG-Hard drops of its update."""
+    kept = matrix.keep(as_dg_hard(plan))
+    dropped = np.abs(kept.s - kept.values)
+    reshaped = ReshapedSpectrum(kept.threshold, kept.s, dropped)
+    common = {
+        "norm_kept": reshaped.norm_kept,
+        "threshold": kept.threshold,
+        "rank": int(np.count_nonzero(dropped)),
+        "mp_fit": mp_fits(reshaped, kept.shape),
+        "route": kept.route,
+        "zero_share": kept.zero_share,
+    }
+    if kept.factors is None:
+        return _Piece({"tuned": "base", "base": "tuned"}[kept.origin], **common)
+    left, right = kept.factors
+    delta = compute_delta(matrix.paired, matrix.index, device)
+    summed = _add(
+        matrix, lambda block, _: (delta[block] - left[block] @ right, None), dtype, device, float(kept.s[0])
+    )
+    return _Piece("repaired", summed=summed, removed_square=_removed_square(reshaped), **common)
 
 
 def _assemble(
-    paired: PairedTensor, stacked: bool, slices: list[_Slice], dtype: str
+    paired: PairedTensor, pieces: list[_Piece], dtype: str
 ) -> tuple[torch.Tensor | None, TensorInfo | None, str]:
     """Return the tensor to write, or the stored one to copy, and the words for it."""
-    origins = {piece.origin for piece in slices}
+    origins = {piece.origin for piece in pieces}
     if paired.rows is not None and origins != {"tuned"}:
-        return _among_tuned_rows(paired, slices[0], dtype), None, "repaired"
+        return _among_tuned_rows(paired, pieces[0], dtype), None, "repaired"
     for origin, info in (("tuned", paired.tuned), ("base", paired.base)):
         if origins == {origin}:
             if info.dtype == dtype and info.shape == paired.tuned.shape:
                 return None, info, f"{origin} bytes"
-            return _cast(read_tensor(info), dtype, paired.name).reshape(paired.tuned.shape), None, f"{origin}, cast"
-    if not stacked:
-        return slices[0].tensor.reshape(paired.tuned.shape), None, "repaired"
+            return cast(read_tensor(info), dtype, paired.name).reshape(paired.tuned.shape), None, f"{origin}, cast"
+    if len(pieces) == 1:
+        return pieces[0].summed.tensor.reshape(paired.tuned.shape), None, "repaired"
     layout = matrix_layout(paired.name, paired.tuned.shape)
     out = torch.empty((layout.stack, layout.rows, layout.cols), dtype=getattr(torch, dtype))
-    for index, piece in enumerate(slices):
-        if piece.tensor is None:
+    for index, piece in enumerate(pieces):
+        if piece.summed is None:
             stored = paired.tuned if piece.origin == "tuned" else paired.base
-            out[index] = _cast(read_tensor(stored, index), dtype, paired.name).reshape(layout.rows, layout.cols)
+            out[index] = cast(read_tensor(stored, index), dtype, paired.name).reshape(layout.rows, layout.cols)
         else:
-            out[index] = piece.tensor
+            out[index] = piece.summed.tensor
     return out.reshape(paired.tuned.shape), None, "repaired"
 
 
-def _among_tuned_rows(paired: PairedTensor, piece: _Slice, dtype: str) -> torch.Tensor:
+def _among_tuned_rows(paired: PairedTensor, piece: _Piece, dtype: str) -> torch.Tensor:
     """Return tuned with the rows that base has too replaced; see `PairedTensor.rows`."""
-    out = _cast(read_tensor(paired.tuned), dtype, paired.name)
-    rows = _cast(read_tensor(paired.base), dtype, paired.name) if piece.tensor is None else piece.tensor
+    out = cast(read_tensor(paired.tuned), dtype, paired.name)
+    rows = cast(read_tensor(paired.base), dtype, paired.name) if piece.summed is None else piece.summed.tensor
     rows = rows.reshape(-1, *out.shape[1:])
     done = 0
     for begin, end in paired.rows:
@@ -294,34 +321,51 @@ def _among_tuned_rows(paired: PairedTensor, piece: _Slice, dtype: str) -> torch.
 
 
 def _report(
-    paired: PairedTensor, stacked: bool, slices: list[_Slice], dtype: str, written: str, seconds: float
+    paired: PairedTensor,
+    plan: RepairPlan,
+    stacked: bool,
+    pieces: list[_Piece],
+    dtype: str,
+    written: str,
+    seconds: float,
 ) -> TensorReport:
-    """Gather the slices' figures into one row: plain values for a matrix, lists for a stack."""
+    """Gather the pieces' figures into one row: plain values for a matrix, lists for a stack."""
 
     def values(get: Any) -> Any:
-        """Return one value, or one per matrix of a stack."""
-        return [get(piece) for piece in slices] if stacked else get(slices[0])
+        """Return one value, or one per matrix of a stack; None where no piece has one."""
+        found = [get(piece) for piece in pieces]
+        if all(value is None for value in found):
+            return None
+        return found if stacked else found[0]
 
-    warnings = dict.fromkeys(warning for piece in slices for warning in piece.threshold.warnings)
+    fits = pieces[0].mp_fit
+    reason = paired.reason
+    if paired.action != "repair":
+        reason = f"Changed because {plan.recipe.title} acts on every tensor; methods for matrices keep it. {reason}"
+    cuts = [piece.threshold for piece in pieces if piece.threshold is not None]
     return TensorReport(
         name=paired.name,
         action="repair",
-        reason=paired.reason,
+        reason=reason,
         shape=paired.tuned.shape,
         dtype=dtype,
         written=written,
-        rank=values(lambda piece: piece.threshold.rank),
-        tau=values(lambda piece: piece.threshold.tau),
-        sigma=values(lambda piece: piece.threshold.sigma),
-        edge=values(lambda piece: piece.threshold.edge),
-        energy_kept=values(lambda piece: piece.energy_kept),
-        mp_fit={key: values(lambda piece, key=key: piece.mp_fit[key]) for key in ("tuned", "repaired", "discarded")},
-        gain=values(lambda piece: piece.gain),
+        method=plan.method,
+        rank=values(lambda piece: piece.rank),
+        **{
+            name: values(lambda piece, name=name: piece.threshold and getattr(piece.threshold, name))
+            for name in ("tau", "sigma", "edge")
+        },
+        energy_kept=values(lambda piece: piece.norm_kept**2),
+        mp_fit=fits and {key: values(lambda piece, key=key: piece.mp_fit[key]) for key in fits},
+        gain=values(lambda piece: piece.summed and piece.summed.gain),
         noise_restored=values(lambda piece: piece.noise_restored),
-        kept_energy=values(lambda piece: piece.energies[0]),
-        removed_energy=values(lambda piece: piece.energies[1]),
+        update_square=values(lambda piece: piece.summed and piece.summed.update_square),
+        removed_square=values(lambda piece: piece.removed_square),
+        norm_kept=values(lambda piece: piece.norm_kept),
+        sparsity=values(lambda piece: piece.sparsity),
         zero_share=values(lambda piece: piece.zero_share),
         route=values(lambda piece: piece.route),
-        warnings=tuple(warnings),
+        warnings=tuple(dict.fromkeys(warning for cut in cuts for warning in cut.warnings)),
         seconds=seconds,
     )

@@ -16,7 +16,7 @@ from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_
 from dgviz.delta import compute_delta
 from dgviz.errors import DgvizError, PairError, SpectrumError
 from dgviz.moments import compute_moments, frobenius_norm
-from dgviz.spectrum import Decomposition, decompose, resolve_device
+from dgviz.spectrum import Decomposition, decompose, decompose_stack, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
 from dgviz.theory import aspect_ratio
 from dgviz.threshold import find_rule
@@ -126,7 +126,14 @@ def list_places(device: str) -> list[tuple[str, int | None]]:
 
 
 def scan_matrix(
-    paired: PairedTensor, index: int | None, device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
+    paired: PairedTensor,
+    index: int | None,
+    device: str,
+    threads: int,
+    root: Path,
+    rule: str,
+    params: dict[str, Any],
+    ready: tuple[torch.Tensor, Decomposition] | None = None,
 ) -> dict[str, Any]:
     """Return the figures of one matrix, and see to it that the store holds all there is to know about it.
 
@@ -149,6 +156,8 @@ def scan_matrix(
         Threshold rule.
     params : dict
         Its parameters.
+    ready : (tensor, Decomposition), optional
+        The delta, decomposed already.
     """
     torch.set_num_threads(threads)
     started = time.perf_counter()
@@ -157,7 +166,7 @@ def scan_matrix(
     if found is not None and found.summary:
         return matrix_row(found, rule, params)
     base_norm = frobenius_norm(read_tensor(select_matrix(paired, index)[0]).to(device))
-    delta = compute_delta(paired, index, device)
+    delta, decomposition = ready or (compute_delta(paired, index, device), None)
     if found is not None:
         summary = dataclasses.asdict(compute_moments(delta, base_norm))
         warnings = _put_again(paired, index, found, store, summary)
@@ -165,7 +174,7 @@ def scan_matrix(
         found = dataclasses.replace(found, summary=summary, warnings=warnings, seconds=seconds)
         return matrix_row(found, rule, params)
     try:
-        decomposition = decompose(delta, device, name=label(paired.name, index))
+        decomposition = decomposition or decompose(delta, device, name=label(paired.name, index))
     except SpectrumError:
         base, tuned, _ = select_matrix(paired, index)
         if content_hash(base) != content_hash(tuned):
@@ -179,6 +188,36 @@ def scan_matrix(
     seconds = time.perf_counter() - started
     warnings = tuple(dict.fromkeys((*spectrum.warnings, *warnings)))
     return matrix_row(dataclasses.replace(spectrum, seconds=seconds, warnings=warnings), rule, params)
+
+
+def scan_stack(
+    paired: PairedTensor, indices: list[int], device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
+) -> list[dict[str, Any] | Exception]:
+    """Return what `scan_matrix` returns, or raises, for several matrices of a stack, decomposed together.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A stack that is in both checkpoints.
+    indices : list of int
+        Which of its matrices.
+    device, threads, root, rule, params
+        As for `scan_matrix`.
+    """
+    torch.set_num_threads(threads)
+    deltas = [compute_delta(paired, index, device) for index in indices]
+    try:
+        found = decompose_stack(deltas, device, [label(paired.name, index) for index in indices])
+    except SpectrumError:
+        found = None  # one of them is not finite: each is looked at by itself
+    results: list[dict[str, Any] | Exception] = []
+    for number, index in enumerate(indices):
+        ready = None if found is None else (deltas[number], found[number])
+        try:
+            results.append(scan_matrix(paired, index, device, threads, root, rule, params, ready))
+        except Exception as error:  # whatever befalls one matrix is its result; the others go on
+            results.append(error)
+    return results
 
 
 def _put_again(

@@ -179,6 +179,19 @@ class Admission:
                 return task
         return None
 
+    def join(self, task: Task) -> bool:
+        """Count a task as running on the threads of another where it fits in beside all others; return whether.
+
+        Parameters
+        ----------
+        task : Task
+            Of the same stack as one that has been admitted.
+        """
+        fits = task.memory + sum(other.memory for other in self._running) <= self.memory
+        if fits:
+            self._running[task] = 0
+        return fits
+
     def release(self, task: Task) -> None:
         """Count a task as ended.
 
@@ -199,5 +212,7 @@ class Admission:
     def _fit(self, task: Task, others: Collection[Task]) -> bool:
         """Return whether a task fits in beside others."""
         memory = task.memory + sum(other.memory for other in others)
-        threads = self._share(task) + sum(self._running.get(other) or self._share(other) for other in others)
+        threads = self._share(task) + sum(
+            self._running[other] if other in self._running else self._share(other) for other in others
+        )
         return memory <= self.memory and threads <= self.threads

@@ -109,13 +109,14 @@ def solve(tall: torch.Tensor) -> Solution:
         Finite, float32 or float64, N >= p, largest entry not far from 1.
     """
     p = tall.shape[1]
-    if not tall.any():
+    energy = sum_of_squares(tall, tall.dtype)
+    if energy == 0:
         identity = torch.eye(p, dtype=torch.float64, device=tall.device)
         return Solution(torch.zeros(p, dtype=torch.float64), Certificate("zero"), no_spikes(tall), vectors=identity)
     rejected: tuple[str, ...] = ()
     for dtype in _precisions(tall):
         try:
-            outcome = _from_gram(tall, dtype)
+            outcome = _from_gram(tall, dtype, energy)
         except torch.linalg.LinAlgError as error:  # an eigenvalue that does not converge
             outcome = str(error)
         if isinstance(outcome, Solution):
@@ -140,28 +141,38 @@ def _route(dtype: torch.dtype) -> str:
     return "gram32" if dtype == torch.float32 else "gram64"
 
 
-def _from_gram(tall: torch.Tensor, dtype: torch.dtype) -> Solution | str:
+def _from_gram(tall: torch.Tensor, dtype: torch.dtype, energy: float) -> Solution | str:
     """Return the solution from a Gram matrix in `dtype`, or the reason why it cannot be trusted."""
-    p = tall.shape[1]
-    spikes = find_spikes(tall) if dtype == torch.float32 else no_spikes(tall)
+    spikes = find_spikes(tall, energy) if dtype == torch.float32 else no_spikes(tall)
     if spikes is None:
         return "too many values far above the bulk, or none that settle"
     gram = deflated_gram(tall, spikes, dtype)
-    if p <= _FULL:
+    if tall.shape[1] <= _FULL:
         eigenvalues, vectors = torch.linalg.eigh(gram)
-        bulk, vectors = eigenvalues.flip(0).cpu(), vectors.flip(1)
-    else:
-        bulk, vectors = bulk_eigenvalues(gram, spikes), None
+        return _checked(tall, energy, spikes, gram, eigenvalues.flip(0).cpu(), vectors.flip(1))
+    return _checked(tall, energy, spikes, gram, bulk_eigenvalues(gram, spikes))
+
+
+def _checked(
+    tall: torch.Tensor,
+    energy: float,
+    spikes: Spikes,
+    gram: torch.Tensor,
+    bulk: torch.Tensor,
+    vectors: torch.Tensor | None = None,
+) -> Solution | str:
+    """Return the solution that a Gram matrix and its eigenvalues give, or the first check that fails, in words."""
+    p, dtype = tall.shape[1], gram.dtype
     values = torch.cat([spikes.values, bulk.clamp_min(0).sqrt()])
-    strongest, largest, median = float(values[0]), float(values[spikes.count]), float(values[p // 2])
+    found = values.numpy()  # single numbers are read from it ten times as fast
+    strongest, largest, median = float(found[0]), float(found[spikes.count]), float(found[p // 2])
     rounding = (4 * torch.finfo(dtype).eps) ** 0.5 * largest  # below it a value is only a bound
     spread = Check("largest bulk value / median", largest / median if median > 0 else float("inf"), _SPREAD[dtype])
-    energy = sum_of_squares(tall, tall.dtype)
     checks = (
-        Check("energy", abs(float(values.square().sum()) / energy - 1), _ENERGY),
+        Check("energy", abs(float(found @ found) / energy - 1), _ENERGY),
         _shift_by_spikes(spikes, bulk),
         spread,
-        Check("values lost to rounding", int((values < rounding).sum()), 4 + p // 100 if dtype == tall.dtype else p),
+        Check("values lost to rounding", int((found < rounding).sum()), 4 + p // 100 if dtype == tall.dtype else p),
     )
     resolution = RESOLVED * torch.finfo(tall.dtype).eps
     if max(median, rounding) <= resolution * strongest:
@@ -175,6 +186,42 @@ def _from_gram(tall: torch.Tensor, dtype: torch.dtype) -> Solution | str:
     if spread.value <= _SPREAD_OF_VECTORS:
         gram = gram.to(tall.dtype)
     return Solution(values, Certificate(_route(dtype), checks), spikes, gram=gram)
+
+
+def solve_stack(stack: torch.Tensor) -> list[Solution]:
+    """Return all singular values of every matrix of a stack: on a GPU from one batch of Gram matrices.
+
+    Experts are many and small: one by one they leave a GPU waiting for its next kernel. Batched are products and
+    eigenvalues where the device's float64 is worth it (`dgviz.gram.gram_dtype`), so that nothing has to be deflated;
+    elsewhere, and for a matrix that fails a check, this is `solve` for one after the other.
+
+    Parameters
+    ----------
+    stack : (E, N, p) tensor
+        Each matrix as `solve` takes it.
+    """
+    batched = stack.is_cuda and stack.dtype == torch.float32 and _precisions(stack[0]) == [torch.float64]
+    return solve_batch(stack) if batched else [solve(tall) for tall in stack]
+
+
+def solve_batch(stack: torch.Tensor) -> list[Solution]:
+    """Return what `solve` does for every matrix of a stack, from one batch of float64 Gram matrices.
+
+    Parameters
+    ----------
+    stack : (E, N, p) tensor
+        Float32; E N p float64 numbers and E p x p ones more are held meanwhile.
+    """
+    wide = stack.double()
+    grams = wide.mT @ wide
+    energies = wide.square_().sum(dim=(1, 2)).tolist()
+    del wide
+    bulks = torch.linalg.eigvalsh(grams).flip(1).cpu()
+    solutions = []
+    for tall, energy, gram, bulk in zip(stack, energies, grams, bulks, strict=True):
+        outcome = _checked(tall, energy, no_spikes(tall), gram.clone(), bulk) if energy > 0 else "zero"
+        solutions.append(outcome if isinstance(outcome, Solution) else solve(tall))
+    return solutions
 
 
 def _shift_by_spikes(spikes: Spikes, bulk: torch.Tensor) -> Check:

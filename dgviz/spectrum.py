@@ -1,6 +1,7 @@
 """decompose(delta): every singular value of one weight update, and on demand its triplets and direction maps."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -8,7 +9,7 @@ import torch
 
 from dgviz.errors import SpectrumError
 from dgviz.products import full_float32
-from dgviz.solve import Certificate, solve
+from dgviz.solve import Certificate, Solution, solve, solve_stack
 from dgviz.triplets import leading_triplets, pooled_products
 
 _SAFE = range(
@@ -86,13 +87,12 @@ class Decomposition:
         How `s` was obtained.
     """
 
-    def __init__(self, tall: torch.Tensor, wide: bool, shift: int, name: str) -> None:
+    def __init__(self, tall: torch.Tensor, wide: bool, shift: int, name: str, solution: Solution) -> None:
         self._tall, self._wide, self._shift = tall, wide, shift
         self.name = name
         self.shape = (tall.shape[1], tall.shape[0]) if wide else (tall.shape[0], tall.shape[1])
-        with full_float32():
-            self._solution = solve(tall)
-        self.s = torch.ldexp(self._solution.values, torch.tensor(shift))
+        self._solution = solution
+        self.s = scale_by_power(self._solution.values, shift)
         self._kept: tuple[torch.Tensor, torch.Tensor] | None = None
 
     @property
@@ -166,7 +166,9 @@ class Decomposition:
         with full_float32():
             vectors = self._solution.directions()
             if self._wide:
-                pooled = torch.stack([vectors[a:b].abs().amax(dim=0) for a, b in pairwise(edges)])
+                pooled = vectors.abs()
+                if blocks < m:
+                    pooled = torch.stack([pooled[a:b].amax(dim=0) for a, b in pairwise(edges)])
                 pooled *= self._solution.values.to(pooled)
             else:
                 pooled = pooled_products(self._tall, self._solution, edges)
@@ -200,18 +202,58 @@ def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") ->
         raise SpectrumError(
             f"{name}: a spectrum needs a non-empty floating matrix, got shape {tuple(delta.shape)} of {delta.dtype}"
         )
-    work = delta.detach().to(resolve_device(device))
+    work, shift = _prepared(delta, resolve_device(device), name)
+    if 1 not in work.stride():
+        work = work.contiguous()  # else every product would copy it
+    wide = work.shape[0] < work.shape[1]
+    tall = work.T if wide else work
+    with full_float32():
+        return Decomposition(tall, wide, shift, name, solve(tall))
+
+
+def decompose_stack(deltas: Sequence[torch.Tensor], device: str, names: Sequence[str]) -> list[Decomposition]:
+    """Return the decompositions of matrices of one shape, such as the experts of a layer, batched on a GPU.
+
+    Parameters
+    ----------
+    deltas : sequence of (m, n) tensors
+        As `decompose` takes them; on a GPU all of them, and their Gram matrices in float64, are there at once.
+    device : str
+        Where to compute, see `resolve_device`.
+    names : sequence of str
+        What error messages call them.
+
+    Raises
+    ------
+    SpectrumError
+        As `decompose`, for the first matrix that is unusable.
+    """
+    device = resolve_device(device)
+    if device == "cpu" or any(delta.dtype == torch.float64 for delta in deltas):
+        return [decompose(delta, device, name) for delta, name in zip(deltas, names, strict=True)]
+    works = [_prepared(delta, device, name) for delta, name in zip(deltas, names, strict=True)]
+    wide = works[0][0].shape[0] < works[0][0].shape[1]
+    stack = torch.stack([work for work, _ in works])
+    if wide:
+        stack = stack.mT
+    with full_float32():
+        solutions = solve_stack(stack)
+    return [
+        Decomposition(tall, wide, shift, name, solution)
+        for tall, (_, shift), name, solution in zip(stack, works, names, solutions, strict=True)
+    ]
+
+
+def _prepared(delta: torch.Tensor, device: str, name: str) -> tuple[torch.Tensor, int]:
+    """Return the delta in its working precision, scaled by ``2**-shift`` where its squares would leave float32."""
+    work = delta.detach().to(device)
     work = work.to(torch.float64 if delta.dtype == torch.float64 else torch.float32)
     peak = float(torch.stack(torch.aminmax(work)).abs().max())  # one pass; both are NaN where any entry is
     if not math.isfinite(peak):
         raise SpectrumError(_first_bad_entry(work, name))
     exponent = math.frexp(peak)[1]
     shift = 0 if exponent in _SAFE else exponent
-    work = scale_by_power(work, -shift)
-    if 1 not in work.stride():
-        work = work.contiguous()  # else every product would copy it
-    wide = work.shape[0] < work.shape[1]
-    return Decomposition(work.T if wide else work, wide, shift, name)
+    return scale_by_power(work, -shift), shift
 
 
 def scale_by_power(matrix: torch.Tensor, exponent: int) -> torch.Tensor:

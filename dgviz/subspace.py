@@ -34,7 +34,7 @@ _RANGE = math.log(1e5)  # wanted directions may drift apart this much before the
 _OVERFLOW = 30.0  # log of the largest growth between two orthonormalisations: float32 ends at 88
 
 
-def find_spikes(tall: torch.Tensor) -> Spikes | None:
+def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
     """Return the spikes far above the bulk, so accurately that taking them out leaves the bulk unmoved.
 
     Block power iteration: each pass multiplies by A and by A' (``2 k / p`` GEMM for width k), rotates the block to
@@ -46,6 +46,8 @@ def find_spikes(tall: torch.Tensor) -> Spikes | None:
     ----------
     tall : (N, p) tensor
         The matrix A.
+    energy : float
+        Sum of its squared entries.
 
     Returns
     -------
@@ -56,7 +58,6 @@ def find_spikes(tall: torch.Tensor) -> Spikes | None:
     generator = torch.Generator().manual_seed(0)  # on the CPU, so that every device starts from the same block
     x = orthonormalise(torch.randn(p, min(BLOCK, p), generator=generator).to(tall.device))
     dtype = tall.dtype
-    energy = sum_of_squares(tall, dtype)
     median_share = _median_share(aspect_ratio(tall.shape))
     coupling, fresh = math.inf, True
     for _ in range(_MAX_PASSES):

@@ -24,6 +24,8 @@ from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
 from dgviz.threshold import find_rule
 from dgviz.verdict import matrix_row, stack_rows
 
+# Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
+_TOGETHER = {"cuda": 32, "cpu": 1}
 _DEVICE_SHARE, _DEVICE_CONTEXT = 0.8, 2**30  # of a GPU's free bytes; and what each process keeps there for itself
 
 
@@ -254,26 +256,33 @@ class _Crew:
         unread = left - len(self._place_of) - len(waiting)
         for place, admission in self._admission.items():
             while self._idle[place] and (task := admission.admit(rest, unread)) is not None:
-                rest.remove(task)
-                begun.append(task)
-                self._place_of[task] = place
+                tasks = [task, *_siblings(task, rest, admission, _TOGETHER[place.partition(":")[0]])]
+                for each in tasks:
+                    rest.remove(each)
+                    self._place_of[each] = place
+                begun += tasks
                 worker = self._idle[place].pop()
-                future = self._pool.submit(self._work, worker, task, place, admission.threads_of(task))
+                future = self._pool.submit(self._work, worker, tasks, place, admission.threads_of(task))
                 self._running.add(future)
                 future.add_done_callback(self._running.discard)
         return begun
 
-    def _work(self, worker: Worker, task: Task, place: str, threads: int) -> None:
-        """Have one matrix worked on; runs in a thread that only waits."""
+    def _work(self, worker: Worker, tasks: list[Task], place: str, threads: int) -> None:
+        """Have a matrix, or some of one stack, worked on; runs in a thread that only waits."""
         rule, params = self._settings
-        arguments = {"paired": task.paired, "index": task.index, "device": place, "threads": threads}
+        arguments = {"paired": tasks[0].paired, "device": place, "threads": threads, "root": self._store.root}
+        arguments |= {"rule": rule, "params": params}
         try:
-            row = worker.call("scan_matrix", **arguments, root=self._store.root, rule=rule, params=params)
-            event = _Event(task, row)
+            if len(tasks) == 1:
+                results = [worker.call("scan_matrix", index=tasks[0].index, **arguments)]
+            else:
+                results = worker.call("scan_stack", indices=[task.index for task in tasks], **arguments)
         except Exception as error:  # whatever befalls one matrix is its result; the others go on
-            event = _Event(task, error=_sentence(error))
+            results = [error] * len(tasks)
         self._idle[place].append(worker)
-        self._events.put(event)
+        for task, result in zip(tasks, results, strict=True):
+            failed = isinstance(result, Exception)
+            self._events.put(_Event(task, error=_sentence(result)) if failed else _Event(task, result))
 
     def ended(self, task: Task) -> None:
         """Make room; a task that never began had none."""
@@ -293,6 +302,17 @@ class _Crew:
             worker.stop()
         if self._pool is not None:
             self._pool.shutdown()
+
+
+def _siblings(task: Task, waiting: list[Task], admission: Admission, most: int) -> list[Task]:
+    """Return further matrices of a task's stack to work on with it: `most` in all, or as many as memory holds."""
+    found: list[Task] = []
+    for other in waiting:
+        if len(found) + 1 >= most:
+            break
+        if other is not task and other.paired is task.paired and admission.join(other):
+            found.append(other)
+    return found
 
 
 def _sentence(error: Exception) -> str:

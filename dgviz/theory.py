@@ -19,6 +19,7 @@ Gavish & Donoho 2014, "The optimal hard threshold for singular values is 4/sqrt(
 "Spectral Unforgetting" (DG-Hard), arXiv 2605.20296.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -214,6 +215,12 @@ def mp_median_sv(beta: ArrayLike) -> Any:
     >>> round(mp_median_sv(1.0), 3)
     0.808
     """
+    return _median_sv(float(beta)) if np.ndim(beta) == 0 else mp_sv_quantile(0.5, beta)
+
+
+@functools.lru_cache(maxsize=4096)
+def _median_sv(beta: float) -> float:
+    """Return `mp_median_sv` of one beta: bisection takes milliseconds, and a model has few shapes."""
     return mp_sv_quantile(0.5, beta)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.errors import ThresholdError
+from dgviz.errors import DgvizError, ThresholdError
 from dgviz.theory import bulk_edge, optimal_threshold, sigma_from_median
 
 # A median at or below 64 float32 roundings of s_1 is arithmetic, not noise (LAPACK's own errors are of this size).
@@ -141,7 +141,7 @@ class Rule:
         median = self._median(values)
         sigma = sigma_from_median(median, matrix_shape)
         noise = _Noise(values, matrix_shape, sigma, bulk_edge(sigma, matrix_shape))
-        tau = self._tau(noise, settings)
+        tau = self._tau(noise, settings) * settings.get("scale", 1.0)
         floor = DEGENERATE_MEDIAN * float(values[0])
         degenerate = median <= floor
         # A rank above the rounding floor would count arithmetic, not directions.
@@ -152,6 +152,17 @@ class Rule:
         if rank != asked:
             warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)
         return Threshold(self.name, settings, tau, sigma, noise.edge, rank, warnings, degenerate)
+
+    def changed(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the parameters that are not at their defaults: what a link or a command has to say.
+
+        Parameters
+        ----------
+        params : mapping
+            From `checked`.
+        """
+        defaults = {parameter.name: parameter.default for parameter in self.parameters}
+        return {name: value for name, value in params.items() if value != defaults.get(name)}
 
     def checked(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return all parameters with defaults filled in.
@@ -166,30 +177,54 @@ class Rule:
         ThresholdError
             If one is unknown, missing, not a number or out of range.
         """
-        known = {parameter.name: parameter for parameter in self.parameters}
-        for name in params:
-            if name not in known:
-                takes = ", ".join(known) or "no parameters"
-                raise ThresholdError(f"rule {self.name!r} has no parameter {name!r}; it takes {takes}")
-        return {name: _checked_value(self.name, parameter, params.get(name)) for name, parameter in known.items()}
+        return checked_parameters(f"rule {self.name!r}", self.parameters, params)
 
 
-def _checked_value(rule: str, parameter: Parameter, given: Any) -> float:
+def checked_parameters(
+    owner: str,
+    parameters: Sequence[Parameter],
+    given: Mapping[str, Any],
+    error: type[DgvizError] = ThresholdError,
+) -> dict[str, float]:
+    """Return the value of every parameter, defaults filled in.
+
+    Parameters
+    ----------
+    owner : str
+        Whose they are, in words for a sentence.
+    parameters : sequence of Parameter
+        All there are.
+    given : mapping
+        Values by name; numbers, or text that is one.
+    error : type
+        What to raise.
+
+    Raises
+    ------
+    DgvizError
+        Of the type given, if one is unknown, missing, not a number or out of range.
+    """
+    known = {parameter.name: parameter for parameter in parameters}
+    for name in given:
+        if name not in known:
+            raise error(f"{owner} has no parameter {name!r}; it takes {', '.join(known) or 'no parameters'}")
+    return {name: _checked_value(owner, parameter, given.get(name), error) for name, parameter in known.items()}
+
+
+def _checked_value(owner: str, parameter: Parameter, given: Any, error: type[DgvizError]) -> float:
     """Return the value of one parameter, or say what is wrong with it."""
     value = parameter.default if given is None else given
     if value is None:
-        raise ThresholdError(
-            f"rule {rule!r} needs {parameter.name!r} ({parameter.description}); give {parameter.name}=…"
-        )
+        raise error(f"{owner} needs {parameter.name!r} ({parameter.description}); give {parameter.name}=…")
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise ThresholdError(f"{parameter.name!r} of rule {rule!r} must be a number; got {value!r}") from None
+        raise error(f"{parameter.name!r} of {owner} must be a number; got {value!r}") from None
     if not parameter.minimum <= number <= parameter.maximum:
         span = f"[{parameter.minimum:g}, {parameter.maximum:g}]"
-        raise ThresholdError(f"{parameter.name!r} of rule {rule!r} must lie in {span}; got {value!r}")
+        raise error(f"{parameter.name!r} of {owner} must lie in {span}; got {value!r}")
     if parameter.integer and number != int(number):
-        raise ThresholdError(f"{parameter.name!r} of rule {rule!r} must be a whole number; got {value!r}")
+        raise error(f"{parameter.name!r} of {owner} must be a whole number; got {value!r}")
     return int(number) if parameter.integer else number
 
 
@@ -253,13 +288,16 @@ def _lower_median(s: NDArray[np.float64]) -> float:
     return float(s[s.size // 2])
 
 
+_SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
+"""Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
+
 _RULES = (
     Rule(
         "dg_hard",
         "DG-Hard",
         "tau = lambda*(beta) sigma sqrt(N), sigma = median(s) / (median_MP(beta) sqrt(N))",
         f"{_DG_HARD}; {_GAVISH_DONOHO}",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
     ),
@@ -268,7 +306,7 @@ _RULES = (
         "DG-Hard, reference code's median",
         "as dg_hard, with the lower of the two middle singular values as the median",
         f"{_DG_HARD}, released code",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
         _lower_median,
@@ -278,7 +316,7 @@ _RULES = (
         "Marchenko-Pastur edge",
         "tau = sigma sqrt(N) (1 + sqrt(beta))",
         "Marchenko & Pastur 1967, doi 10.1070/SM1967v001n04ABEH001994",
-        (),
+        (_SCALE,),
         True,
         lambda noise, _: noise.edge,
     ),

@@ -128,6 +128,9 @@ def pooled_products(tall: torch.Tensor, solution: Solution, edges: list[int]) ->
             block = run[offset : offset + _ROWS_AT_ONCE]
             start, stop = rows.start + offset, rows.start + offset + block.shape[0]
             products = torch.cat([strong[start:stop], block @ rest], dim=1).abs_()
+            if len(edges) > tall.shape[0]:  # every row is a block of its own
+                out[start:stop] = products
+                continue
             for b in range(bisect_right(edges, start) - 1, bisect_left(edges, stop)):
                 piece = products[max(edges[b], start) - start : min(edges[b + 1], stop) - start]
                 out[b] = torch.maximum(out[b], piece.amax(dim=0))

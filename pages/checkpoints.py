@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from dgviz.ui.frame import demo_buttons, enter_page, page, require_pair
-from dgviz.ui.pair import DEMO, checkpoint_label, checkpoint_path, recent_pairs
-from dgviz.ui.preflight import draw_fates, draw_scores, draw_summary
+from dgviz.ui.frame import demo_buttons, enter_page, open_view, page
+from dgviz.ui.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight, recent_pairs
+from dgviz.ui.preflight import draw_fates, draw_notices, draw_scores, draw_summary
 from dgviz.ui.scans import draw_scan, scan_command
 from dgviz.ui.state import change_view
 
@@ -40,17 +40,20 @@ if not view.has_pair:
     st.info("No pair is open. Name the folders of both checkpoints above, or start with the demo.")
     st.stop()
 
-pair = require_pair(view)
-draw_summary(pair)
+pair = open_view(view)
+preflight = load_preflight(view)
+draw_summary(pair, preflight)
+draw_notices(preflight)
 if view.tuned.startswith(DEMO):
     st.markdown(
         "This is the built-in demo: a small vision transformer that knows handwritten digits in four views, "
         "fine-tuned on scrambled pixels. The *clean* fine-tune has little noise to remove; the *noisy* one was "
         "trained with noisy gradients. Both are real training runs, and DG-Hard does not help both."
     )
-if st.button("Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"):
+if pair.repairable and st.button("Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"):
     st.switch_page(page("layer"))
 draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name)
 command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
-draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
-draw_fates(pair)
+if pair.repairable:
+    draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
+draw_fates(preflight)

@@ -32,6 +32,10 @@ from dgviz.subspace import (
 from tests.deltas import edge, noise, orthonormal, spiked, with_values
 
 
+def energy(matrix):
+    return float(matrix.double().square().sum())
+
+
 @pytest.fixture(autouse=True, scope="module")
 def one_thread():
     threads = torch.get_num_threads()
@@ -51,7 +55,7 @@ STORED = pytest.mark.parametrize("stored", ["rows", "columns"])
 @pytest.fixture
 def short_runs(monkeypatch):
     """Runs of a hundred rows, so that small matrices are cut into several, the last one shorter."""
-    monkeypatch.setattr(products, "_RUN_ELEMENTS", 1)
+    monkeypatch.setattr(products, "RUN_ELEMENTS", 1)
     monkeypatch.setattr(products, "_RUN_ROWS", 100)
     monkeypatch.setattr(converted_runs, "__defaults__", (100,))
 
@@ -135,7 +139,7 @@ def test_spikes_are_found_and_leave_the_bulk_unmoved(strongest):
     values = edge(m, n) * torch.tensor([strongest, strongest / 2, 25, 20, 1.5])
     delta = (noise(m, n) + with_values(m, n, values)).float()
     exact = torch.linalg.svdvals(delta.double())
-    spikes = find_spikes(delta)
+    spikes = find_spikes(delta, energy(delta))
     assert spikes.count == 4
     assert torch.allclose(spikes.values, exact[:4], rtol=1e-6)
     q = spikes.vectors.double()
@@ -146,13 +150,14 @@ def test_spikes_are_found_and_leave_the_bulk_unmoved(strongest):
 
 
 def test_noise_has_no_spikes():
-    assert find_spikes(noise(900, 700).float()).count == 0
+    calm = noise(900, 700).float()
+    assert find_spikes(calm, energy(calm)).count == 0
 
 
 def test_more_spikes_than_the_first_block_holds():
     # The block is doubled where the matrix is wide enough for that to pay; elsewhere the checks refuse what is left.
     wide, narrow = (spiked(1200, n, 40, 1e3, weakest=1e3).float() for n in (1100, 700))
-    assert find_spikes(wide).count == 40
+    assert find_spikes(wide, energy(wide)).count == 40
     solution = solve.solve(narrow)
     assert solution.certificate.route == "gram64" and solution.certificate.rejected
     assert torch.allclose(solution.values, torch.linalg.svdvals(narrow.double()), rtol=1e-7)
@@ -160,7 +165,7 @@ def test_more_spikes_than_the_first_block_holds():
 
 def test_low_rank_without_any_noise():
     delta = with_values(800, 700, [5.0, 3.0, 1e-3]).float()
-    spikes = find_spikes(delta)
+    spikes = find_spikes(delta, energy(delta))
     assert spikes.count == 3 and spikes.vectors.dtype == torch.float64
     # The third is known as well as its rounded entries allow.
     assert torch.allclose(spikes.values, torch.tensor([5.0, 3.0, 1e-3]).double(), rtol=1e-4)
@@ -209,7 +214,7 @@ def test_rayleigh_ritz_and_residual(dtype):
 
 def test_all_directions_are_orthonormal_also_where_small_values_meet_what_was_taken_out():
     delta = spiked(700, 660, 8, 100).float()
-    spikes = find_spikes(delta)
+    spikes = find_spikes(delta, energy(delta))
     vectors = all_directions(deflated_gram(delta, spikes, torch.float32), spikes).double()
     assert spikes.count > 0
     assert float((vectors.T @ vectors - torch.eye(660)).abs().max()) < 5e-3

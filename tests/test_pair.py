@@ -261,10 +261,14 @@ def test_the_same_checkpoint_twice(tmp_path):
     for same in (base, base / "model-00001-of-00002.safetensors", tmp_path / "link"):
         assert "base and tuned are the same weights" in refusal(base, same)
     # One blob shared by two snapshots of a hub cache is no fault.
-    shared = tuned / "model-00001-of-00002.safetensors"
-    shared.unlink()
-    shared.symlink_to(base / shared.name)
-    assert_complete(open_pair(base, tuned))
+    blobs = tmp_path / "cache" / "blobs"
+    shutil.copytree(base, blobs)
+    for side in (base, tuned):
+        shutil.copytree(side, tmp_path / "cache" / "snapshots" / side.name)
+        shared = tmp_path / "cache" / "snapshots" / side.name / "model-00001-of-00002.safetensors"
+        shared.unlink()
+        shared.symlink_to(blobs / shared.name)
+    assert_complete(open_pair(*(tmp_path / "cache" / "snapshots" / side for side in ("base", "tuned"))))
 
 
 def test_a_checkpoint_that_vanishes_before_pairing(tmp_path):

@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from dgviz.checkpoint import open_pair, read_bytes
 from dgviz.errors import DgvizError, ExportError, SpectrumError, ThresholdError
 from dgviz.plan import RepairPlan
-from dgviz.repair import energy_kept, repair_tensor
+from dgviz.repair import repair_tensor
+from dgviz.verdict import energy_kept
 from tests.checkpoints import write_checkpoint, write_pair
 
 
@@ -174,7 +175,7 @@ def test_a_bad_plan_is_refused():
     with pytest.raises(ExportError, match="no output dtype 'int8'"):
         RepairPlan(dtype="int8")
     with pytest.raises(DgvizError, match="no repair method"):
-        RepairPlan(method="ties")
+        RepairPlan(method="soup")
 
 
 def test_energy_kept_at_extreme_scales():

@@ -13,13 +13,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dgviz import survey
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import DgvizError, SpectrumError, ThresholdError
 from dgviz.jobs import start_job
 from dgviz.plan import RepairPlan
 from dgviz.repair import repair_tensor
-from dgviz.scan import read_spectrum, scan_matrix
+from dgviz.scan import read_spectrum, scan_matrix, scan_stack
 from dgviz.store import SpectrumStore, spectrum_key
 from dgviz.survey import iter_scan, scan_report
 from dgviz.threshold import RULES
@@ -89,6 +90,42 @@ def test_every_matrix_has_one_result_and_its_figures_equal_float64(pair, scanned
         base = base if result.index is None else base[result.index]
         assert result.row["summary"]["relative_size"] == pytest.approx(float(delta.norm() / base.norm()), rel=1e-6)
         assert result.row["summary"]["zero_share"] == float((delta == 0).double().mean())
+
+
+def test_matrices_of_a_stack_worked_on_together_have_the_same_figures(pair, scanned, tmp_path, monkeypatch):
+    monkeypatch.setitem(survey._TOGETHER, "cpu", 3)
+    calls = []
+    monkeypatch.setattr(survey.Worker, "call", noting(survey.Worker.call, calls))
+    results = list(iter_scan(pair, store=SpectrumStore(tmp_path), **CPU))
+    together = [arguments["indices"] for name, arguments in calls if name == "scan_stack"]
+    assert together and max(map(len, together)) == 3
+    alone = {result.label: result.row for result in scanned[1]}
+    assert len(results) == len(alone)
+    for result in results:
+        expected = alone[result.label]
+        assert result.row["rank"] == expected["rank"] and result.row["route"] == expected["route"]
+        assert result.row["tau"] == pytest.approx(expected["tau"], rel=1e-6)
+        assert result.row["summary"] == pytest.approx(expected["summary"], rel=1e-6)
+
+
+def noting(call, calls):
+    def noted(self, function, **arguments):
+        calls.append((function, arguments))
+        return call(self, function, **arguments)
+
+    return noted
+
+
+def test_one_bad_matrix_of_a_stack_does_not_spoil_the_others(tmp_path):
+    base = {STACK: torch.randn(3, 40, 32)}
+    tuned = {STACK: base[STACK] + 0.1}
+    tuned[STACK][1, 2, 3] = torch.nan
+    for side, tensors in (("base", base), ("tuned", tuned)):
+        write_checkpoint(tmp_path / side, tensors)
+    paired = open_pair(tmp_path / "base", tmp_path / "tuned")[STACK]
+    first, bad, last = scan_stack(paired, [0, 1, 2], "cpu", 1, tmp_path / "store", "dg_hard", {})
+    assert first["rank"] is not None and last["rank"] is not None
+    assert isinstance(bad, SpectrumError) and f"{STACK}[1]: entry [2, 3]" in str(bad)
 
 
 def test_the_report_has_the_pairs_order_and_lists_for_stacks(pair, scanned):

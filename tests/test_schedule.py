@@ -56,6 +56,17 @@ def test_small_ones_go_beside_a_large_one_that_waits_as_far_as_they_leave_it_roo
     assert begin_all(admission, waiting) == [large]
 
 
+def test_a_stack_shares_the_threads_of_its_first_matrix_and_its_memory_counts():
+    first, *others = (task(30) for _ in range(4))
+    admission = Admission(100, 2)
+    assert admission.admit([first, *others]) is first
+    assert [admission.join(other) for other in others] == [True, True, False]
+    assert admission.admit([task(5)], unread=5) is not None  # a thread and ten bytes are left
+    assert admission.admit([task(5)], unread=5) is None  # no thread is
+    admission.release(others[0])
+    assert admission.join(others[2])
+
+
 def test_what_is_larger_than_the_budget_runs_alone_with_all_threads():
     giant, small = task(500), task(1)
     admission, waiting = Admission(100, 8), [giant, small]

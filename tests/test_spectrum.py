@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dgviz.errors import SpectrumError
-from dgviz.solve import ROUTES
-from dgviz.spectrum import decompose, list_devices, resolve_device
+from dgviz.solve import ROUTES, solve, solve_batch
+from dgviz.spectrum import decompose, decompose_stack, list_devices, resolve_device
 from tests.deltas import EPS, FAMILIES, compare, low_rank, noise, orthonormal, spiked, with_values
 
 
@@ -279,3 +279,41 @@ def test_random_orthogonal_factors_are_found():
     left, right = decompose(delta, "cpu").triplets(k)
     assert torch.allclose((right.double() @ v).abs().diag(), torch.ones(k).double(), atol=1e-4)
     assert torch.allclose((left.double().T @ u).abs().diag(), values, rtol=1e-3)
+
+
+BATCH = ["30 spikes to 12", "30 spikes to 1e3", "LoRA", "zero", "one row"]
+
+
+@pytest.mark.parametrize("shape", [(300, 130), (900, 656)])
+def test_a_batch_of_matrices_is_solved_like_each_of_them(shape):
+    deltas = [FAMILIES[family](*shape).float() for family in BATCH]
+    for family, delta, solution in zip(BATCH, deltas, solve_batch(torch.stack(deltas)), strict=True):
+        exact = torch.linalg.svdvals(delta.double())
+        top = float(exact[0])
+        assert torch.allclose(solution.values, solve(delta).values, rtol=1e-6, atol=2e-7 * top), family
+        strong = exact > 1e-5 * top if top else exact > 0
+        assert torch.allclose(solution.values[strong], exact[strong], rtol=2e-6), family
+        assert (solution.certificate.route == "zero") == (family == "zero")
+        assert all(check.passed for check in solution.certificate.checks)
+
+
+@pytest.mark.parametrize("shape", [(96, 40), (40, 96)])
+def test_a_stack_is_decomposed_matrix_by_matrix(shape):
+    deltas = [noise(*shape, seed).float() for seed in range(3)]
+    deltas[1] *= 1e30
+    found = decompose_stack(deltas, "cpu", ["a", "b", "c"])
+    for delta, decomposition, name in zip(deltas, found, "abc", strict=True):
+        assert decomposition.name == name and decomposition.shape == shape
+        assert torch.equal(decomposition.s, decompose(delta, "cpu").s)
+    deltas[2][3, 4] = math.inf
+    with pytest.raises(SpectrumError, match=r"c: entry \[3, 4\]"):
+        decompose_stack(deltas, "cpu", ["a", "b", "c"])
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("shape", [(300, 130), (130, 300), (900, 656)])
+def test_a_stack_on_cuda_gives_what_the_cpu_gives(shape):
+    deltas = [FAMILIES[family](*shape).float() for family in BATCH]
+    on_gpu = decompose_stack([delta.cuda() for delta in deltas], "cuda", BATCH)
+    for delta, found in zip(deltas, on_gpu, strict=True):
+        assert_agrees(delta, found)

@@ -120,7 +120,7 @@ def test_every_rule_says_what_it_is():
     ("call", "message"),
     [
         (lambda: find_rule("dg_soft"), "no threshold rule 'dg_soft'; there are dg_hard, reference"),
-        (lambda: RULES["dg_hard"].apply([1.0], (1, 4), tau=3), "has no parameter 'tau'; it takes no parameters"),
+        (lambda: RULES["dg_hard"].apply([1.0], (1, 4), tau=3), "has no parameter 'tau'; it takes scale"),
         (lambda: RULES["manual"].apply([1.0], (1, 4)), "rule 'manual' needs 'tau'"),
         (lambda: RULES["manual"].apply([1.0], (1, 4), tau=-1), r"must lie in \[0, inf\]; got -1"),
         (lambda: RULES["manual"].apply([1.0], (1, 4), tau="x"), "must be a number; got 'x'"),
@@ -135,3 +135,14 @@ def test_every_rule_says_what_it_is():
 def test_bad_input_is_named(call, message):
     with pytest.raises(ThresholdError, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.noise_based])
+def test_the_multiplier_moves_tau_and_nothing_else(name):
+    s = np.linalg.svd(np.random.default_rng(3).standard_normal((60, 40)), compute_uv=False)
+    plain, scaled = RULES[name].apply(s, (60, 40)), RULES[name].apply(s, (60, 40), scale=0.5)
+    assert scaled.tau == pytest.approx(0.5 * plain.tau, rel=1e-12)
+    assert (scaled.sigma, scaled.edge) == (plain.sigma, plain.edge)
+    assert scaled.rank == np.count_nonzero(s > 0.5 * plain.tau) > plain.rank
+    assert RULES[name].changed(scaled.params) == {"scale": 0.5}
+    assert RULES[name].changed(plain.params) == {}

@@ -4,18 +4,23 @@ from dgviz.checkpoint.fingerprint import cache_dir, content_hash, is_hashed
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout, select_matrix
 from dgviz.checkpoint.local import open_checkpoint
 from dgviz.checkpoint.names import match_names
-from dgviz.checkpoint.pair import open_pair, pair_checkpoints
+from dgviz.checkpoint.pair import inspect_pair, open_pair, pair_checkpoints
+from dgviz.checkpoint.preflight import Preflight, PreflightRow, read_preflight
 from dgviz.checkpoint.read import read_bytes, read_tensor
-from dgviz.checkpoint.types import Checkpoint, CheckpointPair, PairedTensor, TensorInfo
+from dgviz.checkpoint.types import Checkpoint, CheckpointPair, Notice, PairedTensor, TensorInfo
 
 __all__ = [
     "Checkpoint",
     "CheckpointPair",
     "MatrixLayout",
+    "Notice",
     "PairedTensor",
+    "Preflight",
+    "PreflightRow",
     "TensorInfo",
     "cache_dir",
     "content_hash",
+    "inspect_pair",
     "is_hashed",
     "match_names",
     "matrix_layout",
@@ -23,6 +28,7 @@ __all__ = [
     "open_pair",
     "pair_checkpoints",
     "read_bytes",
+    "read_preflight",
     "read_tensor",
     "select_matrix",
 ]

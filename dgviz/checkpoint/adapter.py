@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint.derived import PlacedTensor, derive
-from dgviz.checkpoint.header import parse_json_object, read_header
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
+from dgviz.checkpoint.header import read_header
 from dgviz.checkpoint.lora import LoraTensor, lora_tensor
 from dgviz.checkpoint.names import unwrapped_names
 from dgviz.checkpoint.renaming import rename_like_transformers
@@ -99,9 +100,9 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
 def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:
     file = directory / CONFIG
     try:
-        raw = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+        raw = read_document(file, MAX_CONFIG_BYTES, "config")
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     return parse_json_object(raw, str(file)), raw
 
 

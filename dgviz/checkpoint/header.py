@@ -6,7 +6,6 @@ Format: https://huggingface.co/docs/safetensors/index#format
 """
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -16,6 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from dgviz.checkpoint.documents import parse_json_object, refuse_stray_link
 from dgviz.checkpoint.types import TensorInfo
 from dgviz.errors import CheckpointError
 
@@ -63,8 +63,10 @@ def read_header(file: Path) -> Header:
     Raises
     ------
     CheckpointError
-        If the file cannot be read, or anything in its header is not exactly as the format says.
+        If the file cannot be read or is a link out of its directory, or anything in its header is not exactly as the
+        format says.
     """
+    refuse_stray_link(file)
     try:
         with file.open("rb") as stream:
             stat = os.fstat(stream.fileno())
@@ -85,44 +87,6 @@ def read_header(file: Path) -> Header:
     _check_with_safetensors(file)
     digest = hashlib.sha256(raw + f"|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
     return Header(tensors, digest)
-
-
-def parse_json_object(raw: bytes, where: str) -> dict[str, Any]:
-    """Parse a JSON object, refusing what readers disagree on: duplicate keys, NaN, anything but an object.
-
-    Parameters
-    ----------
-    raw : bytes
-        UTF-8 text.
-    where : str
-        What it is, for the error message.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not one JSON object, or a key is there twice.
-    """
-    try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        cause = " ".join(str(error).split())
-        raise CheckpointError(f"{where} is not valid JSON ({cause}): the file is damaged, fetch it again") from error
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{where} is a JSON {type(value).__name__}, not an object: the file is damaged")
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {twice!r} is there twice")
-    return result
-
-
-def _no_constant(text: str) -> None:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _header_length(file: Path, prefix: bytes, size: int) -> int:

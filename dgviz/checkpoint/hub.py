@@ -47,6 +47,13 @@ class HubPlan:
         return sum(size for _, size in self.files)
 
 
+def cache_folder() -> Path:
+    """Return the folder of the Hugging Face cache: ``HF_HUB_CACHE``, ``HF_HOME`` or the user's own."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
 def split_hub_id(text: str) -> tuple[str, str | None] | None:
     """Return repository and revision of a hub id; None for what cannot be one, or is a path that exists."""
     found = HUB_ID.fullmatch(text)

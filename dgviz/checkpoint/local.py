@@ -1,13 +1,13 @@
 """Find the weights in a local directory and open them: headers, index and config, no tensor data."""
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint.header import Header, parse_json_object, read_header
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
+from dgviz.checkpoint.header import Header, read_header
 from dgviz.checkpoint.hints import explain_missing_path, explain_no_weights
 from dgviz.checkpoint.hub import find_cached, split_hub_id
 from dgviz.checkpoint.pickled import bin_allowed, read_pickled
@@ -105,21 +105,10 @@ def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:
     """Return config.json and its bytes; empty where there is none. Code it refers to is never run."""
     file = directory / "config.json"
     try:
-        raw = file.read_bytes()
+        raw = read_document(file, MAX_CONFIG_BYTES, "config")
     except FileNotFoundError:
         return {}, b""
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
-    try:
-        config = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        cause = " ".join(str(error).split())
-        raise CheckpointError(f"{file} is not valid JSON ({cause}): fetch it again, or remove it") from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{file} is a JSON {type(config).__name__}, not an object: fetch it again, or remove it"
-        )
-    return config, raw
+    return parse_json_object(raw, str(file), constants=True), raw
 
 
 def _find_weights(directory: Path, config: dict[str, Any]) -> Path:
@@ -182,13 +171,7 @@ def _open_sharded(directory: Path, index: Path) -> tuple[dict[str, TensorInfo], 
 
 
 def _read_index(index: Path) -> tuple[dict[str, str], str]:
-    try:
-        size = index.stat().st_size
-        if size > MAX_INDEX_BYTES:
-            raise CheckpointError(f"{index} has {size} bytes, above the cap of {MAX_INDEX_BYTES}: it is not an index")
-        raw = index.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{index} cannot be read: {error.strerror or error}") from error
+    raw = read_document(index, MAX_INDEX_BYTES, "index")
     weight_map = parse_json_object(raw, str(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index} has no weight_map of tensor names to shards: fetch it again")

@@ -35,6 +35,11 @@ class LoraTensor(DerivedTensor):
     embedding: bool
 
     @property
+    def rank(self) -> int:
+        """Rank of the update."""
+        return self.parts[1].shape[0]
+
+    @property
     def recipe(self) -> str:
         """Scaling and orientation."""
         return f"lora {self.scaling!r} {self.transposed}"

@@ -30,11 +30,14 @@ class Match:
         The names of base that it is made of.
     note : str
         How the two belong together where their names differ; empty for equal names.
+    via : str
+        The same in one word: see `PairedTensor`.
     """
 
     base: TensorInfo
     uses: tuple[str, ...]
     note: str = ""
+    via: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
     for name, inner in inner_tuned.items():
         other = by_inner.get(inner)
         if name not in found and other is not None and other not in found:
-            found[name] = Match(base.tensors[other], (other,), f"base calls it {other}, apart from wrappers")
+            found[name] = Match(
+                base.tensors[other], (other,), f"base calls it {other}, apart from wrappers", "wrapped"
+            )
     problem = ""
     left_tuned, left_base = _left(base, tuned, found)
     if left_tuned and left_base:
@@ -75,7 +80,7 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
     embedding = tied_embedding(base)
     for name in tuned.tensors:
         if name not in found and is_head(name) and not any(map(is_head, base.tensors)) and embedding is not None:
-            found[name] = Match(base.tensors[embedding], (embedding,), f"base ties it to {embedding}")
+            found[name] = Match(base.tensors[embedding], (embedding,), f"base ties it to {embedding}", "tied")
     return Matches(found, problem)
 
 
@@ -144,7 +149,8 @@ def _match_renamed(
         target = second.names.get(name, name)
         others = targets.get(target, [])
         if len(others) == 1 and seen[target] == 1:
-            found[name] = Match(base.tensors[others[0]], (others[0],), f"base calls it {others[0]}, by transformers")
+            note = f"base calls it {others[0]}, by transformers"
+            found[name] = Match(base.tensors[others[0]], (others[0],), note, "renamed")
     return found
 
 
@@ -165,7 +171,8 @@ def _match_members(
         if stack is not None:
             part = _part_of(base.tensors[stack], member, tuned.tensors[name])
             if part is not None:
-                found[name] = Match(part, (stack,), f"it is part of expert {member.expert} of base's {stack}")
+                note = f"it is part of expert {member.expert} of base's {stack}"
+                found[name] = Match(part, (stack,), note, "experts")
     groups: dict[str, dict[tuple[int, int], str]] = {}
     for name in left_base:
         member = first.members.get(name)
@@ -177,7 +184,7 @@ def _match_members(
             experts = _fuse(base, group, first.members, tuned.tensors[name])
             if experts is not None:
                 note = f"base stores its {experts.shape[0]} experts one by one"
-                found[name] = Match(experts, tuple(group.values()), note)
+                found[name] = Match(experts, tuple(group.values()), note, "experts")
     return found
 
 

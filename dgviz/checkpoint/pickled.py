@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from dgviz.checkpoint.documents import refuse_stray_link
 from dgviz.checkpoint.header import DTYPES, UNPRINTABLE, Header
 from dgviz.checkpoint.types import TensorInfo
 from dgviz.errors import CheckpointError
@@ -36,6 +37,7 @@ def read_pickled(file: Path) -> Header:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    refuse_stray_link(file)
     try:
         stat = file.stat()
         with warnings.catch_warnings(), FakeTensorMode():

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 REPAIR, KEEP, BASE_ONLY = FATES = ("repair", "keep", "base_only")
+BLOCKS, WARNING, INFO = SEVERITIES = ("blocks", "warning", "info")
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,11 @@ class PairedTensor:
     rows : tuple of (int, int), optional
         Where the vocabulary differs: the ranges (begin, end) of tuned's rows that base's rows belong to, in order.
         `base` then has just these rows; tuned's other rows are copied. None: all rows.
+    cause : str
+        The reason as one of `dgviz.checkpoint.fates.CAUSES`, to count by.
+    via : str
+        How the two sides were found to belong together where their names differ: ``"wrapped"``, ``"renamed"``,
+        ``"experts"`` or ``"tied"``; empty for equal names.
     """
 
     name: str
@@ -159,15 +165,80 @@ class PairedTensor:
     action: str
     reason: str
     rows: tuple[tuple[int, int], ...] | None = None
+    cause: str = ""
+    via: str = ""
+
+
+@dataclass(frozen=True)
+class Notice:
+    """Something about a pair that its user should know before anything is computed.
+
+    Attributes
+    ----------
+    code : str
+        What it is, in one word, for programs.
+    severity : str
+        ``"blocks"`` (nothing is written while it stands), ``"warning"`` or ``"info"``.
+    message : str
+        What was found, in a sentence.
+    remedy : str
+        What to do about it, in a sentence.
+    tensors : tuple of str
+        The tensors it is about.
+    exclude : str
+        The regular expression that names the exception, where there can be one.
+    """
+
+    code: str
+    severity: str
+    message: str
+    remedy: str
+    tensors: tuple[str, ...] = ()
+    exclude: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Message and remedy in one line, as an error says them."""
+        joint = ". " if self.remedy[:1].isupper() else ": "
+        return f"{self.message.rstrip('.')}{joint}{self.remedy}"
 
 
 @dataclass(frozen=True)
 class CheckpointPair:
-    """Two checkpoints and the fate of every tensor of both, tuned's first, in natural order of names."""
+    """Two checkpoints and the fate of every tensor of both, tuned's first, in natural order of names.
+
+    Attributes
+    ----------
+    base, tuned : Checkpoint
+        The two sides.
+    tensors : tuple of PairedTensor
+        One row for every tensor of both.
+    notices : tuple of Notice
+        What pairing found: what blocks a repair, and what could not be asked. `read_preflight` adds the rest.
+    """
 
     base: Checkpoint
     tuned: Checkpoint
     tensors: tuple[PairedTensor, ...]
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def blockers(self) -> tuple[Notice, ...]:
+        """What stands in the way of a repair."""
+        return tuple(notice for notice in self.notices if notice.severity == BLOCKS)
+
+    def refuse_blocked(self) -> None:
+        """Raise where something blocks a repair of this pair.
+
+        Raises
+        ------
+        PairError
+            With the first blocking notice and its remedy.
+        """
+        blockers = self.blockers
+        if blockers:
+            more = " (and more stands in the way: see inspect)" if len(blockers) > 1 else ""
+            raise PairError(blockers[0].sentence + more)
 
     def counts(self) -> dict[str, int]:
         """Count the tensors of each fate; all three fates are always there."""

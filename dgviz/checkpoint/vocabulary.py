@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint.header import parse_json_object
+from dgviz.checkpoint.documents import parse_json_object, read_document
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
 
@@ -74,14 +74,9 @@ def _read_tokens(directory: Path) -> dict[int, str] | None:
     """Return a tokenizer's tokens by id; None where there is no tokenizer.json."""
     file = directory / "tokenizer.json"
     try:
-        if not file.is_file():
-            return None
-        size = file.stat().st_size
-        if size > MAX_TOKENIZER_BYTES:
-            raise CheckpointError(f"{file} has {size} bytes, above the cap of {MAX_TOKENIZER_BYTES}: it is damaged")
-        raw = file.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+        raw = read_document(file, MAX_TOKENIZER_BYTES, "tokenizer")
+    except FileNotFoundError:
+        return None
     content = parse_json_object(raw, str(file))
     try:
         vocabulary = content["model"]["vocab"]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from dgviz.checkpoint import CheckpointPair, open_pair
+from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
 from dgviz.errors import ThresholdError
 from dgviz.plan import json_number
 from dgviz.threshold import RULES, find_rule
@@ -45,8 +45,18 @@ def rule_params(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def chosen_pair(options: argparse.Namespace) -> CheckpointPair:
-    """Open both checkpoints."""
+    """Open both checkpoints, to be repaired."""
     return open_pair(options.base, options.tuned, options.include, options.exclude)
+
+
+def seen_pair(options: argparse.Namespace) -> CheckpointPair:
+    """Open both checkpoints, to be looked at: what would block a repair is a line on standard error."""
+    pair = inspect_pair(options.base, options.tuned, options.include, options.exclude)
+    if not pair.repairable:
+        pair.refuse_blocked()
+    for blocker in pair.blockers:
+        print(f"warning: {blocker.sentence}", file=sys.stderr)
+    return pair
 
 
 def print_json(value: Any) -> None:

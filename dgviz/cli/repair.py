@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from dgviz.cli.options import add_pair, add_rule, chosen_pair, print_json, rule_params
 from dgviz.export import FORMATS, plan_export
+from dgviz.export.push import check_repository, push
 from dgviz.jobs import JobReporter
 from dgviz.plan import OUTPUT_DTYPES, RepairPlan
 
@@ -34,6 +35,11 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
         help="what to write: " + "; ".join(map(": ".join, FORMATS.items())),
     )
     repair.add_argument("--allow-code", action="store_true", help="carry *.py files over; they are never run here")
+    repair.add_argument(
+        "--base-name", default="", metavar="ORG/NAME", help="what base is called on the hub, for card and adapter"
+    )
+    repair.add_argument("--push-to", default="", metavar="ORG/NAME", help="upload the finished output to the hub")
+    repair.add_argument("--private", action="store_true", help="with --push-to: visible to its members only")
     repair.set_defaults(run=_repair)
 
 
@@ -42,7 +48,10 @@ def _repair(options: argparse.Namespace) -> int:
     from dgviz.export.write import ExportResult, iter_export
 
     repair = RepairPlan(options.rule, rule_params(options), options.include, options.exclude, options.dtype)
-    plan = plan_export(chosen_pair(options), repair, options.out, options.format, options.allow_code)
+    for name in filter(None, (options.base_name, options.push_to)):
+        check_repository(name)
+    pair = chosen_pair(options)
+    plan = plan_export(pair, repair, options.out, options.format, options.allow_code, options.base_name)
     reporter = JobReporter.from_environment()
     export = iter_export(plan, options.device)
     started = time.perf_counter()
@@ -61,11 +70,16 @@ def _repair(options: argparse.Namespace) -> int:
     seconds = round(time.perf_counter() - started, 3)
     summary = {key: value for key, value in item.report.items() if key not in ("tensors", "inputs")}
     summary["seconds"] = seconds
+    if options.push_to:
+        reporter.progress(plan.total_bytes, plan.total_bytes, f"uploading to {options.push_to}")
+        summary["address"] = push(plan.out, options.push_to, options.private)
     reporter.finish({"out": str(plan.out), **summary}, "done")
     if options.json:
-        print_json({**item.report, "seconds": seconds})
+        print_json({**item.report, **summary})
     else:
         _print_repair(plan.out, item.report, seconds)
+        if options.push_to:
+            print(f"uploaded it to {summary['address']}")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.cli.options import NUMBERS, add_pair, add_rule, chosen_pair, print_columns, print_json, rule_params
+from dgviz.cli.options import NUMBERS, add_pair, add_rule, print_columns, print_json, rule_params, seen_pair
 from dgviz.jobs import JobReporter
 from dgviz.schedule import plan_tasks
 from dgviz.survey import ScannedMatrix, iter_scan, scan_report
@@ -31,7 +31,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
 def _scan(options: argparse.Namespace) -> int:
     """Scan every weight; a weight that fails is named at the end, and the others are done."""
     started = time.perf_counter()
-    pair = chosen_pair(options)
+    pair = seen_pair(options)
     total = sum(task.work for task in plan_tasks(pair))
     reporter = JobReporter.from_environment()
     results: list[ScannedMatrix] = []

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dgviz.cli.options import NUMBERS, add_pair, add_rule, chosen_pair, print_json, rule_params
+from dgviz.cli.options import NUMBERS, add_pair, add_rule, print_json, rule_params, seen_pair
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
@@ -25,7 +25,7 @@ def _spectrum(options: argparse.Namespace) -> int:
     from dgviz.scan import spectrum_report
 
     params = rule_params(options)
-    report = spectrum_report(chosen_pair(options), options.tensor, options.rule, params, options.device)
+    report = spectrum_report(seen_pair(options), options.tensor, options.rule, params, options.device)
     if options.json:
         print_json(report)
         return 0

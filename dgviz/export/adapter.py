@@ -24,22 +24,20 @@ from dgviz.export.plan import REPORT, ExportPlan
 from dgviz.export.report import describe_export, pretty_json
 from dgviz.export.shard import Entry, ShardWriter, shard_order, sync_directory, write_file
 from dgviz.export.targets import Target, Targets, build_model, find_targets
-from dgviz.repair import TensorReport
+from dgviz.report import TensorReport
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _STAGING = "adapter.partial"
 
 
-def iter_adapter(plan: ExportPlan, manifest: dict[str, Any], device: str) -> Iterator[TensorReport | dict[str, Any]]:
+def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
     """Write an adapter, yielding a report after every tensor and the content of ``dgviz.json`` last.
 
     Parameters
     ----------
     plan : ExportPlan
         What to write.
-    manifest : dict
-        Of the export begun or continued; parts keep their own records.
     device : str
         Where to compute.
 
@@ -111,8 +109,8 @@ def _config(plan: ExportPlan, used: list[Target], parts: Mapping[str, Part]) -> 
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else None,
-        "base_model_name_or_path": hub_name(base) or str(base.path),
-        "revision": base.path.name if hub_name(base) else None,
+        "base_model_name_or_path": plan.base_name or hub_name(base) or str(base.path),
+        "revision": base.path.name if hub_name(base) and not plan.base_name else None,
         "inference_mode": True,
         "r": largest,
         "lora_alpha": largest,

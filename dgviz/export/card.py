@@ -40,9 +40,9 @@ def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    base, tuned = plan.pair.base, plan.pair.tuned
+    base = plan.pair.base
     data = ModelCardData(
-        base_model=hub_name(base) or hub_name(tuned),
+        base_model=plan.base_name or hub_name(base),
         library_name=_LIBRARIES.get(plan.format),
         tags=["dgviz", "svd", "weight-repair", *(["lora"] if plan.format == "lora" else [])],
         **_license(plan),
@@ -67,6 +67,11 @@ def _license(plan: ExportPlan) -> dict[str, Any]:
     return {}
 
 
+def _params(params: Mapping[str, float]) -> str:
+    """Return parameters in brackets, or nothing where there are none."""
+    return f" ({', '.join(f'{name} = {value:g}' for name, value in params.items())})" if params else ""
+
+
 def _name(checkpoint: Checkpoint) -> str:
     """Return what an input is called: its hub id, or its folder's name."""
     return hub_name(checkpoint) or checkpoint.path.name
@@ -74,28 +79,27 @@ def _name(checkpoint: Checkpoint) -> str:
 
 def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:
     """Return the card below its header."""
-    base, tuned = _name(plan.pair.base), _name(plan.pair.tuned)
-    rule = find_rule(plan.repair.rule)
-    params = ", ".join(f"{name} = {value:g}" for name, value in plan.repair.params.items())
+    base, tuned = plan.base_name or _name(plan.pair.base), _name(plan.pair.tuned)
+    rule, recipe = find_rule(plan.repair.rule), plan.repair.recipe
+    rule_line = f"- threshold: {rule.title}, `{rule.formula}`{_params(plan.repair.params)}; {rule.citation}"
     what = {
         "full": f"A repaired copy of `{tuned}`, a fine-tuned descendant of `{base}`.",
         "lora": f"A LoRA adapter for `{base}`: the repaired update of `{tuned}`.",
         "factors": f"The factors of the repaired update from `{base}` to `{tuned}`.",
     }[plan.format]
-    options = {"allow-code": plan.allow_code}
+    options = {"allow-code": plan.allow_code, "base-name": plan.base_name}
     command = shlex.join(repair_command(base, tuned, "OUT", plan.repair, plan.format, options))
     parts = [
         f"# {tuned}, repaired",
         what,
-        "Every matrix of the update `D = tuned - base` was decomposed; its singular directions below a threshold "
-        "were left out, the others kept: `repaired = base + U_k diag(s_k) V_k^T`.",
-        f"- threshold: {rule.title}, `{rule.formula}`" + (f" ({params})" if params else ""),
-        f"- source: {rule.citation}",
+        "`W0` is base, `W1` tuned, `D = W1 - W0` the update of one tensor.",
+        f"- method: {recipe.title}, `{recipe.formula}`{_params(plan.repair.method_params)}; {recipe.citation}",
+        *([rule_line] if recipe.thresholded else []),
         f"- made with dgviz {report['dgviz']}, torch {report['torch']}, on {report['device']}",
         f"\n```\n{command}\n```",
         *_figures(plan, report),
-        "## What it does not say\n\nThe threshold drops what looks like noise in the spectrum; it does not measure "
-        "what the model can do. Evaluate the result on your own tasks before it replaces anything.",
+        "## What it does not say\n\nA repair is chosen by the update's numbers alone; it does not measure what "
+        "the model can do. Evaluate the result on your own tasks before it replaces anything.",
         f"## Tensors\n\n{_table(report)}",
     ]
     return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace(":\n- ", ":\n\n- ", 1) + "\n"
@@ -123,12 +127,18 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
         )
     if report["warnings"]:
         found.append("Warnings:\n\n" + "\n".join(f"* {warning}" for warning in report["warnings"][:20]))
-    verified = "\n".join(f"* {check}: {_checked(outcome)}" for check, outcome in report["verified"].items())
+    verified = "\n".join(f"* {check}: {checked_words(outcome)}" for check, outcome in report["verified"].items())
     return [*found, f"## Verified after writing\n\n{verified}"]
 
 
-def _checked(outcome: Any) -> str:
-    """Return what a check found, in words."""
+def checked_words(outcome: Any) -> str:
+    """Return what a check found, in words.
+
+    Parameters
+    ----------
+    outcome : str or mapping
+        One entry of ``verified``.
+    """
     if not isinstance(outcome, Mapping):
         return str(outcome)
     if "skipped" in outcome:

@@ -31,10 +31,8 @@ def repair_command(
     command = ["python", "-m", "dgviz", "repair", base, tuned, out]
     if repair.rule != "dg_hard":
         command += ["--rule", repair.rule]
-    defaults = {parameter.name: parameter.default for parameter in find_rule(repair.rule).parameters}
-    for name, value in repair.params.items():
-        if value != defaults.get(name):
-            command += ["--rule-param", f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
+    for name, value in find_rule(repair.rule).changed(repair.params).items():
+        command += ["--rule-param", f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
     known = {"include": repair.include, "exclude": repair.exclude}
     known |= {"dtype": "" if repair.dtype == "auto" else repair.dtype, "format": "" if format == "full" else format}
     for name, value in {**known, **(options or {})}.items():

@@ -13,22 +13,20 @@ from dgviz.export.parts import Part, iter_parts
 from dgviz.export.plan import REPORT, ExportPlan
 from dgviz.export.report import describe_export, pretty_json
 from dgviz.export.shard import Entry, ShardWriter, shard_order, write_file
-from dgviz.repair import TensorReport
+from dgviz.report import TensorReport
 
 FACTORS = "factors.safetensors"
 FORMULA = "repaired = base.reshape(rows, columns) + NAME.left @ NAME.right, reshaped to base's shape"
 STACK_FORMULA = "repaired[e] = base[e] + NAME.e.left @ NAME.e.right for every entry e of a stack; no factors: base[e]"
 
 
-def iter_factors(plan: ExportPlan, manifest: dict[str, Any], device: str) -> Iterator[TensorReport | dict[str, Any]]:
+def iter_factors(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
     """Write the factors, yielding a report after every tensor and the content of ``dgviz.json`` last.
 
     Parameters
     ----------
     plan : ExportPlan
         What to write.
-    manifest : dict
-        Of the export begun or continued; parts keep their own records.
     device : str
         Where to compute.
     """

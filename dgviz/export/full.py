@@ -1,14 +1,14 @@
 """A whole checkpoint: shard by shard, one tensor in memory at a time, index and config last."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import orjson
 import torch
 
-from dgviz.checkpoint import read_bytes
+from dgviz.checkpoint import PairedTensor, read_bytes
 from dgviz.errors import CheckpointError
 from dgviz.export.card import model_card
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
@@ -17,12 +17,16 @@ from dgviz.export.plan import REPORT, ExportPlan, ShardPlan
 from dgviz.export.report import describe_export, pretty_json
 from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
 from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
-from dgviz.repair import RepairedTensor, TensorReport, repair_tensor
+from dgviz.report import RepairedTensor, TensorReport
 
+Repair = Callable[[PairedTensor], RepairedTensor]
+"""Makes one tensor of the output."""
 _FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
 
 
-def iter_full(plan: ExportPlan, manifest: dict[str, Any], device: str) -> Iterator[TensorReport | dict[str, Any]]:
+def iter_full(
+    plan: ExportPlan, manifest: dict[str, Any], device: str, repair: Repair
+) -> Iterator[TensorReport | dict[str, Any]]:
     """Write a checkpoint, yielding a report after every tensor and the content of ``dgviz.json`` last.
 
     Parameters
@@ -32,28 +36,30 @@ def iter_full(plan: ExportPlan, manifest: dict[str, Any], device: str) -> Iterat
     manifest : dict
         Of the export begun or continued; changed and saved with every finished file.
     device : str
-        Where to compute.
+        Where it is computed.
+    repair : callable
+        What makes a tensor.
     """
-    watch = InputWatch(plan.pair, plan.out)
+    watch = InputWatch(plan)
     for shard in plan.shards:
-        yield from _iter_shard(plan, shard, manifest, watch, device)
+        yield from _iter_shard(plan, shard, manifest, watch, repair)
     rows = {name: row for record in manifest["shards"].values() for name, row in record["rows"].items()}
     for paired in plan.pair.tensors:
         if paired.action == "base_only":
-            report = repair_tensor(paired, plan.repair, device).report
+            report = repair(paired).report
             rows[report.name] = report.to_json()
             yield report
     yield _finish(plan, manifest, rows, device)
 
 
 def _iter_shard(
-    plan: ExportPlan, shard: ShardPlan, manifest: dict[str, Any], watch: InputWatch, device: str
+    plan: ExportPlan, shard: ShardPlan, manifest: dict[str, Any], watch: InputWatch, repair: Repair
 ) -> Iterator[TensorReport]:
     """Write one shard, or take it over from an earlier run when its bytes and what made them are still the same."""
     path = plan.out / shard.name
     record = manifest["shards"].get(shard.name)
     if record is not None:
-        refuse_other_inputs(plan.pair, record["inputs"], plan.out)
+        refuse_other_inputs(plan, record["inputs"])
         whole = record["rows"].keys() == {item.name for item in shard.tensors}
         if whole and path.is_file() and file_digest(path) == record["sha256"]:
             for name, row in record["rows"].items():
@@ -65,8 +71,8 @@ def _iter_shard(
     samples: dict[str, str] = {}
     with ShardWriter(path, entries) as writer:
         for paired, entry in zip(shard.tensors, entries, strict=True):
-            hashes[paired.name] = hash_inputs(paired)
-            repaired = repair_tensor(paired, plan.repair, device)
+            hashes[paired.name] = hash_inputs(paired, plan.repair)
+            repaired = repair(paired)
             data = _data(repaired)
             writer.write(paired.name, data)
             samples[paired.name] = sample_digest(entry.dtype, entry.shape, memoryview(data))

@@ -8,51 +8,55 @@ second reading comes from memory: no file is read from the disk once more for th
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, TensorInfo, content_hash
-from dgviz.checkpoint.types import KEEP, DerivedTensor
+from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
+from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportError
+from dgviz.export.plan import ExportPlan
+from dgviz.plan import RepairPlan
 
 _Stamps = dict[Path, tuple[int, int, int]]
 
 
-def sides_of(paired: PairedTensor) -> dict[str, TensorInfo]:
+def sides_of(paired: PairedTensor, repair: RepairPlan) -> dict[str, TensorInfo]:
     """Return the inputs that decide what one tensor becomes, by side; tuned alone where it is copied.
 
     Parameters
     ----------
     paired : PairedTensor
         A tensor that is written.
+    repair : RepairPlan
+        What becomes of it.
     """
-    return {"tuned": paired.tuned} if paired.action == KEEP else {"base": paired.base, "tuned": paired.tuned}
+    return {"base": paired.base, "tuned": paired.tuned} if repair.changes(paired) else {"tuned": paired.tuned}
 
 
-def hash_inputs(paired: PairedTensor) -> dict[str, str]:
+def hash_inputs(paired: PairedTensor, repair: RepairPlan) -> dict[str, str]:
     """Return the hash of the contents of each side that decides what one tensor becomes.
 
     Parameters
     ----------
     paired : PairedTensor
         A tensor that is written.
+    repair : RepairPlan
+        What becomes of it.
 
     Raises
     ------
     CheckpointError
         If a file vanished or cannot be read.
     """
-    return {side: content_hash(info) for side, info in sides_of(paired).items()}
+    return {side: content_hash(info) for side, info in sides_of(paired, repair).items()}
 
 
-def refuse_other_inputs(pair: CheckpointPair, hashes: Mapping[str, Mapping[str, str]], out: Path) -> None:
+def refuse_other_inputs(plan: ExportPlan, hashes: Mapping[str, Mapping[str, str]]) -> None:
     """Refuse to go on where an input of what is written already has other contents now.
 
     Parameters
     ----------
-    pair : CheckpointPair
-        The inputs as they are now.
+    plan : ExportPlan
+        Inputs as they are now, and output.
     hashes : mapping
         Per tensor, what `hash_inputs` returned when it was written.
-    out : Path
-        Output directory, for the message.
 
     Raises
     ------
@@ -61,6 +65,7 @@ def refuse_other_inputs(pair: CheckpointPair, hashes: Mapping[str, Mapping[str, 
     CheckpointError
         If a file vanished or cannot be read.
     """
+    pair, out = plan.pair, plan.out
     known = {paired.name: paired for paired in pair.tensors}
     for name, before in hashes.items():
         paired = known.get(name)
@@ -68,13 +73,13 @@ def refuse_other_inputs(pair: CheckpointPair, hashes: Mapping[str, Mapping[str, 
             raise ExportError(
                 f"{out} holds {name!r}, made from other inputs: {pair.tuned.path} has no such tensor now; {_ADVICE}"
             )
-        now = hash_inputs(paired)
+        now = hash_inputs(paired, plan.repair)
         if now.keys() != before.keys():
             raise ExportError(
                 f"{out} holds {name!r} made from {' and '.join(before)}, and it would now be made from "
                 f"{' and '.join(now)}: {paired.reason}; {_ADVICE}"
             )
-        for side, info in sides_of(paired).items():
+        for side, info in sides_of(paired, plan.repair).items():
             if now[side] != before[side]:
                 raise ExportError(
                     f"{info.file} holds other values for {name!r} than when {out} was begun (SHA-256 of {side}'s "
@@ -90,16 +95,13 @@ class InputWatch:
 
     Parameters
     ----------
-    pair : CheckpointPair
-        The inputs.
-    out : Path
-        Output directory, for messages.
+    plan : ExportPlan
+        Inputs and output.
     """
 
-    def __init__(self, pair: CheckpointPair, out: Path) -> None:
-        self._pair = pair
-        self._out = out
-        infos = [info for paired in pair.tensors for info in (paired.base, paired.tuned) if info is not None]
+    def __init__(self, plan: ExportPlan) -> None:
+        self._plan = plan
+        infos = [info for paired in plan.pair.tensors for info in (paired.base, paired.tuned) if info is not None]
         self._files = sorted({file for info in infos for file in _files_of(info)})
         self._stamps = self._look()
 
@@ -133,7 +135,7 @@ class InputWatch:
         """
         now = self._look()
         if now != self._stamps:
-            refuse_other_inputs(self._pair, hashes, self._out)
+            refuse_other_inputs(self._plan, hashes)
             self._stamps = now
 
 

@@ -16,6 +16,7 @@ PARTS = ".dgviz-parts"
 
 _VERSION = 2
 _OPTIONS = {"params": "--rule-param", "dgviz": "dgviz's version", "torch": "torch's version", "device": "--device"}
+_OPTIONS |= {"facts": "what the method takes from the whole model"}
 
 
 def read_manifest(target: Path) -> Mapping[str, Any] | None:

@@ -24,11 +24,10 @@ from dgviz.export.manifest import PARTS
 from dgviz.export.plan import ExportPlan
 from dgviz.export.shard import write_file
 from dgviz.kept import KeptDirections, keep_directions
-from dgviz.repair import TensorReport
+from dgviz.report import TensorReport
+from dgviz.spectral import ReshapedSpectrum, mp_fits
 from dgviz.spectrum import decompose
 from dgviz.store import SpectrumStore
-from dgviz.theory import mp_fit_triple
-from dgviz.verdict import energy_kept
 
 
 @dataclass(frozen=True)
@@ -84,16 +83,16 @@ def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -
     """
     folder = plan.out / PARTS
     folder.mkdir(exist_ok=True)
-    watch = InputWatch(plan.pair, plan.out)
+    watch = InputWatch(plan)
     places = {paired.name: number for number, paired in enumerate(plan.pair.tensors)}
     written: dict[str, dict[str, str]] = {}
     for paired in tensors:
         path = folder / f"{places[paired.name]:06d}.safetensors"
         part = _read_part(path, paired)
         if part is not None:
-            refuse_other_inputs(plan.pair, {part.name: part.inputs}, plan.out)
+            refuse_other_inputs(plan, {part.name: part.inputs})
         else:
-            hashes = hash_inputs(paired)
+            hashes = hash_inputs(paired, plan.repair)
             factors, report = _factor_tensor(paired, plan, device)
             watch.refuse_changed({**written, paired.name: hashes})
             part = _write_part(path, paired, factors, report, hashes)
@@ -119,7 +118,7 @@ def _factor_tensor(
         """Return one value, or one per matrix of a stack."""
         return [figures[key] for figures in found] if stacked else found[0][key]
 
-    plain = ("rank", "tau", "sigma", "edge", "energy_kept", "kept_energy", "removed_energy", "zero_share", "route")
+    plain = ("rank", "tau", "sigma", "edge", "energy_kept", "norm_kept", "zero_share", "route")
     report = TensorReport(
         name=paired.name,
         action=paired.action,
@@ -127,6 +126,7 @@ def _factor_tensor(
         shape=paired.tuned.shape,
         dtype="float32",
         written="factors",
+        method=plan.repair.method,
         mp_fit={
             key: [figures["mp_fit"][key] for figures in found] if stacked else found[0]["mp_fit"][key]
             for key in ("tuned", "repaired", "discarded")
@@ -155,17 +155,17 @@ def _figures(kept: KeptDirections, factors: tuple[torch.Tensor, torch.Tensor] | 
     """Return what the report says of one matrix; the rank is that of the factors."""
     rank = 0 if factors is None else factors[0].shape[1]
     threshold = kept.threshold
+    reshaped = ReshapedSpectrum(threshold, kept.s, kept.values)
     return {
         "rank": rank,
         "tau": threshold.tau,
         "sigma": threshold.sigma,
         "edge": threshold.edge,
-        "energy_kept": energy_kept(kept.s, rank),
-        "kept_energy": float(np.sum(kept.s[:rank] ** 2)),
-        "removed_energy": float(np.sum(kept.s[rank:] ** 2)),
+        "energy_kept": reshaped.norm_kept**2,
+        "norm_kept": reshaped.norm_kept,
         "zero_share": kept.zero_share,
         "route": kept.route,
-        "mp_fit": mp_fit_triple(kept.s, rank, threshold.sigma, kept.shape),
+        "mp_fit": mp_fits(reshaped, kept.shape),
         "warnings": threshold.warnings,
     }
 

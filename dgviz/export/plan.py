@@ -25,6 +25,8 @@ FORMATS: Mapping[str, str] = {
     "factors": "the two factors of every repaired update, as safetensors",
 }
 """What can be written, and what it is."""
+LOW_RANK = ("dg_hard", "rank_r")
+"""Methods whose update has factors, see `dgviz.kept`."""
 _ROW_BYTES = 4096  # disk kept free per tensor for header, index and report
 
 
@@ -65,6 +67,8 @@ class ExportPlan:
         One of `FORMATS`.
     allow_code : bool
         Whether ``*.py`` files are carried over.
+    base_name : str
+        What base is called on the Hugging Face Hub, for card and adapter; empty where it is not said.
     """
 
     pair: CheckpointPair
@@ -78,6 +82,7 @@ class ExportPlan:
     warnings: tuple[str, ...]
     format: str = "full"
     allow_code: bool = False
+    base_name: str = ""
 
     @property
     def index_name(self) -> str | None:
@@ -92,7 +97,7 @@ class ExportPlan:
     @property
     def options(self) -> dict[str, Any]:
         """What decides every output byte apart from the inputs' contents: an export is continued with these only."""
-        return plan_options(self.repair, self.format, self.allow_code)
+        return plan_options(self.repair, self.format, self.allow_code, self.base_name)
 
     def written_bytes(self, name: str) -> int:
         """Return what one tensor counts for in `total_bytes`; 0 for one that is not written.
@@ -108,7 +113,7 @@ class ExportPlan:
         return info.numel * ITEM_BYTES[self.repair.output_dtype(info)]
 
 
-def plan_options(repair: RepairPlan, output: str, allow_code: bool) -> dict[str, Any]:
+def plan_options(repair: RepairPlan, output: str, allow_code: bool, base_name: str) -> dict[str, Any]:
     """Return what decides every output byte apart from the inputs' contents, as JSON gives it back.
 
     Parameters
@@ -119,14 +124,21 @@ def plan_options(repair: RepairPlan, output: str, allow_code: bool) -> dict[str,
         One of `FORMATS`.
     allow_code : bool
         Whether ``*.py`` files are carried over.
+    base_name : str
+        What base is called on the hub.
     """
     versions = {"dgviz": dgviz.__version__, "torch": importlib.metadata.version("torch")}
-    options = {"format": output, **repair.to_json(), "allow-code": allow_code, **versions}
+    options = {"format": output, **repair.to_json(), "allow-code": allow_code, "base-name": base_name, **versions}
     return dict(orjson.loads(orjson.dumps(options)))
 
 
 def plan_export(
-    pair: CheckpointPair, repair: RepairPlan, out: str | Path, format: str = "full", allow_code: bool = False
+    pair: CheckpointPair,
+    repair: RepairPlan,
+    out: str | Path,
+    format: str = "full",
+    allow_code: bool = False,
+    base_name: str = "",
 ) -> ExportPlan:
     """Return what an export will write, or say why it cannot be written.
 
@@ -142,19 +154,24 @@ def plan_export(
         One of `FORMATS`.
     allow_code : bool
         Whether ``*.py`` files are carried over.
+    base_name : str
+        What base is called on the hub.
 
     Raises
     ------
     ExportError
         If the output is, contains or lies in an input; is not empty (unless it holds an unfinished export of the same
         plan); is a file; the disk has too little room; or the format and the other options exclude each other.
+    PairError
+        If something blocks a repair of the pair.
     """
+    pair.refuse_blocked()
     if not str(out).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
     _refuse_options(repair, format)
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
-    finished = finished_parts(target, plan_options(repair, format, allow_code))
+    finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
     shards = _full_shards(pair, repair) if format == "full" else ()
     sidecars, warnings = find_sidecars(pair, format, allow_code)
     free = shutil.disk_usage(_existing_parent(target)).free
@@ -169,7 +186,7 @@ def plan_export(
     if format != "full":
         total = sum(item.tuned.numel * ITEM_BYTES[repair.output_dtype(item.tuned)] for item in pair.repairable)
     return ExportPlan(
-        pair, repair, target, shards, sidecars, total, free, finished, warnings, format=format, allow_code=allow_code
+        pair, repair, target, shards, sidecars, total, free, finished, warnings, format, allow_code, base_name
     )
 
 
@@ -181,6 +198,11 @@ def _refuse_options(repair: RepairPlan, output: str) -> None:
         raise ExportError(
             f"--dtype {repair.dtype} is for --format full; an adapter and factors are written in float32, so that "
             "nothing is rounded away"
+        )
+    if output != "full" and repair.method not in LOW_RANK:
+        raise ExportError(
+            f"--format {output} takes a method whose update is a product of two factors ({', '.join(LOW_RANK)}), and "
+            f"--method {repair.method} is none; write --format full"
         )
 
 

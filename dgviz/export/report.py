@@ -1,5 +1,6 @@
 """What ``dgviz.json`` says of an output: plan, versions, hashes, a row per tensor, figures of the whole model."""
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -8,6 +9,7 @@ import orjson
 import torch
 
 import dgviz
+from dgviz.checkpoint.types import FATES
 from dgviz.export.plan import ExportPlan
 
 POOR_GAIN = 0.9
@@ -45,7 +47,7 @@ def describe_export(
         "base": _side(plan.pair.base),
         "tuned": _side(plan.pair.tuned),
         "plan": plan.repair.to_json(),
-        "counts": plan.pair.counts(),
+        "counts": {fate: sum(row["action"] == fate for row in ordered.values()) for fate in FATES},
         "files": dict(files),
         "total_bytes": sum(entry["bytes"] for entry in files.values()),
         "overall": overall,
@@ -95,17 +97,18 @@ def overall_gain(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     overlap = kept = rounding = removed = 0.0
     count = 0
     for row in rows:
-        columns = [row.get(key) for key in ("gain", "noise_restored", "kept_energy", "removed_energy")]
+        columns = [row.get(key) for key in ("gain", "noise_restored", "update_square", "removed_square")]
         if columns[0] is None:
             continue
-        matrices = zip(*columns, strict=True) if isinstance(columns[0], list) else [columns]
-        for gain, restored, kept_energy, removed_energy in matrices:
+        columns = [column if isinstance(column, list) else [column] for column in columns]
+        for gain, restored, update_square, removed_square in itertools.zip_longest(*columns):
             if gain is not None:
                 count += 1
-                overlap += gain * kept_energy
-                kept += kept_energy
-                rounding += restored**2 * removed_energy
-                removed += removed_energy
+                overlap += gain * update_square
+                kept += update_square
+            if restored is not None:
+                rounding += restored**2 * removed_square
+                removed += removed_square
     return {
         "matrices": count,
         "gain": overlap / kept if kept > 0 else None,

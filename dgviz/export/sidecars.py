@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.documents import refuse_stray_link
 
 # What transformers and vLLM read besides weights. Never copied: trainer state, an old index, a README.
 _ALWAYS = (
@@ -85,5 +86,6 @@ def _about_code(pair: CheckpointPair, names: set[str], output: str, allow_code: 
 
 
 def _is_sidecar(path: Path, code: bool) -> bool:
-    """Return whether a file that matches a pattern may be carried: no weights, and code only where asked for."""
+    """Return whether a file may be carried: no weights, code only where asked for, no link to elsewhere."""
+    refuse_stray_link(path)
     return path.is_file() and (path.suffix == ".py" if code else path.suffix not in _NEVER)

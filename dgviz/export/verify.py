@@ -203,6 +203,8 @@ def verify_load(plan: ExportPlan, config: bytes | None, index: bytes | None) -> 
     """
     if config is None:
         return {"skipped": "there is no config.json"}
+    if not json.loads(config).get("model_type"):
+        return {"skipped": "config.json names no model_type"}
     with tempfile.TemporaryDirectory(prefix="dgviz-verify-") as name:
         directory = Path(name)
         for shard in plan.shards:

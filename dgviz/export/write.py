@@ -1,6 +1,8 @@
 """Running a plan: one writer per output, errors in sentences, what is finished kept."""
 
 import contextlib
+import functools
+import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +14,7 @@ from filelock import FileLock, Timeout
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export.adapter import iter_adapter
 from dgviz.export.factors import iter_factors
-from dgviz.export.full import iter_full
+from dgviz.export.full import Repair, iter_full
 from dgviz.export.manifest import (
     LOCK,
     MANIFEST,
@@ -25,10 +27,11 @@ from dgviz.export.manifest import (
 )
 from dgviz.export.plan import ExportPlan
 from dgviz.export.shard import write_file
-from dgviz.repair import TensorReport
+from dgviz.facts import gather_facts
+from dgviz.repair import repair_tensor
+from dgviz.report import TensorReport
 from dgviz.spectrum import resolve_device
 
-_WRITERS = {"full": iter_full, "lora": iter_adapter, "factors": iter_factors}
 _CONTINUE = "what is finished is kept, repeat the same command to continue"
 
 
@@ -44,7 +47,9 @@ class ExportResult:
         return self.report["tensors"]
 
 
-def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport | ExportResult]:
+def iter_export(
+    plan: ExportPlan, device: str = "auto", repair: Repair | None = None
+) -> Iterator[TensorReport | ExportResult]:
     """Write the output, yielding a report after every tensor and an `ExportResult` last.
 
     Parameters
@@ -53,6 +58,9 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
         From `dgviz.export.plan_export`.
     device : str
         Where to compute.
+    repair : callable, optional
+        What makes a tensor of a whole checkpoint, for exports that share the work; by default each is repaired on
+        its own.
 
     Yields
     ------
@@ -84,9 +92,14 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
             ) from None
     try:
         with _disk_errors(plan):
-            manifest = _started_manifest(plan, device)
+            options = {**plan.options, "device": device}
+            if repair is None:
+                facts = gather_facts(plan.pair, plan.repair, device)
+                options["facts"] = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+                repair = functools.partial(repair_tensor, plan=plan.repair, device=device, facts=facts)
+            manifest = _started_manifest(plan, options)
             report = None
-            for item in _WRITERS[plan.format](plan, manifest, device):
+            for item in _iter_output(plan, manifest, device, repair):
                 if isinstance(item, TensorReport):
                     yield item
                 else:
@@ -99,12 +112,20 @@ def iter_export(plan: ExportPlan, device: str = "auto") -> Iterator[TensorReport
         lock.release()
 
 
-def _started_manifest(plan: ExportPlan, device: str) -> dict[str, Any]:
+def _iter_output(
+    plan: ExportPlan, manifest: dict[str, Any], device: str, repair: Repair
+) -> Iterator[TensorReport | dict[str, Any]]:
+    """Return the writer of the plan's format, at work."""
+    if plan.format == "full":
+        return iter_full(plan, manifest, device, repair)
+    return {"lora": iter_adapter, "factors": iter_factors}[plan.format](plan, device)
+
+
+def _started_manifest(plan: ExportPlan, options: dict[str, Any]) -> dict[str, Any]:
     """Return the manifest of the run to continue, or a new one, on disk before anything else is.
 
     Called with the lock held: the folder may have been filled since the plan was made.
     """
-    options = {**plan.options, "device": device}
     finished = finished_parts(plan.out, options)
     remove_leftovers(plan.out)
     manifest = read_manifest(plan.out)

@@ -46,6 +46,8 @@ def _parameters(name: str, manual_tau: float) -> dict[str, Any]:
     """Show number fields for a rule's parameters and return their values."""
     values = {}
     for parameter in RULES[name].parameters:
+        if parameter.name == "scale":
+            continue  # the multiplier belongs to the comparison over the whole model
         kind = int if parameter.integer else float
         start = manual_tau if parameter.default is None else parameter.default
         values[parameter.name] = st.number_input(

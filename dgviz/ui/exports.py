@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dgviz.jobs import Job, list_jobs, start_job
 from dgviz.ui.pair import state_dir
+from dgviz.ui.roots import confine
 
 
 def jobs_root() -> Path:
@@ -21,25 +22,6 @@ def all_exports() -> list[Job]:
 def running_exports() -> list[Job]:
     """Return the exports that run now."""
     return [job for job in all_exports() if job.state == "running"]
-
-
-def repair_command(base: Path, tuned: Path, out: Path, options: dict[str, str]) -> list[str]:
-    """Return the command that does what the page would do.
-
-    Parameters
-    ----------
-    base, tuned, out : Path
-        Inputs and output.
-    options : dict
-        Long options by name, without dashes; empty values and defaults are left out. ``rule-param`` may hold several,
-        separated by commas.
-    """
-    command = ["python", "-m", "dgviz", "repair", str(base), str(tuned), str(out)]
-    for name, value in options.items():
-        for item in value.split(",") if name == "rule-param" else [value]:
-            if item:
-                command += [f"--{name}", item]
-    return command
 
 
 def free_folder(wanted: Path) -> Path:
@@ -60,7 +42,7 @@ def shown_command(command: list[str]) -> str:
     Parameters
     ----------
     command : list of str
-        From `repair_command`.
+        From `dgviz.export.repair_command`.
     """
     return shlex.join(command)
 
@@ -71,7 +53,7 @@ def start_export(command: list[str], out: Path, title: str) -> Job:
     Parameters
     ----------
     command : list of str
-        From `repair_command`.
+        From `dgviz.export.repair_command`.
     out : Path
         What it writes; no other job may.
     title : str
@@ -81,6 +63,9 @@ def start_export(command: list[str], out: Path, title: str) -> Job:
     ------
     dgviz.jobs.JobRunningError
         If a running job writes the same output.
+    AccessError
+        If the output lies outside the folders this server may write.
     """
+    confine(out)
     root = Path(__file__).parents[2]
     return start_job([sys.executable, *command[1:]], jobs_root(), title, lock=out, cwd=root)

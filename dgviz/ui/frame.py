@@ -5,7 +5,7 @@ from pathlib import Path
 import streamlit as st
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, PairError
 from dgviz.ui import work
 from dgviz.ui.exports import running_exports
 from dgviz.ui.messages import show_error
@@ -85,7 +85,23 @@ def enter_page(title: str) -> View:
 
 
 def require_pair(view: View) -> CheckpointPair:
-    """Return the pair in view, or explain what is missing and stop the page.
+    """Return the pair in view if it has weights to look at, or explain what is missing and stop the page.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    pair = open_view(view)
+    if not pair.repairable:
+        show_error(PairError(pair.blockers[0].sentence))
+        st.page_link(page("checkpoints"), label="See every tensor and its reason", icon=":material/folder_open:")
+        st.stop()
+    return pair
+
+
+def open_view(view: View) -> CheckpointPair:
+    """Return the pair in view, whatever blocks its repair, or explain what is missing and stop the page.
 
     Parameters
     ----------

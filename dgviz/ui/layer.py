@@ -18,6 +18,7 @@ from dgviz.ui.state import change_view, view_visit
 from dgviz.ui.weights import WeightChoice
 
 _KEY = "figure4"
+_PATIENCE = 0.3  # seconds the upper row waits for the lower one: small weights appear in one piece
 
 
 @dataclass(frozen=True)
@@ -113,9 +114,9 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
 def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, default: float) -> None:
     """Draw the slider, the figures and panels (b) to (g)."""
     rank = int(np.count_nonzero(spectrum.s > tau))
-    with st.spinner("Drawing the update in entry and spectrum space ..."), answered():
-        maps = work.spectrum_panels(*layer.weight)
+    with st.spinner("Drawing the update ..."), answered():
         entries = work.entry_panels(*layer.weight, rank)
+        maps = work.spectrum_panels(*layer.weight, patience=_PATIENCE)
     figure4(
         _KEY,
         layer.id,
@@ -128,6 +129,17 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
         entries=entries,
         on_release=lambda: _remember_tau(layer, default),
     )
+    if maps is None:
+        _await_directions(layer)
+
+
+@st.fragment(run_every=0.5)
+def _await_directions(layer: LayerView) -> None:
+    """Draw the page again as soon as the lower row's maps are there."""
+    with answered():
+        arrived = work.spectrum_panels(*layer.weight, patience=0) is not None
+    if arrived:
+        st.rerun()
 
 
 def _remember_tau(layer: LayerView, default: float) -> None:
@@ -164,6 +176,7 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
     paired = layer.choice.paired
     how = "read from the store" if spectrum.stored else f"computed in {spectrum.seconds:.2f} s"
     checks = ", ".join(f"{check['name']} {check['value']:.2g}" for check in spectrum.certificate["checks"])
+    refused = "".join(f" · refused before: {reason}" for reason in spectrum.certificate["rejected"])
     dtypes = (
         paired.tuned.dtype
         if paired.base.dtype == paired.tuned.dtype
@@ -172,7 +185,7 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
             f"{dtypes} · {paired.tuned.nbytes / 2**20:.2f} MiB · spectrum {how} by route "
-            f"{spectrum.certificate['route']}" + (f" ({checks})" if checks else "")
+            f"{spectrum.certificate['route']}" + (f" ({checks})" if checks else "") + refused
         )
         st.download_button(
             "Singular values (CSV)",
@@ -190,7 +203,7 @@ def _command(layer: LayerView, tau: float | None) -> str:
     """Return the command that prints what is shown; a tau set by hand makes it the manual rule."""
     paths = [str(checkpoint_path(path)) for path in layer.paths]
     rule = layer.rule.name if tau is None else "manual"
-    params = layer.params if tau is None else {"tau": tau}
+    params = layer.rule.changed(layer.params) if tau is None else {"tau": tau}
     command = ["python", "-m", "dgviz", "spectrum", *paths, layer.choice.paired.name, "--rule", rule]
     command += [word for name, value in params.items() for word in ("--rule-param", f"{name}={value:.9g}")]
     return shown_command(command)

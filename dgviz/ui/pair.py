@@ -7,8 +7,11 @@ import orjson
 import platformdirs
 import streamlit as st
 
-from dgviz.checkpoint import CheckpointPair, open_pair
+from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint.hub import cache_folder, split_hub_id
+from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
+from dgviz.ui.roots import confine, confine_checkpoint
 from dgviz.ui.state import View
 
 DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
@@ -21,16 +24,25 @@ def state_dir() -> Path:
 
 
 def checkpoint_path(name: str) -> Path:
-    """Return the directory a path field or link means.
+    """Return what a path field or link means: a path, or a hub id as it is.
 
     Parameters
     ----------
     name : str
-        A path, or ``demo:`` and the name of a built-in checkpoint.
+        A path, a hub id, or ``demo:`` and the name of a built-in checkpoint.
+
+    Raises
+    ------
+    AccessError
+        If it lies outside the folders this server may open; for a hub id, the Hugging Face cache counts.
     """
-    if name.startswith(DEMO):
-        return Path(demo_paths().get(name.removeprefix(DEMO), name))
-    return Path(name).expanduser()
+    built_in = demo_paths().get(name.removeprefix(DEMO)) if name.startswith(DEMO) else None
+    if built_in is not None:
+        return Path(built_in)
+    if split_hub_id(name) is None:
+        return confine_checkpoint(Path(name).expanduser())
+    confine(cache_folder())
+    return Path(name)
 
 
 def checkpoint_label(name: str) -> str:
@@ -47,28 +59,51 @@ def checkpoint_label(name: str) -> str:
 
 
 def load_pair(view: View, include: str | None = None, exclude: str | None = None) -> CheckpointPair:
-    """Return the pair in view; headers only, and again only when a file changed.
+    """Return the pair in view, to be looked at; headers only, and again only when a file changed.
 
     Parameters
     ----------
     view : View
         What is in view.
     include, exclude : str, optional
-        Regular expressions on names, as for `dgviz.checkpoint.open_pair`.
+        Regular expressions on names, as for `dgviz.checkpoint.inspect_pair`.
 
     Raises
     ------
     CheckpointError, PairError
         If it cannot be opened; the message is for the user.
     """
-    paths = [checkpoint_path(name) for name in (view.base, view.tuned)]
-    return _open(*(str(path) for path in paths), include, exclude, tuple(_stamp(path) for path in paths))
+    return _open(*_paths(view), include, exclude, _stamps(view))
+
+
+def load_preflight(view: View) -> Preflight:
+    """Return what is known of the pair in view before anything is computed; again only when a file changed.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    return _preflight(*_paths(view), _stamps(view))
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
 def _open(base: str, tuned: str, include: str | None, exclude: str | None, stamps: tuple) -> CheckpointPair:
     """Open a pair; the stamps are there to open it again when a file changed."""
-    return open_pair(base, tuned, include, exclude)
+    return inspect_pair(base, tuned, include, exclude)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _preflight(base: str, tuned: str, stamps: tuple) -> Preflight:
+    return read_preflight(_open(base, tuned, None, None, stamps))
+
+
+def _paths(view: View) -> tuple[str, str]:
+    return str(checkpoint_path(view.base)), str(checkpoint_path(view.tuned))
+
+
+def _stamps(view: View) -> tuple:
+    return tuple(_stamp(local_path(path)) for path in _paths(view))
 
 
 def _stamp(path: Path) -> tuple:

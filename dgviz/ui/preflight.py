@@ -1,4 +1,4 @@
-"""The pair in words and in a table: what it is, and what will happen to every tensor."""
+"""The pair in words and in a table: what it is, what is surprising, and what will happen to every tensor."""
 
 import math
 import re
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.demo import read_scores
 
 _FATES = {
@@ -15,16 +15,24 @@ _FATES = {
     "keep": ("Kept", "tuned's bytes are copied unchanged"),
     "base_only": ("Base only", "not written: tuned does not have it"),
 }
+_SEVERITIES = {
+    "blocks": (":red[:material/block: **Nothing can be written yet**]", "Remedy"),
+    "warning": (":orange[:material/warning: **Look at this first**]", "What to do"),
+    "info": (":material/info: **Good to know**", "What it means"),
+}
 
 
-def draw_summary(pair: CheckpointPair) -> None:
-    """Show sizes, dtypes and the number of tensors by fate.
+def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
+    """Show the totals in words, then sizes, dtypes and the number of tensors by fate.
 
     Parameters
     ----------
     pair : CheckpointPair
         The open pair.
+    preflight : Preflight
+        What is known of it.
     """
+    st.markdown(f"**{preflight.summary}**")
     columns = st.columns(5)
     for column, title, checkpoint in ((columns[0], "Base", pair.base), (columns[1], "Tuned", pair.tuned)):
         parameters = sum(info.numel for info in checkpoint.tensors.values())
@@ -37,6 +45,40 @@ def draw_summary(pair: CheckpointPair) -> None:
         count = pair.counts()[fate]
         column.metric(f"{title}: tensors of {total}", count, border=True)
         column.caption(meaning)
+
+
+def draw_notices(preflight: Preflight) -> None:
+    """Show everything surprising about a pair, with its remedy; what blocks a repair first, notes folded away.
+
+    Parameters
+    ----------
+    preflight : Preflight
+        What is known of the pair.
+    """
+    for severity in ("blocks", "warning"):
+        found = [notice for notice in preflight.notices if notice.severity == severity]
+        if found:
+            with st.container(border=True):
+                st.markdown(_SEVERITIES[severity][0])
+                _draw_list(found)
+    notes = [notice for notice in preflight.notices if notice.severity == "info"]
+    if notes:
+        with st.expander(f"{_SEVERITIES['info'][0]} ({len(notes)})"):
+            _draw_list(notes)
+
+
+def _draw_list(notices: list[Notice]) -> None:
+    """Show notices of one severity; as plain text, for names may hold any character."""
+    for notice in notices:
+        with st.container(gap=None):
+            st.text(notice.message)
+            if notice.exclude:
+                st.caption(
+                    "If this is the right base, keep tuned's bytes: enter this on the Export page under *Keep*."
+                )
+                st.code(notice.exclude, language=None, wrap_lines=True)
+            else:
+                st.caption(notice.remedy)
 
 
 def draw_scores(folder: Path, tuned: str) -> None:
@@ -79,20 +121,21 @@ def _model_title(name: str, about: dict) -> str:
     return f"{name} ({about['role']})"
 
 
-def draw_fates(pair: CheckpointPair) -> None:
+def draw_fates(preflight: Preflight) -> None:
     """Show the searchable table of every tensor's fate.
 
     Parameters
     ----------
-    pair : CheckpointPair
-        The open pair.
+    preflight : Preflight
+        What is known of the pair.
     """
     st.subheader("What will happen to every tensor", anchor=False)
+    counts = preflight.totals.counts
     with st.container(horizontal=True, vertical_alignment="bottom"):
         fate = st.segmented_control(
             "Fate",
-            [name for name in _FATES if pair.counts()[name]],
-            format_func=lambda name: f"{_FATES[name][0]} ({pair.counts()[name]})",
+            [name for name in _FATES if counts[name]],
+            format_func=lambda name: f"{_FATES[name][0]} ({counts[name]})",
             key="fate-filter",
         )
         text = st.text_input("Search names and reasons", key="fate-search", placeholder="e.g. mlp|embed", live=True)
@@ -102,16 +145,9 @@ def draw_fates(pair: CheckpointPair) -> None:
         st.warning(f"{text!r} is not a regular expression: {error}")
         return
     rows = [
-        {
-            "tensor": item.name,
-            "fate": _FATES[item.action][0],
-            "shape": " × ".join(map(str, (item.tuned or item.base).shape)) or "scalar",
-            "dtype": (item.tuned or item.base).dtype,
-            "MiB": (item.tuned or item.base).nbytes / 2**20,
-            "reason": item.reason,
-        }
-        for item in pair.tensors
-        if (fate is None or item.action == fate) and found.search(f"{item.name} {item.reason}")
+        _cells(row)
+        for row in preflight.rows
+        if (fate is None or row.action == fate) and found.search(f"{row.name} {row.reason}")
     ]
     if not rows:
         st.info("No tensor matches.")
@@ -123,6 +159,20 @@ def draw_fates(pair: CheckpointPair) -> None:
         height=min(38 + 35 * len(rows), 560),
         column_config={"MiB": st.column_config.NumberColumn(format="%.3f", width="small")},
     )
+
+
+def _cells(row: PreflightRow) -> dict[str, str | float]:
+    """Return a row of the table; where the two sides differ, base's shape and dtype come first."""
+    sides = [side for side in (row.base, row.tuned) if side is not None]
+    shapes = dict.fromkeys(" × ".join(map(str, side.shape)) or "scalar" for side in sides)
+    return {
+        "tensor": row.name,
+        "fate": _FATES[row.action][0],
+        "shape": " → ".join(shapes),
+        "dtype": " → ".join(dict.fromkeys(side.dtype for side in sides)),
+        "MiB": row.side.nbytes / 2**20,
+        "reason": row.reason,
+    }
 
 
 def _count(number: int) -> str:

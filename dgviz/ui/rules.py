@@ -23,7 +23,7 @@ def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, 
     """
     if view.rule not in choices:
         st.warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
-        return RULES["dg_hard"], {}
+        return RULES["dg_hard"], RULES["dg_hard"].checked({})
     rule = RULES[view.rule]
     needed = {parameter.name: 0 for parameter in rule.parameters if parameter.default is None}
     try:
@@ -54,7 +54,7 @@ def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
             on_change=lambda: _change_rule(view),
         )
         for parameter in rule.parameters:
-            _parameter(parameter, params)
+            _parameter(rule, parameter, params)
         st.markdown(f":gray[{rule.formula}]  \n:gray[{rule.citation}]".replace("*", r"\*"))
     return rule, params
 
@@ -65,7 +65,7 @@ def _change_rule(view: View) -> None:
     change_view(rule=name, params=f"tau:{view.tau}" if name == "manual" and view.tau else "")
 
 
-def _parameter(parameter: Parameter, params: dict[str, Any]) -> None:
+def _parameter(rule: Rule, parameter: Parameter, params: dict[str, Any]) -> None:
     """Show one parameter as a number field."""
     key = f"param-{parameter.name}"
     kind = int if parameter.integer else float
@@ -78,5 +78,18 @@ def _parameter(parameter: Parameter, params: dict[str, Any]) -> None:
         format=None if parameter.integer else "%.6g",
         key=key,
         width=260,
-        on_change=lambda: change_view(params=f"{parameter.name}:{st.session_state[key]:.9g}"),
+        on_change=lambda: change_view(params=link_params(rule, params | {parameter.name: st.session_state[key]})),
     )
+
+
+def link_params(rule: Rule, params: dict[str, Any]) -> str:
+    """Return parameters as a link holds them: those that are not at their defaults.
+
+    Parameters
+    ----------
+    rule : Rule
+        Whose they are.
+    params : dict
+        Values by name.
+    """
+    return ",".join(f"{name}:{value:.9g}" for name, value in rule.changed(params).items())

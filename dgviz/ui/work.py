@@ -2,6 +2,7 @@
 
 import os
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
@@ -41,8 +42,13 @@ def devices() -> dict[str, str] | None:
 @st.cache_resource(show_spinner=False)
 def _devices() -> Future:
     """Ask the worker once, without waiting: only it may import torch, which takes seconds."""
+    return _asked("devices")
+
+
+def _asked(function: str, **arguments: Any) -> Future:
+    """Return the worker's answer-to-be."""
     pool = ThreadPoolExecutor(1)
-    answer = pool.submit(worker().call, "devices")
+    answer = pool.submit(worker().call, function, **arguments)
     pool.shutdown(wait=False)
     return answer
 
@@ -65,16 +71,35 @@ def spectrum(paired: PairedTensor, index: int | None, device: str, stamp: str) -
     return worker().call("spectrum", group=_visitor(), paired=paired, index=index, device=device)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
-def spectrum_panels(paired: PairedTensor, index: int | None, device: str, stamp: str) -> SpectrumPanels:
-    """Return the map behind the spectrum-space panels; arguments as for `spectrum`.
+def spectrum_panels(
+    paired: PairedTensor, index: int | None, device: str, stamp: str, patience: float
+) -> SpectrumPanels | None:
+    """Return the map behind the spectrum-space panels, or None where it is still being computed.
+
+    It takes every direction of the update, several times the work of those above a threshold: a page shows what it
+    has, and asks again.
 
     Parameters
     ----------
     paired, index, device, stamp
         As for `spectrum`.
+    patience : float
+        Seconds to wait for it.
     """
-    return worker().call("spectrum_panels", group=_visitor(), paired=paired, index=index, device=device)
+    weight = (paired, index, device, stamp)
+    try:
+        return _spectrum_panels(*weight).result(timeout=patience)
+    except TimeoutError:
+        return None
+    except Exception:
+        _spectrum_panels.clear(*weight)  # the next visit tries again
+        raise
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _spectrum_panels(paired: PairedTensor, index: int | None, device: str, stamp: str) -> Future:
+    """Ask the worker once, without waiting; a question of its own group, which a moved tau does not replace."""
+    return _asked("spectrum_panels", group=f"{_visitor()} directions", paired=paired, index=index, device=device)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)

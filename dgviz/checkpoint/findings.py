@@ -1,0 +1,264 @@
+"""What is surprising about a pair and known from names, headers and configs: one function per finding.
+
+Each takes a pair and returns its notices, none where there is nothing to say. `FINDINGS` is the list; the preflight
+asks all of them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from dgviz.checkpoint.dequantise import BlockFloat8, MicroscaledFloat4
+from dgviz.checkpoint.lora import LoraTensor
+from dgviz.checkpoint.names import is_head, tied_embedding
+from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
+
+_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
+_PROCESSORS = ("preprocessor_config.json", "processor_config.json")
+
+
+def find_base_only(pair: CheckpointPair) -> list[Notice]:
+    """Tell of tensors that only base has: they are not written."""
+    rows = [row for row in pair.tensors if row.tuned is None]
+    if not rows:
+        return []
+    message = f"{_tensors(rows)} only in base and will not be in the repaired model: {_named(rows)}."
+    remedy = (
+        "Right where fine-tuning dropped them (heads that predict further tokens, say). Otherwise the two sides are "
+        "named differently, or tuned is not complete."
+    )
+    return [_notice("base_only", WARNING, message, remedy, rows)]
+
+
+def find_tuned_only(pair: CheckpointPair) -> list[Notice]:
+    """Tell of tensors that only tuned has: they are copied as they are."""
+    rows = [row for row in pair.tensors if row.base is None]
+    if not rows:
+        return []
+    message = f"{_tensors(rows)} only in tuned and will be copied as in tuned: {_named(rows)}."
+    remedy = "Right for parts that fine-tuning added. Otherwise the two sides are named differently."
+    return [_notice("tuned_only", WARNING, message, remedy, rows)]
+
+
+def find_renamed(pair: CheckpointPair) -> list[Notice]:
+    """Tell of tensors whose two sides have different names."""
+    notices = []
+    for via, code, words in (
+        ("wrapped", "unwrapped", "after prefixes of training wrappers were taken off"),
+        ("renamed", "renamed", "by transformers' own table of renamings"),
+        ("experts", "experts", "because one side stores the experts of a layer as a stack and the other one by one"),
+    ):
+        rows = [row for row in pair.tensors if row.via == via]
+        if rows:
+            message = f"{len(rows)} of {len(pair.tensors)} tensors matched only {words}: {_named(rows)}."
+            remedy = "Compare a few names in the table; the output has tuned's names."
+            notices.append(_notice(code, INFO, message, remedy, rows))
+    return notices
+
+
+def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
+    """Tell of an output head that is one tensor with its embedding, or that the config takes for one."""
+    rows = [row for row in pair.tensors if row.via == "tied"]
+    if rows:
+        message = f"{_tensors(rows)} one with an embedding it is tied to: {_named(rows)}."
+        remedy = "Nothing to do: what is stored more than once is written bit for bit the same."
+        return [_notice("tied_head", INFO, message, remedy, rows)]
+    embedding = tied_embedding(pair.tuned)
+    if embedding is None:
+        return []
+    heads = [row for row in pair.tensors if row.tuned is not None and is_head(row.name)]
+    if heads:
+        message = (
+            f"The config of tuned ties the head to {embedding}, but {heads[0].name} holds other numbers: loaders "
+            "disagree which of them to use."
+        )
+        remedy = 'Set "tie_word_embeddings": false in the config of tuned if the two are meant to differ.'
+        return [_notice("untied_head", WARNING, message, remedy, heads)]
+    message = f"The output head is tied to {embedding}: one tensor that serves as both, repaired once."
+    remedy = f"To keep the head as tuned, exclude {embedding}."
+    return [_notice("tied_head", INFO, message, remedy, [pair[embedding]])]
+
+
+def find_vocabulary(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a vocabulary that differs, and how its rows were matched."""
+    rows = [row for row in pair.tensors if row.cause in ("vocabulary", "tokens")]
+    if not rows:
+        return []
+    first = rows[0]
+    before, after = pair.base.tensors[first.base.name].shape[0], first.tuned.shape[0]
+    known = all(_has(side, ("tokenizer.json",)) for side in (pair.base, pair.tuned))
+    common = first.base.shape[0] if first.cause == "vocabulary" else 0
+    message = (
+        f"The vocabulary has {before} tokens in base and {after} in tuned: {common} rows of {_named(rows)} are "
+        f"matched {'by tokenizer.json' if known else 'by their position'} and repaired, the others copied from tuned."
+    )
+    if known:
+        return [_notice("vocabulary", WARNING, message, "Check that the number of matched rows is plausible.", rows)]
+    lacking = " and ".join(
+        name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if not _has(side, ("tokenizer.json",))
+    )
+    remedy = f"Put the tokenizer.json of {lacking} beside the weights, so that rows are matched by token."
+    return [_notice("vocabulary", WARNING, message, remedy, rows)]
+
+
+def find_missing_files(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a config, tokenizer or processor that a side lacks."""
+    notices = []
+    lacking = [name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if not side.config]
+    if lacking:
+        message = f"There is no config.json in {' and '.join(lacking)}."
+        remedy = "Put it beside the weights: without it names, vocabulary and tied heads are compared less well"
+        remedy += ", and transformers cannot load the output." if len(lacking) == 2 else "."
+        notices.append(Notice("missing_config", WARNING, message, remedy))
+    for code, what, names in (("tokenizer", "tokenizer", _TOKENIZERS), ("processor", "image processor", _PROCESSORS)):
+        has = _has(pair.base, names), _has(pair.tuned, names)
+        if has == (True, False) and not pair.tuned.is_adapter:
+            message = f"There is no {what} beside tuned; the output takes base's."
+            remedy = f"Copy the {what}'s files into tuned's folder if fine-tuning changed it."
+            notices.append(Notice(f"missing_{code}", WARNING, message, remedy))
+        elif has == (False, False) and code == "tokenizer" and _has_tokens(pair):
+            message = "There is no tokenizer beside base or tuned, so there will be none beside the output."
+            remedy = "Copy the tokenizer's files into tuned's folder."
+            notices.append(Notice("missing_tokenizer", WARNING, message, remedy))
+    return notices
+
+
+def find_dtypes(pair: CheckpointPair) -> list[Notice]:
+    """Tell of weights that the two sides store with different precision."""
+    rows = [row for row in pair.repairable if row.base.dtype != row.tuned.dtype]
+    if not rows:
+        return []
+    kinds = Counter((row.base.dtype, row.tuned.dtype) for row in rows)
+    shown = ", ".join(f"{base} in base and {tuned} in tuned ({count})" for (base, tuned), count in kinds.items())
+    message = f"{len(rows)} tensors to be repaired differ in dtype: {shown}."
+    remedy = (
+        "The coarser side's rounding is part of every difference and can look like noise: where there is a base in "
+        "the dtype that tuned was trained from, give that."
+    )
+    return [_notice("dtypes", WARNING, message, remedy, rows)]
+
+
+def find_dequantised(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a base that is stored as codes and read as what they stand for."""
+    kinds = {BlockFloat8: "FP8 blocks", MicroscaledFloat4: "MXFP4"}
+    rows = [row for row in pair.tensors if _kind(row, kinds)]
+    if not rows:
+        return []
+    names = " and ".join(sorted({_kind(row, kinds) for row in rows}))
+    message = f"{len(rows)} tensors of base are stored as {names} and read as {rows[0].base.dtype}."
+    remedy = "Right where tuned was trained from this quantised base; otherwise give the base it was trained from."
+    return [_notice("dequantised", WARNING, message, remedy, rows)]
+
+
+def find_adapter(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a tuned side that is an adapter."""
+    if not pair.tuned.is_adapter:
+        return []
+    rows = [row for row in pair.tensors if isinstance(row.tuned, LoraTensor)]
+    message = (
+        f"Tuned is a PEFT adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
+    )
+    remedy = "An update of exact low rank has no noise to estimate: rules that look for it keep everything."
+    return [_notice("adapter", INFO, message, remedy, rows)]
+
+
+def find_config_code(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a config that refers to code of its own."""
+    sides = [name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if "auto_map" in side.config]
+    if not sides:
+        return []
+    message = f"The config of {' and '.join(sides)} refers to code of its own (auto_map), which is never run."
+    remedy = "Names are compared as they are. Copy the *.py files to the output yourself if you trust them."
+    return [Notice("own_code", WARNING, message, remedy)]
+
+
+_IGNORED = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "quantization_config"}
+_IGNORED |= {"use_cache", "transformers_weights", "vocab_size", "_attn_implementation", "_diffusers_version"}
+_STRUCTURE = ("model_type", "architectures", "hidden", "layers", "heads", "size", "dim", "experts", "tie_", "rank")
+
+
+def find_config(pair: CheckpointPair) -> list[Notice]:
+    """Tell of settings that both configs state, and state differently."""
+    if pair.tuned.is_adapter:
+        return []
+    before, after = _settings(pair.base.config), _settings(pair.tuned.config)
+    different = {key: (before[key], after[key]) for key in before if key in after and before[key] != after[key]}
+    notices = []
+    for code, severity, remedy in (
+        ("config_structure", WARNING, "Check that this is the base that tuned was trained from."),
+        ("config_settings", INFO, "The output has tuned's config."),
+    ):
+        mine = {key: both for key, both in different.items() if _is_structure(key) == (severity == WARNING)}
+        if mine:
+            shown = "; ".join(
+                f"{key} is {_short(a)} in base and {_short(b)} in tuned" for key, (a, b) in mine.items()
+            )
+            notices.append(Notice(code, severity, f"The configs differ: {shown}.", remedy))
+    return notices
+
+
+FINDINGS: tuple[Callable[[CheckpointPair], list[Notice]], ...] = (
+    find_config,
+    find_vocabulary,
+    find_missing_files,
+    find_dtypes,
+    find_dequantised,
+    find_base_only,
+    find_tuned_only,
+    find_config_code,
+    find_adapter,
+    find_renamed,
+    find_tied_heads,
+)
+"""Every finding, in the order in which notices of one severity are shown."""
+
+
+def _is_structure(key: str) -> bool:
+    return any(part in key.rpartition(".")[2] for part in _STRUCTURE)
+
+
+def _settings(config: object, prefix: str = "") -> dict[str, object]:
+    """Return a config's values by their path: ``text_config.hidden_size``."""
+    found: dict[str, object] = {}
+    for key, value in config.items() if isinstance(config, dict) else ():
+        if key in _IGNORED:
+            continue
+        if isinstance(value, dict):
+            found |= _settings(value, f"{prefix}{key}.")
+        elif value is not None:
+            found[f"{prefix}{key}"] = value
+    return found
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _kind(row: PairedTensor, kinds: dict[type, str]) -> str:
+    """Return what a row's base is dequantised from, or an empty string; rows picked of one count too."""
+    parts = [row.base, *getattr(row.base, "parts", ())]
+    return next((name for kind, name in kinds.items() for part in parts if isinstance(part, kind)), "")
+
+
+def _has(checkpoint: Checkpoint, names: Iterable[str]) -> bool:
+    return any(Path(checkpoint.path, name).is_file() for name in names)
+
+
+def _has_tokens(pair: CheckpointPair) -> bool:
+    config = pair.tuned.config or pair.base.config
+    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    return any("vocab_size" in section for section in sections)
+
+
+def _tensors(rows: list[PairedTensor]) -> str:
+    return f"{len(rows)} tensors are" if len(rows) > 1 else "1 tensor is"
+
+
+def _named(rows: list[PairedTensor], limit: int = 3) -> str:
+    more = f" and {len(rows) - limit} more" if len(rows) > limit else ""
+    return ", ".join(row.name for row in rows[:limit]) + more
+
+
+def _notice(code: str, severity: str, message: str, remedy: str, rows: list[PairedTensor]) -> Notice:
+    return Notice(code, severity, message, remedy, tuple(row.name for row in rows))

@@ -1,0 +1,207 @@
+"""``recovery``: did a repair heal anything? Scores of base, tuned and repaired models, and the metrics they make."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from dgviz.cli.options import print_columns, print_json
+from dgviz.errors import ScoresError
+from dgviz.recovery import (
+    AVERAGES,
+    COMBINATIONS,
+    METRICS,
+    MetricValue,
+    Recovery,
+    Tolerance,
+    assess,
+    plan_study,
+    read_study,
+    recovery_report,
+)
+from dgviz.recovery.report import definition, tolerance_sentence
+from dgviz.recovery.resample import RESAMPLED
+from dgviz.scores import choose_scores, read_scores
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    recovery = commands.add_parser("recovery", help="what a repair healed and preserved, from benchmark scores")
+    recovery.add_argument(
+        "scores",
+        nargs="+",
+        metavar="SCORES",
+        help="lm-evaluation-harness results, CSV or scores.json, or a folder of them; NAME=PATH names the model",
+    )
+    recovery.add_argument("--base", default="", metavar="NAME", help="model before fine-tuning")
+    recovery.add_argument("--tuned", default="", metavar="NAME", help="model after fine-tuning")
+    recovery.add_argument(
+        "--on-task", action="append", default=[], metavar="BENCHMARK", help="what fine-tuning was for; CELL=BENCHMARK"
+    )
+    recovery.add_argument(
+        "--repaired", action="append", default=[], metavar="NAME", help="a repaired model; default all other models"
+    )
+    recovery.add_argument("--study", metavar="FILE", help="JSON that names cells, cohorts and directions")
+    recovery.add_argument(
+        "--cohort", action="append", default=[], metavar="NAME=A,B", help="benchmarks or cells looked at together"
+    )
+    recovery.add_argument(
+        "--lower-is-better", action="append", default=[], metavar="BENCHMARK", help="of which less is better"
+    )
+    recovery.add_argument(
+        "--metric", action="append", default=[], metavar="BENCHMARK=METRIC", help="which metric of several is meant"
+    )
+    recovery.add_argument("--benchmarks", default="", metavar="A,B", help="only these, members of groups included")
+    recovery.add_argument(
+        "--tolerance",
+        action="append",
+        default=[],
+        metavar="T",
+        help="difference that counts as none, in units of the score (default 0.01); BENCHMARK=T for one of them",
+    )
+    recovery.add_argument(
+        "--z", type=float, default=1.96, metavar="Z", help="at least so many standard errors (default 1.96)"
+    )
+    recovery.add_argument("--average", default="mean", metavar="A", help=f"over benchmarks: {', '.join(AVERAGES)}")
+    recovery.add_argument(
+        "--combine", default="harmonic", metavar="C", help=f"of two sides: {', '.join(COMBINATIONS)}"
+    )
+    recovery.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="replicates (default 2000)")
+    recovery.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
+    recovery.add_argument("--json", action="store_true", help="machine-readable result on standard output")
+    recovery.set_defaults(run=_recovery)
+
+
+def _recovery(options: argparse.Namespace) -> int:
+    """Assess every repair and print what came of it."""
+    if options.bootstrap < 0 or options.seed < 0:
+        raise ScoresError(f"--bootstrap {options.bootstrap} --seed {options.seed}: neither may be negative")
+    table = read_scores(options.scores)
+    said = read_study(options.study) if options.study else {"cells": [], "cohorts": {}, "lower_is_better": []}
+    cohorts = {name: _list(members) for name, members in _pairs(options.cohort, "--cohort").items()}
+    study = plan_study(
+        table,
+        base=options.base,
+        tuned=options.tuned,
+        on_task=_on_task(options.on_task),
+        repaired=options.repaired,
+        cells=said["cells"],
+        cohorts=said["cohorts"] | cohorts,
+        lower_is_better=[*said["lower_is_better"], *options.lower_is_better],
+    )
+    chosen = choose_scores(table, _pairs(options.metric, "--metric"), _list(options.benchmarks))
+    recovery = assess(
+        study,
+        chosen,
+        _tolerance(options.tolerance, options.z),
+        average=options.average,
+        combination=options.combine,
+        replicates=options.bootstrap,
+        seed=options.seed,
+    )
+    if options.json:
+        print_json(recovery_report(recovery))
+    else:
+        _print_recovery(recovery)
+    for note in recovery.notes:
+        print(f"note: {note}", file=sys.stderr)
+    for name in recovery.missing:
+        print(f"missing: {name}", file=sys.stderr)
+    return 0
+
+
+def _list(text: str) -> list[str]:
+    """Return the names of a comma-separated list."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
+    """Return NAME=VALUE options as a mapping."""
+    found = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not (equals and name and value):
+            raise ScoresError(f"{option} takes NAME=VALUE; got {item!r}")
+        found[name] = value
+    return found
+
+
+def _on_task(items: Sequence[str]) -> dict[str, str]:
+    """Return the on-task benchmark of every cell named; under an empty name that of all others."""
+    found = {}
+    for item in items:
+        cell, equals, benchmark = item.rpartition("=")
+        found[cell if equals else ""] = benchmark
+    return found
+
+
+def _tolerance(items: Sequence[str], z: float) -> Tolerance:
+    """Return the tolerance that options state."""
+    value, of = Tolerance().value, {}
+    for item in items:
+        name, equals, number = item.rpartition("=")
+        try:
+            parsed = float(number)
+        except ValueError as error:
+            raise ScoresError(f"--tolerance takes a number or BENCHMARK=NUMBER; got {item!r}") from error
+        if equals:
+            of[name] = parsed
+        else:
+            value = parsed
+    return Tolerance(value, of, z)
+
+
+def _print_recovery(recovery: Recovery) -> None:
+    """Print raw scores, the metrics of every repair, and what they mean."""
+    counts = ", ".join(f"{count} {part}" for part, count in recovery.counts().items())
+    print(f"{counts}; {tolerance_sentence(recovery)}\n")
+    labels = recovery.study.labels()
+    several = len(recovery.study.cells) > 1
+    rows = [
+        (
+            f"{item.cell}: {item.benchmark}" if several else item.benchmark,
+            item.part.replace("_", "-"),
+            f"{item.base.value:.4g}",
+            f"{item.tuned.value:.4g}",
+            *(f"{item.repaired[label].value:.4g}" if label in item.repaired else "-" for label in labels),
+        )
+        for item in recovery.comparisons
+    ]
+    print_columns(("benchmark", "part", "base", "tuned", *labels), rows)
+    print()
+    assessed = {**recovery.repaired, **recovery.controls}
+    names = list(METRICS)
+    for part in (names[:4], names[4:]):
+        table = [(label, *(_shown(found.metrics[name]) for name in part)) for label, found in assessed.items()]
+        print_columns(("repair", *part), table)
+        print()
+    print("Percent [95 % interval] (n).")
+    for name in METRICS:
+        print(f"{name}: {definition(recovery, name)}")
+    if recovery.replicates:
+        print(f"interval: {recovery.replicates} replicates, seed {recovery.seed}. {RESAMPLED}")
+    for note, about in _by_note(recovery).items():
+        everything = len(about) == len(recovery.repaired)
+        print(f"note: {note}" if everything else f"note: {', '.join(about)}: {note}", file=sys.stderr)
+
+
+def _by_note(recovery: Recovery) -> dict[str, list[str]]:
+    """Return the repairs that each note is about."""
+    found: dict[str, list[str]] = {}
+    for label, assessment in recovery.repaired.items():
+        for note in assessment.notes:
+            found.setdefault(note, []).append(label)
+    return found
+
+
+def _shown(found: MetricValue) -> str:
+    """Return a metric's value with interval and n."""
+    if found.value is None:
+        return f"- ({found.n})"
+    interval = f" [{found.interval[0]:.1f}, {found.interval[1]:.1f}]" if found.interval else ""
+    return f"{found.value:.1f}{interval} ({found.n})"
