@@ -136,8 +136,7 @@ def squares_key(paired: PairedTensor, index: int | None, plan: RepairPlan) -> tu
     plan : RepairPlan
         A method with a threshold.
     """
-    factor = plan.method_params["tau_factor"]
-    return label(paired.name, index), f"{plan.rule} {sorted(plan.params.items())} {factor} {plan.shrinker}"
+    return label(paired.name, index), f"{plan.rule} {sorted(plan.params.items())} {plan.shrinker}"
 
 
 def note_squares(squares: Squares, key: tuple[str, str], kept: Any) -> None:

@@ -224,5 +224,4 @@ def as_dg_hard(plan: RepairPlan) -> RepairPlan:
     plan : RepairPlan
         A method with a threshold.
     """
-    params = {"tau_factor": plan.method_params["tau_factor"]}
-    return dataclasses.replace(plan, method="dg_hard", method_params=params)
+    return dataclasses.replace(plan, method="dg_hard", method_params={})

@@ -15,7 +15,10 @@ from dgviz.threshold import Parameter, checked_parameters
 
 @dataclass(frozen=True)
 class Strength:
-    """A parameter that leads from one end of a method to the other, and where a sweep stops on the way."""
+    """A parameter that leads from one end of a method to the other, and where a sweep stops on the way.
+
+    It is the method's, or else the threshold rule's: ``scale`` multiplies tau.
+    """
 
     parameter: str
     points: tuple[float, ...]
@@ -93,7 +96,6 @@ def _number(name: str, default: float, maximum: float, description: str, minimum
 
 
 _DG_HARD = "Spectral Unforgetting (DG-Hard), arXiv 2605.20296"
-_TAU_FACTOR = _number("tau_factor", 1.0, 100.0, "multiplies the rule's tau")
 _SEED = Parameter("seed", 0, 0, 2**31, True, "seed of the random mask")
 _TENTHS = tuple(number / 10 for number in range(11))
 _SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
@@ -103,10 +105,10 @@ _METHODS = (
     Method(
         "dg_hard",
         "DG-Hard",
-        "W0 + scale D*, D* = the directions of D with s > tau_factor tau, their sizes set by the shrinker",
+        "W0 + alpha D*, D* = the directions of D that the rule keeps, their sizes set by the shrinker",
         _DG_HARD,
-        (_TAU_FACTOR, _number("scale", 1.0, 2.0, "multiplies what is kept")),
-        (Strength("tau_factor", _TAU_POINTS), Strength("scale", _TENTHS)),
+        (_number("alpha", 1.0, 2.0, "multiplies what is kept"),),
+        (Strength("scale", _TAU_POINTS), Strength("alpha", _TENTHS)),
         thresholded=True,
         spectral=True,
     ),
@@ -195,8 +197,8 @@ _METHODS = (
         "Control: as long as D*",
         "W0 + D |D*| / |D| in every matrix: WiSE-FT with DG-Hard's length",
         "control; after Wortsman et al. 2022, arXiv 2109.01903",
-        (_TAU_FACTOR,),
-        (Strength("tau_factor", _TAU_POINTS),),
+        (),
+        (Strength("scale", _TAU_POINTS),),
         thresholded=True,
         spectral=True,
         control=True,
@@ -206,8 +208,8 @@ _METHODS = (
         "Control: as long as D*, one factor",
         "W0 + D |D*| / |D|, both lengths over all matrices together",
         "control; after Wortsman et al. 2022, arXiv 2109.01903",
-        (_TAU_FACTOR,),
-        (Strength("tau_factor", _TAU_POINTS),),
+        (),
+        (Strength("scale", _TAU_POINTS),),
         whole_model=True,
         thresholded=True,
         spectral=True,
@@ -218,8 +220,8 @@ _METHODS = (
         "Control: what DG-Hard drops",
         "W0 + (D - D*)",
         "control",
-        (_TAU_FACTOR,),
-        (Strength("tau_factor", _TAU_POINTS),),
+        (),
+        (Strength("scale", _TAU_POINTS),),
         thresholded=True,
         spectral=True,
         control=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dgviz.checkpoint import PairedTensor, TensorInfo
-from dgviz.errors import ExportError
+from dgviz.errors import ExportError, MethodError
 from dgviz.methods import Method, find_method
 from dgviz.shrinkage import find_shrinker
 from dgviz.threshold import find_rule
@@ -71,6 +71,19 @@ class RepairPlan:
         return cls(**values)
 
     @property
+    def label(self) -> str:
+        """What tells this plan from others of the pair, such as ``ties:density=0.5``; `read_plan` reads it back."""
+        usual = self.recipe.checked({})
+        parts = [self.method]
+        parts += [f"{name}={value:.12g}" for name, value in self.method_params.items() if value != usual[name]]
+        if self.recipe.thresholded:
+            parts += [f"rule={self.rule}"] if self.rule != "dg_hard" else []
+            changed = find_rule(self.rule).changed(self.params)
+            parts += [f"{name}={value:.12g}" for name, value in changed.items()]
+            parts += [f"shrinker={self.shrinker}"] if self.shrinker != "hard" else []
+        return ":".join(parts)
+
+    @property
     def recipe(self) -> Method:
         """The method, from the registry."""
         return find_method(self.method)
@@ -113,6 +126,39 @@ class RepairPlan:
             The tuned tensor; integers and booleans always keep their own.
         """
         return self.dtype if self.dtype != "auto" and info.is_floating else info.dtype
+
+
+def read_plan(text: str, **common: Any) -> RepairPlan:
+    """Return the plan that a short text names.
+
+    Parameters
+    ----------
+    text : str
+        A method and its settings with colons between: ``wise_ft:alpha=0.5``,
+        ``dg_hard:rule=energy:fraction=0.8:shrinker=frobenius``. What is no parameter of the method is the rule's.
+    **common : Any
+        Fields of `RepairPlan` that the text does not name.
+
+    Raises
+    ------
+    MethodError, ThresholdError
+        If there is no such method, rule, shrinker or parameter, or a value is out of range.
+    """
+    name, *settings = text.strip().split(":")
+    recipe = find_method(name)
+    given: dict[str, str] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals or not key:
+            raise MethodError(f"a method's settings are NAME=VALUE with colons between; got {setting!r} in {text!r}")
+        given[key] = value
+    known = {parameter.name for parameter in recipe.parameters}
+    own = {key: value for key, value in given.items() if key in known}
+    rest = {key: value for key, value in given.items() if key not in known}
+    if not recipe.thresholded:
+        return RepairPlan(method=name, method_params=own | rest, **common)  # says which of the rest is unknown
+    words = {"rule": rest.pop("rule", "dg_hard"), "shrinker": rest.pop("shrinker", "hard")}
+    return RepairPlan(params=rest, method=name, method_params=own, **words, **common)
 
 
 def json_number(value: Any) -> Any:

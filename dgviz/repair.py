@@ -24,7 +24,7 @@ from dgviz.kept import KeptDirections, OpenMatrix, as_dg_hard
 from dgviz.plan import RepairPlan
 from dgviz.report import RepairedTensor, TensorReport
 from dgviz.rounding import RoundedSum, UpdateBlock, add_rounded, cast
-from dgviz.spectral import ReshapedSpectrum, mp_fits, norm_ratio, scale_factor
+from dgviz.spectral import ReshapedSpectrum, effective_rank, mp_fits, norm_ratio, scale_factor
 from dgviz.spectrum import resolve_device
 from dgviz.store import SpectrumStore
 from dgviz.threshold import Threshold
@@ -45,6 +45,7 @@ class _Piece:
     removed_square: float | None = None
     route: str | None = None
     zero_share: float | None = None
+    values: np.ndarray | None = None
 
     @property
     def noise_restored(self) -> float | None:
@@ -133,6 +134,8 @@ class TensorRepairs:
         self._matrix: OpenMatrix | None = None
         self._update: TensorUpdate | None = None
         self._pieces: dict[int, list[_Piece]] = {}
+        self.spectra: dict[int | None, np.ndarray] = {}
+        """Singular values of every matrix that has been decomposed, by its place in the stack."""
 
     def repair(self, number: int) -> RepairedTensor:
         """Return the tensor under one of the plans.
@@ -183,7 +186,8 @@ class TensorRepairs:
         if plan.method == "complement":
             return _complement(matrix, plan, dtype, self._device)
         kept = matrix.keep(plan)
-        if self._squares is not None and plan.method == "dg_hard" and plan.method_params["scale"] == 1:
+        self.spectra[matrix.index] = kept.s
+        if self._squares is not None and plan.method == "dg_hard" and plan.method_params["alpha"] == 1:
             note_squares(self._squares, squares_key(matrix.paired, matrix.index, plan), kept)
         return _kept_directions(matrix, kept, dtype)
 
@@ -234,6 +238,7 @@ def _kept_directions(matrix: OpenMatrix, kept: KeptDirections, dtype: str) -> _P
         "mp_fit": mp_fits(reshaped, kept.shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
+        "values": kept.values,
     }
     if kept.factors is None:
         return _Piece(kept.origin, **common)
@@ -252,7 +257,7 @@ def _scaled_matrix(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str
     """Return one matrix of base plus the update scaled to the length of what DG-Hard keeps of it."""
     kept = matrix.reshape(as_dg_hard(plan))
     factor = norm_ratio(kept.values, kept.s)
-    common = {"threshold": kept.threshold, "route": matrix.route}
+    common = {"threshold": kept.threshold, "route": matrix.route, "values": factor * kept.s}
     if kept.origin != "repaired":
         return _Piece(kept.origin, factor, **common)
     delta = compute_delta(matrix.paired, matrix.index, device)
@@ -272,6 +277,7 @@ def _complement(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -
         "mp_fit": mp_fits(reshaped, kept.shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
+        "values": dropped,
     }
     if kept.factors is None:
         return _Piece({"tuned": "base", "base": "tuned"}[kept.origin], **common)
@@ -364,6 +370,7 @@ def _report(
         removed_square=values(lambda piece: piece.removed_square),
         norm_kept=values(lambda piece: piece.norm_kept),
         sparsity=values(lambda piece: piece.sparsity),
+        effective_rank=values(lambda piece: None if piece.values is None else effective_rank(piece.values)),
         zero_share=values(lambda piece: piece.zero_share),
         route=values(lambda piece: piece.route),
         warnings=tuple(dict.fromkeys(warning for cut in cuts for warning in cut.warnings)),

@@ -44,6 +44,8 @@ class TensorReport:
         ``|D'| / |D|``: length of the exact result's update over the update's own.
     sparsity : float or None
         Share of the written tensor's entries that are the base's.
+    effective_rank : float or None
+        Of the exact result's update (`dgviz.spectral.effective_rank`), where its singular values are known.
     zero_share : float or None
         Share of the update's entries that are exactly zero: rounding of the stored weights shows here.
     route : str or list or None
@@ -73,6 +75,7 @@ class TensorReport:
     removed_square: Any = None
     norm_kept: Any = None
     sparsity: Any = None
+    effective_rank: Any = None
     zero_share: Any = None
     route: Any = None
     warnings: tuple[str, ...] = ()

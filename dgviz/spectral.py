@@ -147,7 +147,7 @@ def reshape_spectrum(
     elif plan.method == "complement":
         values = s - values
     elif plan.method == "dg_hard":
-        values = values if params["scale"] == 1 else params["scale"] * values
+        values = values if params["alpha"] == 1 else params["alpha"] * values
     elif plan.method != "rank_r":
         raise MethodError(f"{plan.method} changes entries, not singular values: its spectrum has to be computed")
     return ReshapedSpectrum(threshold, s, values)
@@ -178,11 +178,7 @@ def _kept(plan: RepairPlan, s: _Values, shape: Sequence[int], delta: Any) -> tup
     """
     rule = find_rule(plan.rule)
     threshold = rule.apply(s, shape, delta=delta, **plan.params)
-    factor = plan.method_params.get("tau_factor", 1.0)
     unknown_noise = threshold.degenerate and rule.noise_based
-    if factor != 1 and not unknown_noise:
-        tau = threshold.tau * factor
-        threshold = dataclasses.replace(threshold, tau=tau, rank=int(np.count_nonzero(s > tau)))
     if unknown_noise or (threshold.rank >= np.count_nonzero(s) and plan.shrinker == "hard"):
         return threshold, s.copy()
     values = np.zeros_like(s)

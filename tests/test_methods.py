@@ -16,7 +16,7 @@ from dgviz.errors import MethodError, ThresholdError
 from dgviz.facts import gather_facts
 from dgviz.kept import keep_directions
 from dgviz.methods import METHODS, block_depths, find_method
-from dgviz.plan import RepairPlan
+from dgviz.plan import RepairPlan, read_plan
 from dgviz.repair import TensorRepairs, repair_tensor
 from dgviz.shrinkage import SHRINKERS
 from dgviz.store import SpectrumStore
@@ -74,9 +74,9 @@ TUNED = [
     plan_of("magnitude", density=1),
     plan_of("fapm", density=1),
     plan_of("lines", alpha=1, last=1),
-    plan_of("dg_hard", tau_factor=0),
-    plan_of("norm_matched", tau_factor=0),
-    plan_of("norm_matched_global", tau_factor=0),
+    RepairPlan(params={"scale": 0}),
+    RepairPlan(params={"scale": 0}, method="norm_matched"),
+    RepairPlan(params={"scale": 0}, method="norm_matched_global"),
     plan_of("rank_r", rank=10_000),
 ]
 BASE = [
@@ -86,11 +86,11 @@ BASE = [
     plan_of("magnitude", density=0),
     plan_of("fapm", density=0),
     plan_of("lines", alpha=0, last=0),
-    plan_of("dg_hard", tau_factor=100),
-    plan_of("dg_hard", scale=0),
-    plan_of("norm_matched", tau_factor=100),
-    plan_of("norm_matched_global", tau_factor=100),
-    plan_of("complement", tau_factor=0),
+    RepairPlan(params={"scale": 1000}),
+    plan_of("dg_hard", alpha=0),
+    RepairPlan(params={"scale": 1000}, method="norm_matched"),
+    RepairPlan(params={"scale": 1000}, method="norm_matched_global"),
+    RepairPlan(params={"scale": 0}, method="complement"),
     plan_of("rank_r", rank=0),
 ]
 
@@ -165,7 +165,7 @@ def test_controls_are_as_long_as_dg_hard(pair, sides):
 
 @pytest.mark.parametrize("shrinker", SHRINKERS)
 def test_shrinkers_and_scale_against_a_plain_svd(pair, sides, shrinker):
-    plan = RepairPlan("mp_edge", shrinker=shrinker, method_params={"scale": 0.7})
+    plan = RepairPlan("mp_edge", shrinker=shrinker, method_params={"alpha": 0.7})
     base, tuned = (side[MATRIX].double() for side in sides)
     u, s, vh = torch.linalg.svd(tuned - base, full_matrices=False)
     done = repair_tensor(pair[MATRIX], plan, "cpu")
@@ -384,10 +384,26 @@ def test_bfloat16_output_of_every_method_is_rounded_once(tmp_path):
 
 
 def test_a_plan_survives_json_and_an_old_one_still_loads():
-    plan = RepairPlan("mp_edge", shrinker="frobenius", method="complement", method_params={"tau_factor": 2})
+    plan = RepairPlan("mp_edge", {"scale": 2}, shrinker="frobenius", method="dg_hard", method_params={"alpha": 0.5})
     assert RepairPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
     old = {"rule": "dg_hard", "params": {}, "include": None, "exclude": None, "dtype": "auto", "method": "dg_hard"}
     assert RepairPlan.from_json(old) == RepairPlan()
+
+
+def test_labels_name_what_is_not_usual_and_are_read_back():
+    for plan, label in (
+        (RepairPlan(), "dg_hard"),
+        (plan_of("ties", density=0.5), "ties:density=0.5"),
+        (RepairPlan("manual", {"tau": math.inf}, shrinker="nuclear"), "dg_hard:rule=manual:tau=inf:shrinker=nuclear"),
+        (RepairPlan("energy", {"fraction": 0.8}, method="complement"), "complement:rule=energy:fraction=0.8"),
+    ):
+        assert plan.label == label and read_plan(label) == plan
+    with pytest.raises(MethodError, match="NAME=VALUE with colons between; got 'half' in 'wise_ft:half'"):
+        read_plan("wise_ft:half")
+    with pytest.raises(MethodError, match="'wise_ft' has no parameter 'rule'; it takes alpha"):
+        read_plan("wise_ft:rule=mp_edge")
+    with pytest.raises(ThresholdError, match="'dg_hard' has no parameter 'p'"):
+        read_plan("dg_hard:p=1")
 
 
 def test_wrong_methods_and_parameters_are_named():
@@ -435,7 +451,8 @@ def test_every_method_describes_itself():
         assert name == method.name and method.title and method.formula and method.citation and method.scope
         names = [parameter.name for parameter in method.parameters]
         for strength in method.strengths:
-            assert strength.parameter in names
+            assert strength.parameter in names or (method.thresholded and strength.parameter == "scale")
             for point in strength.points:
-                method.checked({strength.parameter: point})
+                plan = read_plan(f"{name}:{strength.parameter}={point}")
+                assert read_plan(plan.label) == plan
     assert [name for name, method in METHODS.items() if method.seeded] == ["dare"]

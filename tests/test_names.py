@@ -270,6 +270,62 @@ def test_a_head_that_is_not_tied_any_more_has_a_fate_of_its_own(tmp_path):
     assert len({row.name for row in pair.tensors}) == len(pair.tensors)
 
 
+SHARED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
+
+
+@pytest.mark.parametrize("grown", [False, True], ids=["", "grown"])
+@pytest.mark.parametrize(
+    ("base_has", "tuned_has"),
+    [
+        (SHARED[:1], SHARED),
+        (SHARED, SHARED[:1]),
+        (SHARED, SHARED),
+        (SHARED[1:3], SHARED[:1]),
+        (SHARED[:1], SHARED[1:]),
+    ],
+    ids=["tuned-all", "base-all", "both-all", "base-parts", "tuned-parts"],
+)
+def test_an_embedding_under_several_names_is_one_tensor(tmp_path, base_has, tuned_has, grown):
+    """T5's embedding has four names; whichever each side stores, the output's are bit for bit the same."""
+    model = tiny_model("t5")
+    base = save(model, tmp_path / "base", False, sharded=False)
+    if grown:
+        model.resize_token_embeddings(104)
+    tuned = save(tune(model), tmp_path / "tuned", False, sharded=False)
+    for path, names in ((base, base_has), (tuned, tuned_has)):
+        tensors = stored(path)
+        embedding = tensors.pop("shared.weight")
+        write_checkpoint(path, tensors | {name: embedding.clone() for name in names})
+    pair = open_pair(base, tuned)
+    assert {row.name for row in pair.tensors if row.tuned is None} == set(base_has) - set(tuned_has) - {
+        pair[name].base.name for name in tuned_has
+    }
+    first = pair[tuned_has[0]]
+    for name in tuned_has:
+        assert (pair[name].action, pair[name].rows) == ("repair", ((0, 96),) if grown else None)
+        assert torch.equal(compute_delta(pair[name], None, "cpu"), compute_delta(first, None, "cpu"))
+    export(pair, tmp_path / "out")
+    written, before, after = stored(tmp_path / "out"), stored(base)[base_has[0]], stored(tuned)[tuned_has[0]]
+    expected = before.double() + low_rank(after[:96].double() - before.double(), RANK)
+    torch.testing.assert_close(written[tuned_has[0]][:96].double(), expected, rtol=0, atol=2e-7)
+    assert all(torch.equal(written[name], written[tuned_has[0]]) for name in tuned_has)
+    if "lm_head.weight" not in tuned_has or "shared.weight" in tuned_has:
+        logits("t5", tmp_path / "out")
+
+
+def test_an_embedding_that_tuned_took_apart_has_its_own_update(tmp_path):
+    model = tiny_model("t5")
+    base = save(model, tmp_path / "base", False, sharded=False)
+    tuned = save(tune(model), tmp_path / "tuned", False, sharded=False)
+    tensors = stored(tuned)
+    own = tensors["shared.weight"] + 1
+    write_checkpoint(tuned, tensors | {"encoder.embed_tokens.weight": own})
+    pair = open_pair(base, tuned)
+    row = pair["encoder.embed_tokens.weight"]
+    assert row.reason == "A floating-point matrix; base shares it with shared.weight, of the same shape."
+    assert torch.equal(compute_delta(row, None, "cpu"), own - stored(base)["shared.weight"])
+
+
 # --- vocabularies ---------------------------------------------------------------------------------------------------
 
 

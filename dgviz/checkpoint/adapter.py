@@ -11,33 +11,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dgviz.checkpoint.adapter_config import CONFIG, MERGE, WEIGHTS, rank_and_scaling, read_adapter_config
 from dgviz.checkpoint.derived import PlacedTensor, derive
-from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
+from dgviz.checkpoint.experts import lora_members, lora_stack, parameter_names, refuse_open, stores_transposed
 from dgviz.checkpoint.header import read_header
 from dgviz.checkpoint.lora import LoraTensor, lora_tensor
 from dgviz.checkpoint.names import unwrapped_names
-from dgviz.checkpoint.renaming import rename_like_transformers
+from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.renaming import Member, rename_like_transformers
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
 
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-
-_MERGE = "merge it into its base (peft's merge_and_unload, then save_pretrained) and give the merged model"
 _FACTORS = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?$")
-# Settings under which base + scaling * B @ A is not the tuned model.
-_REFUSED = {
-    "use_dora": "DoRA",
-    "use_qalora": "QALoRA",
-    "alora_invocation_tokens": "activated LoRA",
-    "layer_replication": "layer replication",
-    "trainable_token_indices": "trainable tokens",
-    "target_parameters": "target_parameters",
-    "lora_bias": "lora_bias",
-    "arrow_config": "Arrow routing",
-}
-_PLAIN_START = (None, True, False, "gaussian", "eva")
-"""Values of init_lora_weights that leave base's weights as they are; PiSSA, OLoRA, LoftQ and CorDA change them."""
 
 
 def is_adapter(directory: Path) -> bool:
@@ -68,58 +53,40 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
         If a file is missing or damaged, the adapter is of another type, or a tensor of it fits none of base's.
     """
     directory = directory.resolve()
-    config, raw = _read_config(directory)
-    _refuse_others(directory, config)
+    config, raw = read_adapter_config(directory)
     weights = directory / WEIGHTS
     if not weights.is_file():
-        raise CheckpointError(f"{directory} has {CONFIG} but no {WEIGHTS}: fetch it, or {_MERGE}")
+        raise CheckpointError(f"{directory} has {CONFIG} but no {WEIGHTS}: fetch it, or {MERGE}")
     header = read_header(weights)
     factors, whole = _sort_tensors(weights, header.tensors)
     if not factors and not whole:
         raise CheckpointError(f"{weights} holds no tensors: save the adapter again")
+    changed = _stacked(directory, config, factors, base)
     targets = _base_names(base, [*factors, *whole])
-    changed: dict[str, TensorInfo] = {}
     for name, pair in factors.items():
         info = _target(base, targets, name, weights)
         changed[info.name] = _lora(directory, config, info, name, pair)
-    _check_orientation(directory, config, [item for item in changed.values() if isinstance(item, LoraTensor)])
+    _check_orientation(directory, config, list(changed.values()))
     for name, stored in whole.items():
         info = _target(base, targets, name, weights)
+        if name in factors:
+            # PEFT may write a targeted embedding's own weight along; what the factors are added to is base's.
+            if not same_bytes(stored, info):
+                raise CheckpointError(
+                    f"{weights}, tensor {stored.name!r} is not base's {info.name!r}, to which the factors beside it "
+                    f"are to be added: is this the base it was trained on? If so, {MERGE}"
+                )
+            continue
         if info.shape != stored.shape:
             raise CheckpointError(
                 f"{weights}, tensor {stored.name!r} is {stored.shape}, but base's {info.name!r} is {info.shape}: the "
-                f"adapter belongs to another base, or changes the vocabulary; {_MERGE}"
+                f"adapter belongs to another base, or changes the vocabulary; {MERGE}"
             )
         changed[info.name] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
     tensors = {name: changed.get(name, info) for name, info in base.tensors.items()}
     text = "|".join([base.fingerprint, hashlib.sha256(raw).hexdigest(), header.digest])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(directory, tensors, base.config, base.shards, fingerprint, is_adapter=True)
-
-
-def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:
-    file = directory / CONFIG
-    try:
-        raw = read_document(file, MAX_CONFIG_BYTES, "config")
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
-    return parse_json_object(raw, str(file)), raw
-
-
-def _refuse_others(directory: Path, config: Mapping[str, Any]) -> None:
-    """Refuse what is not plain LoRA, by its name."""
-    file = directory / CONFIG
-    kind = config.get("peft_type")
-    if kind != "LORA":
-        raise CheckpointError(f"{file} says peft_type {kind!r}, and only LORA adapters are read: {_MERGE}")
-    for key, what in _REFUSED.items():
-        if config.get(key):
-            raise CheckpointError(f"{file} says {key} = {config[key]!r} ({what}), which is not read: {_MERGE}")
-    start = config.get("init_lora_weights")
-    if start not in _PLAIN_START:
-        raise CheckpointError(
-            f"{file} says init_lora_weights = {start!r}, which changes the base's own weights too: {_MERGE}"
-        )
 
 
 def _sort_tensors(
@@ -131,13 +98,14 @@ def _sort_tensors(
     for name, inner in unwrapped_names(tensors).items():
         info = tensors[name]
         inner = inner.replace("modules_to_save.default.", "").replace("modules_to_save.", "")
-        inner = inner.replace("base_layer.", "").replace("original_module.", "")
+        inner = inner.replace("original_module.", "")
         found = _FACTORS.match(inner)
+        inner = inner if found else inner.replace("base_layer.", "")
         if found:
             key = "embedding_" * bool(found["kind"]) + found["factor"]
             factors.setdefault(f"{found['module']}.weight", {})[key] = info
         elif ".lora_" in inner or inner in whole:
-            raise CheckpointError(f"{weights} holds {name!r}, which is not read: {_MERGE}")
+            raise CheckpointError(f"{weights} holds {name!r}, which is not read: {MERGE}")
         else:
             whole[inner] = info
     for name, pair in factors.items():
@@ -147,6 +115,81 @@ def _sort_tensors(
                 "save the adapter again"
             )
     return factors, whole
+
+
+def _stacked(
+    directory: Path, config: Mapping[str, Any], factors: dict[str, dict[str, TensorInfo]], base: Checkpoint
+) -> dict[str, TensorInfo]:
+    """Take the factors of target_parameters out of all factors; return the tensors they change, by base's names."""
+    targets = config.get("target_parameters") or []
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise CheckpointError(f"{directory / CONFIG} says target_parameters = {targets!r}, not a list of names")
+    nested: dict[str, list[str]] = {}
+    for name in factors:
+        module = name.removesuffix(".weight").replace(".base_layer", "")
+        if parameter_names(module, targets):
+            nested.setdefault(module, []).append(name)
+    changed: dict[str, TensorInfo] = {}
+    for module, found in nested.items():
+        names = parameter_names(module, targets)
+        stored, members = _base_names(base, names), _members(base, names)
+        for key in found:
+            pair = factors.pop(key)
+            fitting = {}
+            for name in names:
+                new = _update_stack(directory, config, base, name, pair, stored, members)
+                if new:
+                    fitting[name] = new
+            if len(fitting) != 1 or not changed.keys().isdisjoint(next(iter(fitting.values()))):
+                raise refuse_open(directory / WEIGHTS, module, names, MERGE)
+            changed |= next(iter(fitting.values()))
+    return changed
+
+
+def _update_stack(
+    directory: Path,
+    config: Mapping[str, Any],
+    base: Checkpoint,
+    name: str,
+    pair: Mapping[str, TensorInfo],
+    stored: Mapping[str, str],
+    members: Mapping[str, dict[str, tuple[TensorInfo, Member]]],
+) -> dict[str, TensorInfo]:
+    """Return what a pair of factors makes of one parameter, by base's names; nothing where they do not fit it."""
+    if "A" not in pair:
+        return {}
+    rank, scaling = rank_and_scaling(directory, config, name)
+    if name in stored:
+        info = base.tensors[stored[name]]
+        turned = stores_transposed(base, info.name)
+        new = lora_stack(info, pair["A"], pair["B"], scaling, bool(turned))
+        if new is not None and new.square and turned is None:
+            raise CheckpointError(
+                f"{directory / WEIGHTS}: the experts of {info.name!r} are square, so it is open how they are stored: "
+                f"{MERGE}"
+            )
+        if new is None and len(info.shape) == 2 and pair["A"].shape[:1] == (rank,):
+            return {info.name: lora_tensor(info, pair["A"], pair["B"], scaling, False, False)}
+        return {} if new is None or new.rank != rank else {info.name: new}
+    return (lora_members(members[name], pair["A"], pair["B"], scaling) or {}) if name in members else {}
+
+
+def _members(base: Checkpoint, names: list[str]) -> dict[str, dict[str, tuple[TensorInfo, Member]]]:
+    """Return the matrices that base stores one by one, by the stack that transformers makes of them."""
+    groups: dict[str, dict[str, tuple[TensorInfo, Member]]] = {}
+    if all(name in base.tensors for name in names):
+        return groups
+    inner = unwrapped_names(base.tensors)
+    known = rename_like_transformers(base.config, inner.values()).members
+    for name, short in inner.items():
+        if short in known:
+            groups.setdefault(known[short].stack, {})[name] = base.tensors[name], known[short]
+    return {name: group for name in names for stack, group in groups.items() if _is_end(stack, name)}
+
+
+def _is_end(first: str, second: str) -> bool:
+    """Say whether one name ends with the other: a model and the head around it differ in a prefix."""
+    return f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}")
 
 
 def _base_names(base: Checkpoint, names: list[str]) -> dict[str, str]:
@@ -165,7 +208,7 @@ def _base_names(base: Checkpoint, names: list[str]) -> dict[str, str]:
     if len(set(found.values())) < len(found):
         twice = sorted(name for name in found if list(found.values()).count(found[name]) > 1)
         both = " and ".join(map(repr, twice[:2]))
-        raise CheckpointError(f"the adapter's {both} are one tensor of {base.path}: {_MERGE}")
+        raise CheckpointError(f"the adapter's {both} are one tensor of {base.path}: {MERGE}")
     return found
 
 
@@ -173,7 +216,7 @@ def _target(base: Checkpoint, targets: Mapping[str, str], name: str, weights: Pa
     if name not in targets:
         raise CheckpointError(
             f"{weights} changes {name!r}, which {base.path} does not hold: is this the base it was trained on? "
-            f"If so (a tied head, or experts stored another way), {_MERGE}"
+            f"If so (a tied head, or experts stored another way), {MERGE}"
         )
     return base.tensors[targets[name]]
 
@@ -185,44 +228,27 @@ def _lora(
     embedding = "embedding_A" in pair
     first, second = (pair["embedding_A"], pair["embedding_B"]) if embedding else (pair["A"], pair["B"])
     module = name.removesuffix(".weight")
-    rank = _setting(directory, config, "rank_pattern", "r", module)
-    alpha = _setting(directory, config, "alpha_pattern", "lora_alpha", module)
-    if not isinstance(rank, int) or first.shape[:1] != (rank,) or rank < 1:
+    rank, scaling = rank_and_scaling(directory, config, module)
+    if first.shape[:1] != (rank,):
         raise CheckpointError(
             f"{directory / WEIGHTS}, tensor {first.name!r} is {first.shape}, but {CONFIG} says rank {rank!r} for "
             f"{module!r}: the two files belong to different adapters"
         )
-    scaling = alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
     return lora_tensor(base, first, second, scaling, embedding or bool(config.get("fan_in_fan_out")), embedding)
 
 
-def _setting(directory: Path, config: Mapping[str, Any], patterns: str, key: str, module: str) -> Any:
-    """Return a number for one module: the first pattern that matches the end of its name, or the common one."""
-    special = config.get(patterns) or {}
-    value = config.get(key, 8)  # PEFT's default for both
-    try:
-        for pattern, own in special.items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
-                value = own
-                break
-    except (AttributeError, re.error) as error:
-        raise CheckpointError(f"{directory / CONFIG}: {patterns} is not read ({error}): {_MERGE}") from error
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e6:
-        raise CheckpointError(f"{directory / CONFIG} says {key} = {value!r} for {module!r}, which is no such number")
-    return value
-
-
-def _check_orientation(directory: Path, config: Mapping[str, Any], changed: list[LoraTensor]) -> None:
+def _check_orientation(directory: Path, config: Mapping[str, Any], changed: list[TensorInfo]) -> None:
     """Refuse a fan_in_fan_out that the weights' shapes contradict where square weights depend on it.
 
     GPT-2 stores its layers transposed (Conv1D); shapes tell for most weights, and only for square ones the config.
     """
-    if not any(item.square for item in changed):
+    plain = [item for item in changed if isinstance(item, LoraTensor)]
+    if not any(item.square for item in plain):
         return
     said = bool(config.get("fan_in_fan_out"))
-    seen = {item.transposed for item in changed if not item.square and not item.embedding}
+    seen = {item.transposed for item in plain if not item.square and not item.embedding}
     if seen and said not in seen:
         raise CheckpointError(
             f"{directory / CONFIG} says fan_in_fan_out = {said}, but the shapes say otherwise, so it is open how the "
-            f"square weights are stored: {_MERGE}"
+            f"square weights are stored: {MERGE}"
         )

@@ -5,6 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dgviz.checkpoint.experts import LoraStack
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.lora import LoraTensor
 from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, TensorInfo
@@ -110,7 +111,7 @@ def repair_fate(info: TensorInfo, note: str) -> Fate:
     note : str
         How the two sides belong together where their names differ.
     """
-    if isinstance(info, LoraTensor):
+    if isinstance(info, LoraTensor | LoraStack):
         rank = info.rank
         return fate("update", f"A floating-point matrix, to which the adapter adds an update of rank {rank}.")
     if note:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from dgviz.checkpoint.dequantise import BlockFloat8, MicroscaledFloat4
+from dgviz.checkpoint.experts import LoraStack
 from dgviz.checkpoint.lora import LoraTensor
-from dgviz.checkpoint.names import is_head, tied_embedding
+from dgviz.checkpoint.tied import is_head, tied_embedding
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
@@ -19,7 +20,7 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 def find_base_only(pair: CheckpointPair) -> list[Notice]:
     """Tell of tensors that only base has: they are not written."""
-    rows = [row for row in pair.tensors if row.tuned is None]
+    rows = [row for row in pair.tensors if row.tuned is None and row.via != "tied"]
     if not rows:
         return []
     message = f"{_tensors(rows)} only in base and will not be in the repaired model: {_named(rows)}."
@@ -154,7 +155,7 @@ def find_adapter(pair: CheckpointPair) -> list[Notice]:
     """Tell of a tuned side that is an adapter."""
     if not pair.tuned.is_adapter:
         return []
-    rows = [row for row in pair.tensors if isinstance(row.tuned, LoraTensor)]
+    rows = [row for row in pair.tensors if isinstance(row.tuned, LoraTensor | LoraStack)]
     message = (
         f"Tuned is a PEFT adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
     )

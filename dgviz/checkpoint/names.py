@@ -8,11 +8,8 @@ from typing import Any
 
 from dgviz.checkpoint.derived import FusedExperts, derive, matrix_rows
 from dgviz.checkpoint.renaming import Member, Renaming, rename_like_transformers
+from dgviz.checkpoint.tied import is_head, shared_embedding, tied_embedding
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
-
-_HEADS = ("lm_head.weight", "proj_out.weight", "cls.predictions.decoder.weight")
-_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight")
-_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
 
 _ANYWHERE = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
 _OUTER = ("module.", "base_model.model.")
@@ -53,8 +50,9 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
 
     In this order: equal names; equal names without what ``torch.compile``, FSDP, activation checkpointing, DDP or
     PEFT put in front; where both sides have tensors left, names that transformers loads into the same parameter, and
-    experts that one side stores fused and the other one by one; and an output head that only tuned stores, while base
-    ties it to its embedding. (Kept as it is beside a repaired embedding, transformers would untie it silently.)
+    experts that one side stores fused and the other one by one; another name of an embedding that encoder and decoder
+    share; and an output head that only tuned stores, while base ties it to its embedding. (Kept as they are beside a
+    repaired embedding, transformers would untie them silently.)
     """
     found = {name: Match(base.tensors[name], (name,)) for name in tuned.tensors if name in base.tensors}
     inner_base, inner_tuned = unwrapped_names(base.tensors), unwrapped_names(tuned.tensors)
@@ -77,6 +75,10 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
             found |= _match_renamed(base, first, second, left_base, left_tuned)
             left_tuned, left_base = _left(base, tuned, found)
             found |= _match_members(base, tuned, first, second, left_base, left_tuned)
+    for name in tuned.tensors:
+        other = None if name in found else shared_embedding(name, base)
+        if other is not None:
+            found[name] = Match(base.tensors[other], (other,), f"base shares it with {other}", "tied")
     embedding = tied_embedding(base)
     for name in tuned.tensors:
         if name not in found and is_head(name) and not any(map(is_head, base.tensors)) and embedding is not None:
@@ -102,24 +104,6 @@ def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
     if len(set(inner)) < len(names) or "" in inner:
         inner = names
     return dict(zip(names, inner, strict=True))
-
-
-def is_head(name: str) -> bool:
-    """Say whether a tensor is the output head of a language model, by its name."""
-    return any(name == head or name.endswith(f".{head}") for head in _HEADS)
-
-
-def tied_embedding(checkpoint: Checkpoint) -> str | None:
-    """Return the embedding that a checkpoint's head is tied to, or None."""
-    config = checkpoint.config
-    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
-    stated = [section["tie_word_embeddings"] for section in sections if "tie_word_embeddings" in section]
-    architectures = config.get("architectures")
-    known = isinstance(architectures, list) and any(str(name).endswith(_LANGUAGE_MODELS) for name in architectures)
-    # Many configs leave the default unsaid; a language model without a stored head can only be tied.
-    tied = any(stated) if stated else known
-    embeddings = [name for name in checkpoint.tensors if name.endswith(_EMBEDDINGS)]
-    return embeddings[0] if tied and len(embeddings) == 1 else None
 
 
 def _left(base: Checkpoint, tuned: Checkpoint, found: Mapping[str, Match]) -> tuple[list[str], list[str]]:

@@ -18,9 +18,10 @@ from dgviz.checkpoint.fates import (
     repair_fate,
 )
 from dgviz.checkpoint.local import local_path, open_checkpoint
-from dgviz.checkpoint.names import Match, Matches, is_head, match_names, tied_embedding
+from dgviz.checkpoint.names import Match, Matches, match_names
 from dgviz.checkpoint.quantised import refuse_quantised
 from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.tied import original
 from dgviz.checkpoint.types import (
     BLOCKS,
     WARNING,
@@ -124,12 +125,8 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
         rows.append(_row(info, match, chosen or own_fate(info, match.base) or repair_fate(info, match.note)))
     blockers = _find_blockers(rows, len(matches.found))
     rows, used = _write_tied_once(rows, tuned, matches)
-    without_tuned = f"Only in base, and the repaired model has tuned's tensors{_other_names(matches.problem)}."
     rows += [
-        # A name that tuned has too is that of a head which tuned ties, and base does not.
-        replace(_row(info, None, fate("base_only", without_tuned)), name=_apart(name, tuned), base=info, tuned=None)
-        for name, info in base.tensors.items()
-        if name not in used
+        _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
     ]
     pair = CheckpointPair(base, tuned, tuple(rows), (*blockers, *_naming_notices(matches.problem)))
     if not pair.repairable and not blockers:
@@ -141,10 +138,6 @@ def _row(info: TensorInfo, match: Match | None, found: Fate) -> PairedTensor:
     """Return the row of one tensor of tuned."""
     base, via = (None, "") if match is None else (match.base, match.via)
     return PairedTensor(info.name, base, info, found.action, found.reason, None, found.cause, via)
-
-
-def _apart(name: str, tuned: Checkpoint) -> str:
-    return f"{name} (base)" if name in tuned.tensors else name
 
 
 def _shape_fate(info: TensorInfo, other: TensorInfo) -> Fate:
@@ -187,30 +180,44 @@ def _pair_common_rows(info: TensorInfo, match: Match, common: Ranges, vocabulari
 def _write_tied_once(
     rows: list[PairedTensor], tuned: Checkpoint, matches: Matches
 ) -> tuple[list[PairedTensor], set[str]]:
-    """Give a head that tuned stores beside the embedding it is tied to the embedding's fate.
+    """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's fate.
 
-    Both are one tensor, and transformers unties them without a word where their bytes differ.
+    They are one tensor, and transformers unties them without a word where their bytes differ.
 
     Returns
     -------
     rows : list of PairedTensor
-        With the head changed.
+        With the copies changed.
     used : set of str
         The names of base that they are about.
     """
     used = {name: match.uses for name, match in matches.found.items()}
-    embedding = next((row for row in rows if row.name == tied_embedding(tuned)), None)
+    by_name = {row.name: row for row in rows}
     for position, row in enumerate(rows):
-        if embedding is None or not is_head(row.name) or not same_bytes(row.tuned, embedding.tuned):
+        source = by_name.get(original(row.name, tuned))
+        if source is None:
             continue
-        reason = f"Tied to {embedding.name}: one tensor, stored twice and written twice, bit for bit the same."
-        base = embedding.base
-        if None not in (row.base, base) and row.rows == embedding.rows and same_bytes(row.base, base):
+        reason = f"Tied to {source.name}: one tensor, stored twice and written twice, bit for bit the same."
+        base = source.base
+        if None not in (row.base, base) and row.rows == source.rows and same_bytes(row.base, base):
             base = row.base
-        elif used.get(row.name) != used.get(embedding.name):
-            used[row.name] = ()  # base's own head is another tensor, of which nothing is written
-        rows[position] = replace(embedding, name=row.name, base=base, tuned=row.tuned, reason=reason, via="tied")
+        elif used.get(row.name) != used.get(source.name):
+            used[row.name] = ()  # base's own is another tensor, of which nothing is written
+        rows[position] = replace(source, name=row.name, base=base, tuned=row.tuned, reason=reason, via="tied")
     return rows, {name for names in used.values() for name in names}
+
+
+def _base_only_row(info: TensorInfo, base: Checkpoint, tuned: Checkpoint, problem: str) -> PairedTensor:
+    """Return the row of a tensor that only base has."""
+    source = original(info.name, base)
+    if source is None:
+        reason, via = f"Only in base, and the repaired model has tuned's tensors{_other_names(problem)}.", ""
+    else:
+        reason, via = f"In base a copy of {source}, bit for bit, which tuned does not store again.", "tied"
+    # A name that tuned has too is that of a head which tuned ties, and base does not.
+    name = f"{info.name} (base)" if info.name in tuned.tensors else info.name
+    found = fate("base_only", reason)
+    return PairedTensor(name, info, None, found.action, reason, None, found.cause, via)
 
 
 def _other_names(problem: str) -> str:

@@ -1,4 +1,4 @@
-"""The stages on the command line: ``python -m dgviz inspect | spectrum | scan | repair | push | recovery | demo``.
+"""The stages on the command line: ``python -m dgviz COMMAND``.
 
 One module per command. Results go to standard output (``--json`` for machines), progress to standard error. Exit
 status: 0 done, 2 unusable input (one line on standard error), 1 failure.
@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import dgviz
-from dgviz.cli import demo, inspect, push, recovery, repair, scan, spectrum
+from dgviz.cli import compare, demo, inspect, push, recovery, repair, repair_all, scan, spectrum
 from dgviz.errors import DgvizError
 
-_COMMANDS = (inspect, spectrum, scan, repair, push, recovery, demo)
+_COMMANDS = (inspect, spectrum, scan, repair, repair_all, compare, push, recovery, demo)
 
 
 class _Parser(argparse.ArgumentParser):

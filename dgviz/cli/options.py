@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
-from dgviz.errors import ThresholdError
-from dgviz.plan import json_number
+from dgviz.errors import MethodError, ThresholdError
+from dgviz.methods import METHODS
+from dgviz.plan import OUTPUT_DTYPES, RepairPlan, json_number, read_plan
+from dgviz.shrinkage import SHRINKERS
 from dgviz.threshold import RULES, find_rule
 
 NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
@@ -33,15 +35,66 @@ def add_rule(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 ...")
 
 
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the repair method and what it writes, for commands that also take a rule."""
+    parser.add_argument("--method", default="dg_hard", metavar="M", help=f"repair method: {', '.join(METHODS)}")
+    parser.add_argument(
+        "--param", action="append", default=[], metavar="K=V", help="a parameter of the method, e.g. alpha=0.5"
+    )
+    parser.add_argument("--shrinker", default="hard", metavar="S", help=f"of kept values: {', '.join(SHRINKERS)}")
+    parser.add_argument("--dtype", default="auto", choices=OUTPUT_DTYPES)
+
+
+def add_methods(parser: argparse.ArgumentParser, default: str | None = None) -> None:
+    """Add a list of methods, each with its settings."""
+    parser.add_argument(
+        "--methods",
+        required=default is None,
+        default=default,
+        metavar="LIST",
+        help="methods with commas between, each with its settings: wise_ft:alpha=0.3,dg_hard:shrinker=frobenius",
+    )
+    parser.add_argument("--dtype", default="auto", choices=OUTPUT_DTYPES)
+    parser.add_argument("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:1 ...")
+
+
 def rule_params(options: argparse.Namespace) -> dict[str, Any]:
     """Return the rule's parameters, defaults included."""
+    return find_rule(options.rule).checked(_settings(options.rule_param, "--rule-param"))
+
+
+def repair_plan(options: argparse.Namespace) -> RepairPlan:
+    """Return the plan that the options of a repair describe."""
+    return RepairPlan(
+        rule=options.rule,
+        params=rule_params(options),
+        include=options.include,
+        exclude=options.exclude,
+        dtype=options.dtype,
+        method=options.method,
+        method_params=_settings(options.param, "--param"),
+        shrinker=options.shrinker,
+    )
+
+
+def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:
+    """Return the plans that a list of methods describes; each once."""
+    common = {"include": options.include, "exclude": options.exclude, "dtype": options.dtype}
+    plans = [read_plan(text, **common) for text in options.methods.split(",") if text.strip()]
+    if not plans:
+        raise MethodError(f"--methods names no method; there are {', '.join(METHODS)}")
+    return list({plan.label: plan for plan in plans}.values())
+
+
+def _settings(items: Sequence[str], option: str) -> dict[str, str]:
+    """Return the values of an option given several times, by name."""
     given = {}
-    for item in options.rule_param:
+    for item in items:
         name, equals, value = item.partition("=")
         if not equals:
-            raise ThresholdError(f"--rule-param takes NAME=VALUE; got {item!r}")
+            raise ThresholdError(f"{option} takes NAME=VALUE; got {item!r}")
         given[name] = value
-    return find_rule(options.rule).checked(given)
+    return given
 
 
 def chosen_pair(options: argparse.Namespace) -> CheckpointPair:

@@ -47,6 +47,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
         "--repaired", action="append", default=[], metavar="NAME", help="a repaired model; default all other models"
     )
     recovery.add_argument("--study", metavar="FILE", help="JSON that names cells, cohorts and directions")
+    recovery.add_argument("--cell", action="append", default=[], metavar="NAME", help="only this cell; default all")
     recovery.add_argument(
         "--cohort", action="append", default=[], metavar="NAME=A,B", help="benchmarks or cells looked at together"
     )
@@ -96,7 +97,7 @@ def _recovery(options: argparse.Namespace) -> int:
     )
     chosen = choose_scores(table, _pairs(options.metric, "--metric"), _list(options.benchmarks))
     recovery = assess(
-        study,
+        study.only(options.cell),
         chosen,
         _tolerance(options.tolerance, options.z),
         average=options.average,

@@ -8,11 +8,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.cli.options import add_pair, add_rule, chosen_pair, print_json, rule_params
+from dgviz.cli.options import add_method, add_pair, add_rule, chosen_pair, print_json, repair_plan
 from dgviz.export import FORMATS, plan_export
 from dgviz.export.push import check_repository, push
 from dgviz.jobs import JobReporter
-from dgviz.plan import OUTPUT_DTYPES, RepairPlan
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
@@ -27,7 +26,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
     add_pair(repair)
     repair.add_argument("out", metavar="OUT", help="output folder, new or empty")
     add_rule(repair)
-    repair.add_argument("--dtype", default="auto", choices=OUTPUT_DTYPES)
+    add_method(repair)
     repair.add_argument(
         "--format",
         default="full",
@@ -47,7 +46,7 @@ def _repair(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
     from dgviz.export.write import ExportResult, iter_export
 
-    repair = RepairPlan(options.rule, rule_params(options), options.include, options.exclude, options.dtype)
+    repair = repair_plan(options)
     for name in filter(None, (options.base_name, options.push_to)):
         check_repository(name)
     pair = chosen_pair(options)

@@ -33,6 +33,14 @@ def repair_command(
         command += ["--rule", repair.rule]
     for name, value in find_rule(repair.rule).changed(repair.params).items():
         command += ["--rule-param", f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
+    if repair.method != "dg_hard":
+        command += ["--method", repair.method]
+    defaults = {parameter.name: parameter.default for parameter in repair.recipe.parameters}
+    for name, value in repair.method_params.items():
+        if value != defaults.get(name):
+            command += ["--param", f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
+    if repair.shrinker != "hard":
+        command += ["--shrinker", repair.shrinker]
     known = {"include": repair.include, "exclude": repair.exclude}
     known |= {"dtype": "" if repair.dtype == "auto" else repair.dtype, "format": "" if format == "full" else format}
     for name, value in {**known, **(options or {})}.items():

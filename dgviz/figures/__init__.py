@@ -2,8 +2,20 @@
 
 from dgviz.figures.entry_map import entry_map
 from dgviz.figures.histogram import spectrum_histogram
+from dgviz.figures.recovery import RepairPoint, recovery_plane
+from dgviz.figures.recovery_bars import Bar, recovery_bars
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import spectrum_plot
 from dgviz.figures.style import plot_config
 
-__all__ = ["entry_map", "plot_config", "rules_plot", "spectrum_histogram", "spectrum_plot"]
+__all__ = [
+    "Bar",
+    "RepairPoint",
+    "entry_map",
+    "plot_config",
+    "recovery_bars",
+    "recovery_plane",
+    "rules_plot",
+    "spectrum_histogram",
+    "spectrum_plot",
+]

@@ -1,6 +1,8 @@
 """An assessed study as plain values: one JSON document, and the table of benchmarks."""
 
-from collections.abc import Mapping
+import csv
+import io
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dgviz.recovery.assess import Assessment, Recovery
@@ -181,3 +183,50 @@ def _repaired(item: Comparison, score: Score) -> dict[str, Any]:
         "change_from_base": score.value - base,
         "percent": percent,
     }
+
+
+def metrics_csv(recovery: Recovery) -> str:
+    """Return every metric of every repair, over everything and by cohort, as CSV.
+
+    Parameters
+    ----------
+    recovery : Recovery
+        The assessed study.
+    """
+    rows = []
+    for label, found in {**recovery.repaired, **recovery.controls}.items():
+        for cohort, metrics in {"all": found.metrics, **found.cohorts}.items():
+            for name, value in metrics.items():
+                low, high = value.interval or (None, None)
+                rows.append((label, cohort, name, value.value, low, high, value.n, definition(recovery, name)))
+    return _csv(("repair", "cohort", "metric", "percent", "low", "high", "n", "definition"), rows)
+
+
+def benchmarks_csv(recovery: Recovery) -> str:
+    """Return every raw score with its changes, one line per model and benchmark, as CSV.
+
+    Parameters
+    ----------
+    recovery : Recovery
+        The assessed study.
+    """
+    rows = []
+    for row in recovery_rows(recovery):
+        place = [row[name] for name in ("cell", "benchmark", "cohort", "metric", "part", "tolerance")]
+        for role in ("base", "tuned"):
+            change = row["change"] if role == "tuned" else 0.0
+            rows.append((*place, role, *row[role].values(), change, None, None))
+        for label, found in row["repaired"].items():
+            changes = (found[name] for name in ("change_from_base", "change_from_tuned", "percent"))
+            rows.append((*place, label, found["score"], found["stderr"], found["n"], *changes))
+    titles = ("cell", "benchmark", "cohort", "metric", "part", "tolerance", "model", "score", "stderr", "n")
+    return _csv((*titles, "change_from_base", "change_from_tuned", "percent"), rows)
+
+
+def _csv(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a table as CSV; nothing is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(titles)
+    writer.writerows(rows)
+    return text.getvalue()

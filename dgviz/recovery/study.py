@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from dgviz.errors import ScoresError
 from dgviz.scores import ScoreTable
+
+PARTS_OF_A_STUDY = {"cells": list, "cohorts": dict, "lower_is_better": list}
+"""What a study file may hold."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +48,42 @@ class Study:
         Benchmarks or cells that are looked at together, such as Knowledge.
     lower_is_better : frozenset of str
         Benchmarks declared so, beside those whose file says it.
+    families : mapping of label to str
+        The method a repair is a setting of, where a file says it.
     """
 
     cells: tuple[Cell, ...]
     cohorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lower_is_better: frozenset[str] = frozenset()
+    families: Mapping[str, str] = field(default_factory=dict)
 
     def labels(self) -> tuple[str, ...]:
         """Return what the repairs are called, in the order of the cells."""
         return tuple(dict.fromkeys(label for cell in self.cells for label in cell.repaired))
+
+    def only(self, names: Iterable[str]) -> "Study":
+        """Return the study of some cells; cohorts that it leaves empty, or that are all of it, go.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Of cells; none means all.
+
+        Raises
+        ------
+        ScoresError
+            If there is no such cell.
+        """
+        wanted, known = list(names), [cell.name for cell in self.cells]
+        for name in wanted:
+            if name not in known:
+                raise ScoresError(f"there is no cell {name!r}; there are {', '.join(known)}")
+        if not wanted:
+            return self
+        gone = set(known) - set(wanted)
+        left = {name: tuple(m for m in members if m not in gone) for name, members in self.cohorts.items()}
+        cohorts = {name: members for name, members in left.items() if members and set(members) != set(wanted)}
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.name in wanted), cohorts=cohorts)
 
 
 def plan_study(
@@ -113,7 +143,9 @@ def plan_study(
             _must_be(
                 member, (*known_benchmarks, *(cell.name for cell in cells)), f"cohort {cohort}: benchmark or cell"
             )
-    return Study(cells, groups, frozenset(lower_is_better))
+    roles = {label: table.models.get(model) for cell in cells for label, model in cell.repaired.items()}
+    families = {label: role.family for label, role in roles.items() if role and role.family}
+    return Study(cells, groups, frozenset(lower_is_better), families)
 
 
 def _must_be(name: str, known: Iterable[str], what: str) -> None:
@@ -208,7 +240,7 @@ def study_arguments(content: Any, source: str) -> dict[str, Any]:
     source : str
         The file's name, for messages.
     """
-    parts = {"cells": list, "cohorts": dict, "lower_is_better": list}
+    parts = PARTS_OF_A_STUDY
     if not isinstance(content, dict) or not content.keys() <= parts.keys():
         raise ScoresError(f"{source} is no study: it may hold {', '.join(parts)} and nothing else")
     for name, kind in parts.items():

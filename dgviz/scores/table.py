@@ -195,4 +195,5 @@ def _role(name: str, row: Mapping[str, Any]) -> ModelRole:
         base=str(row.get("base") or ""),
         tuned=tuned,
         label=name.removeprefix(f"{tuned}/") if row["role"] == "repaired" else "",
+        family=str(row.get("method") or ""),
     )

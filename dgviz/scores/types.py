@@ -59,12 +59,15 @@ class ModelRole:
         The models it descends from, where they are named.
     label : str
         What a repair is called in every cell: its method with its parameters.
+    family : str
+        Its method.
     """
 
     role: str
     base: str = ""
     tuned: str = ""
     label: str = ""
+    family: str = ""
 
 
 @dataclass(frozen=True)

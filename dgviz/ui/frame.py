@@ -18,6 +18,7 @@ _ENTRIES = (
     ("checkpoints", "Checkpoints", ":material/folder_open:"),
     ("layer", "Layer", ":material/grid_on:"),
     ("thresholds", "Thresholds", ":material/stacked_line_chart:"),
+    ("recovery", "Recovery", ":material/healing:"),
     ("export", "Export", ":material/save:"),
 )
 

@@ -1,0 +1,75 @@
+"""Tied tensors: heads that are their embedding, and embeddings that an encoder and a decoder share."""
+
+import re
+from collections.abc import Iterable
+
+from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.types import Checkpoint
+
+_HEADS = ("lm_head.weight", "proj_out.weight", "cls.predictions.decoder.weight")
+_EMBEDDINGS = ("embed_tokens.weight", "wte.weight", "word_embeddings.weight", "embed_in.weight", "shared.weight")
+_LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM")
+
+# T5, BART and their kind hold one embedding under three names; which of them are written depends on the writer.
+_SHARED = re.compile(r"(?P<stem>(?:.*\.)?)(?:shared|(?:en|de)coder\.embed_tokens)\.weight")
+
+
+def is_head(name: str) -> bool:
+    """Say whether a tensor is the output head of a language model, by its name."""
+    return any(name == head or name.endswith(f".{head}") for head in _HEADS)
+
+
+def tied_embedding(checkpoint: Checkpoint) -> str | None:
+    """Return the embedding that a checkpoint's head is tied to, or None."""
+    config = checkpoint.config
+    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    stated = [section["tie_word_embeddings"] for section in sections if "tie_word_embeddings" in section]
+    architectures = config.get("architectures")
+    known = isinstance(architectures, list) and any(str(name).endswith(_LANGUAGE_MODELS) for name in architectures)
+    # Many configs leave the default unsaid; a language model without a stored head can only be tied.
+    tied = any(stated) if stated else known
+    embeddings = [name for name in checkpoint.tensors if name.endswith(_EMBEDDINGS)]
+    shared = [name for name in embeddings if name.endswith("shared.weight")]
+    if len(shared) == 1 and all(_stem(name) == _stem(shared[0]) for name in embeddings):
+        embeddings = shared
+    return embeddings[0] if tied and len(embeddings) == 1 else None
+
+
+def shared_embedding(name: str, checkpoint: Checkpoint) -> str | None:
+    """Return the tensor under which a checkpoint stores a shared embedding, or None.
+
+    Parameters
+    ----------
+    name : str
+        Any of the names of an embedding that encoder and decoder share: ``shared.weight``,
+        ``encoder.embed_tokens.weight`` or ``decoder.embed_tokens.weight``, each after the same prefix.
+    checkpoint : Checkpoint
+        Where it is looked for: ``shared.weight`` first; of the others the first, where they are all the same.
+    """
+    stem = _stem(name)
+    if stem is None:
+        return None
+    whole = f"{stem}shared.weight"
+    stored = [whole] if whole in checkpoint.tensors else [key for key in checkpoint.tensors if _stem(key) == stem]
+    return stored[0] if stored and _are_same(stored, checkpoint) else None
+
+
+def original(name: str, checkpoint: Checkpoint) -> str | None:
+    """Return the tensor of a checkpoint that another of its tensors is a copy of, bit for bit; None for an original.
+
+    Only what a model ties counts: a head and its embedding, or the names of a shared embedding.
+    """
+    tied = tied_embedding(checkpoint) if is_head(name) else shared_embedding(name, checkpoint)
+    if tied is None or tied == name or not same_bytes(checkpoint.tensors[tied], checkpoint.tensors[name]):
+        return None
+    return tied
+
+
+def _stem(name: str) -> str | None:
+    found = _SHARED.fullmatch(name)
+    return found["stem"] if found else None
+
+
+def _are_same(names: Iterable[str], checkpoint: Checkpoint) -> bool:
+    first, *others = (checkpoint.tensors[name] for name in names)
+    return all(same_bytes(first, other) for other in others)

@@ -1,0 +1,173 @@
+"""``compare-methods``: how far every method moves the model, how sparsely, how far from DG-Hard; writes nothing."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import orjson
+from tqdm import tqdm
+
+from dgviz.checkpoint import CheckpointPair
+from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, print_json, repair_plans
+from dgviz.errors import ExportError
+from dgviz.jobs import JobReporter
+from dgviz.methods import METHODS
+from dgviz.plan import RepairPlan, json_number
+
+FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    parser = commands.add_parser("compare-methods", help="measure what every method would write, and write nothing")
+    add_pair(parser)
+    add_methods(parser, default=",".join(METHODS))
+    add_save(parser)
+    parser.set_defaults(run=_compare)
+
+
+def add_save(parser: argparse.ArgumentParser) -> None:
+    """Add where to keep the result.
+
+    Parameters
+    ----------
+    parser : ArgumentParser
+        Of the command.
+    """
+    parser.add_argument("--save", metavar="FILE", help="also write the result there, as JSON")
+
+
+def _compare(options: argparse.Namespace) -> int:
+    """Measure the methods and print the table."""
+    started = time.perf_counter()
+    pair, plans = chosen_pair(options), repair_plans(options)
+    reporter = JobReporter.from_environment()
+    table = measure(pair, plans, options.device, "compare-methods", reporter)
+    if table is None:
+        return 1
+    result = describe(pair, table, started)
+    finish(options, reporter, result)
+    if not options.json:
+        print_columns((*FIGURES, "method"), ((*figures(row), row["label"]) for row in table))
+    return 0
+
+
+def measure(
+    pair: CheckpointPair,
+    plans: list[RepairPlan],
+    device: str,
+    command: str,
+    reporter: JobReporter,
+    ranks: bool = True,
+) -> list[dict[str, Any]] | None:
+    """Return the table of a comparison with a progress bar, or None where it was cancelled.
+
+    Parameters
+    ----------
+    pair, plans, device, ranks
+        As for `dgviz.comparison.iter_comparison`.
+    command : str
+        What it is for.
+    reporter : JobReporter
+        Told how far it is.
+    """
+    from dgviz.comparison import comparison_table, is_measured, iter_comparison
+
+    tensors = []
+    total = sum(is_measured(paired) for paired in pair.tensors)
+    for tensor in tqdm(
+        iter_comparison(pair, plans, device, ranks=ranks), total=total, desc=command, unit="tensor", file=sys.stderr
+    ):
+        tensors.append(tensor)
+        reporter.progress(len(tensors), total, tensor.name, methods=len(plans))
+        if reporter.cancelled():
+            reporter.finish({}, "cancelled")
+            print(f"dgviz {command}: cancelled", file=sys.stderr)
+            return None
+    return comparison_table(tensors, plans)
+
+
+def describe(pair: CheckpointPair, table: list[dict[str, Any]], started: float) -> dict[str, Any]:
+    """Return a table with what it is about.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        The checkpoints.
+    table : list of dict
+        Its rows.
+    started : float
+        When, by the performance counter.
+    """
+    sides = {
+        side: {"name": checkpoint.path.name, "fingerprint": checkpoint.fingerprint}
+        for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned))
+    }
+    return {**sides, "methods": table, "seconds": round(time.perf_counter() - started, 3)}
+
+
+def finish(options: argparse.Namespace, reporter: JobReporter, result: dict[str, Any]) -> None:
+    """Keep the result where the options say, end the job and print JSON where it is asked for.
+
+    Parameters
+    ----------
+    options : Namespace
+        ``save`` and ``json``.
+    reporter : JobReporter
+        Given the result.
+    result : dict
+        Plain values.
+
+    Raises
+    ------
+    ExportError
+        If the file cannot be written.
+    """
+    if options.save:
+        save_json(Path(options.save).expanduser(), result)
+    reporter.finish({key: value for key, value in result.items() if key != "methods"}, "done")
+    if options.json:
+        print_json(result)
+
+
+def save_json(path: Path, result: dict[str, Any]) -> None:
+    """Write a result in one step.
+
+    Parameters
+    ----------
+    path : Path
+        Its folder is made.
+    result : dict
+        Plain values.
+
+    Raises
+    ------
+    ExportError
+        If it cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        partial.write_bytes(orjson.dumps(json_number(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+        partial.replace(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another --save") from None
+
+
+def figures(row: dict[str, Any]) -> list[str]:
+    """Return a row's figures as text.
+
+    Parameters
+    ----------
+    row : dict
+        From `dgviz.comparison.comparison_table`.
+    """
+    return ["" if row[name] is None else f"{row[name]:.4g}" for name in FIGURES]

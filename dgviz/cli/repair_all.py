@@ -1,0 +1,79 @@
+"""``repair-all``: several methods' results in one read of the pair."""
+
+import argparse
+import sys
+import time
+from typing import Any
+
+from tqdm import tqdm
+
+from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, print_json, repair_plans
+from dgviz.jobs import JobReporter
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    parser = commands.add_parser("repair-all", help="several methods' checkpoints in one read of the pair")
+    add_pair(parser)
+    parser.add_argument("directory", metavar="DIR", help="a folder in it for every method, named after it")
+    add_methods(parser)
+    parser.set_defaults(run=_repair_all)
+
+
+def _repair_all(options: argparse.Namespace) -> int:
+    """Write every method's checkpoint; outputs that are finished already are left as they are."""
+    from dgviz.export.batch import iter_exports, output_name, plan_exports
+    from dgviz.export.write import ExportResult
+
+    started = time.perf_counter()
+    repairs = repair_plans(options)
+    plans, reports = plan_exports(chosen_pair(options), repairs, options.directory)
+    there = set(reports)
+    sizes = {plan.repair.label: plan for plan in plans}
+    total = sum(plan.total_bytes for plan in plans)
+    reporter = JobReporter.from_environment()
+    exports = iter_exports(plans, options.device)
+    with tqdm(total=total, unit="B", unit_scale=True, desc="repair-all", file=sys.stderr) as bar:
+        for label, item in exports:
+            if isinstance(item, ExportResult):
+                reports[label] = dict(item.report)
+                continue
+            bar.set_postfix_str(f"{label} {item.name[-40:]}", refresh=False)
+            bar.update(sizes[label].written_bytes(item.name))
+            reporter.progress(bar.n, total, f"{label}: {item.name}", methods=len(plans))
+            if reporter.cancelled():
+                exports.close()
+                reporter.finish({"out": options.directory}, "cancelled")
+                print("dgviz repair-all: cancelled; repeat the command to finish", file=sys.stderr)
+                return 1
+    seconds = round(time.perf_counter() - started, 3)
+    rows = [
+        {"label": plan.label, "folder": output_name(plan), "written": plan.label not in there, **reports[plan.label]}
+        for plan in repairs
+    ]
+    summary = [{key: value for key, value in row.items() if key != "tensors"} for row in rows]
+    reporter.finish({"out": options.directory, "methods": summary, "seconds": seconds}, "done")
+    if options.json:
+        print_json({"directory": options.directory, "methods": rows, "seconds": seconds})
+    else:
+        _print(options.directory, rows, seconds)
+    return 0
+
+
+def _print(directory: str, rows: list[dict[str, Any]], seconds: float) -> None:
+    """Print one line per method."""
+    for warning in dict.fromkeys(warning for row in rows for warning in row["warnings"]):
+        print(f"warning: {warning}", file=sys.stderr)
+    table = []
+    for row in rows:
+        changed = [tensor for tensor in row["tensors"].values() if tensor["action"] == "repair"]
+        state = "written" if row["written"] else "there already"
+        table.append((row["label"], str(len(changed)), state, row["folder"]))
+    print_columns(("method", "tensors changed", "state", "folder"), table)
+    print(f"\n{len(rows)} outputs in {directory}, {seconds:.1f} s")

@@ -1,0 +1,165 @@
+"""Several exports of one pair in one read of it: every tensor is decomposed once, and written under each plan.
+
+The exports run in step, tensor by tensor, each with its own folder, lock, manifest and checks, as if it ran alone.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.errors import ExportError
+from dgviz.export.full import Repair
+from dgviz.export.inputs import hash_inputs
+from dgviz.export.manifest import MANIFEST
+from dgviz.export.plan import REPORT, ExportPlan, plan_export
+from dgviz.export.write import ExportResult, iter_export
+from dgviz.facts import ModelFacts, Squares, gather_facts
+from dgviz.plan import RepairPlan
+from dgviz.repair import TensorRepairs
+from dgviz.report import RepairedTensor, TensorReport
+from dgviz.spectrum import resolve_device
+
+
+def plan_exports(
+    pair: CheckpointPair, repairs: Sequence[RepairPlan], folder: str | Path
+) -> tuple[list[ExportPlan], dict[str, dict[str, Any]]]:
+    """Return what is to be written below a folder, one output per plan, and the reports of those that are there.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        Base and tuned.
+    repairs : sequence of RepairPlan
+        Told apart by their labels, which name the outputs.
+    folder : str or Path
+        Holds the outputs.
+
+    Returns
+    -------
+    plans : list of ExportPlan
+        To be written.
+    finished : dict
+        Report of every output that an earlier run of the same inputs and plan has finished, by label.
+
+    Raises
+    ------
+    ExportError
+        If an output cannot be written, or all of them together have too little room on the disk.
+    """
+    if not str(folder).strip():
+        raise ExportError("the output folder has no name; give a new or empty folder")
+    plans, finished = [], {}
+    for repair in repairs:
+        out = Path(folder).expanduser() / output_name(repair)
+        report = _finished_report(pair, repair, out)
+        if report is None:
+            plans.append(plan_export(pair, repair, out))
+        else:
+            finished[repair.label] = report
+    needed = sum(shard.nbytes for plan in plans for shard in plan.shards if shard.name not in plan.finished)
+    if plans and needed > plans[0].free_bytes:
+        raise ExportError(
+            f"{folder} needs {needed / 2**20:,.1f} MiB for {len(plans)} outputs and the disk has "
+            f"{plans[0].free_bytes / 2**20:,.1f} MiB free; free some space or choose fewer methods"
+        )
+    return plans, finished
+
+
+def output_name(repair: RepairPlan) -> str:
+    """Return the folder name of a plan's output.
+
+    Parameters
+    ----------
+    repair : RepairPlan
+        The plan.
+    """
+    return repair.label.replace(":", "-")
+
+
+def _finished_report(pair: CheckpointPair, repair: RepairPlan, out: Path) -> dict[str, Any] | None:
+    """Return the report of a finished export of the same inputs and plan, or None."""
+    if (out / MANIFEST).exists() or not (out / REPORT).is_file():
+        return None
+    try:
+        report = orjson.loads((out / REPORT).read_bytes())
+        if report["plan"] != repair.to_json() or report["format"] != "full":
+            return None
+        inputs = dict(report["inputs"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    written = [paired for paired in pair.tensors if paired.tuned is not None]
+    same = inputs.keys() == {paired.name for paired in written}
+    return report if same and all(inputs[item.name] == hash_inputs(item, repair) for item in written) else None
+
+
+def iter_exports(
+    plans: Sequence[ExportPlan], device: str = "auto"
+) -> Iterator[tuple[str, TensorReport | ExportResult]]:
+    """Write several outputs of one pair, yielding (label, report) as `dgviz.export.write.iter_export` does.
+
+    Parameters
+    ----------
+    plans : sequence of ExportPlan
+        Of one pair and with one set of masks.
+    device : str
+        Where to compute.
+
+    Yields
+    ------
+    (str, TensorReport or ExportResult)
+        Tensor by tensor, and within a tensor plan by plan; the results last.
+
+    Raises
+    ------
+    ExportError
+        As `iter_export`; what the others have finished stays.
+
+    Notes
+    -----
+    Methods that need the whole model first (``whole_model`` in the registry) cost reads of their own: TIES two,
+    before the common one. The control with one factor is written after the others, from lengths they have found.
+    """
+    device = resolve_device(device)
+    squares: Squares = {}
+    late = [plan for plan in plans if plan.repair.method == "norm_matched_global"]
+    for group in ([plan for plan in plans if plan not in late], late):
+        if group:
+            yield from _in_step(group, device, squares)
+
+
+def _in_step(
+    plans: Sequence[ExportPlan], device: str, squares: Squares
+) -> Iterator[tuple[str, TensorReport | ExportResult]]:
+    """Run exports tensor by tensor."""
+    settings = [(plan.repair, gather_facts(plan.pair, plan.repair, device, squares=squares)) for plan in plans]
+    shared = _SharedTensor(settings, device, squares)
+    with contextlib.ExitStack() as stack:
+        running = [
+            stack.enter_context(contextlib.closing(iter_export(plan, device, shared.repairer(number))))
+            for number, plan in enumerate(plans)
+        ]
+        for events in zip(*running, strict=True):
+            yield from zip([plan.repair.label for plan in plans], events, strict=True)
+
+
+class _SharedTensor:
+    """The tensor that all exports are at."""
+
+    def __init__(self, settings: Sequence[tuple[RepairPlan, ModelFacts]], device: str, squares: Squares) -> None:
+        self._settings, self._device, self._squares = settings, device, squares
+        self._open: TensorRepairs | None = None
+
+    def repairer(self, number: int) -> Repair:
+        """Return what makes tensors for one of the exports."""
+
+        def repair(paired: PairedTensor) -> RepairedTensor:
+            """Return a tensor under this export's plan; opened by the first that comes to it."""
+            if self._open is None or self._open.paired is not paired:
+                self._open = TensorRepairs(paired, self._settings, self._device, squares=self._squares)
+            return self._open.repair(number)
+
+        return repair

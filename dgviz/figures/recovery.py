@@ -1,0 +1,230 @@
+"""Repairs in a plane of two percentages: what is healed against what is kept."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import plotly.graph_objects as go
+
+from dgviz.figures.style import ACCENT, MUTED, RULE_COLOURS, base_layout
+
+Interval = tuple[float, float]
+
+CONTOUR = 80.0
+_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagram")
+REFERENCE = "diamond-open"
+_DASHES = ("dash", "dot", "longdashdot")
+_INNER = (640, 430)  # pixels taken for the plane when labels are placed; a wider page only spreads them
+_LETTER, _LINE = 6.6, 15  # width of a letter and height of a line of a label, in pixels
+# Where a label may stand, clear of the bars of both intervals: text position, and its box from there.
+_PLACES = {
+    "top right": (0.0, 0.0, 4, 8),
+    "bottom right": (0.0, -1.0, 4, -8),
+    "top left": (-1.0, 0.0, -4, 8),
+    "bottom left": (-1.0, -1.0, -4, -8),
+}
+
+
+@dataclass(frozen=True)
+class RepairPoint:
+    """A repair in a plane of two percentages.
+
+    Attributes
+    ----------
+    label, family : str
+        Its name, and that of the method it is a setting of: one colour, joined by a line.
+    x, y : float
+        Percentages.
+    x_interval, y_interval : (float, float) or None
+        Lower and upper end of an interval.
+    detail : str
+        For the hover, after the name.
+    reference : bool
+        Not a result of these scores: drawn in grey, open.
+    """
+
+    label: str
+    family: str
+    x: float
+    y: float
+    x_interval: Interval | None = None
+    y_interval: Interval | None = None
+    detail: str = ""
+    reference: bool = False
+
+
+def family_colours(families: Sequence[str]) -> dict[str, str]:
+    """Return one colour per method; the accent is DG-Hard's.
+
+    Parameters
+    ----------
+    families : sequence of str
+        Methods, in the order drawn.
+    """
+    others = [name for name in dict.fromkeys(families) if name != "dg_hard"]
+    palette = [colour for colour in RULE_COLOURS if colour not in (ACCENT, MUTED)]
+    return {"dg_hard": ACCENT} | {name: palette[i % len(palette)] for i, name in enumerate(others)}
+
+
+def recovery_plane(
+    points: Sequence[RepairPoint],
+    x_title: str,
+    y_title: str,
+    *,
+    contours: Mapping[str, float] | None = None,
+    frontier: bool = False,
+    height: int = 500,
+) -> go.Figure:
+    """Return repairs as points of two percentages, with lines of equal harmonic mean.
+
+    Parameters
+    ----------
+    points : sequence of RepairPoint
+        The first of a label is drawn last, on top.
+    x_title, y_title : str
+        Axes.
+    contours : mapping of text to float, optional
+        Harmonic means of x and y to draw a line at; by default one at 80.
+    frontier : bool
+        Whether to join the points that no other one beats on both axes.
+    height : int
+        Height in pixels.
+
+    Returns
+    -------
+    go.Figure
+        Both axes cover at least 0 to 100; labels that would overlap are left to the hover.
+    """
+    figure = go.Figure(
+        layout=base_layout(
+            height,
+            xaxis={"title": {"text": x_title}, "range": _range([(p.x, p.x_interval) for p in points])},
+            yaxis={"title": {"text": y_title}, "range": _range([(p.y, p.y_interval) for p in points])},
+        )
+    )
+    for axis in ("xaxis", "yaxis"):
+        figure.layout[axis].update(dtick=20, ticksuffix=" %")
+    lines = {f"harmonic mean {CONTOUR:g}": CONTOUR} if contours is None else contours
+    for (text, level), dash in zip(lines.items(), itertools.cycle(_DASHES)):
+        _contour(figure, text, level, dash)
+    if lines:
+        legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
+        figure.update_layout(showlegend=True, legend=legend, margin={"t": 30})
+    own = [point for point in points if not point.reference]
+    if frontier:
+        _frontier(figure, own)
+    colours = family_colours([point.family for point in own])
+    for family in dict.fromkeys(point.family for point in own):
+        members = sorted((p for p in own if p.family == family), key=lambda p: p.x)
+        if len(members) > 1:
+            figure.add_scatter(
+                x=[p.x for p in members],
+                y=[p.y for p in members],
+                mode="lines",
+                line={"color": colours[family], "width": 1, "dash": "dot"},
+                hoverinfo="skip",
+                showlegend=False,
+            )
+    places = _label_places(points, figure.layout.xaxis.range, figure.layout.yaxis.range)
+    for number, point in enumerate(points):
+        colour = MUTED if point.reference else colours[point.family]
+        symbol = _SYMBOLS[list(colours).index(point.family) % len(_SYMBOLS)] if not point.reference else REFERENCE
+        figure.add_scatter(
+            x=[point.x],
+            y=[point.y],
+            name=point.label,
+            mode="markers+text" if places[number] else "markers",
+            text=[point.label],
+            textposition=places[number] or "top right",
+            textfont={"color": colour, "size": 12},
+            marker={"color": colour, "size": 11, "symbol": symbol},
+            error_x=_error(point.x, point.x_interval, colour),
+            error_y=_error(point.y, point.y_interval, colour),
+            hovertemplate=f"<b>{point.label}</b><br>{point.detail}<extra></extra>",
+            cliponaxis=False,
+            showlegend=False,
+        )
+    return figure
+
+
+def _range(values: Sequence[tuple[float, Interval | None]]) -> list[float]:
+    """Return an axis over all values and intervals, and 0 to 100 with room for labels."""
+    ends = [end for value, interval in values for end in (value, *(interval or ()))]
+    return [min([-6.0, *(end - 4 for end in ends)]), max([112.0, *(end + 4 for end in ends)])]
+
+
+def _error(value: float, interval: Interval | None, colour: str) -> dict:
+    """Return Plotly's error bar of an interval."""
+    if interval is None:
+        return {"visible": False}
+    low, high = interval
+    bar = {"type": "data", "symmetric": False, "array": [max(high - value, 0)], "arrayminus": [max(value - low, 0)]}
+    return {**bar, "color": colour, "thickness": 1, "width": 3}
+
+
+def _contour(figure: go.Figure, text: str, level: float, dash: str) -> None:
+    """Draw the line on which the harmonic mean of both axes is `level`, named in the legend."""
+    top = max(figure.layout.xaxis.range[1], figure.layout.yaxis.range[1])
+    x = np.geomspace(level * top / (2 * top - level), top, 160)
+    figure.add_scatter(
+        x=x,
+        y=level * x / (2 * x - level),
+        mode="lines",
+        name=text,
+        line={"color": MUTED, "width": 1.6, "dash": dash},
+        hoverinfo="skip",
+    )
+
+
+def pareto(points: Sequence[RepairPoint]) -> list[RepairPoint]:
+    """Return the points that no other one equals or beats on both axes, from left to right.
+
+    Parameters
+    ----------
+    points : sequence of RepairPoint
+        Any.
+    """
+    best: list[RepairPoint] = []
+    for point in sorted(points, key=lambda p: (-p.x, -p.y)):
+        if not best or point.y > best[-1].y:
+            best.append(point)
+    return best[::-1]
+
+
+def _frontier(figure: go.Figure, points: Sequence[RepairPoint]) -> None:
+    """Draw the stairs over the best points."""
+    best = pareto(points)
+    figure.add_scatter(
+        x=[p.x for p in best],
+        y=[p.y for p in best],
+        mode="lines",
+        line={"color": MUTED, "width": 2, "shape": "vh"},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+
+
+def _label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_range: Sequence[float]) -> list[str]:
+    """Return a text position per point that overlaps no marker and no other label; empty where there is none."""
+    scale = [size / (high - low) for size, (low, high) in zip(_INNER, (x_range, y_range), strict=True)]
+    at = [((p.x - x_range[0]) * scale[0], (p.y - y_range[0]) * scale[1]) for p in points]
+    taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]
+    places = []
+    for number, (x, y) in enumerate(at):
+        width = _LETTER * len(points[number].label)
+        for name, (left, bottom, dx, dy) in _PLACES.items():
+            box = (x + dx + left * width, y + dy + bottom * _LINE)
+            box = (*box, box[0] + width, box[1] + _LINE)
+            inside = box[0] > 0 and box[2] < _INNER[0] and box[1] > 0 and box[3] < _INNER[1]
+            if inside and not any(_overlap(box, other) for i, other in enumerate(taken) if i != number):
+                taken.append(box)
+                places.append(name)
+                break
+        else:
+            places.append("")
+    return places
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
