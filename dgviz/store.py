@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
-from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, select_matrix
+from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, known_hashes, select_matrix
 from dgviz.errors import DgvizError
 
 ENGINE_VERSION = "1"
@@ -118,8 +118,34 @@ def spectrum_key(paired: PairedTensor, index: int | None) -> str:
         If a file is gone, or changes while it is read.
     """
     base, tuned, _ = select_matrix(paired, index)
-    parts = [ENGINE_VERSION, content_hash(base), content_hash(tuned)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return _key_of(content_hash(base), content_hash(tuned))
+
+
+def known_keys(matrices: Iterable[tuple[PairedTensor, int | None]]) -> list[str | None]:
+    """Return `spectrum_key` of many matrices at once, reading no data: None where a content is not known yet.
+
+    Parameters
+    ----------
+    matrices : iterable of (PairedTensor, int or None)
+        Weights and indices, as for `spectrum_key`.
+
+    Raises
+    ------
+    PairError
+        If one of them is no matrix of both checkpoints.
+    CheckpointError
+        If a file is gone.
+    """
+    sides = [select_matrix(paired, index)[:2] for paired, index in matrices]
+    hashes = known_hashes(info for pair in sides for info in pair)
+    return [
+        _key_of(hashes[base], hashes[tuned]) if base in hashes and tuned in hashes else None for base, tuned in sides
+    ]
+
+
+def _key_of(base: str, tuned: str) -> str:
+    """Return the key of a delta from the hashes of both sides."""
+    return hashlib.sha256(json.dumps([ENGINE_VERSION, base, tuned]).encode()).hexdigest()
 
 
 class SpectrumStore:

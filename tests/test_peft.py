@@ -31,7 +31,7 @@ def quiet():
 
 
 def adapted(directory, family: str, old_names: bool = False, dtype=torch.float64, **config):
-    """Save a tiny model and a PEFT adapter of it with all it trains changed at random; return both paths and the merged parameters."""
+    """Save a tiny model, an adapter of it with all it trains changed at random, and their merge; return two paths."""
     model = tiny_model(family).to(dtype)
     model.save_pretrained(directory / "base", save_original_format=old_names)
     generator = torch.Generator().manual_seed(5)
