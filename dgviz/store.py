@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,40 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
-from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, select_matrix
+from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, known_hashes, select_matrix
 from dgviz.errors import DgvizError
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Part of every key. Raise it when `dgviz.spectrum.decompose` gives other numbers, or the stored format changes."""
 
 _KEY = re.compile("[0-9a-f]{64}")
 
 
+class _Trimmed:
+    """A spectrum without the rows and columns of its delta that are zero throughout.
+
+    They change no singular value but those that are zero, yet a noise estimate from the full shape is wrong: the
+    Marchenko-Pastur law of a matrix is that of its live part. Rules and noise figures take `live_s` and `live_shape`.
+    """
+
+    s: NDArray[np.float64]
+    shape: tuple[int, int]
+    summary: dict[str, Any]
+
+    @property
+    def live_shape(self) -> tuple[int, int]:
+        """Rows and columns that hold a nonzero entry; the full shape of a delta that is zero, or not measured."""
+        live = self.summary.get("live_rows"), self.summary.get("live_columns")
+        return live if live[0] and live[1] else tuple(self.shape)
+
+    @property
+    def live_s(self) -> NDArray[np.float64]:
+        """The first ``min(live_shape)`` singular values, the spectrum of the live part."""
+        return self.s[: min(self.live_shape)]
+
+
 @dataclass(frozen=True)
-class StoredSpectrum:
+class StoredSpectrum(_Trimmed):
     """What the store keeps of one delta.
 
     Attributes
@@ -52,7 +75,7 @@ class StoredSpectrum:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(_Trimmed):
     """All singular values of one weight's update, and how they were obtained.
 
     Attributes
@@ -118,8 +141,34 @@ def spectrum_key(paired: PairedTensor, index: int | None) -> str:
         If a file is gone, or changes while it is read.
     """
     base, tuned, _ = select_matrix(paired, index)
-    parts = [ENGINE_VERSION, content_hash(base), content_hash(tuned)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+    return _key_of(content_hash(base), content_hash(tuned))
+
+
+def known_keys(matrices: Iterable[tuple[PairedTensor, int | None]]) -> list[str | None]:
+    """Return `spectrum_key` of many matrices at once, reading no data: None where a content is not known yet.
+
+    Parameters
+    ----------
+    matrices : iterable of (PairedTensor, int or None)
+        Weights and indices, as for `spectrum_key`.
+
+    Raises
+    ------
+    PairError
+        If one of them is no matrix of both checkpoints.
+    CheckpointError
+        If a file is gone.
+    """
+    sides = [select_matrix(paired, index)[:2] for paired, index in matrices]
+    hashes = known_hashes(info for pair in sides for info in pair)
+    return [
+        _key_of(hashes[base], hashes[tuned]) if base in hashes and tuned in hashes else None for base, tuned in sides
+    ]
+
+
+def _key_of(base: str, tuned: str) -> str:
+    """Return the key of a delta from the hashes of both sides."""
+    return hashlib.sha256(json.dumps([ENGINE_VERSION, base, tuned]).encode()).hexdigest()
 
 
 class SpectrumStore:

@@ -1,6 +1,6 @@
 """Find, open, read, fingerprint and pair checkpoints; importing this does not import torch."""
 
-from dgviz.checkpoint.fingerprint import cache_dir, content_hash, is_hashed
+from dgviz.checkpoint.fingerprint import cache_dir, content_hash, is_hashed, known_hashes
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout, select_matrix
 from dgviz.checkpoint.local import open_checkpoint
 from dgviz.checkpoint.names import match_names
@@ -22,6 +22,7 @@ __all__ = [
     "content_hash",
     "inspect_pair",
     "is_hashed",
+    "known_hashes",
     "match_names",
     "matrix_layout",
     "open_checkpoint",

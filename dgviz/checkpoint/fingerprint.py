@@ -5,6 +5,7 @@ import hashlib
 import os
 import sqlite3
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import platformdirs
@@ -40,8 +41,7 @@ def content_hash(info: TensorInfo) -> str:
         If the file is gone, unreadable, shorter than when it was opened, or changes while it is read.
     """
     if isinstance(info, DerivedTensor):
-        text = "|".join([info.recipe, _kind(info), *map(content_hash, info.parts)])
-        return hashlib.sha256(text.encode()).hexdigest()
+        return _derived_hash(info, map(content_hash, info.parts))
     before = _stat(info)
     known = _recall(info, before)
     if known is not None:
@@ -67,6 +67,46 @@ def is_hashed(info: TensorInfo) -> bool:
     if isinstance(info, DerivedTensor):
         return all(map(is_hashed, info.parts))
     return _recall(info, _stat(info)) is not None
+
+
+def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
+    """Return `content_hash` of those tensors for which it is remembered, reading no data: one look-up per file.
+
+    Parameters
+    ----------
+    infos : iterable of TensorInfo
+        Any number of tensors, derived ones too.
+
+    Raises
+    ------
+    CheckpointError
+        If a file is gone.
+    """
+    wanted = dict.fromkeys(infos)
+    parts = {info: known_hashes(info.parts) for info in wanted if isinstance(info, DerivedTensor)}
+    found = {
+        info: _derived_hash(info, [own[part] for part in info.parts])
+        for info, own in parts.items()
+        if len(own) == len(set(info.parts))
+    }
+    by_file: dict[Path, list[TensorInfo]] = {}
+    for info in wanted:
+        if info not in parts:
+            by_file.setdefault(info.file, []).append(info)
+    query = "SELECT start, nbytes, kind, size, mtime_ns, inode, hash FROM hashes WHERE path = ?"
+    for file, own in by_file.items():
+        stat = _stat(own[0])
+        remembered = {tuple(row[:3]): row[6] for row in _execute(query, (str(file),)) if tuple(row[3:6]) == stat}
+        for info in own:
+            value = remembered.get(_key(info)[1:])
+            if value is not None:
+                found[info] = value
+    return found
+
+
+def _derived_hash(info: DerivedTensor, parts: Iterable[str]) -> str:
+    """Return the hash of a derived tensor from those of its parts."""
+    return hashlib.sha256("|".join([info.recipe, _kind(info), *parts]).encode()).hexdigest()
 
 
 def _kind(info: TensorInfo) -> str:

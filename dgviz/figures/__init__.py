@@ -2,6 +2,7 @@
 
 from dgviz.figures.entry_map import entry_map
 from dgviz.figures.histogram import spectrum_histogram
+from dgviz.figures.model_map import model_map
 from dgviz.figures.recovery import RepairPoint, recovery_plane
 from dgviz.figures.recovery_bars import Bar, recovery_bars
 from dgviz.figures.rules import rules_plot
@@ -12,6 +13,7 @@ __all__ = [
     "Bar",
     "RepairPoint",
     "entry_map",
+    "model_map",
     "plot_config",
     "recovery_bars",
     "recovery_plane",

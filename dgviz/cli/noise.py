@@ -1,0 +1,56 @@
+"""``noise``: how noisy each class of weight and each third of the depth is, from what a scan has stored."""
+
+import argparse
+import sys
+
+from dgviz.atlas import assess, read_atlas
+from dgviz.cli.options import add_pair, add_rule, chosen_pair, print_columns, print_json, rule_params
+from dgviz.noise import noise_csv, noise_table
+from dgviz.store import label
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    noise = commands.add_parser("noise", help="noise per class of weight and per third of the depth, after a scan")
+    add_pair(noise)
+    add_rule(noise)
+    noise.add_argument("--csv", action="store_true", help="the same as CSV on standard output")
+    noise.set_defaults(run=_noise)
+
+
+def _noise(options: argparse.Namespace) -> int:
+    """Print the noise table; a matrix that no scan has stored is named and makes the status 1."""
+    params = rule_params(options)
+    atlas = read_atlas(chosen_pair(options))
+    table = noise_table([assess(matrix, options.rule, params) for matrix in atlas.matrices])
+    missing = [label(name, index) for name, index in atlas.missing]
+    if options.json:
+        print_json({"rule": options.rule, "params": params, **table.to_json(), "missing": missing})
+    elif options.csv:
+        sys.stdout.write(noise_csv(table))
+    else:
+        for title, rows in (("class", table.classes), ("depth", (*table.thirds, table.whole))):
+            cells = [
+                (
+                    str(row.matrices),
+                    *(f"{100 * value:.2f} %" for value in (row.mean_noise, row.norm_share, row.product)),
+                    f"{100 * row.dropped_share:.2f} %",
+                    row.group,
+                )
+                for row in rows
+            ]
+            print_columns(("matrices", "mean noise", "norm share", "product", "dropped", title), cells)
+            print()
+    if missing:
+        some = f"{missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
+        print(
+            f"dgviz noise: no spectrum of {some} is stored, so the table is without: run dgviz scan first",
+            file=sys.stderr,
+        )
+    return 1 if missing else 0

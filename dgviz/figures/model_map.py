@@ -1,0 +1,227 @@
+"""The map of a model: layers by module kinds, with a strip above it for what lies outside the layers."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import Protocol
+
+import plotly.graph_objects as go
+
+from dgviz.figures.style import MUTED, base_layout
+
+# Pale to dark on a light page, dark to pale on a dark one: the page's own sequence of blues, and orange never, which
+# marks what is kept.
+_LIGHT = (
+    "#eef4fb",
+    "#d3e3f5",
+    "#b2cdec",
+    "#8db5e1",
+    "#679bd4",
+    "#4280c5",
+    "#1a5fb4",
+    "#144b90",
+    "#0e386d",
+    "#09264b",
+)
+_DARK = ("#172334", "#1c3554", "#214a78", "#28619d", "#357ac0", "#5194d9", "#7ab2f4", "#9cc6f7", "#bfdafa", "#e2effd")
+_UNKNOWN = "rgba(125, 133, 151, 0.16)"
+_TALLEST, _LOWEST, _MAP_HEIGHT = 28, 9, 900  # pixels of a row, and of all rows together
+_MOST_TEXTS = 260  # cells with their value written in
+_STRIP_GAP = 0.6  # rows between the strip and the map
+
+
+class _Cell(Protocol):
+    """What the map needs to know of a cell."""
+
+    row: int
+    column: int
+    value: float | None
+
+
+class _Grid(Protocol):
+    """What the map needs to know of a tower."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[_Cell, ...]
+
+
+def model_map(
+    grid: _Grid,
+    outside: _Grid,
+    *,
+    title: str,
+    unit: str,
+    span: tuple[float, float],
+    short: Callable[[_Cell], str],
+    hover: Callable[[_Cell], str],
+    identity: Callable[[_Cell], str],
+    left_out: Collection[str] = (),
+    words: tuple[str, ...] = (),
+    column_title: str = "",
+    dark: bool = False,
+    selecting: bool = False,
+) -> go.Figure:
+    """Return the map of one tower, one colour per cell, with a cell per tensor outside the layers above it.
+
+    A heatmap reports no clicks, so an invisible marker lies on every cell and carries its identity.
+
+    Parameters
+    ----------
+    grid, outside : Grid
+        A tower, and what lies outside all layers (`dgviz.grid.Grid`).
+    title, unit : str
+        Of the colour bar.
+    span : (float, float)
+        Values at the ends of the colour scale.
+    short : callable
+        A cell's value in a few characters.
+    hover : callable
+        What to say of a cell when it is pointed at.
+    identity : callable
+        What a selection of a cell reports, as text.
+    left_out : collection of str
+        Identities of cells to cross out.
+    words : tuple of str
+        Where values are 0, 1, 2 ...: what they mean; the scale is then in steps.
+    column_title : str
+        What the columns are.
+    dark : bool
+        Whether the page is dark.
+    selecting : bool
+        Whether a drag selects cells; otherwise it zooms.
+    """
+    columns = max(len(grid.columns), 1)
+    per_row = max(columns, 3)
+    strip = {id(cell): (i % per_row, -1 - _STRIP_GAP - i // per_row) for i, cell in enumerate(outside.cells)}
+    strip_rows = -(-len(outside.cells) // per_row)
+    at = strip | {id(cell): (cell.column, cell.row) for cell in grid.cells}
+    cells = [*outside.cells, *grid.cells]
+    height = min(_TALLEST, max(_LOWEST, _MAP_HEIGHT / max(len(grid.rows), 1)))
+    figure = go.Figure()
+    # Every column and row is named, also where nothing is known: a heatmap stretches its cells into gaps.
+    places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)))]
+    places += [(outside.cells, range(per_row), [-1 - _STRIP_GAP - i for i in reversed(range(strip_rows))])]
+    names = {id(cell): outside.columns[cell.column] for cell in outside.cells}
+    texts = len(grid.cells) <= _MOST_TEXTS and height >= 15
+    labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], 150 // per_row)}  {short(cell)}"]
+    known = {
+        "zmin": span[0],
+        "zmax": span[1],
+        "colorscale": _scale(words, dark),
+        "colorbar": _bar(title, unit, words),
+    }
+    for (own, xs, ys), label in zip(places, labels, strict=True):
+        empty = [cell for cell in own if cell.value is None]
+        if empty:
+            flat = {"colorscale": [[0, _UNKNOWN], [1, _UNKNOWN]], "showscale": False}
+            figure.add_trace(_heat(empty, at, xs, ys, lambda _: 0.0, label, flat))
+        if len(empty) < len(own):
+            full = [cell for cell in own if cell.value is not None]
+            figure.add_trace(_heat(full, at, xs, ys, lambda cell: cell.value, label, known))
+            known = known | {"showscale": False}
+    crossed = [at[id(cell)] for cell in cells if identity(cell) in left_out]
+    if crossed:
+        mark = {"symbol": "x-thin", "size": min(10, height - 2), "line": {"width": 1.4, "color": MUTED}}
+        x, y = zip(*crossed, strict=True)
+        figure.add_scatter(x=x, y=y, mode="markers", marker=mark, hoverinfo="skip", name="left out")
+    hidden = {"marker": {"opacity": 0}}
+    figure.add_scatter(
+        x=[at[id(cell)][0] for cell in cells],
+        y=[at[id(cell)][1] for cell in cells],
+        customdata=[identity(cell) for cell in cells],
+        text=[hover(cell) for cell in cells],
+        hovertemplate="%{text}<extra></extra>",
+        mode="markers",
+        marker={"size": height, "opacity": 0},
+        selected=hidden,
+        unselected=hidden,
+        name="cells",
+    )
+    pixels = round(height * len(grid.rows) + 26 * (strip_rows + _STRIP_GAP)) + 128
+    low = -0.5 - (strip_rows + _STRIP_GAP if strip_rows else 0)
+    figure.update_layout(_layout(grid, pixels, (low, len(grid.rows) - 0.5), max(columns, 3), column_title, selecting))
+    return figure
+
+
+def _heat(
+    cells: Sequence[_Cell],
+    at: dict[int, tuple[float, float]],
+    xs: Sequence[float],
+    ys: Sequence[float],
+    value: Callable[[_Cell], float],
+    text: Callable[[_Cell], str] | None,
+    colours: dict,
+) -> go.Heatmap:
+    """Return coloured cells, some with text."""
+    column, row = ({position: i for i, position in enumerate(axis)} for axis in (xs, ys))
+    z: list[list[float | None]] = [[None] * len(xs) for _ in ys]
+    written = [[""] * len(xs) for _ in ys]
+    for cell in cells:
+        x, y = at[id(cell)]
+        z[row[y]][column[x]] = value(cell)
+        written[row[y]][column[x]] = text(cell) if text else ""
+    heat = go.Heatmap(x=list(xs), y=list(ys), z=z, xgap=1, ygap=1, hoverinfo="skip", **colours)
+    if text:
+        heat.update(text=written, texttemplate="%{text}", textfont={"size": 11})
+    return heat
+
+
+def _scale(words: tuple[str, ...], dark: bool) -> list[list]:
+    """Return a colour scale, continuous or in steps."""
+    colours = _DARK if dark else _LIGHT
+    if not words:
+        return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+    steps = VERDICT_COLOURS[: len(words)]
+    return [[(i + end) / len(steps), colour] for i, colour in enumerate(steps) for end in (0, 1)]
+
+
+VERDICT_COLOURS = ("#1a9988", "#d9a514", "#8d96a8", "#c0392b")
+"""Of the verdicts applies, with care, does nothing, does not apply; on light and dark pages."""
+
+
+def _bar(title: str, unit: str, words: tuple[str, ...]) -> dict:
+    """Return the colour bar."""
+    text = f"{title} ({unit})" if unit else title
+    bar = {"title": {"text": text, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 1.0}
+    if words:
+        bar |= {"tickvals": list(range(len(words))), "ticktext": list(words)}
+    return bar
+
+
+def _tail(name: str, length: int) -> str:
+    """Return the end of a dotted name, as much as fits."""
+    parts = name.split(".")
+    while len(parts) > 1 and len(".".join(parts)) > length:
+        parts = parts[1:]
+    text = ".".join(parts)
+    return text if len(text) <= length else "…" + text[1 - length :]
+
+
+def _layout(
+    grid: _Grid, pixels: int, rows: tuple[float, float], columns: int, column_title: str, selecting: bool
+) -> go.Layout:
+    """Return axes with the labels of layers and modules, as many as fit."""
+    step = max(1, round(len(grid.rows) / 45))
+    ticks = list(range(0, len(grid.rows), step))
+    quiet = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
+    across = list(range(0, len(grid.columns), max(1, round(len(grid.columns) / 48))))
+    return base_layout(
+        max(pixels, 240),
+        margin={"l": 76, "r": 8, "t": 4, "b": 110 if len(grid.columns) else 20},
+        hoverdistance=90,
+        dragmode="select" if selecting else "zoom",
+        xaxis=quiet
+        | {
+            "range": [-0.5, columns - 0.5],
+            "tickvals": across,
+            "ticktext": [_tail(grid.columns[i], 28) for i in across],
+            "tickangle": -28 if max(map(len, grid.columns), default=0) > 4 else 0,
+            "title": {"text": column_title} if column_title else None,
+        },
+        yaxis=quiet
+        | {
+            "range": [rows[1], rows[0]],
+            "tickvals": [*([-1 - _STRIP_GAP] if rows[0] < -1 else []), *ticks],
+            "ticktext": [*(["outside"] if rows[0] < -1 else []), *(grid.rows[i] for i in ticks)],
+            "title": {"text": "layer"},
+        },
+    )
