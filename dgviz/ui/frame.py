@@ -17,6 +17,7 @@ from dgviz.ui.state import View, change_view, close_pair, current_view
 _PAGES = Path(__file__).parents[2] / "pages"
 _ENTRIES = (
     ("checkpoints", "Checkpoints", ":material/folder_open:"),
+    ("model", "Model", ":material/apps:"),
     ("layer", "Layer", ":material/grid_on:"),
     ("thresholds", "Thresholds", ":material/stacked_line_chart:"),
     ("recovery", "Recovery", ":material/healing:"),
