@@ -1,11 +1,12 @@
 """One weight under one method: its update drawn and measured, from the weight's live decomposition; torch."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from dgviz.checkpoint import PairedTensor, read_tensor, select_matrix
+from dgviz.delta import live_shape
 from dgviz.edits import TensorUpdate, edited_update
 from dgviz.effect import Effect, MethodPanel, Yardstick, describe_effect, spectral_effect, yardstick
 from dgviz.facts import ModelFacts
@@ -56,31 +57,36 @@ def compute_method_panel(
     SpectrumError
         If a spectrum cannot be computed.
     """
-    s = np.asarray(decomposition.s, dtype=np.float64)
-    measure = yardstick(s, decomposition.shape)
+    shape = live_shape(delta)
+    s = _values(decomposition, shape)
+    measure = yardstick(s, shape)
     if plan.recipe.spectral:
-        update = _reshaped_update(plan, facts, paired.name, delta, decomposition, s)
-        depth = facts.depths.get(paired.name)
-        effect = spectral_effect(plan, s, decomposition.shape, measure, depth, facts.factor)
+        known = {"delta": delta, "depth": facts.depths.get(paired.name), "factor": facts.factor}
+        update = _reshaped_update(plan, known, delta, decomposition, s, shape)
+        effect = spectral_effect(plan, s, shape, measure, **known)
     else:
         update = _edited_matrix(paired, index, plan, facts, delta)
-        effect = _edited_effect(paired.name, delta, update, decomposition, measure)
+        effect = _edited_effect(paired.name, delta, update, decomposition, shape, measure)
     magnitudes = pooled_magnitudes(update)
     sparsity = _unmoved_share(paired, index, plan, delta, update)
     return MethodPanel(tuple(delta.shape), scale.encode(magnitudes), float(magnitudes.max()), sparsity, effect)
 
 
+def _values(decomposition: "Decomposition", shape: tuple[int, int]) -> np.ndarray:
+    """Return the singular values of the live part; rows and columns of zeros add only zeros to them."""
+    return np.asarray(decomposition.s, dtype=np.float64)[: min(shape)]
+
+
 def _reshaped_update(
     plan: RepairPlan,
-    facts: ModelFacts,
-    name: str,
+    known: dict[str, Any],
     delta: torch.Tensor,
     decomposition: "Decomposition",
     s: np.ndarray,
+    shape: tuple[int, int],
 ) -> torch.Tensor:
     """Return D' of a method that keeps D's singular vectors."""
-    shape = tuple(decomposition.shape)
-    reshaped = reshape_spectrum(plan, s, shape, delta, facts.depths.get(name), facts.factor)
+    reshaped = reshape_spectrum(plan, s, shape, **known)
     if reshaped.origin != "repaired":
         return delta if reshaped.origin == "tuned" else torch.zeros_like(delta)
     if plan.method in ("dg_hard", "rank_r"):
@@ -111,19 +117,19 @@ def _edited_matrix(
 
 
 def _edited_effect(
-    name: str, delta: torch.Tensor, update: torch.Tensor, decomposition: "Decomposition", measure: Yardstick
+    name: str,
+    delta: torch.Tensor,
+    update: torch.Tensor,
+    decomposition: "Decomposition",
+    shape: tuple[int, int],
+    measure: Yardstick,
 ) -> Effect:
     """Return the figures of an update that has singular vectors of its own."""
     device = str(delta.device)
-    edited = decompose(update, device, name=name)
-    values, removed = (
-        np.asarray(item.s, dtype=np.float64) for item in (edited, decompose(delta - update, device, name=name))
-    )
-    subspace = None
-    if measure.leading is not None:
-        subspace = _overlap(decomposition, edited, measure.leading)
-    s = np.asarray(decomposition.s, dtype=np.float64)
-    return describe_effect(s, values, removed, decomposition.shape, measure, subspace)
+    edited, rest = (decompose(part, device, name=name) for part in (update, delta - update))
+    subspace = None if measure.leading is None else _overlap(decomposition, edited, measure.leading)
+    s, values, removed = (_values(item, shape) for item in (decomposition, edited, rest))
+    return describe_effect(s, values, removed, shape, measure, subspace)
 
 
 def _overlap(tuned: "Decomposition", edited: "Decomposition", count: int) -> float:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,9 +90,9 @@ def yardstick(s: _Values, shape: Sequence[int]) -> Yardstick:
     Parameters
     ----------
     s : (p,) array
-        Singular values of the update, descending.
+        Singular values of the update's live part, descending.
     shape : (int, int)
-        Rows and columns.
+        Rows and columns of the live part.
     """
     published = RULES["dg_hard"].apply(s, shape)
     known = not published.degenerate and published.sigma > 0 and math.isfinite(published.sigma)
@@ -106,9 +107,9 @@ def describe_effect(
     Parameters
     ----------
     s, values, removed : (p,) arrays
-        Singular values of D, D' and D - D'.
+        Singular values of D, D' and D - D', of the live part.
     shape : (int, int)
-        Rows and columns.
+        Rows and columns of the live part.
     measure : Yardstick
         Of D.
     subspace : float or None
@@ -125,17 +126,18 @@ def spectral_effect(
     s: _Values,
     shape: Sequence[int],
     measure: Yardstick,
-    depth: float | None = None,
-    factor: float | None = None,
+    **known: Any,
 ) -> Effect:
     """Return the figures of a method that leaves the singular vectors alone, from the spectrum.
 
     Parameters
     ----------
-    plan, s, shape, depth, factor
+    plan, s, shape
         As for `dgviz.spectral.reshape_spectrum`.
     measure : Yardstick
         Of the update.
+    **known : Any
+        What else `dgviz.spectral.reshape_spectrum` takes.
 
     Raises
     ------
@@ -144,7 +146,7 @@ def spectral_effect(
     ThresholdError
         If a parameter does not fit the plan's rule.
     """
-    values = reshape_spectrum(plan, s, shape, depth=depth, factor=factor).values
+    values = reshape_spectrum(plan, s, shape, **known).values
     subspace = None
     if measure.leading is not None:
         ahead = np.argsort(-values, kind="stable")[: measure.leading]

@@ -20,6 +20,7 @@ from dgviz.store import Spectrum
 from dgviz.threshold import RULES, Parameter
 from dgviz.ui import work
 from dgviz.ui.messages import answered
+from dgviz.verdict import needs_delta, stored_tau
 
 DEFAULT = ("dg_hard", "wise_ft", "norm_matched", "complement")
 PLANS = "method-plans"
@@ -148,6 +149,9 @@ def draw_weight(
     slots, plans = _columns(methods, spectrum, common)
     st.session_state[PLANS] = plans
     table = st.empty()
+    if any(needs_delta(spectrum, plan.rule, plan.params) for plan in plans.values()):
+        with st.spinner(f"{RULES[common['rule']].title}: working on the weight itself ..."), answered():
+            spectrum = work.spectrum_with_threshold(*weight, common["rule"], common["params"])
     effects = {"tuned": _untouched(spectrum)}
     for plan in plans.values():
         if plan.recipe.spectral:
@@ -200,16 +204,16 @@ def _columns(
 
 def _untouched(spectrum: Spectrum) -> Effect:
     """Return the figures of the fine-tuned update itself."""
-    measure = yardstick(spectrum.s, spectrum.shape)
-    subspace = None if measure.leading is None else 1.0
-    return describe_effect(spectrum.s, spectrum.s, np.zeros_like(spectrum.s), spectrum.shape, measure, subspace)
+    measure = yardstick(spectrum.live_s, spectrum.live_shape)
+    subspace, s = None if measure.leading is None else 1.0, spectrum.live_s
+    return describe_effect(s, s, np.zeros_like(s), spectrum.live_shape, measure, subspace)
 
 
 def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Spectrum) -> Effect | None:
     """Return what the spectrum alone tells, or None after saying what is missing."""
     paired = weight[0]
     depth = block_depths(item.name for item in pair.tensors if item.tuned is not None).get(paired.name)
-    factor = None
+    factor = atlas = None
     if plan.recipe.whole_model:
         atlas = read_atlas(pair)
         if atlas.missing:
@@ -218,9 +222,18 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
                 "known yet. Scan every weight on the Checkpoints page."
             )
             return None
-        factor = _common_factor(atlas, plan)
     try:
-        return spectral_effect(plan, spectrum.s, spectrum.shape, yardstick(spectrum.s, spectrum.shape), depth, factor)
+        if atlas is not None:
+            factor = _common_factor(atlas, plan)
+        return spectral_effect(
+            plan,
+            spectrum.live_s,
+            spectrum.live_shape,
+            yardstick(spectrum.live_s, spectrum.live_shape),
+            depth=depth,
+            factor=factor,
+            tau=stored_tau(spectrum, plan.rule, plan.params),
+        )
     except DgvizError as error:
         st.warning(str(error))
         return None
@@ -229,7 +242,10 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
 def _common_factor(atlas: Atlas, plan: RepairPlan) -> float:
     """Return |D*| / |D| over all matrices."""
     own = RepairPlan(plan.rule, plan.params, shrinker=plan.shrinker)
-    reshaped = [reshape_spectrum(own, matrix.stored.s, matrix.stored.shape) for matrix in atlas.matrices]
+    reshaped = [
+        reshape_spectrum(own, found.live_s, found.live_shape, tau=stored_tau(found, plan.rule, plan.params))
+        for found in (matrix.stored for matrix in atlas.matrices)
+    ]
     return norm_ratio(
         np.concatenate([item.values for item in reshaped]), np.concatenate([item.s for item in reshaped])
     )
@@ -237,9 +253,9 @@ def _common_factor(atlas: Atlas, plan: RepairPlan) -> float:
 
 def _draw_spectrum(slot: _Slot, spectrum: Spectrum, effect: Effect) -> None:
     """Draw the singular values before and after."""
-    edge = RULES["dg_hard"].apply(spectrum.s, spectrum.shape).edge
+    edge = RULES["dg_hard"].apply(spectrum.live_s, spectrum.live_shape).edge
     slot.spectrum.plotly_chart(
-        effect_plot(spectrum.s, effect.values, edge),
+        effect_plot(spectrum.live_s, effect.values, edge),
         config=plot_config(f"spectrum-{slot.name}"),
         key=f"spectrum-{slot.name}",
     )
