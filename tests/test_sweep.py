@@ -21,7 +21,7 @@ from tests.checkpoints import write_pair
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("pair"), config={"model_type": "synthetic"})
+    return write_pair(tmp_path_factory.mktemp("pair"), config={"name": "synthetic"})
 
 
 class TestLines:

@@ -10,10 +10,38 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import dgviz
-from dgviz.cli import compare, demo, evaluate, inspect, noise, recovery, repair, repair_all, scan, spectrum, sweep
+from dgviz.cli import (
+    compare,
+    demo,
+    evaluate,
+    fetch,
+    inspect,
+    noise,
+    push,
+    recovery,
+    repair,
+    repair_all,
+    scan,
+    spectrum,
+    sweep,
+)
 from dgviz.errors import DgvizError
 
-_COMMANDS = (inspect, spectrum, scan, noise, repair, repair_all, compare, sweep, evaluate, recovery, demo)
+_COMMANDS = (
+    fetch,
+    inspect,
+    spectrum,
+    scan,
+    noise,
+    repair,
+    repair_all,
+    compare,
+    sweep,
+    push,
+    evaluate,
+    recovery,
+    demo,
+)
 
 
 class _Parser(argparse.ArgumentParser):
