@@ -10,10 +10,22 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import dgviz
-from dgviz.cli import compare, demo, evaluate, inspect, noise, recovery, repair, repair_all, scan, spectrum
+from dgviz.cli import (
+    compare,
+    demo,
+    evaluate,
+    inspect,
+    noise,
+    recovery,
+    repair,
+    repair_all,
+    scan,
+    spectrum,
+    thresholds,
+)
 from dgviz.errors import DgvizError
 
-_COMMANDS = (inspect, spectrum, scan, noise, repair, repair_all, compare, evaluate, recovery, demo)
+_COMMANDS = (inspect, spectrum, scan, noise, thresholds, repair, repair_all, compare, evaluate, recovery, demo)
 
 
 class _Parser(argparse.ArgumentParser):
