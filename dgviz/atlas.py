@@ -15,8 +15,8 @@ from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_
 from dgviz.places import Place, place_of
 from dgviz.store import SpectrumStore, StoredSpectrum, known_keys, label, spectrum_key
 from dgviz.theory import mp_fit
-from dgviz.threshold import Threshold, find_rule
-from dgviz.verdict import energy_kept
+from dgviz.threshold import Threshold
+from dgviz.verdict import apply_rule, energy_kept
 
 # Contents that nobody has hashed yet are hashed here while they are this few bytes: a small pair written a moment ago
 # has none remembered, and a page must not read a large one.
@@ -217,7 +217,7 @@ class Assessment:
         """Return the MP-fit of the spectrum with the values before `dropped_from` set to zero."""
         if self.threshold.degenerate or not self.threshold.sigma > 0:
             return None
-        s, shape = self.matrix.stored.s, self.matrix.stored.shape
+        s, shape = self.matrix.stored.live_s, self.matrix.stored.live_shape
         return mp_fit(np.where(np.arange(s.size) < dropped_from, 0.0, s), self.threshold.sigma, shape)
 
 
@@ -240,9 +240,8 @@ def assess(matrix: Matrix, rule: str, params: Mapping[str, Any]) -> Assessment:
     ThresholdError
         If there is no such rule or a parameter does not fit it.
     """
-    s, shape = matrix.stored.s, matrix.stored.shape
-    threshold = find_rule(rule).apply(s, shape, **params)
-    return Assessment(matrix, threshold, energy_kept(s, threshold.rank))
+    threshold = apply_rule(matrix.stored, rule, params)
+    return Assessment(matrix, threshold, energy_kept(matrix.stored.s, threshold.rank))
 
 
 @dataclass(frozen=True)

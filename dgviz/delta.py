@@ -55,3 +55,22 @@ def compute_delta(paired: PairedTensor, index: int | None, device: str) -> torch
         rows = other[start : start + step]
         delta[start : start + step].sub_(scratch[: len(rows)].copy_(rows))
     return delta
+
+
+def live_shape(delta: torch.Tensor) -> tuple[int, int]:
+    """Return how many rows and columns of a delta hold an entry that is not zero; its full shape where none does.
+
+    Parameters
+    ----------
+    delta : (m, n) tensor
+        On any device.
+    """
+    rows = 0
+    live_columns = torch.zeros(delta.shape[1], dtype=torch.bool, device=delta.device)
+    step = max(1, _BLOCK_ELEMENTS // delta.shape[1])
+    for start in range(0, delta.shape[0], step):
+        nonzero = delta[start : start + step] != 0
+        rows += int(nonzero.any(dim=1).sum())
+        live_columns |= nonzero.any(dim=0)
+    columns = int(live_columns.sum())
+    return (rows, columns) if rows else (int(delta.shape[0]), int(delta.shape[1]))

@@ -9,13 +9,14 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import PairedTensor, is_hashed, read_tensor, select_matrix
-from dgviz.delta import compute_delta
+from dgviz.delta import compute_delta, live_shape
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.plan import RepairPlan
 from dgviz.spectral import ReshapedSpectrum, reshape_spectrum
 from dgviz.spectrum import Decomposition, decompose
 from dgviz.store import SpectrumStore, StoredSpectrum, label, spectrum_key
 from dgviz.threshold import Threshold
+from dgviz.verdict import needs_delta, stored_tau
 
 _LOW_RANK = ("dg_hard", "rank_r")
 
@@ -29,12 +30,14 @@ class KeptDirections:
     threshold : Threshold
         Where the cut is.
     s : (p,) float64 array
-        All singular values, descending.
+        Singular values of the live part, descending; p is its shorter side.
     values : (p,) float64 array
         Those of the repaired delta along the same directions: zero where a direction is dropped, and other than `s`
         where a shrinker or a scale sets them.
     shape : (int, int)
         Rows m and columns n.
+    live_shape : (int, int)
+        Rows and columns that are not zero throughout; threshold and noise figures are of these.
     route : str
         How the spectrum was computed.
     origin : str
@@ -51,6 +54,7 @@ class KeptDirections:
     s: np.ndarray
     values: np.ndarray
     shape: tuple[int, int]
+    live_shape: tuple[int, int]
     route: str
     origin: str
     factors: tuple[torch.Tensor, torch.Tensor] | None
@@ -116,17 +120,16 @@ class OpenMatrix:
         plan : RepairPlan
             The method.
         """
-        found = self._found
+        found = self._stored_for(plan)
         if found is not None:
-            reshaped = reshape_spectrum(plan, found.s, found.shape)
+            reshaped = self._reshaped(plan, found)
             count = int(np.count_nonzero(reshaped.values))
             stored = self._store.get_factors(self._key, count) if reshaped.origin == "repaired" else None
             if stored is not None or reshaped.origin != "repaired":
                 factors = stored and tuple(torch.from_numpy(factor).to(self._device) for factor in stored)
                 return self._kept(reshaped, factors)
-        _, decomposition = self._computed
-        shape = tuple(decomposition.shape)
-        reshaped = reshape_spectrum(plan, self._own_values, shape, delta=self._computed[0])
+        delta, decomposition = self._computed
+        reshaped = reshape_spectrum(plan, self._own_values, self._live_shape, delta=delta)
         count = int(np.count_nonzero(reshaped.values))
         return self._kept(reshaped, decomposition.triplets(count) if reshaped.origin == "repaired" else None)
 
@@ -138,10 +141,10 @@ class OpenMatrix:
         plan : RepairPlan
             The method.
         """
-        if self._found is not None:
-            return reshape_spectrum(plan, self._found.s, self._found.shape)
-        delta, decomposition = self._computed
-        return reshape_spectrum(plan, self._own_values, tuple(decomposition.shape), delta=delta)
+        found = self._stored_for(plan)
+        if found is not None:
+            return self._reshaped(plan, found)
+        return reshape_spectrum(plan, self._own_values, self._live_shape, delta=self._computed[0])
 
     @property
     def route(self) -> str:
@@ -164,6 +167,7 @@ class OpenMatrix:
             reshaped.s,
             reshaped.values,
             shape,
+            self._live_shape,
             self.route,
             reshaped.origin,
             factors,
@@ -180,6 +184,21 @@ class OpenMatrix:
         if not all(is_hashed(side) for side in select_matrix(self.paired, self.index)[:2]):
             return None
         return self._store.get(self._key)
+
+    def _stored_for(self, plan: RepairPlan) -> StoredSpectrum | None:
+        """Return what is stored, where it is enough to tell the plan's threshold."""
+        found = self._found
+        return None if found is None or needs_delta(found, plan.rule, plan.params) else found
+
+    def _reshaped(self, plan: RepairPlan, found: StoredSpectrum) -> ReshapedSpectrum:
+        """Return what a plan makes of a stored spectrum."""
+        tau = stored_tau(found, plan.rule, plan.params)
+        return reshape_spectrum(plan, found.live_s, found.live_shape, tau=tau)
+
+    @cached_property
+    def _live_shape(self) -> tuple[int, int]:
+        """Rows and columns that are not zero throughout."""
+        return self._found.live_shape if self._found is not None else live_shape(self._computed[0])
 
     @cached_property
     def _zero_share(self) -> float | None:
@@ -205,7 +224,8 @@ class OpenMatrix:
 
     @cached_property
     def _own_values(self) -> np.ndarray:
-        return np.asarray(self._computed[1].s, dtype=np.float64)
+        """Singular values of the live part."""
+        return np.asarray(self._computed[1].s, dtype=np.float64)[: min(self._live_shape)]
 
 
 def _same_bytes(paired: PairedTensor, index: int | None) -> bool:

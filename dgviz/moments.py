@@ -30,6 +30,8 @@ class Moments:
         Share of entries of D that are exactly zero.
     zero_row_share, zero_column_share : float
         Share of rows, of columns, that are zero throughout.
+    live_rows, live_columns : int
+        M and N: rows and columns that are not.
     row_variance_cv, column_variance_cv : float or None
         Standard deviation over mean of the rows' variances ``v_i = mean_j (x_ij - mean_j x_ij)^2``; of the columns'.
     kurtosis : float or None
@@ -44,6 +46,8 @@ class Moments:
     zero_share: float
     zero_row_share: float
     zero_column_share: float
+    live_rows: int
+    live_columns: int
     row_variance_cv: float | None
     column_variance_cv: float | None
     kurtosis: float | None
@@ -76,6 +80,8 @@ def compute_moments(delta: torch.Tensor, base_norm: float) -> Moments:
         1 - int(nonzero_by_row.sum()) / delta.numel(),
         1 - row_count / rows,
         1 - column_count / columns,
+        row_count,
+        column_count,
     )
     if row_count == 0:
         return Moments(0.0 if base_norm > 0 else None, *shares, None, None, None, None, None)

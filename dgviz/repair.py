@@ -42,10 +42,17 @@ class _Piece:
     threshold: Threshold | None = None
     rank: int | None = None
     mp_fit: dict[str, float | None] | None = None
-    noise_restored: float | None = None
+    removed_square: float | None = None
     route: str | None = None
     zero_share: float | None = None
     values: np.ndarray | None = None
+
+    @property
+    def noise_restored(self) -> float | None:
+        """Length of the rounding over that of what was taken away, where that is known."""
+        if self.summed is None or self.removed_square is None:
+            return None
+        return math.sqrt(self.summed.rounding_square / self.removed_square) if self.removed_square > 0 else 0.0
 
     @property
     def sparsity(self) -> float | None:
@@ -228,7 +235,7 @@ def _kept_directions(matrix: OpenMatrix, kept: KeptDirections, dtype: str) -> _P
         "norm_kept": reshaped.norm_kept,
         "threshold": kept.threshold,
         "rank": kept.threshold.rank,
-        "mp_fit": mp_fits(reshaped, kept.shape),
+        "mp_fit": mp_fits(reshaped, kept.live_shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
         "values": kept.values,
@@ -238,13 +245,12 @@ def _kept_directions(matrix: OpenMatrix, kept: KeptDirections, dtype: str) -> _P
     left, right = kept.factors
     device = str(left.device)
     summed = _add(matrix, lambda block, _: (left[block] @ right, None), dtype, device, float(kept.values[0]))
-    return _Piece("repaired", summed=summed, noise_restored=_restored(summed, reshaped), **common)
+    return _Piece("repaired", summed=summed, removed_square=_removed_square(reshaped), **common)
 
 
-def _restored(summed: RoundedSum, reshaped: ReshapedSpectrum) -> float:
-    """Return the length of the rounding over that of what was taken away."""
-    removed = float(np.sum((reshaped.s - reshaped.values) ** 2))
-    return math.sqrt(summed.rounding_square / removed) if removed > 0 else 0.0
+def _removed_square(reshaped: ReshapedSpectrum) -> float:
+    """Return the sum of squares of what was taken away of an update."""
+    return float(np.sum((reshaped.s - reshaped.values) ** 2))
 
 
 def _scaled_matrix(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -> _Piece:
@@ -268,7 +274,7 @@ def _complement(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -
         "norm_kept": reshaped.norm_kept,
         "threshold": kept.threshold,
         "rank": int(np.count_nonzero(dropped)),
-        "mp_fit": mp_fits(reshaped, kept.shape),
+        "mp_fit": mp_fits(reshaped, kept.live_shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
         "values": dropped,
@@ -280,7 +286,7 @@ def _complement(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -
     summed = _add(
         matrix, lambda block, _: (delta[block] - left[block] @ right, None), dtype, device, float(kept.s[0])
     )
-    return _Piece("repaired", summed=summed, noise_restored=_restored(summed, reshaped), **common)
+    return _Piece("repaired", summed=summed, removed_square=_removed_square(reshaped), **common)
 
 
 def _assemble(
@@ -360,6 +366,8 @@ def _report(
         mp_fit=fits and {key: values(lambda piece, key=key: piece.mp_fit[key]) for key in fits},
         gain=values(lambda piece: piece.summed and piece.summed.gain),
         noise_restored=values(lambda piece: piece.noise_restored),
+        update_square=values(lambda piece: piece.summed and piece.summed.update_square),
+        removed_square=values(lambda piece: piece.removed_square),
         norm_kept=values(lambda piece: piece.norm_kept),
         sparsity=values(lambda piece: piece.sparsity),
         effective_rank=values(lambda piece: None if piece.values is None else effective_rank(piece.values)),

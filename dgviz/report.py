@@ -1,6 +1,7 @@
 """What happened to one tensor: the row that every output carries."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,9 @@ class TensorReport:
         ``<O, D'> / <D', D'>`` of the written update O against the exact one D': below 1, rounding ate the repair.
     noise_restored : float or None
         Norm of the rounding ``O - D'`` over the norm of what was taken away.
+    update_square, removed_square : float or None
+        Sums of squares of D' and of what was taken away: the weights of the two figures above in those of the whole
+        model.
     norm_kept : float or None
         ``|D'| / |D|``: length of the exact result's update over the update's own.
     sparsity : float or None
@@ -67,6 +71,8 @@ class TensorReport:
     mp_fit: Any = None
     gain: Any = None
     noise_restored: Any = None
+    update_square: Any = None
+    removed_square: Any = None
     norm_kept: Any = None
     sparsity: Any = None
     effective_rank: Any = None
@@ -81,6 +87,19 @@ class TensorReport:
         del row["name"]
         row = {key: json_number(value) for key, value in row.items() if value is not None}
         return row | {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
+
+    @classmethod
+    def from_json(cls, name: str, row: Mapping[str, Any]) -> "TensorReport":
+        """Return the report that `to_json` described; infinities stay the strings they have become.
+
+        Parameters
+        ----------
+        name : str
+            The tensor.
+        row : mapping
+            The JSON object.
+        """
+        return cls(name=name, **{**row, "shape": tuple(row["shape"]), "warnings": tuple(row["warnings"])})
 
 
 @dataclass(frozen=True)

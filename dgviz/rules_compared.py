@@ -13,6 +13,7 @@ from dgviz.plan import RepairPlan, read_plan
 from dgviz.shrinkage import SHRINKERS, find_shrinker
 from dgviz.theory import mp_fit
 from dgviz.threshold import DEGENERATE_MEDIAN, find_rule
+from dgviz.verdict import needs_delta
 
 MULTIPLIERS: NDArray[np.float64] = 2.0 ** (np.arange(-32, 33) / 16)
 """Factors on tau of `TauCurve`: 0.25 to 4 in 64 equal steps of the logarithm, 1 among them."""
@@ -200,8 +201,9 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan) -> ModelCut:
     Raises
     ------
     ThresholdError
-        If the rule cannot be told from what is stored.
+        If the rule needs the weights themselves and no scan has stored what it found in them.
     """
+    _refuse_unknown(matrices, plan)
     rows = tuple(assess(matrix, plan.rule, plan.params) for matrix in matrices)
     ranks = np.array([row.rank for row in rows], dtype=np.int64)
     kept = np.array([row.energy_kept for row in rows])
@@ -212,19 +214,34 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan) -> ModelCut:
             fits[i] = row.residual_fit
             continue
         values[row.rank :] = 0.0
-        s = row.matrix.stored.s
+        s = row.matrix.stored.live_s
         ranks[i] = np.count_nonzero(values)
         kept[i] = float(np.sum((values / s[0]) ** 2) / np.sum((s / s[0]) ** 2))
-        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.shape)
+        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.live_shape)
     return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
 
 
+def _refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
+    """Refuse a rule that needs the weights themselves where no scan has stored what it found in them."""
+    unknown = [matrix.label for matrix in matrices if needs_delta(matrix.stored, plan.rule, plan.params)]
+    if not unknown:
+        return
+    settings = {k: v for k, v in find_rule(plan.rule).changed(plan.params).items() if k != "scale"}
+    command = " ".join(
+        [f"--rule {plan.rule}", *(f"--rule-param {name}={value:g}" for name, value in settings.items())]
+    )
+    raise ThresholdError(
+        f"rule {plan.rule!r} cannot be told from singular values, and no scan has stored what it finds in "
+        f"{len(unknown)} of {len(matrices)} matrices, such as {unknown[0]}; run dgviz scan {command} first"
+    )
+
+
 def _shrunk(row: Assessment, plan: RepairPlan) -> NDArray[np.float64] | None:
-    """Return all singular values of a matrix after the plan's shrinker; None where nothing is shrunk."""
+    """Return the live singular values of a matrix after the plan's shrinker; None where nothing is shrunk."""
     if plan.shrinker == "hard" or row.threshold.degenerate or not row.threshold.sigma > 0:
         return None
     stored = row.matrix.stored
-    return find_shrinker(plan.shrinker).apply(stored.s, stored.shape, row.threshold.sigma)
+    return find_shrinker(plan.shrinker).apply(stored.live_s, stored.live_shape, row.threshold.sigma)
 
 
 def sum_up(cut: ModelCut) -> RuleTotals:
@@ -311,7 +328,7 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
     rank, kept = np.zeros((2, MULTIPLIERS.size), dtype=np.int64)
     energy = np.zeros(MULTIPLIERS.size)
     for row in cut.rows:
-        s = row.matrix.stored.s
+        s = row.matrix.stored.live_s
         taus = row.threshold.tau * MULTIPLIERS
         if row.threshold.degenerate and based:
             taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic

@@ -19,8 +19,7 @@ from dgviz.moments import compute_moments, frobenius_norm
 from dgviz.spectrum import Decomposition, decompose, decompose_stack, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
 from dgviz.theory import aspect_ratio
-from dgviz.threshold import find_rule
-from dgviz.verdict import matrix_row, stack_rows
+from dgviz.verdict import apply_rule, matrix_row, needs_delta, stack_rows, threshold_key
 
 # Kept factors are stored up to a fifth of the weight's own bytes: for a square bfloat16 matrix that is p / 20
 # directions, more than most updates keep, and a scanned model adds a fifth of its size to the cache at most. Beyond
@@ -50,8 +49,26 @@ def read_spectrum(
     if found is not None:
         return found
     device = resolve_device(device)
-    decomposition = decompose(compute_delta(paired, index, device), device, name=label(paired.name, index))
-    return put_spectrum(paired, index, decomposition, store, time.perf_counter() - started)
+    delta = compute_delta(paired, index, device)
+    decomposition = decompose(delta, device, name=label(paired.name, index))
+    summary = summarise(paired, index, delta)
+    return put_spectrum(paired, index, decomposition, store, time.perf_counter() - started, summary)
+
+
+def summarise(paired: PairedTensor, index: int | None, delta: torch.Tensor) -> dict[str, Any]:
+    """Return the figures of a delta's entries, as JSON: what diagnosis needs beside the spectrum.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        The tensor it belongs to.
+    index : int or None
+        Which matrix of a stack.
+    delta : (m, n) tensor
+        The delta, where it was computed.
+    """
+    base = read_tensor(select_matrix(paired, index)[0]).to(delta.device)
+    return dataclasses.asdict(compute_moments(delta, frobenius_norm(base)))
 
 
 def find_spectrum(paired: PairedTensor, index: int | None, store: SpectrumStore) -> Spectrum | None:
@@ -81,7 +98,7 @@ def put_spectrum(
     decomposition: Decomposition,
     store: SpectrumStore,
     seconds: float,
-    summary: dict[str, Any] | None = None,
+    summary: dict[str, Any],
 ) -> Spectrum:
     """Store the spectrum of a decomposition and return it; a store that cannot be written costs a warning only.
 
@@ -97,8 +114,8 @@ def put_spectrum(
         Where to put it.
     seconds : float
         What the work took.
-    summary : dict, optional
-        Figures of the delta's entries.
+    summary : dict
+        Figures of the delta's entries, from `summarise`.
     """
     shape = tuple(decomposition.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)
@@ -108,7 +125,7 @@ def put_spectrum(
         store.put(spectrum_key(paired, index), s, shape, certificate, summary)
     except DgvizError as error:
         warnings = (str(error),)
-    return Spectrum(label(paired.name, index), shape, s, certificate, False, seconds, warnings, summary or {})
+    return Spectrum(label(paired.name, index), shape, s, certificate, False, seconds, warnings, summary)
 
 
 def list_places(device: str) -> list[tuple[str, int | None]]:
@@ -137,8 +154,8 @@ def scan_matrix(
 ) -> dict[str, Any]:
     """Return the figures of one matrix, and see to it that the store holds all there is to know about it.
 
-    Where the spectrum is stored but the summary is not (the layer page stores spectra too), only the summary is
-    computed. Kept factors are stored with the spectrum.
+    Where the spectrum is stored but the tau of a rule that needs the delta is not, only that is computed. Kept
+    factors are stored with the spectrum.
 
     Parameters
     ----------
@@ -163,16 +180,12 @@ def scan_matrix(
     started = time.perf_counter()
     store = SpectrumStore(root)
     found = find_spectrum(paired, index, store)
-    if found is not None and found.summary:
+    if found is not None and not needs_delta(found, rule, params):
         return matrix_row(found, rule, params)
-    base_norm = frobenius_norm(read_tensor(select_matrix(paired, index)[0]).to(device))
     delta, decomposition = ready or (compute_delta(paired, index, device), None)
     if found is not None:
-        summary = dataclasses.asdict(compute_moments(delta, base_norm))
-        warnings = _put_again(paired, index, found, store, summary)
-        seconds = time.perf_counter() - started
-        found = dataclasses.replace(found, summary=summary, warnings=warnings, seconds=seconds)
-        return matrix_row(found, rule, params)
+        found = with_threshold(paired, index, found, delta, store, rule, params)
+        return matrix_row(dataclasses.replace(found, seconds=time.perf_counter() - started), rule, params)
     try:
         decomposition = decomposition or decompose(delta, device, name=label(paired.name, index))
     except SpectrumError:
@@ -181,10 +194,11 @@ def scan_matrix(
             raise
         delta = torch.zeros_like(delta)  # equal infinities (a mask, say) differ by nan: nothing was trained here
         decomposition = decompose(delta, device, name=label(paired.name, index))
-    summary = dataclasses.asdict(compute_moments(delta, base_norm))
+    spectrum = put_spectrum(paired, index, decomposition, store, 0.0, summarise(paired, index, delta))
+    if needs_delta(spectrum, rule, params):
+        spectrum = with_threshold(paired, index, spectrum, delta, store, rule, params)
     del delta
-    warnings = _put_factors(paired, index, decomposition, store, (rule, params))
-    spectrum = put_spectrum(paired, index, decomposition, store, 0.0, summary)
+    warnings = _put_factors(paired, index, decomposition, store, spectrum, (rule, params))
     seconds = time.perf_counter() - started
     warnings = tuple(dict.fromkeys((*spectrum.warnings, *warnings)))
     return matrix_row(dataclasses.replace(spectrum, seconds=seconds, warnings=warnings), rule, params)
@@ -220,15 +234,39 @@ def scan_stack(
     return results
 
 
-def _put_again(
-    paired: PairedTensor, index: int | None, found: Spectrum, store: SpectrumStore, summary: dict[str, Any]
-) -> tuple[str, ...]:
-    """Store a known spectrum once more, now with its summary; return warnings."""
+def with_threshold(
+    paired: PairedTensor,
+    index: int | None,
+    spectrum: Spectrum,
+    delta: torch.Tensor,
+    store: SpectrumStore,
+    rule: str,
+    params: dict[str, Any],
+) -> Spectrum:
+    """Return a spectrum whose summary holds the tau of a rule that needs the delta, and store it so.
+
+    Parameters
+    ----------
+    paired, index
+        The matrix.
+    spectrum : Spectrum
+        Its spectrum.
+    delta : (m, n) tensor
+        The delta.
+    store : SpectrumStore
+        Where to put it.
+    rule, params
+        The rule, see `dgviz.verdict.needs_delta`.
+    """
+    tau = apply_rule(spectrum, rule, params | {"scale": 1.0}, delta).tau
+    known = spectrum.summary.get("thresholds", {}) | {threshold_key(rule, params): tau}
+    summary = spectrum.summary | {"thresholds": known}
+    warnings = spectrum.warnings
     try:
-        store.put(spectrum_key(paired, index), found.s, found.shape, found.certificate, summary)
+        store.put(spectrum_key(paired, index), spectrum.s, spectrum.shape, spectrum.certificate, summary)
     except DgvizError as error:
-        return (str(error),)
-    return ()
+        warnings = tuple(dict.fromkeys((*warnings, str(error))))
+    return dataclasses.replace(spectrum, summary=summary, stored=False, warnings=warnings)
 
 
 def _put_factors(
@@ -236,10 +274,11 @@ def _put_factors(
     index: int | None,
     decomposition: Decomposition,
     store: SpectrumStore,
+    spectrum: Spectrum,
     rule: tuple[str, dict[str, Any]],
 ) -> tuple[str, ...]:
     """Store the triplets that DG-Hard or the scan's own rule keeps, the more the better; return warnings."""
-    rank = _stored_rank(paired, index, decomposition, rule)
+    rank = _stored_rank(paired, index, spectrum, rule)
     if rank == 0:
         return ()
     left, right = (factor.cpu().numpy() for factor in decomposition.triplets(rank))
@@ -251,14 +290,13 @@ def _put_factors(
 
 
 def _stored_rank(
-    paired: PairedTensor, index: int | None, decomposition: Decomposition, rule: tuple[str, dict[str, Any]]
+    paired: PairedTensor, index: int | None, spectrum: Spectrum, rule: tuple[str, dict[str, Any]]
 ) -> int:
     """Return how many triplets are worth storing: what a rule keeps, where that fits under the cap."""
-    s, shape = np.asarray(decomposition.s, dtype=np.float64), tuple(decomposition.shape)
     sides = select_matrix(paired, index)[:2]
-    per_rank = sum(shape) * (8 if "float64" in (side.dtype for side in sides) else 4)
+    per_rank = sum(spectrum.shape) * (8 if "float64" in (side.dtype for side in sides) else 4)
     cap = min(_FACTOR_BYTES, _FACTOR_SHARE * sides[1].nbytes)
-    wanted = {find_rule(name).apply(s, shape, **params).rank for name, params in (("dg_hard", {}), rule)}
+    wanted = {apply_rule(spectrum, name, params).rank for name, params in (("dg_hard", {}), rule)}
     return max((rank for rank in wanted if rank * per_rank <= cap), default=0)
 
 
@@ -290,13 +328,26 @@ def spectrum_report(
         raise PairError(f"{name!r} has no spectrum to show: {paired.reason}")
     layout = matrix_layout(name, paired.tuned.shape)
     indices = [None] if layout.stack is None else range(layout.stack)
-    spectra = [read_spectrum(paired, index, device) for index in indices]
-    rows = [matrix_row(spectrum, rule, params) | {"singular_values": spectrum.s.tolist()} for spectrum in spectra]
+    spectra = [_with_rule(paired, index, rule, params, device) for index in indices]
+    rows = [
+        matrix_row(spectrum, rule, params)
+        | {"beta": aspect_ratio(spectrum.live_shape), "singular_values": spectrum.s.tolist()}
+        for spectrum in spectra
+    ]
     common = {
         "name": name,
         "shape": list(paired.tuned.shape),
-        "beta": aspect_ratio((layout.rows, layout.cols)),
         "rule": rule,
         "params": params,
     }
     return common | (rows[0] if layout.stack is None else stack_rows(rows))
+
+
+def _with_rule(paired: PairedTensor, index: int | None, rule: str, params: dict[str, Any], device: str) -> Spectrum:
+    """Return one weight's spectrum, with the tau of a rule that needs the delta."""
+    store = SpectrumStore()
+    spectrum = read_spectrum(paired, index, device, store)
+    if not needs_delta(spectrum, rule, params):
+        return spectrum
+    delta = compute_delta(paired, index, resolve_device(device))
+    return with_threshold(paired, index, spectrum, delta, store, rule, params)

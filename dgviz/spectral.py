@@ -110,6 +110,7 @@ def reshape_spectrum(
     delta: Any = None,
     depth: float | None = None,
     factor: float | None = None,
+    tau: float | None = None,
 ) -> ReshapedSpectrum:
     """Return what a plan's method makes of a spectrum.
 
@@ -118,15 +119,17 @@ def reshape_spectrum(
     plan : RepairPlan
         A method with ``spectral`` in the registry.
     s : (p,) array
-        All singular values, descending.
+        Singular values of the live part, descending (`dgviz.store.Spectrum.live_s`).
     shape : (int, int)
-        Rows and columns.
+        Rows and columns of the live part.
     delta : matrix, optional
         The update, for rules that need it.
     depth : float, optional
         Place of the tensor in the model, 0 to 1 (`dgviz.methods.block_depths`), for ``lines``.
     factor : float, optional
         The one factor of ``norm_matched_global``.
+    tau : float, optional
+        What a rule that needs the update found earlier (`dgviz.verdict.stored_tau`).
 
     Raises
     ------
@@ -141,7 +144,7 @@ def reshape_spectrum(
         if by is None:
             raise MethodError(f"{plan.method} takes its factor from the whole model, which has not been looked at")
         return ReshapedSpectrum(None, s, s.copy() if by == 1 else by * s)
-    threshold, values = _kept(plan, s, shape, delta)
+    threshold, values = _kept(plan, s, shape, delta, tau)
     if plan.method == "norm_matched":
         values = norm_ratio(values, s) * s if not np.array_equal(values, s) else values
     elif plan.method == "complement":
@@ -171,13 +174,18 @@ def scale_factor(plan: RepairPlan, depth: float | None) -> float | None:
     return None
 
 
-def _kept(plan: RepairPlan, s: _Values, shape: Sequence[int], delta: Any) -> tuple[Threshold, _Values]:
+def _kept(
+    plan: RepairPlan, s: _Values, shape: Sequence[int], delta: Any, tau: float | None
+) -> tuple[Threshold, _Values]:
     """Return the cut of a plan and the singular values of D*, zeros for what is dropped.
 
     Where the noise is not known a rule made from it keeps everything: D* is D.
     """
     rule = find_rule(plan.rule)
-    threshold = rule.apply(s, shape, delta=delta, **plan.params)
+    if rule.needs_delta and tau is not None:
+        threshold = rule.apply_at(tau, s, shape, **plan.params)
+    else:
+        threshold = rule.apply(s, shape, delta=delta, **plan.params)
     unknown_noise = threshold.degenerate and rule.noise_based
     if unknown_noise or (threshold.rank >= np.count_nonzero(s) and plan.shrinker == "hard"):
         return threshold, s.copy()

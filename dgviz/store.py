@@ -23,14 +23,37 @@ from safetensors.numpy import save, save_file
 from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, known_hashes, select_matrix
 from dgviz.errors import DgvizError
 
-ENGINE_VERSION = "1"
+ENGINE_VERSION = "2"
 """Part of every key. Raise it when `dgviz.spectrum.decompose` gives other numbers, or the stored format changes."""
 
 _KEY = re.compile("[0-9a-f]{64}")
 
 
+class _Trimmed:
+    """A spectrum without the rows and columns of its delta that are zero throughout.
+
+    They change no singular value but those that are zero, yet a noise estimate from the full shape is wrong: the
+    Marchenko-Pastur law of a matrix is that of its live part. Rules and noise figures take `live_s` and `live_shape`.
+    """
+
+    s: NDArray[np.float64]
+    shape: tuple[int, int]
+    summary: dict[str, Any]
+
+    @property
+    def live_shape(self) -> tuple[int, int]:
+        """Rows and columns that hold a nonzero entry; the full shape of a delta that is zero, or not measured."""
+        live = self.summary.get("live_rows"), self.summary.get("live_columns")
+        return live if live[0] and live[1] else tuple(self.shape)
+
+    @property
+    def live_s(self) -> NDArray[np.float64]:
+        """The first ``min(live_shape)`` singular values, the spectrum of the live part."""
+        return self.s[: min(self.live_shape)]
+
+
 @dataclass(frozen=True)
-class StoredSpectrum:
+class StoredSpectrum(_Trimmed):
     """What the store keeps of one delta.
 
     Attributes
@@ -52,7 +75,7 @@ class StoredSpectrum:
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(_Trimmed):
     """All singular values of one weight's update, and how they were obtained.
 
     Attributes

@@ -6,6 +6,7 @@ single-threaded (two of them beat one with two threads by 1.15 to 1.4), compute 
 thread decides who begins next, and yields what has ended.
 """
 
+import math
 import queue
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,13 +17,14 @@ from typing import Any
 import psutil
 
 from dgviz.checkpoint import CheckpointPair
+from dgviz.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.errors import DgvizError
 from dgviz.jobs import Worker
 from dgviz.plan import json_number
 from dgviz.schedule import Admission, Task, count_cores, memory_budget, plan_tasks
 from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
 from dgviz.threshold import find_rule
-from dgviz.verdict import matrix_row, stack_rows
+from dgviz.verdict import matrix_row, needs_delta, stack_rows
 
 # Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
 _TOGETHER = {"cuda": 32, "cpu": 1}
@@ -202,10 +204,10 @@ class _Reader(threading.Thread):
             self._changed.notify()
 
     def _look_up(self, task: Task) -> _Event:
-        """Return the figures of a matrix that is stored with its summary, or the event that it is not."""
+        """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
         try:
             found = self._store.get(spectrum_key(task.paired, task.index))
-            if found is None or not found.summary:
+            if found is None or needs_delta(found, *self._settings):
                 return _Event(task)
             name = label(task.paired.name, task.index)
             spectrum = Spectrum(name, found.shape, found.s, found.certificate, True, 0.0, (), found.summary)
@@ -335,9 +337,9 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     Returns
     -------
     dict
-        ``weights``: by name, with lists for stacks; ``errors``: by name, with the index of a stack's matrix in
-        brackets, whose items in the stack's lists are None; ``stored`` and ``computed``: numbers of matrices;
-        ``seconds``.
+        ``model``: the verdict on all of them together, None where there is none; ``weights``: by name, with lists
+        for stacks; ``errors``: by name, with the index of a stack's matrix in brackets, whose items in the stack's
+        lists are None; ``stored`` and ``computed``: numbers of matrices; ``seconds``.
     """
     by_name: dict[str, list[ScannedMatrix]] = {}
     for result in results:
@@ -353,9 +355,25 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     rows = [result.row for result in results if result.row is not None]
     stored = sum(row["stored"] for row in rows)
     return {
+        "model": _model_verdict(results),
         "weights": weights,
         "errors": errors,
         "stored": stored,
         "computed": len(rows) - stored,
         "seconds": round(seconds, 3),
     }
+
+
+def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
+    """Return the verdict on the matrices that have figures, in the order of their names."""
+    known = sorted((result for result in results if result.row is not None), key=lambda result: result.label)
+    weighed = [
+        WeighedDiagnosis(
+            result.label,
+            math.prod(result.row["live_shape"]),
+            result.row["energy"],
+            Diagnosis.from_json(result.row["diagnosis"]),
+        )
+        for result in known
+    ]
+    return diagnose_model(weighed).to_json() if weighed else None

@@ -1,14 +1,16 @@
 """What a rule makes of one spectrum, in figures: one function for every page, command and report."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.store import Spectrum
+from dgviz.diagnosis import diagnose
+from dgviz.store import Spectrum, StoredSpectrum
 from dgviz.theory import mp_fit_triple
-from dgviz.threshold import find_rule
+from dgviz.threshold import Threshold, find_rule
 
 
 def energy_kept(s: NDArray[np.float64], rank: int) -> float:
@@ -28,34 +30,91 @@ def energy_kept(s: NDArray[np.float64], rank: int) -> float:
     return float(squares[:rank].sum() / squares.sum())
 
 
-def spectrum_figures(
-    s: NDArray[np.float64], shape: Sequence[int], rule: str, params: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what a rule finds in a spectrum, as plain values.
+def apply_rule(
+    spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any], delta: Any = None
+) -> Threshold:
+    """Return the threshold of a rule on the live part of one weight's update: the one way to apply a rule.
 
     Parameters
     ----------
-    s : (p,) array
-        All singular values of the delta, descending.
-    shape : (int, int)
-        Rows and columns of the delta.
+    spectrum : Spectrum or StoredSpectrum
+        Singular values, shape and summary.
     rule : str
         Threshold rule.
     params : mapping
         Its parameters.
+    delta : matrix, optional
+        The delta, for a rule that needs it; not asked for where the summary holds what the rule found earlier.
+
+    Raises
+    ------
+    ThresholdError
+        If there is no such rule, a parameter does not fit it, or it needs the delta and it is not at hand.
+    """
+    found = find_rule(rule)
+    known = stored_tau(spectrum, rule, params) if delta is None else None
+    if known is not None:
+        return found.apply_at(known, spectrum.live_s, spectrum.live_shape, **params)
+    return found.apply(spectrum.live_s, spectrum.live_shape, delta=delta, **params)
+
+
+def needs_delta(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> bool:
+    """Return whether a rule can be applied only where the delta is at hand.
+
+    Parameters
+    ----------
+    spectrum, rule, params
+        As for `apply_rule`.
+    """
+    return find_rule(rule).needs_delta and stored_tau(spectrum, rule, params) is None
+
+
+def stored_tau(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> float | None:
+    """Return the tau that a rule which needs the delta found when it was at hand, None for any other.
+
+    Parameters
+    ----------
+    spectrum, rule, params
+        As for `apply_rule`.
+    """
+    if not find_rule(rule).needs_delta:
+        return None
+    return spectrum.summary.get("thresholds", {}).get(threshold_key(rule, params))
+
+
+def threshold_key(rule: str, params: Mapping[str, Any]) -> str:
+    """Return under which name a summary keeps the tau of a rule that needs the delta, in its ``thresholds``.
+
+    The multiplier on tau is no part of it: what is kept is for a multiplier of 1.
+
+    Parameters
+    ----------
+    rule, params
+        As for `apply_rule`.
+    """
+    settings = find_rule(rule).checked(params)
+    settings.pop("scale", None)
+    return f"{rule} {json.dumps(settings, sort_keys=True)}"
+
+
+def spectrum_figures(threshold: Threshold, s: NDArray[np.float64], shape: Sequence[int]) -> dict[str, Any]:
+    """Return what a rule found in a spectrum, as plain values.
+
+    Parameters
+    ----------
+    threshold : Threshold
+        From `apply_rule`.
+    s : (p,) array
+        Singular values of the live part, descending.
+    shape : (int, int)
+        Rows and columns of the live part.
 
     Returns
     -------
     dict
         ``rank``, ``tau``, ``sigma``, ``edge``, ``energy_kept``, ``mp_fit`` (of ``tuned``, ``repaired`` and
         ``discarded``, in percent, None without noise) and ``warnings``.
-
-    Raises
-    ------
-    ThresholdError
-        If there is no such rule or a parameter does not fit it.
     """
-    threshold = find_rule(rule).apply(s, shape, **params)
     return {
         "rank": threshold.rank,
         "tau": threshold.tau,
@@ -68,7 +127,7 @@ def spectrum_figures(
 
 
 def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return all figures of one matrix as plain values: what a rule finds, and how the spectrum was obtained.
+    """Return all figures of one matrix as plain values: what a rule finds, whether it may be trusted, and the route.
 
     Parameters
     ----------
@@ -79,9 +138,13 @@ def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict
     params : mapping
         Its parameters.
     """
-    figures = spectrum_figures(spectrum.s, spectrum.shape, rule, params)
+    threshold = apply_rule(spectrum, rule, params)
+    figures = spectrum_figures(threshold, spectrum.live_s, spectrum.live_shape)
     return figures | {
         "warnings": [*figures["warnings"], *spectrum.warnings],
+        "diagnosis": diagnose(spectrum, threshold).to_json(),
+        "live_shape": list(spectrum.live_shape),
+        "energy": float(np.sum(spectrum.s**2)),
         "summary": spectrum.summary,
         "route": spectrum.certificate["route"],
         "stored": spectrum.stored,
@@ -91,6 +154,8 @@ def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict
 
 def stack_rows(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     """Return the rows of a stack's matrices as one: a list for every figure, the warnings without repetition.
+
+    ``diagnosis`` becomes a list of whole diagnoses.
 
     Parameters
     ----------
@@ -105,7 +170,7 @@ def stack_rows(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
         values = [None if row is None else row[key] for row in rows]
         if key == "warnings":
             stacked[key] = list(dict.fromkeys(warning for row in known for warning in row[key]))
-        elif isinstance(example, Mapping):
+        elif isinstance(example, Mapping) and key != "diagnosis":
             names = dict.fromkeys(name for value in values if value for name in value)
             stacked[key] = {name: [value and value.get(name) for value in values] for name in names}
         else:

@@ -8,6 +8,7 @@ and answers are plain values that travel between processes.
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -15,9 +16,10 @@ from dgviz.checkpoint import PairedTensor
 from dgviz.delta import compute_delta
 from dgviz.maps import EntryPanels, SpectrumPanels
 from dgviz.panels import compute_entry_panels, compute_spectrum_panels
-from dgviz.scan import find_spectrum, label, put_spectrum
+from dgviz.scan import find_spectrum, label, put_spectrum, summarise, with_threshold
 from dgviz.spectrum import Decomposition, decompose, list_devices, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, spectrum_key
+from dgviz.verdict import needs_delta
 
 _OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
 
@@ -61,9 +63,29 @@ def spectrum(paired: PairedTensor, index: int | None, device: str) -> Spectrum:
     found = find_spectrum(paired, index, store)
     if found is None:
         started = time.perf_counter()
-        decomposition = _weight(paired, index, device).decomposition
-        found = put_spectrum(paired, index, decomposition, store, time.perf_counter() - started)
+        weight = _weight(paired, index, device)
+        summary = summarise(paired, index, weight.delta)
+        found = put_spectrum(paired, index, weight.decomposition, store, time.perf_counter() - started, summary)
     return found
+
+
+def spectrum_with_threshold(
+    paired: PairedTensor, index: int | None, device: str, rule: str, params: dict[str, Any]
+) -> Spectrum:
+    """Return a weight's spectrum with the tau of a rule that needs the delta in its summary.
+
+    Parameters
+    ----------
+    paired, index, device
+        As for `spectrum`.
+    rule, params
+        The rule.
+    """
+    found = spectrum(paired, index, device)
+    if not needs_delta(found, rule, params):
+        return found
+    delta = _weight(paired, index, device).delta
+    return with_threshold(paired, index, found, delta, SpectrumStore(), rule, params)
 
 
 def _weight(paired: PairedTensor, index: int | None, device: str) -> _OpenWeight:

@@ -22,6 +22,7 @@ LIGHT = [
     "theory",
     "checkpoint",
     "threshold",
+    "diagnosis",
     "figures",
     "jobs",
     "cli",

@@ -25,7 +25,7 @@ LABELS = [*METHODS, "dg_hard:rule=mp_edge:shrinker=operator", "dare:p=0.5:seed=3
 
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
-    return write_pair(tmp_path_factory.mktemp("pair"), shards=2, config={"model_type": "synthetic"})
+    return write_pair(tmp_path_factory.mktemp("pair"), shards=2, config={"name": "synthetic"})
 
 
 def write_alone(pair, plan, out):

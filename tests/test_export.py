@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.errors import ExportError, SpectrumError
 from dgviz.export import plan_export
-from dgviz.export.plan import LOCK, MANIFEST
+from dgviz.export.manifest import LOCK, MANIFEST
 from dgviz.export.shard import Entry, ShardWriter, file_digest, shard_order
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.plan import RepairPlan
@@ -32,8 +32,8 @@ def export(pair, plan, out):
 
 
 def file_bytes(directory):
-    """Return the bytes of every file below a directory, but for the report with its timings."""
-    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != "dgviz.json")
+    """Return the bytes of every file below a directory."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
@@ -75,7 +75,7 @@ def test_nothing_half_written_gets_the_final_name(tmp_path):
 
 @pytest.mark.parametrize("shards", [1, 3])
 def test_write_then_read(tmp_path, shards):
-    pair = open_pair(*write_pair(tmp_path, shards=shards, config={"model_type": "synthetic"}))
+    pair = open_pair(*write_pair(tmp_path, shards=shards, config={"name": "synthetic"}))
     result = export(pair, RepairPlan(), tmp_path / "out")
     written = open_checkpoint(tmp_path / "out")
     assert written.shards == pair.tuned.shards
@@ -96,8 +96,11 @@ def test_write_then_read(tmp_path, shards):
             assert opened.metadata() == {"format": "pt"}
     if shards > 1:
         index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
-        assert index["metadata"]["total_size"] == written.nbytes == result.report["total_bytes"]
+        assert index["metadata"]["total_size"] == written.nbytes
         assert index["weight_map"].keys() == written.tensors.keys()
+    sizes = {name: (tmp_path / "out" / name).stat().st_size for name in written.shards}
+    assert {name: entry["bytes"] for name, entry in result.report["files"].items()} == sizes
+    assert result.report["total_bytes"] == sum(sizes.values())
     report = json.loads((tmp_path / "out" / "dgviz.json").read_text())
     assert report == orjson.loads(orjson.dumps(result.report))
     assert report["tensors"].keys() == {paired.name for paired in pair.tensors}
@@ -135,7 +138,7 @@ def test_another_dtype_is_written_everywhere_and_in_the_config(tmp_path):
 
 
 def test_an_interrupted_export_is_continued_to_the_same_bytes(tmp_path):
-    pair = open_pair(*write_pair(tmp_path, shards=3, config={"model_type": "synthetic"}))
+    pair = open_pair(*write_pair(tmp_path, shards=3, config={"name": "synthetic"}))
     undisturbed = export(pair, RepairPlan(), tmp_path / "whole")
     run = iter_export(plan_export(pair, RepairPlan(), tmp_path / "out"), "cpu")
     first = {paired.name for paired in plan_export(pair, RepairPlan(), tmp_path / "whole2").shards[0].tensors}
@@ -173,8 +176,14 @@ def test_other_options_do_not_continue_an_export(tmp_path):
     for _ in range(len(plan.shards[0].tensors) + 1):
         next(run)
     run.close()
-    with pytest.raises(ExportError, match="unfinished export of other inputs or options"):
+    with pytest.raises(ExportError, match="--rule was dg_hard and is now mp_edge"):
         plan_export(pair, RepairPlan("mp_edge"), tmp_path / "out")
+    with pytest.raises(ExportError, match="--dtype was auto and is now float32; repeat the earlier command"):
+        plan_export(pair, RepairPlan(dtype="float32"), tmp_path / "out")
+    with pytest.raises(ExportError, match="--exclude was not given and is now embed"):
+        plan_export(pair, RepairPlan(exclude="embed"), tmp_path / "out")
+    with pytest.raises(ExportError, match="--format was full and is now factors"):
+        plan_export(pair, RepairPlan(), tmp_path / "out", "factors")
 
 
 def test_a_failed_first_shard_does_not_block_the_folder(tmp_path):
@@ -237,7 +246,8 @@ def test_sidecars_come_from_tuned_then_base_and_code_never(tmp_path):
     (tuned / "additional_chat_templates").mkdir()
     (tuned / "additional_chat_templates" / "tool.jinja").write_text("{{ x }}")
     result = export(open_pair(base, tuned), RepairPlan(), tmp_path / "out")
-    files = {name for name in file_bytes(tmp_path / "out") if name != "model.safetensors"}
+    own = {"model.safetensors", "dgviz.json", "README.md"}
+    files = {name for name in file_bytes(tmp_path / "out") if name not in own}
     assert files == {"config.json", "tokenizer.json", "LICENSE", "additional_chat_templates/tool.jinja"}
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"from": "tuned"}
     assert "tokenizer.json copied from base: tuned has none" in result.report["warnings"]
@@ -257,7 +267,7 @@ def test_base_only_and_tuned_only_tensors_are_reported(tmp_path):
     assert set(open_checkpoint(tmp_path / "out").tensors) == {"w.weight", "head.weight"}
 
 
-def test_an_input_replaced_while_it_is_read_is_an_error(tmp_path):
+def test_an_input_replaced_by_an_equal_file_while_it_is_read_is_none(tmp_path):
     pair = open_pair(*write_pair(tmp_path, shards=2))
     run = iter_export(plan_export(pair, RepairPlan(), tmp_path / "out"), "cpu")
     next(run)
@@ -266,7 +276,19 @@ def test_an_input_replaced_while_it_is_read_is_an_error(tmp_path):
         values = load_file(path)
         save_file(values, path.with_suffix(".new"), metadata={"format": "pt"})
         path.with_suffix(".new").replace(path)
-    with pytest.raises(ExportError, match="changed while .* was being written"):
+    assert len(list(run)) == len(pair.tensors)  # the same values: only time stamps and the file itself are new
+
+
+def test_an_input_changed_while_it_is_read_is_an_error(tmp_path):
+    pair = open_pair(*write_pair(tmp_path, shards=2))
+    run = iter_export(plan_export(pair, RepairPlan(), tmp_path / "out"), "cpu")
+    first = next(run)
+    path = pair[first.name].tuned.file
+    values = load_file(path)
+    values[first.name] = values[first.name] + 1
+    save_file(values, path.with_suffix(".new"), metadata={"format": "pt"})
+    path.with_suffix(".new").replace(path)
+    with pytest.raises(ExportError, match=f"holds other values for '{first.name}' than when .* was begun"):
         list(run)
     assert not list((tmp_path / "out").glob("*.safetensors"))
 
@@ -308,13 +330,17 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     (tmp_path / "out" / LOCK).touch()
     export(pair, RepairPlan(), tmp_path / "out")
     (tmp_path / "two").mkdir()
-    (tmp_path / "two" / MANIFEST).write_text(json.dumps({"identity": "another", "shards": {}}))
+    (tmp_path / "two" / MANIFEST).write_text(
+        json.dumps({"version": 2, "options": {"dtype": "float16"}, "shards": {}})
+    )
     (tmp_path / "two" / "model-00001-of-00004.safetensors.partial").write_text("half")
     export(pair, RepairPlan(), tmp_path / "two")
     assert file_bytes(tmp_path / "two") == file_bytes(tmp_path / "out")
 
 
-@pytest.mark.parametrize("manifest", ["{}", "[]", '{"identity": 1}', "{"])
+@pytest.mark.parametrize(
+    "manifest", ["{}", "[]", '{"version": 2, "shards": {}}', '{"identity": "1", "shards": {}}', "{"]
+)
 def test_a_spoiled_manifest_is_a_sentence(tmp_path, manifest):
     pair = open_pair(*write_pair(tmp_path))
     (tmp_path / "out").mkdir()

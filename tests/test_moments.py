@@ -23,6 +23,8 @@ def reference(delta: np.ndarray, base_norm: float) -> dict[str, float | None]:
         "zero_share": (d == 0).mean(),
         "zero_row_share": (~rows).mean(),
         "zero_column_share": (~columns).mean(),
+        "live_rows": rows.sum(),
+        "live_columns": columns.sum(),
     }
     if not rows.any():
         return figures

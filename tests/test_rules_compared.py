@@ -21,7 +21,7 @@ from dgviz.rules_compared import (
     sum_up,
     trace_tau,
 )
-from dgviz.scan import read_spectrum
+from dgviz.scan import read_spectrum, scan_matrix
 from dgviz.shrinkage import SHRINKERS
 from dgviz.spectral import reshape_spectrum
 from dgviz.store import SpectrumStore
@@ -55,13 +55,13 @@ def matrices(paths, tmp_path_factory):
 def test_totals_of_a_rule_are_sums_over_its_matrices(matrices, text):
     plan = read_rule(text)
     found = sum_up(cut_model(matrices, plan))
-    thresholds = [RULES[plan.rule].apply(m.stored.s, m.stored.shape, **plan.params) for m in matrices]
+    thresholds = [RULES[plan.rule].apply(m.stored.live_s, m.stored.live_shape, **plan.params) for m in matrices]
     sizes = [m.stored.shape[0] * m.stored.shape[1] for m in matrices]
     ranks = [t.rank for t in thresholds]
     kept = sum(r * (m.stored.shape[0] + m.stored.shape[1]) for r, m in zip(ranks, matrices, strict=True))
     energies = [np.sum(m.stored.s[:r] ** 2) for r, m in zip(ranks, matrices, strict=True)]
     fits = [
-        mp_fit_triple(m.stored.s, t.rank, t.sigma, m.stored.shape)["discarded"]
+        mp_fit_triple(m.stored.live_s, t.rank, t.sigma, m.stored.live_shape)["discarded"]
         for t, m in zip(thresholds, matrices, strict=True)
     ]
     assert (found.label, found.rank, found.kept_parameters, found.parameters) == (text, sum(ranks), kept, sum(sizes))
@@ -82,7 +82,7 @@ def test_shrunk_values_are_those_of_the_repair(matrices, rule, shrinker):
     plan = RepairPlan(rule, shrinker=shrinker)
     cut = cut_model(matrices, plan)
     for i, matrix in enumerate(matrices):
-        repaired = reshape_spectrum(plan, matrix.stored.s, matrix.stored.shape)
+        repaired = reshape_spectrum(plan, matrix.stored.live_s, matrix.stored.live_shape)
         assert cut.ranks[i] == np.count_nonzero(repaired.values)
         assert cut.energy_kept[i] == pytest.approx(repaired.norm_kept**2)
     assert sum_up(cut).energy_kept < sum_up(cut_model(matrices, RepairPlan(rule))).energy_kept
@@ -118,6 +118,23 @@ def test_the_curve_over_tau_is_the_rule_at_every_multiplier(matrices, text):
 def test_a_rule_without_a_multiplier_has_no_curve(matrices):
     assert trace_tau(cut_model(matrices, read_rule("energy"))) is None
     assert scaled_plan(read_rule("fixed_rank"), 2.0) is None
+
+
+def test_a_rule_that_needs_the_weights_takes_what_a_scan_stored_or_is_refused(paths, matrices, tmp_path):
+    plan = read_rule("flip_pa:trials=2")
+    with pytest.raises(
+        ThresholdError,
+        match=r"9 of 9 matrices, such as .*; run dgviz scan --rule flip_pa --rule-param trials=2 first",
+    ):
+        cut_model(matrices, plan)
+    store = SpectrumStore(tmp_path / "store")
+    pair = open_pair(*paths)
+    rows = [scan_matrix(p, i, "cpu", 1, store.root, plan.rule, plan.params) for p, i in list_matrices(pair)]
+    known = read_atlas(pair, store).matrices
+    cut = cut_model(known, plan)
+    assert cut.ranks.tolist() == [row["rank"] for row in rows] and cut.ranks.sum() > 9
+    doubled = [int(np.sum(m.stored.s > 2 * row["tau"])) for m, row in zip(known, rows, strict=True)]
+    assert trace_tau(cut).rank[48] == sum(doubled)
 
 
 def test_updates_of_low_rank_and_of_zero(tmp_path):

@@ -16,6 +16,7 @@ from dgviz.cli import (
     evaluate,
     inspect,
     noise,
+    push,
     recovery,
     repair,
     repair_all,
@@ -25,7 +26,7 @@ from dgviz.cli import (
 )
 from dgviz.errors import DgvizError
 
-_COMMANDS = (inspect, spectrum, scan, noise, thresholds, repair, repair_all, compare, evaluate, recovery, demo)
+_COMMANDS = (inspect, spectrum, scan, noise, thresholds, repair, repair_all, compare, push, evaluate, recovery, demo)
 
 
 class _Parser(argparse.ArgumentParser):

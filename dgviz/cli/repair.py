@@ -2,13 +2,15 @@
 
 import argparse
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from dgviz.cli.options import add_method, add_pair, add_rule, chosen_pair, print_json, repair_plan
-from dgviz.export import plan_export
+from dgviz.export import FORMATS, plan_export
+from dgviz.export.push import check_repository, push
 from dgviz.jobs import JobReporter
 
 
@@ -25,6 +27,18 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
     repair.add_argument("out", metavar="OUT", help="output folder, new or empty")
     add_rule(repair)
     add_method(repair)
+    repair.add_argument(
+        "--format",
+        default="full",
+        choices=FORMATS,
+        help="what to write: " + "; ".join(map(": ".join, FORMATS.items())),
+    )
+    repair.add_argument("--allow-code", action="store_true", help="carry *.py files over; they are never run here")
+    repair.add_argument(
+        "--base-name", default="", metavar="ORG/NAME", help="what base is called on the hub, for card and adapter"
+    )
+    repair.add_argument("--push-to", default="", metavar="ORG/NAME", help="upload the finished output to the hub")
+    repair.add_argument("--private", action="store_true", help="with --push-to: visible to its members only")
     repair.set_defaults(run=_repair)
 
 
@@ -32,9 +46,14 @@ def _repair(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
     from dgviz.export.write import ExportResult, iter_export
 
-    plan = plan_export(chosen_pair(options), repair_plan(options), options.out)
+    repair = repair_plan(options)
+    for name in filter(None, (options.base_name, options.push_to)):
+        check_repository(name)
+    pair = chosen_pair(options)
+    plan = plan_export(pair, repair, options.out, options.format, options.allow_code, options.base_name)
     reporter = JobReporter.from_environment()
     export = iter_export(plan, options.device)
+    started = time.perf_counter()
     with tqdm(total=plan.total_bytes, unit="B", unit_scale=True, desc="repair", file=sys.stderr) as bar:
         for item in export:
             if isinstance(item, ExportResult):
@@ -47,22 +66,31 @@ def _repair(options: argparse.Namespace) -> int:
                 reporter.finish({"out": str(plan.out)}, "cancelled")
                 print(f"dgviz repair: cancelled; repeat the command to finish {plan.out}", file=sys.stderr)
                 return 1
-    summary = {key: value for key, value in item.report.items() if key != "tensors"}
+    seconds = round(time.perf_counter() - started, 3)
+    summary = {key: value for key, value in item.report.items() if key not in ("tensors", "inputs")}
+    summary["seconds"] = seconds
+    if options.push_to:
+        reporter.progress(plan.total_bytes, plan.total_bytes, f"uploading to {options.push_to}")
+        summary["address"] = push(plan.out, options.push_to, options.private)
     reporter.finish({"out": str(plan.out), **summary}, "done")
     if options.json:
-        print_json(item.report)
+        print_json({**item.report, **summary})
     else:
-        _print_repair(plan.out, item.report)
+        _print_repair(plan.out, item.report, seconds)
+        if options.push_to:
+            print(f"uploaded it to {summary['address']}")
     return 0
 
 
-def _print_repair(out: Path, report: dict[str, Any]) -> None:
+def _print_repair(out: Path, report: dict[str, Any], seconds: float) -> None:
     """Print what was written, in words."""
     repaired = [row for row in report["tensors"].values() if row["action"] == "repair"]
-    computed = sum(row["written"] == "repaired" for row in repaired)
+    changed = sum(row["written"] == "repaired" or row["written"] == "factors" for row in repaired)
     for warning in report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
+    overall = report["overall"]
+    gain = "" if overall["gain"] is None else f", gain {overall['gain']:.4f}"
     print(
-        f"wrote {out}: {report['total_bytes'] / 2**20:.1f} MiB in {len(report['shards'])} file(s), {computed} of "
-        f"{len(repaired)} repairable tensors changed, {report['seconds']:.1f} s"
+        f"wrote {out}: {report['total_bytes'] / 2**20:.1f} MiB in {len(report['files'])} file(s), {changed} of "
+        f"{len(repaired)} repairable tensors changed{gain}, {seconds:.1f} s"
     )

@@ -12,8 +12,11 @@ import orjson
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.errors import ExportError
-from dgviz.export.plan import MANIFEST, REPORT, ExportPlan, plan_export
-from dgviz.export.write import ExportResult, Repair, iter_export
+from dgviz.export.full import Repair
+from dgviz.export.inputs import hash_inputs
+from dgviz.export.manifest import MANIFEST
+from dgviz.export.plan import REPORT, ExportPlan, plan_export
+from dgviz.export.write import ExportResult, iter_export
 from dgviz.facts import ModelFacts, Squares, gather_facts
 from dgviz.plan import RepairPlan
 from dgviz.repair import TensorRepairs
@@ -83,11 +86,14 @@ def _finished_report(pair: CheckpointPair, repair: RepairPlan, out: Path) -> dic
         return None
     try:
         report = orjson.loads((out / REPORT).read_bytes())
-        sides = [report[side]["fingerprint"] for side in ("base", "tuned")]
-        same = report["plan"] == repair.to_json()
+        if report["plan"] != repair.to_json() or report["format"] != "full":
+            return None
+        inputs = dict(report["inputs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return report if same and sides == [pair.base.fingerprint, pair.tuned.fingerprint] else None
+    written = [paired for paired in pair.tensors if paired.tuned is not None]
+    same = inputs.keys() == {paired.name for paired in written}
+    return report if same and all(inputs[item.name] == hash_inputs(item, repair) for item in written) else None
 
 
 def iter_exports(

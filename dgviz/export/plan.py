@@ -1,6 +1,6 @@
 """The export plan: what will be written where, computed and checked before any byte is written."""
 
-import hashlib
+import importlib.metadata
 import os
 import shutil
 from collections.abc import Mapping
@@ -10,39 +10,24 @@ from typing import Any
 
 import orjson
 
+import dgviz
 from dgviz.checkpoint import CheckpointPair, PairedTensor
-from dgviz.checkpoint.documents import refuse_stray_link
 from dgviz.errors import ExportError
+from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
+from dgviz.export.sidecars import find_sidecars
 from dgviz.plan import RepairPlan
 
-MANIFEST = ".dgviz-export.json"
-LOCK = ".dgviz-export.lock"
-_ROW_BYTES = 4096  # disk kept free per tensor for header, index and report
 REPORT = "dgviz.json"
-
-# What transformers and vLLM read besides weights. Never copied: *.py (code), trainer state, an old index, a README.
-SIDECARS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "sentencepiece*.model",
-    "tekken.json",
-    "chat_template*",
-    "additional_chat_templates/*",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "image_processor_config.json",
-    "feature_extractor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
+FORMATS: Mapping[str, str] = {
+    "full": "a whole checkpoint, to be used in tuned's place",
+    "lora": "a PEFT adapter for base at the kept ranks, exact in float32",
+    "factors": "the two factors of every repaired update, as safetensors",
+}
+"""What can be written, and what it is."""
+LOW_RANK = ("dg_hard", "rank_r")
+"""Methods whose update has factors, see `dgviz.kept`."""
+_ROW_BYTES = 4096  # disk kept free per tensor for header, index and report
 
 
 @dataclass(frozen=True)
@@ -71,13 +56,19 @@ class ExportPlan:
     sidecars : tuple of (str, str, Path)
         Relative name, ``"tuned"`` or ``"base"``, and source of every other file copied.
     total_bytes : int
-        Bytes of all tensors.
+        Bytes of all tensors written; of all tensors worked on where the size is known only by the ranks.
     free_bytes : int
         Free disk where the output goes.
     finished : frozenset of str
-        Shards an earlier, unfinished run of the same plan completed.
+        What an earlier, unfinished run of the same plan completed.
     warnings : tuple of str
         Sentences for the user.
+    format : str
+        One of `FORMATS`.
+    allow_code : bool
+        Whether ``*.py`` files are carried over.
+    base_name : str
+        What base is called on the Hugging Face Hub, for card and adapter; empty where it is not said.
     """
 
     pair: CheckpointPair
@@ -89,6 +80,9 @@ class ExportPlan:
     free_bytes: int
     finished: frozenset[str]
     warnings: tuple[str, ...]
+    format: str = "full"
+    allow_code: bool = False
+    base_name: str = ""
 
     @property
     def index_name(self) -> str | None:
@@ -101,12 +95,12 @@ class ExportPlan:
         return "model.safetensors.index.json"
 
     @property
-    def identity(self) -> str:
-        """Hash of inputs and options: two runs with the same identity write the same bytes."""
-        return plan_identity(self.pair, self.repair)
+    def options(self) -> dict[str, Any]:
+        """What decides every output byte apart from the inputs' contents: an export is continued with these only."""
+        return plan_options(self.repair, self.format, self.allow_code, self.base_name)
 
     def written_bytes(self, name: str) -> int:
-        """Return the bytes one tensor takes in the output; 0 for one that is not written.
+        """Return what one tensor counts for in `total_bytes`; 0 for one that is not written.
 
         Parameters
         ----------
@@ -114,24 +108,38 @@ class ExportPlan:
             A tensor of the pair.
         """
         info = self.pair[name].tuned
-        return 0 if info is None else info.numel * ITEM_BYTES[self.repair.output_dtype(info)]
+        if info is None or (self.format != "full" and self.pair[name].action != "repair"):
+            return 0
+        return info.numel * ITEM_BYTES[self.repair.output_dtype(info)]
 
 
-def plan_identity(pair: CheckpointPair, repair: RepairPlan) -> str:
-    """Return the hash of what decides every output byte: both inputs and the repair plan.
+def plan_options(repair: RepairPlan, output: str, allow_code: bool, base_name: str) -> dict[str, Any]:
+    """Return what decides every output byte apart from the inputs' contents, as JSON gives it back.
 
     Parameters
     ----------
-    pair : CheckpointPair
-        The inputs.
     repair : RepairPlan
-        The options.
+        Rule and output dtype.
+    output : str
+        One of `FORMATS`.
+    allow_code : bool
+        Whether ``*.py`` files are carried over.
+    base_name : str
+        What base is called on the hub.
     """
-    content = {"base": pair.base.fingerprint, "tuned": pair.tuned.fingerprint, "plan": repair.to_json()}
-    return hashlib.blake2b(orjson.dumps(content, option=orjson.OPT_SORT_KEYS), digest_size=16).hexdigest()
+    versions = {"dgviz": dgviz.__version__, "torch": importlib.metadata.version("torch")}
+    options = {"format": output, **repair.to_json(), "allow-code": allow_code, "base-name": base_name, **versions}
+    return dict(orjson.loads(orjson.dumps(options)))
 
 
-def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> ExportPlan:
+def plan_export(
+    pair: CheckpointPair,
+    repair: RepairPlan,
+    out: str | Path,
+    format: str = "full",
+    allow_code: bool = False,
+    base_name: str = "",
+) -> ExportPlan:
     """Return what an export will write, or say why it cannot be written.
 
     Parameters
@@ -142,28 +150,30 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
         Rule and output dtype.
     out : str or Path
         Output directory; created when absent.
+    format : str
+        One of `FORMATS`.
+    allow_code : bool
+        Whether ``*.py`` files are carried over.
+    base_name : str
+        What base is called on the hub.
 
     Raises
     ------
     ExportError
         If the output is, contains or lies in an input; is not empty (unless it holds an unfinished export of the same
-        plan); is a file; or the disk has too little room.
+        plan); is a file; the disk has too little room; or the format and the other options exclude each other.
     PairError
         If something blocks a repair of the pair.
     """
     pair.refuse_blocked()
     if not str(out).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
+    _refuse_options(repair, format)
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
-    finished = finished_shards(target, plan_identity(pair, repair))
-    by_shard: dict[str, list[PairedTensor]] = {name: [] for name in pair.tuned.shards}
-    for paired in pair.tensors:
-        if paired.tuned is not None:
-            by_shard[paired.tuned.file.name].append(paired)
-    shards = tuple(_shard_plan(_safetensors_name(name), tensors, repair) for name, tensors in by_shard.items())
-    sidecars, warnings = _find_sidecars(pair)
-    total = sum(shard.nbytes for shard in shards)
+    finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
+    shards = _full_shards(pair, repair) if format == "full" else ()
+    sidecars, warnings = find_sidecars(pair, format, allow_code)
     free = shutil.disk_usage(_existing_parent(target)).free
     left = sum(shard.nbytes for shard in shards if shard.name not in finished)
     left += sum(source.stat().st_size for _, _, source in sidecars) + _ROW_BYTES * len(pair.tensors)
@@ -172,7 +182,37 @@ def plan_export(pair: CheckpointPair, repair: RepairPlan, out: str | Path) -> Ex
             f"{target} needs {left / 2**20:,.1f} MiB and the disk has {free / 2**20:,.1f} MiB free; "
             "free some space or choose another output"
         )
-    return ExportPlan(pair, repair, target, shards, sidecars, total, free, finished, warnings)
+    total = sum(shard.nbytes for shard in shards)
+    if format != "full":
+        total = sum(item.tuned.numel * ITEM_BYTES[repair.output_dtype(item.tuned)] for item in pair.repairable)
+    return ExportPlan(
+        pair, repair, target, shards, sidecars, total, free, finished, warnings, format, allow_code, base_name
+    )
+
+
+def _refuse_options(repair: RepairPlan, output: str) -> None:
+    """Refuse options that make no sense together."""
+    if output not in FORMATS:
+        raise ExportError(f"no output format {output!r}; choose one of {', '.join(FORMATS)}")
+    if output != "full" and repair.dtype not in ("auto", "float32"):
+        raise ExportError(
+            f"--dtype {repair.dtype} is for --format full; an adapter and factors are written in float32, so that "
+            "nothing is rounded away"
+        )
+    if output != "full" and repair.method not in LOW_RANK:
+        raise ExportError(
+            f"--format {output} takes a method whose update is a product of two factors ({', '.join(LOW_RANK)}), and "
+            f"--method {repair.method} is none; write --format full"
+        )
+
+
+def _full_shards(pair: CheckpointPair, repair: RepairPlan) -> tuple[ShardPlan, ...]:
+    """Return one output file per file of tuned."""
+    by_shard: dict[str, list[PairedTensor]] = {name: [] for name in pair.tuned.shards}
+    for paired in pair.tensors:
+        if paired.tuned is not None:
+            by_shard[paired.tuned.file.name].append(paired)
+    return tuple(_shard_plan(_safetensors_name(name), tensors, repair) for name, tensors in by_shard.items())
 
 
 def _safetensors_name(name: str) -> str:
@@ -208,92 +248,6 @@ def _refuse_overlap(target: Path, pair: CheckpointPair) -> None:
             )
     if target.exists() and not target.is_dir():
         raise ExportError(f"the output {target} is a file; choose a new or empty folder")
-
-
-def finished_shards(target: Path, identity: str) -> frozenset[str]:
-    """Return the shards an unfinished export of a plan left complete; refuse any other content.
-
-    Parameters
-    ----------
-    target : Path
-        Output directory, there or not.
-    identity : str
-        From `plan_identity`.
-
-    Raises
-    ------
-    ExportError
-        If the directory holds anything else.
-    """
-    if not target.is_dir():
-        return frozenset()
-    names = sorted(path.name for path in target.iterdir() if path.name not in (LOCK, f"{MANIFEST}.partial"))
-    if not names:
-        return frozenset()
-    manifest = read_manifest(target)
-    if manifest is None:
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        raise ExportError(f"the output {target} is not empty (it holds {shown}); choose a new or empty folder")
-    if not manifest["shards"] and all(name == MANIFEST or name.endswith(".partial") for name in names):
-        return frozenset()  # an earlier run ended before its first shard: nothing of it would be lost
-    if manifest["identity"] != identity:
-        raise ExportError(
-            f"the output {target} holds an unfinished export of other inputs or options; "
-            "repeat that command to finish it, or choose a new folder"
-        )
-    return frozenset(manifest["shards"])
-
-
-def read_manifest(target: Path) -> Mapping[str, Any] | None:
-    """Return the manifest of an unfinished export, or None.
-
-    Parameters
-    ----------
-    target : Path
-        Output directory.
-
-    Raises
-    ------
-    ExportError
-        If there is one and it cannot be read.
-    """
-    path = target / MANIFEST
-    try:
-        manifest = orjson.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ExportError(f"{path} cannot be read ({error}); delete the folder and export again") from None
-    if not isinstance(manifest, dict) or not isinstance(manifest.get("shards"), dict) or "identity" not in manifest:
-        raise ExportError(f"{path} is not what an export leaves; delete the folder and export again")
-    return manifest
-
-
-def _find_sidecars(pair: CheckpointPair) -> tuple[tuple[tuple[str, str, Path], ...], tuple[str, ...]]:
-    """Return the other files a model needs, from tuned, or from base where tuned has none of that kind."""
-    found: list[tuple[str, str, Path]] = []
-    warnings: list[str] = []
-    for pattern in SIDECARS:
-        for side, checkpoint in (("tuned", pair.tuned), ("base", pair.base)):
-            files = [path for path in sorted(checkpoint.path.glob(pattern)) if _is_sidecar(path)]
-            if files:
-                found += [(path.relative_to(checkpoint.path).as_posix(), side, path) for path in files]
-                if side == "base":
-                    names = ", ".join(path.name for path in files)
-                    warnings.append(f"{names} copied from base: tuned has none")
-                break
-    names = {name for name, _, _ in found}
-    if "config.json" not in names:
-        warnings.append("neither checkpoint has a config.json: transformers cannot load the output without one")
-    if any("auto_map" in checkpoint.config for checkpoint in (pair.tuned, pair.base)):
-        warnings.append("the config refers to code of its own (auto_map); *.py files are not copied")
-    return tuple(dict.fromkeys(found)), tuple(warnings)
-
-
-def _is_sidecar(path: Path) -> bool:
-    """Return whether a file that matches a pattern is safe to carry: no code, no weights; no link to elsewhere."""
-    refuse_stray_link(path)
-    return path.is_file() and path.suffix not in (".py", ".safetensors", ".bin", ".pt", ".pth")
 
 
 def _existing_parent(path: Path) -> Path:

@@ -7,7 +7,7 @@ as JSON padded with spaces to a multiple of 8, then the data.
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -38,6 +38,9 @@ def shard_order(dtype: str, name: str) -> tuple[int, str]:
     return -_ORDER.index(_CODES[dtype]), name
 
 
+_METADATA = {"format": "pt"}
+
+
 @dataclass(frozen=True)
 class Entry:
     """One tensor of a file to be written."""
@@ -55,15 +58,17 @@ class Entry:
         return count
 
 
-def header_bytes(entries: Sequence[Entry]) -> bytes:
+def header_bytes(entries: Sequence[Entry], metadata: Mapping[str, str] = _METADATA) -> bytes:
     """Return the header of a file that holds `entries` in this order, its length prefix included.
 
     Parameters
     ----------
     entries : sequence of Entry
         Sorted by `shard_order`.
+    metadata : mapping
+        Text by name.
     """
-    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for entry in entries:
         end = offset + entry.nbytes
@@ -83,23 +88,26 @@ class ShardWriter:
         Final name.
     entries : sequence of Entry
         What will be written, sorted by `shard_order`.
+    metadata : mapping
+        Text by name; what transformers writes by default.
 
     Notes
     -----
     Leaving the ``with`` block by an exception removes the temporary file: nothing half-written gets the final name.
     """
 
-    def __init__(self, path: Path, entries: Sequence[Entry]) -> None:
+    def __init__(self, path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] = _METADATA) -> None:
         self._path = path
         self._partial = path.with_name(path.name + ".partial")
         self._entries = list(entries)
+        self._metadata = metadata
         self._next = 0
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hashlib.sha256()
 
     def __enter__(self) -> "ShardWriter":
         """Open the temporary file and write the header."""
         self._file = self._partial.open("wb")
-        self._put(header_bytes(self._entries))
+        self._put(header_bytes(self._entries, self._metadata))
         return self
 
     def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
@@ -155,7 +163,7 @@ class ShardWriter:
 
     @property
     def digest(self) -> str:
-        """Hash of everything written."""
+        """SHA-256 of everything written, as the Hugging Face Hub shows it for a file."""
         return self._hash.hexdigest()
 
 
@@ -199,7 +207,7 @@ def file_digest(path: Path) -> str:
     Parameters
     ----------
     path : Path
-        A finished shard.
+        A finished file.
     """
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()

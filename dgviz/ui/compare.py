@@ -12,6 +12,7 @@ from dgviz.theory import mp_fit_triple
 from dgviz.threshold import RULES, Threshold
 from dgviz.ui import work
 from dgviz.ui.messages import answered
+from dgviz.verdict import apply_rule
 
 
 def choose_thresholds(spectrum: Spectrum, manual_tau: float) -> dict[str, Threshold]:
@@ -36,7 +37,7 @@ def choose_thresholds(spectrum: Spectrum, manual_tau: float) -> dict[str, Thresh
         params = {name: _parameters(name, manual_tau) for name in names}
     for name in names:
         try:
-            found[RULES[name].title] = RULES[name].apply(spectrum.s, spectrum.shape, **params[name])
+            found[RULES[name].title] = apply_rule(spectrum, name, params[name])
         except ThresholdError as error:
             st.warning(str(error))
     return found
@@ -90,7 +91,7 @@ def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     total = energy[-1] or 1.0
     rows = []
     for title, threshold in found.items():
-        fit = mp_fit_triple(spectrum.s, threshold.rank, threshold.sigma, spectrum.shape)
+        fit = mp_fit_triple(spectrum.live_s, threshold.rank, threshold.sigma, spectrum.live_shape)
         rows.append(
             {
                 "rule": title,

@@ -1,18 +1,19 @@
 """The export: its plan in words, its start, its progress, its result."""
 
-import json
 import time
 from pathlib import Path
 
-import orjson
 import streamlit as st
 
-from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint import CheckpointPair, matrix_layout
 from dgviz.errors import DgvizError
-from dgviz.export import plan_export
+from dgviz.export import ExportPlan, plan_export
+from dgviz.export.push import check_repository
 from dgviz.jobs import Job, JobError
 from dgviz.plan import RepairPlan
 from dgviz.threshold import RULES
+from dgviz.ui.export_options import OutputChoice
+from dgviz.ui.export_result import draw_result, duration
 from dgviz.ui.exports import all_exports, shown_command, start_export
 from dgviz.ui.messages import show_error
 
@@ -25,7 +26,7 @@ _STATES = {
 }
 
 
-def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path) -> bool:
+def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path, output: OutputChoice) -> bool:
     """Say what will be written where; return whether it can be started.
 
     Parameters
@@ -36,6 +37,8 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path) -> bool:
         Rule and output dtype.
     out : Path
         Output folder.
+    output : OutputChoice
+        What is written.
     """
     known = next((job for job in all_exports() if job.lock == out.resolve()), None)
     running = known is not None and known.state == "running"
@@ -44,23 +47,52 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path) -> bool:
         st.info(f"The folder {what}. Choose another folder to write once more.")
         return False
     try:
-        plan = plan_export(pair, repair, out)
+        for name in filter(None, (output.base_name, output.push_to)):
+            check_repository(name)
+        plan = plan_export(pair, repair, out, output.format, output.allow_code, output.base_name)
     except DgvizError as error:
         show_error(error)
         return False
-    counts = pair.counts()
-    others = f", **{counts['base_only']}** exist only in base and are not written" if counts["base_only"] else ""
-    files = f"{len(plan.shards)} file" + ("s" if len(plan.shards) != 1 else "")
-    st.markdown(
-        f"**{counts['repair']}** of {len(pair.tensors)} tensors are repaired by {RULES[repair.rule].title}, "
-        f"**{counts['keep']}** are copied from tuned{others}. {plan.total_bytes / 2**20:,.1f} MiB go into {files}; "
-        f"the disk has {plan.free_bytes / 2**30:,.1f} GiB free."
-    )
+    st.markdown(_plan_words(plan))
+    if output.push_to:
+        kind = "private " if output.private else "public "
+        st.markdown(f"When it is finished it is uploaded to the {kind}repository **{output.push_to}**.")
     if plan.finished:
-        st.info(f"The folder holds an unfinished export of this plan; {len(plan.finished)} finished file(s) stay.")
+        st.info(
+            f"The folder holds an unfinished export of this plan; {len(plan.finished)} finished file(s) stay, if the "
+            "inputs' contents are still the same."
+        )
     for warning in plan.warnings:
         st.warning(warning[0].upper() + warning[1:] + ".")
     return True
+
+
+def _plan_words(plan: ExportPlan) -> str:
+    """Return what will be written, in words."""
+    pair = plan.pair
+    counts = pair.counts()
+    title = RULES[plan.repair.rule].title
+    free = f"the disk has {plan.free_bytes / 2**30:,.1f} GiB free"
+    repaired = f"**{counts['repair']}** of {len(pair.tensors)} tensors are repaired by {title}"
+    if plan.format != "full":
+        what = "an adapter" if plan.format == "lora" else "factors"
+        return (
+            f"{repaired}; what the rule keeps of them becomes {what}. Each direction kept of each matrix takes "
+            f"{_bytes_per_rank(pair):,.0f} KiB in the mean; the ranks decide the size, {free}."
+        )
+    others = f", **{counts['base_only']}** exist only in base and are not written" if counts["base_only"] else ""
+    files = f"{len(plan.shards)} file" + ("s" if len(plan.shards) != 1 else "")
+    return (
+        f"{repaired}, **{counts['keep']}** are copied from tuned{others}. {plan.total_bytes / 2**20:,.1f} MiB go "
+        f"into {files}; {free}."
+    )
+
+
+def _bytes_per_rank(pair: CheckpointPair) -> float:
+    """Return the mean size of one direction of a matrix, in KiB of float32."""
+    layouts = [matrix_layout(item.name, item.tuned.shape) for item in pair.repairable]
+    sizes = [4 * (layout.rows + layout.cols) / 1024 for layout in layouts for _ in range(layout.stack or 1)]
+    return sum(sizes) / len(sizes) if sizes else 0.0
 
 
 def start(command: list[str], out: Path, title: str) -> None:
@@ -133,9 +165,9 @@ def _draw_job(job: Job) -> None:
     if state == "running":
         _draw_progress(job)
     elif state == "done":
-        _draw_result(job)
+        draw_result(job)
     elif state == "cancelled":
-        st.text(f"Cancelled. Continue takes over the files already finished in {job.lock}.")
+        st.text(f"Cancelled. Continue takes over what is finished in {job.lock}.")
     else:
         st.text(job.error or "")
         with st.expander("Log"):
@@ -150,79 +182,13 @@ def _draw_progress(job: Job) -> None:
         st.progress(0.0, text=f"starting ... {elapsed:.0f} s")
         return
     left = progress.seconds_left()
-    eta = "" if left is None else f" · about {_duration(left)} left"
+    eta = "" if left is None else f" · about {duration(left)} left"
     rate = progress.done / 2**20 / max(elapsed, 0.1)
     st.progress(
         progress.fraction,
         text=f"{progress.message} · {progress.done / 2**20:,.1f} of {progress.total / 2**20:,.1f} MiB · "
-        f"{rate:,.1f} MiB/s · {_duration(elapsed)}{eta}",
+        f"{rate:,.1f} MiB/s · {duration(elapsed)}{eta}",
     )
-
-
-def _draw_result(job: Job) -> None:
-    """Show what was written and how to load it."""
-    result = job.result or {}
-    out = Path(result["out"])
-    st.markdown(
-        f"Wrote {result['total_bytes'] / 2**20:,.1f} MiB in {len(result['shards'])} file(s) in "
-        f"{_duration(result['seconds'])}; read back and compared with the plan."
-    )
-    kind = _model_class(out)
-    if kind is not None:
-        st.code(f"from transformers import {kind}\n\nmodel = {kind}.from_pretrained({str(out)!r})", language="python")
-    for warning in result["warnings"][:5]:
-        st.caption(f":material/warning: {warning}")
-    with st.expander("Every tensor"):
-        _draw_rows(out)
-
-
-def _model_class(out: Path) -> str | None:
-    """Return the transformers class that the output's config names, or the general one; None without a config."""
-    try:
-        names = json.loads((out / "config.json").read_bytes()).get("architectures") or []
-    except (OSError, ValueError):
-        return None
-    return names[0] if names else "AutoModel"
-
-
-def _draw_rows(out: Path) -> None:
-    """Show the report the output carries."""
-    try:
-        report = orjson.loads((out / "dgviz.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        st.text(f"{out / 'dgviz.json'} cannot be read any more: {error}")
-        return
-    rows = [
-        {
-            "tensor": name,
-            "written": row["written"],
-            "rank": _plain(row.get("rank")),
-            "energy kept": _plain(row.get("energy_kept")),
-            "MP-fit of what was dropped": _plain((row.get("mp_fit") or {}).get("discarded")),
-            "gain after rounding": _plain(row.get("gain")),
-            "seconds": row["seconds"],
-        }
-        for name, row in report["tensors"].items()
-    ]
-    st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 420))
-
-
-def _plain(value: object) -> str:
-    """Return a figure, or the range of a stack's figures, as text."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        known = [item for item in value if item is not None]
-        return f"{min(known):.4g} to {max(known):.4g}" if known else ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-    """Return seconds as people say them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def draw_command(command: list[str]) -> None:

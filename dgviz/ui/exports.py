@@ -24,25 +24,6 @@ def running_exports() -> list[Job]:
     return [job for job in all_exports() if job.state == "running"]
 
 
-def repair_command(base: Path, tuned: Path, out: Path, options: dict[str, str]) -> list[str]:
-    """Return the command that does what the page would do.
-
-    Parameters
-    ----------
-    base, tuned, out : Path
-        Inputs and output.
-    options : dict
-        Long options by name, without dashes; empty values and defaults are left out. ``rule-param`` may hold several,
-        separated by commas.
-    """
-    command = ["python", "-m", "dgviz", "repair", str(base), str(tuned), str(out)]
-    for name, value in options.items():
-        for item in value.split(",") if name == "rule-param" else [value]:
-            if item:
-                command += [f"--{name}", item]
-    return command
-
-
 def free_folder(wanted: Path) -> Path:
     """Return the folder, or the first of its numbered names that is not there yet.
 
@@ -61,7 +42,7 @@ def shown_command(command: list[str]) -> str:
     Parameters
     ----------
     command : list of str
-        From `repair_command`.
+        From `dgviz.export.repair_command`.
     """
     return shlex.join(command)
 
@@ -72,7 +53,7 @@ def start_export(command: list[str], out: Path, title: str) -> Job:
     Parameters
     ----------
     command : list of str
-        From `repair_command`.
+        From `dgviz.export.repair_command`.
     out : Path
         What it writes; no other job may.
     title : str

@@ -16,6 +16,7 @@ from dgviz.ui.messages import answered
 from dgviz.ui.pair import checkpoint_path
 from dgviz.ui.state import change_view, view_visit
 from dgviz.ui.weights import WeightChoice
+from dgviz.verdict import apply_rule, needs_delta
 
 _KEY = "figure4"
 _PATIENCE = 0.3  # seconds the upper row waits for the lower one: small weights appear in one piece
@@ -78,7 +79,10 @@ def draw_layer(layer: LayerView) -> None:
         What to draw.
     """
     spectrum = read_weight_spectrum(layer.weight)
-    threshold = layer.rule.apply(spectrum.s, spectrum.shape, **layer.params)
+    if needs_delta(spectrum, layer.rule.name, layer.params):
+        with st.spinner(f"{layer.rule.title}: working on the weight itself ..."), answered():
+            spectrum = work.spectrum_with_threshold(*layer.weight, layer.rule.name, layer.params)
+    threshold = apply_rule(spectrum, layer.rule.name, layer.params)
     default = start_tau(spectrum.s, threshold)
     chosen = chosen_tau()
     tau = default if chosen is None else chosen
@@ -105,7 +109,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
     sigma, edge = threshold.sigma or None, threshold.edge or None
     histogram.plotly_chart(
-        spectrum_histogram(spectrum.s, sigma, spectrum.shape, tau, edge, view=layer.id),
+        spectrum_histogram(spectrum.live_s, sigma, spectrum.live_shape, tau, edge, view=layer.id),
         config=plot_config("histogram"),
         key="histogram",
     )
@@ -127,6 +131,7 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
         rule=layer.rule.title,
         spectrum=maps,
         entries=entries,
+        live_shape=spectrum.live_shape,
         on_release=lambda: _remember_tau(layer, default),
     )
     if maps is None:

@@ -71,6 +71,23 @@ def spectrum(paired: PairedTensor, index: int | None, device: str, stamp: str) -
     return worker().call("spectrum", group=_visitor(), paired=paired, index=index, device=device)
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
+def spectrum_with_threshold(
+    paired: PairedTensor, index: int | None, device: str, stamp: str, rule: str, params: dict[str, Any]
+) -> Spectrum:
+    """Return a weight's spectrum with the tau of a rule that needs the weight itself.
+
+    Parameters
+    ----------
+    paired, index, device, stamp
+        As for `spectrum`.
+    rule, params
+        The rule.
+    """
+    weight = {"paired": paired, "index": index, "device": device}
+    return worker().call("spectrum_with_threshold", group=_visitor(), **weight, rule=rule, params=params)
+
+
 def spectrum_panels(
     paired: PairedTensor, index: int | None, device: str, stamp: str, patience: float
 ) -> SpectrumPanels | None:

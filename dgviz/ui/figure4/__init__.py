@@ -56,6 +56,7 @@ def figure4(
     rule: str = "",
     spectrum: SpectrumPanels | None = None,
     entries: EntryPanels | None = None,
+    live_shape: tuple[int, int] | None = None,
     on_release: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw Figure 4 of one weight: tau slider, numbers, MP-fit chips and panels (b) to (g).
@@ -81,6 +82,8 @@ def figure4(
         `dgviz.panels.compute_spectrum_panels`; without it the lower row says that it is being computed.
     entries : EntryPanels, optional
         `dgviz.panels.compute_entry_panels`, best at the rank of `tau`; panels of another rank are marked as waiting.
+    live_shape : (int, int), optional
+        `dgviz.store.Spectrum.live_shape`, of which the noise law is.
     on_release : callable
         Called before the script runs again because tau was released.
 
@@ -89,7 +92,9 @@ def figure4(
     ValueError
         If s, shape and the panels are not of one delta.
     """
-    data = figure4_payload(view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries)
+    data = figure4_payload(
+        view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries, live_shape=live_shape
+    )
     _component()(key=key, data=data, on_released_change=on_release, on_follows_change=lambda: None)
 
 

@@ -100,6 +100,7 @@ def figure4_payload(
     rule: str = "",
     spectrum: SpectrumPanels | None = None,
     entries: EntryPanels | None = None,
+    live_shape: tuple[int, int] | None = None,
 ) -> bytes:
     """Return everything Figure 4 needs to follow tau in the browser.
 
@@ -121,12 +122,14 @@ def figure4_payload(
         Maps of the lower row; panels say they are being computed while absent.
     entries : EntryPanels, optional
         Maps of the upper row at some rank.
+    live_shape : (int, int), optional
+        Rows and columns that are not zero throughout, of which the noise law is; all by default.
 
     Returns
     -------
     bytes
-        A message of `pack`. ``law`` holds G(s_i / (sigma sqrt N)), from which the browser computes the MP-fit; it is
-        absent, with a reason in the header, where sigma is no noise estimate.
+        A message of `pack`. ``law`` holds G(s_i / (sigma sqrt N)) of the live part, from which the browser
+        computes the MP-fit; it is absent, with a reason in the header, where sigma is no noise estimate.
 
     Raises
     ------
@@ -146,8 +149,9 @@ def figure4_payload(
     reason = law_missing(threshold)
     arrays: dict[str, NDArray[Any]] = {"s": values}
     if not reason:
-        unit = threshold.sigma * math.sqrt(max(shape))
-        arrays["law"] = np.asarray(mp_sv_cdf(values / unit, aspect_ratio(shape)), dtype=np.float64)
+        live = live_shape or shape
+        unit = threshold.sigma * math.sqrt(max(live))
+        arrays["law"] = np.asarray(mp_sv_cdf(values[: min(live)] / unit, aspect_ratio(live)), dtype=np.float64)
     header: dict[str, Any] = {
         "view": view,
         "shape": [int(shape[0]), int(shape[1])],

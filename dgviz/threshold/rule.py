@@ -1,11 +1,5 @@
-"""Threshold rules: from the singular values of a delta to the number of directions kept.
+"""What a threshold rule is, and what it returns."""
 
-A rule is an object in `RULES`; pages, command line and documentation read the registry. Every rule keeps the singular
-values *strictly above* tau, and every result carries sigma and the bulk edge as estimated from the median singular
-value, so that rules can be compared on one spectrum.
-"""
-
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,13 +8,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.errors import DgvizError, ThresholdError
-from dgviz.theory import bulk_edge, optimal_threshold, sigma_from_median
+from dgviz.theory import bulk_edge, sigma_from_median
 
 # A median at or below 64 float32 roundings of s_1 is arithmetic, not noise (LAPACK's own errors are of this size).
 DEGENERATE_MEDIAN = 64 * float(np.finfo(np.float32).eps)
-
-_GAVISH_DONOHO = "Gavish & Donoho 2014, arXiv 1305.5870"
-_DG_HARD = "Spectral Unforgetting (DG-Hard), arXiv 2605.20296"
 
 
 @dataclass(frozen=True)
@@ -71,13 +62,26 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class _Noise:
-    """The Marchenko-Pastur reading of a spectrum."""
+class Noise:
+    """The Marchenko-Pastur reading of a spectrum.
+
+    Attributes
+    ----------
+    s : (p,) float64 array
+        Descending.
+    shape : (int, int)
+        Rows and columns.
+    sigma, edge : float
+        As in `Threshold`.
+    delta : matrix or None
+        The delta, for rules that need it.
+    """
 
     s: NDArray[np.float64]
     shape: tuple[int, int]
     sigma: float
     edge: float
+    delta: Any = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,10 @@ class Rule:
         What can be set.
     noise_based : bool
         True when tau is made from the noise estimate, so that a degenerate median leaves it without meaning.
+    needs_delta : bool
+        True when tau cannot be told from the singular values alone.
+    note : str
+        What to know before choosing it, such as how much of pure noise it keeps.
     """
 
     name: str
@@ -104,8 +112,10 @@ class Rule:
     citation: str
     parameters: tuple[Parameter, ...]
     noise_based: bool
-    _tau: Callable[[_Noise, Mapping[str, float]], float]
+    _tau: Callable[[Noise, Mapping[str, float]], float]
     _median: Callable[[NDArray[np.float64]], float] = lambda s: float(np.median(s))
+    needs_delta: bool = False
+    note: str = ""
 
     def apply(self, s: ArrayLike, shape: Sequence[int], delta: Any = None, **params: float) -> Threshold:
         """Return the threshold this rule sets on a spectrum.
@@ -115,9 +125,10 @@ class Rule:
         s : (p,) array
             All ``p = min(m, n)`` singular values of the delta, zeros included; any order.
         shape : (int, int)
-            Rows and columns ``(m, n)`` of the delta.
+            Rows and columns ``(m, n)`` of the delta, of which none is zero throughout: see
+            `dgviz.store.Spectrum.live_shape`.
         delta : matrix, optional
-            The delta itself, for rules that need more than its spectrum; the rules here do not.
+            The delta itself, a numpy array or a tensor, for rules that need more than its spectrum.
         **params : float
             The rule's parameters; those not given take their defaults.
 
@@ -129,29 +140,56 @@ class Rule:
         Raises
         ------
         ThresholdError
-            If the spectrum does not belong to the shape, or a parameter is unknown, missing or out of range.
+            If the spectrum does not belong to the shape, a parameter is unknown, missing or out of range, or the
+            rule needs the delta and it is not given.
 
         Examples
         --------
+        >>> from dgviz.threshold import RULES
         >>> RULES["dg_hard"].apply([10.0, 5.0, 2.1, 1.2, 1.1, 1.0, 0.9, 0.8], (8, 8)).rank
         2
         """
-        values, matrix_shape = _checked_spectrum(s, shape)
+        if self.needs_delta and delta is None:
+            raise ThresholdError(
+                f"rule {self.name!r} cannot be told from the singular values; it needs the weights of both sides"
+            )
         settings = self.checked(params)
+        noise, median = self._noise(s, shape, delta)
+        return self._result(noise, median, settings, self._tau(noise, settings) * settings.get("scale", 1.0))
+
+    def apply_at(self, tau: float, s: ArrayLike, shape: Sequence[int], **params: float) -> Threshold:
+        """Return the threshold of this rule for a tau that it has found before, where the delta was at hand.
+
+        Parameters
+        ----------
+        tau : float
+            What `apply` found for the same delta and parameters, with a ``scale`` of 1.
+        s, shape, **params
+            As for `apply`.
+        """
+        noise, median = self._noise(s, shape, None)
+        settings = self.checked(params)
+        return self._result(noise, median, settings, tau * settings.get("scale", 1.0))
+
+    def _noise(self, s: ArrayLike, shape: Sequence[int], delta: Any) -> tuple[Noise, float]:
+        """Return the Marchenko-Pastur reading of a spectrum, and the median it rests on."""
+        values, size = _checked_spectrum(s, shape)
         median = self._median(values)
-        sigma = sigma_from_median(median, matrix_shape)
-        noise = _Noise(values, matrix_shape, sigma, bulk_edge(sigma, matrix_shape))
-        tau = self._tau(noise, settings) * settings.get("scale", 1.0)
-        floor = DEGENERATE_MEDIAN * float(values[0])
+        sigma = sigma_from_median(median, size)
+        return Noise(values, size, sigma, bulk_edge(sigma, size), delta), median
+
+    def _result(self, noise: Noise, median: float, settings: dict[str, float], tau: float) -> Threshold:
+        """Return the threshold at a tau, with its rank and what a user must know."""
+        floor = DEGENERATE_MEDIAN * float(noise.s[0])
         degenerate = median <= floor
         # A rank above the rounding floor would count arithmetic, not directions.
         cut = max(tau, floor) if degenerate and self.noise_based else tau
-        rank = int(np.count_nonzero(values > cut))
-        warnings = _warnings(self, values, median, degenerate)
-        asked = min(int(settings.get("rank", rank)), int(np.count_nonzero(values)))
+        rank = int(np.count_nonzero(noise.s > cut))
+        warnings = _warnings(self, noise.s, median, degenerate)
+        asked = min(int(settings.get("rank", rank)), int(np.count_nonzero(noise.s)))
         if rank != asked:
             warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)
-        return Threshold(self.name, settings, tau, sigma, noise.edge, rank, warnings, degenerate)
+        return Threshold(self.name, settings, tau, noise.sigma, noise.edge, rank, warnings, degenerate)
 
     def changed(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return the parameters that are not at their defaults: what a link or a command has to say.
@@ -256,115 +294,3 @@ def _warnings(rule: Rule, s: NDArray[np.float64], median: float, degenerate: boo
         f"low-rank delta: only {numerical_rank} of {s.size} singular values are above rounding level, as after a "
         f"merged LoRA, so the median ({median:.3g}) measures no noise; {consequence}",
     )
-
-
-def _fixed_rank_tau(s: NDArray[np.float64], rank: int) -> float:
-    """Return a tau that keeps `rank` values: half-way between the last kept and the first dropped.
-
-    Half-way, so that the rank survives the rounding of a recomputed spectrum. Values tied with the last kept one are
-    kept too, zeros never.
-    """
-    if rank == 0:
-        return float(s[0])
-    last = s[min(rank, s.size) - 1]
-    kept = int(np.count_nonzero(s >= last)) if last > 0 else int(np.count_nonzero(s))
-    if kept == 0:
-        return 0.0
-    return 0.5 * float(s[kept - 1] + (s[kept] if kept < s.size else 0.0))
-
-
-def _energy_rank(s: NDArray[np.float64], fraction: float) -> int:
-    """Return the smallest rank that holds `fraction` of the sum of squares."""
-    if s[0] == 0 or fraction == 0:
-        return 0
-    if fraction == 1:
-        return int(np.count_nonzero(s))  # small values vanish in a sum that holds large ones
-    cumulative = np.cumsum((s / s[0]) ** 2)  # scaled by s_1: no overflow at 1e200
-    return int(np.searchsorted(cumulative, fraction * cumulative[-1]) + 1)
-
-
-def _lower_median(s: NDArray[np.float64]) -> float:
-    """Return the lower of the two middle values of a descending spectrum."""
-    return float(s[s.size // 2])
-
-
-_SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
-"""Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
-
-_RULES = (
-    Rule(
-        "dg_hard",
-        "DG-Hard",
-        "tau = lambda*(beta) sigma sqrt(N), sigma = median(s) / (median_MP(beta) sqrt(N))",
-        f"{_DG_HARD}; {_GAVISH_DONOHO}",
-        (_SCALE,),
-        True,
-        lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
-    ),
-    Rule(
-        "reference",
-        "DG-Hard, reference code's median",
-        "as dg_hard, with the lower of the two middle singular values as the median",
-        f"{_DG_HARD}, released code",
-        (_SCALE,),
-        True,
-        lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
-        _lower_median,
-    ),
-    Rule(
-        "mp_edge",
-        "Marchenko-Pastur edge",
-        "tau = sigma sqrt(N) (1 + sqrt(beta))",
-        "Marchenko & Pastur 1967, doi 10.1070/SM1967v001n04ABEH001994",
-        (_SCALE,),
-        True,
-        lambda noise, _: noise.edge,
-    ),
-    Rule(
-        "energy",
-        "Energy fraction",
-        "smallest rank whose values hold the given share of sum(s^2)",
-        "common practice in truncated SVD; no noise model",
-        (Parameter("fraction", 0.9, 0.0, 1.0, False, "share of the energy to keep"),),
-        False,
-        lambda noise, params: _fixed_rank_tau(noise.s, _energy_rank(noise.s, params["fraction"])),
-    ),
-    Rule(
-        "fixed_rank",
-        "Fixed rank",
-        "keep the first r values",
-        "Eckart & Young 1936, doi 10.1007/BF02288367; no noise model",
-        (Parameter("rank", 16, 0, 2**31, True, "number of singular values to keep"),),
-        False,
-        lambda noise, params: _fixed_rank_tau(noise.s, int(params["rank"])),
-    ),
-    Rule(
-        "manual",
-        "Manual tau",
-        "tau as given",
-        "your choice; no noise model",
-        (Parameter("tau", None, 0.0, math.inf, False, "threshold on the singular values"),),
-        False,
-        lambda _, params: params["tau"],
-    ),
-)
-
-RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}
-
-
-def find_rule(name: str) -> Rule:
-    """Return the rule of that name.
-
-    Parameters
-    ----------
-    name : str
-        A key of `RULES`.
-
-    Raises
-    ------
-    ThresholdError
-        If there is none, naming those there are.
-    """
-    if name not in RULES:
-        raise ThresholdError(f"no threshold rule {name!r}; there are {', '.join(RULES)}")
-    return RULES[name]

@@ -1,0 +1,122 @@
+"""What a check reports, what a diagnosis is, and the one table of limits with their reasons."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+VERDICTS = {
+    "applies": "applies",
+    "care": "applies with care",
+    "no_effect": "does nothing here",
+    "not_applicable": "does not apply",
+}
+"""Verdicts in words, the best first."""
+
+SEVERITIES = ("info", "warn", "error")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """What one check found worth saying.
+
+    Attributes
+    ----------
+    check : str
+        Name of the check.
+    value : float or None
+        What was measured; None where there is no single number.
+    limit : float or None
+        What it was compared with.
+    severity : str
+        One of `SEVERITIES`: ``"error"`` where the threshold has no meaning, ``"warn"`` where it may be wrong.
+    message : str
+        One sentence for the user.
+    reference : str
+        Where the check comes from.
+    """
+
+    check: str
+    value: float | None
+    limit: float | None
+    severity: str
+    message: str
+    reference: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Whether a threshold may be trusted, and why.
+
+    Attributes
+    ----------
+    verdict : str
+        A key of `VERDICTS`.
+    reasons : tuple of str
+        Sentences that led to it, the weightiest first.
+    advice : tuple of str
+        What to do instead, or beside.
+    flags : tuple of Flag
+        Everything the checks had to say, errors first.
+    """
+
+    verdict: str
+    reasons: tuple[str, ...]
+    advice: tuple[str, ...]
+    flags: tuple[Flag, ...]
+
+    @property
+    def word(self) -> str:
+        """The verdict for a person."""
+        return VERDICTS[self.verdict]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the diagnosis as plain JSON values."""
+        return {
+            "verdict": self.verdict,
+            "reasons": list(self.reasons),
+            "advice": list(self.advice),
+            "flags": [asdict(flag) for flag in self.flags],
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Diagnosis":
+        """Return the diagnosis that `to_json` described.
+
+        Parameters
+        ----------
+        values : mapping
+            The JSON object.
+        """
+        flags = tuple(Flag(**flag) for flag in values["flags"])
+        return cls(values["verdict"], tuple(values["reasons"]), tuple(values["advice"]), flags)
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A number that a check compares with, and why it is that number."""
+
+    value: float
+    reason: str
+
+
+_MEASURED = "false keeps on pure noise: python -m tests.bench.bench_diagnosis"
+
+LIMITS: dict[str, Limit] = {
+    "long_variance_cv": Limit(0.6, f"unequal variance along the longer side widens the bulk; {_MEASURED}"),
+    "short_variance_cv": Limit(0.35, f"along the shorter side it takes less to do so; {_MEASURED}"),
+    "kurtosis": Limit(30.0, f"entries with tails this heavy make directions of single entries; {_MEASURED}"),
+    "mp_distance_info": Limit(8.0, "over p: noise of independent entries stays below 5 / p in 99 of 100 matrices"),
+    "mp_distance_warn": Limit(0.07, "the bulk has another shape than the law: its median says another sigma"),
+    "near_tau": Limit(0.005, "share of values between bulk edge and tau, where noise has none"),
+    "screenot_ratio": Limit(1.10, "ScreeNOT, which assumes less of the noise, would keep less"),
+    "kept_share": Limit(0.10, "k spikes of p shift the median: sigma is 5.9 % too large at 10 %, beta 0.375"),
+    "rounding_back": Limit(0.25, "share of the removed noise norm that rounding the result puts back"),
+    "rounding_undone": Limit(0.90, "rounding puts back all but a tenth of what is removed"),
+    "rounding_floor": Limit(0.25, "share of the bulk's variance that storage rounding explains"),
+    "rounding_bulk": Limit(0.60, "the larger part of the bulk is storage rounding, not training"),
+    "gap": Limit(1.5, "ratio of neighbouring singular values that separates a low rank from the rounding below it"),
+    "autocorrelation": Limit(0.1, f"neighbouring entries that move together widen the bulk; {_MEASURED}"),
+    "small": Limit(64, "p below which the law's edge and median have errors of several percent"),
+    "zero_share": Limit(0.5, "more entries unchanged than changed"),
+}
+"""Every limit by name; the numbers are heuristics from simulated noise (docs/diagnosis.md)."""

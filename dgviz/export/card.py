@@ -1,0 +1,171 @@
+"""The model card: what an output was made of and how, for people and for the Hugging Face Hub."""
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from dgviz.checkpoint import Checkpoint
+from dgviz.export.command import repair_command
+from dgviz.export.plan import ExportPlan
+from dgviz.threshold import find_rule
+
+_ROWS = 40
+_RELATIONS = {"full": "finetune", "lora": "adapter"}
+_LIBRARIES = {"full": "transformers", "lora": "peft"}
+
+
+def hub_name(checkpoint: Checkpoint) -> str | None:
+    """Return the hub id of a checkpoint that lies in the Hugging Face cache, or None.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        An input.
+    """
+    for folder in checkpoint.path.parents:
+        if folder.name.startswith("models--"):
+            return folder.name.removeprefix("models--").replace("--", "/")
+    return None
+
+
+def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
+    """Return the content of ``README.md``.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What was written.
+    report : mapping
+        Content of ``dgviz.json``.
+    """
+    from huggingface_hub import ModelCard, ModelCardData
+
+    base = plan.pair.base
+    data = ModelCardData(
+        base_model=plan.base_name or hub_name(base),
+        library_name=_LIBRARIES.get(plan.format),
+        tags=["dgviz", "svd", "weight-repair", *(["lora"] if plan.format == "lora" else [])],
+        **_license(plan),
+        **({"base_model_relation": _RELATIONS[plan.format]} if plan.format in _RELATIONS else {}),
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(plan, report)}"))
+
+
+def _license(plan: ExportPlan) -> dict[str, Any]:
+    """Return the licence that the input's own card names: tuned's, or base's where tuned names none."""
+    from huggingface_hub import metadata_load
+
+    for checkpoint in (plan.pair.tuned, plan.pair.base):
+        card = checkpoint.path / "README.md"
+        try:
+            found = (metadata_load(card) if card.is_file() else None) or {}
+        except (ValueError, OSError):
+            continue  # a card whose header is no YAML names no licence
+        if isinstance(found, dict) and found.get("license"):
+            keys = ("license", "license_name", "license_link")
+            return {key: str(found[key]) for key in keys if found.get(key)}
+    return {}
+
+
+def _params(params: Mapping[str, float]) -> str:
+    """Return parameters in brackets, or nothing where there are none."""
+    return f" ({', '.join(f'{name} = {value:g}' for name, value in params.items())})" if params else ""
+
+
+def _name(checkpoint: Checkpoint) -> str:
+    """Return what an input is called: its hub id, or its folder's name."""
+    return hub_name(checkpoint) or checkpoint.path.name
+
+
+def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:
+    """Return the card below its header."""
+    base, tuned = plan.base_name or _name(plan.pair.base), _name(plan.pair.tuned)
+    rule, recipe = find_rule(plan.repair.rule), plan.repair.recipe
+    rule_line = f"- threshold: {rule.title}, `{rule.formula}`{_params(plan.repair.params)}; {rule.citation}"
+    what = {
+        "full": f"A repaired copy of `{tuned}`, a fine-tuned descendant of `{base}`.",
+        "lora": f"A LoRA adapter for `{base}`: the repaired update of `{tuned}`.",
+        "factors": f"The factors of the repaired update from `{base}` to `{tuned}`.",
+    }[plan.format]
+    options = {"allow-code": plan.allow_code, "base-name": plan.base_name}
+    command = shlex.join(repair_command(base, tuned, "OUT", plan.repair, plan.format, options))
+    parts = [
+        f"# {tuned}, repaired",
+        what,
+        "`W0` is base, `W1` tuned, `D = W1 - W0` the update of one tensor.",
+        f"- method: {recipe.title}, `{recipe.formula}`{_params(plan.repair.method_params)}; {recipe.citation}",
+        *([rule_line] if recipe.thresholded else []),
+        f"- made with dgviz {report['dgviz']}, torch {report['torch']}, on {report['device']}",
+        f"\n```\n{command}\n```",
+        *_figures(plan, report),
+        "## What it does not say\n\nA repair is chosen by the update's numbers alone; it does not measure what "
+        "the model can do. Evaluate the result on your own tasks before it replaces anything.",
+        f"## Tensors\n\n{_table(report)}",
+    ]
+    return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace(":\n- ", ":\n\n- ", 1) + "\n"
+
+
+def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
+    """Return the paragraphs about the whole model."""
+    counts = report["counts"]
+    overall = report["overall"]
+    text = f"{counts['repair']} tensors repaired, {counts['keep']} taken from tuned as they are"
+    text += f", {counts['base_only']} only in base and not written." if counts["base_only"] else "."
+    if plan.format == "lora":
+        text = f"{counts['repair']} tensors of the update are candidates; what the adapter changes is listed below."
+    if overall["gain"] is not None:
+        text += f" Written update over exact update, energy-weighted (gain): {overall['gain']:.4f}."
+    if overall["noise_restored"] is not None:
+        text += f" Rounding put back {overall['noise_restored']:.1%} of the norm of what was removed."
+    found = ["## Result\n\n" + text]
+    left = report.get("left_at_base") or {}
+    if left:
+        rows = "\n".join(f"| `{name}` | {reason} |" for name, reason in list(left.items())[:_ROWS])
+        found.append(
+            f"{len(left)} tensors that tuned changes are not in the adapter, so base with it is not the same model "
+            f"as the full export:\n\n| tensor | why |\n|---|---|\n{rows}{_more(len(left))}"
+        )
+    if report["warnings"]:
+        found.append("Warnings:\n\n" + "\n".join(f"* {warning}" for warning in report["warnings"][:20]))
+    verified = "\n".join(f"* {check}: {checked_words(outcome)}" for check, outcome in report["verified"].items())
+    return [*found, f"## Verified after writing\n\n{verified}"]
+
+
+def checked_words(outcome: Any) -> str:
+    """Return what a check found, in words.
+
+    Parameters
+    ----------
+    outcome : str or mapping
+        One entry of ``verified``.
+    """
+    if not isinstance(outcome, Mapping):
+        return str(outcome)
+    if "skipped" in outcome:
+        return f"not checked: {outcome['skipped']}"
+    return f"loaded as {outcome['class']} with no missing, unexpected or mismatched keys"
+
+
+def _table(report: Mapping[str, Any]) -> str:
+    """Return one row per repaired tensor, the rest counted."""
+    rows = [(name, row) for name, row in report["tensors"].items() if row["action"] == "repair"]
+    lines = [
+        f"| `{name}` | {row['written']} | {_range(row.get('rank'))} | {_range(row.get('energy_kept'))} | "
+        f"{_range(row.get('gain'))} |"
+        for name, row in rows[:_ROWS]
+    ]
+    head = "| tensor | written | rank | energy kept | gain |\n|---|---|---|---|---|\n"
+    return head + "\n".join(lines) + _more(len(rows)) + "\n\nThe whole table is in `dgviz.json`."
+
+
+def _more(count: int) -> str:
+    return f"\n\n... and {count - _ROWS} more" if count > _ROWS else ""
+
+
+def _range(value: Any) -> str:
+    """Return a figure, or the smallest and largest of a stack's."""
+    values = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
+    if not values:
+        return ""
+    ends = dict.fromkeys(f"{item:.4g}" for item in (min(values), max(values)))
+    return " to ".join(ends)

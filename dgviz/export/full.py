@@ -1,0 +1,189 @@
+"""A whole checkpoint: shard by shard, one tensor in memory at a time, index and config last."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import torch
+
+from dgviz.checkpoint import PairedTensor, read_bytes
+from dgviz.errors import CheckpointError
+from dgviz.export.card import model_card
+from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
+from dgviz.export.manifest import MANIFEST
+from dgviz.export.plan import REPORT, ExportPlan, ShardPlan
+from dgviz.export.report import describe_export, pretty_json
+from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
+from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
+from dgviz.report import RepairedTensor, TensorReport
+
+Repair = Callable[[PairedTensor], RepairedTensor]
+"""Makes one tensor of the output."""
+_FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
+
+
+def iter_full(
+    plan: ExportPlan, manifest: dict[str, Any], device: str, repair: Repair
+) -> Iterator[TensorReport | dict[str, Any]]:
+    """Write a checkpoint, yielding a report after every tensor and the content of ``dgviz.json`` last.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What to write.
+    manifest : dict
+        Of the export begun or continued; changed and saved with every finished file.
+    device : str
+        Where it is computed.
+    repair : callable
+        What makes a tensor.
+    """
+    watch = InputWatch(plan)
+    for shard in plan.shards:
+        yield from _iter_shard(plan, shard, manifest, watch, repair)
+    rows = {name: row for record in manifest["shards"].values() for name, row in record["rows"].items()}
+    for paired in plan.pair.tensors:
+        if paired.action == "base_only":
+            report = repair(paired).report
+            rows[report.name] = report.to_json()
+            yield report
+    yield _finish(plan, manifest, rows, device)
+
+
+def _iter_shard(
+    plan: ExportPlan, shard: ShardPlan, manifest: dict[str, Any], watch: InputWatch, repair: Repair
+) -> Iterator[TensorReport]:
+    """Write one shard, or take it over from an earlier run when its bytes and what made them are still the same."""
+    path = plan.out / shard.name
+    record = manifest["shards"].get(shard.name)
+    if record is not None:
+        refuse_other_inputs(plan, record["inputs"])
+        whole = record["rows"].keys() == {item.name for item in shard.tensors}
+        if whole and path.is_file() and file_digest(path) == record["sha256"]:
+            for name, row in record["rows"].items():
+                yield TensorReport.from_json(name, row)
+            return
+    entries = [Entry(item.name, plan.repair.output_dtype(item.tuned), item.tuned.shape) for item in shard.tensors]
+    rows: dict[str, dict[str, Any]] = {}
+    hashes: dict[str, dict[str, str]] = {}
+    samples: dict[str, str] = {}
+    with ShardWriter(path, entries) as writer:
+        for paired, entry in zip(shard.tensors, entries, strict=True):
+            hashes[paired.name] = hash_inputs(paired, plan.repair)
+            repaired = repair(paired)
+            data = _data(repaired)
+            writer.write(paired.name, data)
+            samples[paired.name] = sample_digest(entry.dtype, entry.shape, memoryview(data))
+            del data
+            rows[paired.name] = repaired.report.to_json()
+            yield repaired.report
+            del repaired
+        written = [entry["inputs"] for entry in manifest["shards"].values()]
+        watch.refuse_changed({name: sides for part in (*written, hashes) for name, sides in part.items()})
+    manifest["shards"][shard.name] = {
+        "sha256": writer.digest,
+        "bytes": path.stat().st_size,
+        "inputs": hashes,
+        "samples": samples,
+        "rows": rows,
+    }
+    write_file(plan.out / MANIFEST, orjson.dumps(manifest))
+
+
+def _data(repaired: RepairedTensor) -> memoryview | bytearray:
+    """Return the bytes of one tensor: computed, or copied as stored."""
+    if repaired.tensor is None:
+        return read_bytes(repaired.source)
+    return memoryview(repaired.tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], device: str) -> dict[str, Any]:
+    """Check what is on disk, then write sidecars, report and card, and last what makes it a checkpoint."""
+    shards = {shard.name: manifest["shards"][shard.name] for shard in plan.shards}
+    index = None
+    if plan.index_name:
+        total = sum(shard.nbytes for shard in plan.shards)
+        weight_map = {item.name: shard.name for shard in plan.shards for item in shard.tensors}
+        index = pretty_json({"metadata": {"total_size": total}, "weight_map": weight_map})
+    config = next((source for name, _, source in plan.sidecars if name == "config.json"), None)
+    config_data = None if config is None else _config(read_sidecar(config), plan)
+    samples = {name: digest for record in shards.values() for name, digest in record["samples"].items()}
+    verified = {
+        "values": verify_values(plan, samples, rows),
+        "transformers": verify_load(plan, config_data, index),
+    }
+    copy_sidecars(plan)
+    files = {name: {"bytes": record["bytes"], "sha256": record["sha256"]} for name, record in shards.items()}
+    report = describe_export(plan, rows, device, files)
+    report["inputs"] = {name: sides for record in shards.values() for name, sides in record["inputs"].items()}
+    if index is not None:
+        write_file(plan.out / plan.index_name, index)
+    report["verified"] = {"headers": verify_headers(plan, plan.out), **verified}
+    write_file(plan.out / REPORT, pretty_json(report))
+    write_file(plan.out / "README.md", model_card(plan, report).encode())
+    if config_data is not None:
+        write_file(plan.out / "config.json", config_data)
+    return report
+
+
+def copy_sidecars(plan: ExportPlan) -> None:
+    """Copy the other files of the plan, all but the config.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What to write.
+    """
+    for name, _, source in plan.sidecars:
+        if name != "config.json":
+            target = plan.out / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_file(target, read_sidecar(source))
+
+
+def read_sidecar(source: Path) -> bytes:
+    """Return what a file of an input holds.
+
+    Parameters
+    ----------
+    source : Path
+        From the plan.
+
+    Raises
+    ------
+    CheckpointError
+        If it is gone or cannot be read.
+    """
+    try:
+        return source.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
+
+
+def _config(data: bytes, plan: ExportPlan) -> bytes:
+    """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says.
+
+    Quantisation is dropped: what is written is dense. The standard parser, because configs in use hold ``Infinity``.
+    """
+    dtype = plan.repair.dtype
+    config = json.loads(data)
+    if dtype == "auto" and "quantization_config" not in config:
+        return data
+    config.pop("quantization_config", None)
+
+    def with_dtype(value: Any) -> Any:
+        """Replace every dtype entry, also those of sub-models."""
+        if isinstance(value, dict):
+            return {
+                key: dtype if key in ("dtype", "torch_dtype") and item in _FLOAT_NAMES else with_dtype(item)
+                for key, item in value.items()
+            }
+        return value
+
+    if dtype != "auto":
+        config = with_dtype(config)
+        if "torch_dtype" not in config:
+            config["dtype"] = dtype
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,148 @@
+"""The inputs' contents: hashed as they are used, and compared when an export goes on.
+
+A finished file is taken over only where every tensor it was made of still has the contents it had. Time stamps decide
+nothing; they only tell when nothing need be read again. Each tensor is hashed right before it is used, so that the
+second reading comes from memory: no file is read from the disk once more for this.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
+from dgviz.checkpoint.types import DerivedTensor
+from dgviz.errors import CheckpointError, ExportError
+from dgviz.export.plan import ExportPlan
+from dgviz.plan import RepairPlan
+
+_Stamps = dict[Path, tuple[int, int, int]]
+
+
+def sides_of(paired: PairedTensor, repair: RepairPlan) -> dict[str, TensorInfo]:
+    """Return the inputs that decide what one tensor becomes, by side; tuned alone where it is copied.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A tensor that is written.
+    repair : RepairPlan
+        What becomes of it.
+    """
+    return {"base": paired.base, "tuned": paired.tuned} if repair.changes(paired) else {"tuned": paired.tuned}
+
+
+def hash_inputs(paired: PairedTensor, repair: RepairPlan) -> dict[str, str]:
+    """Return the hash of the contents of each side that decides what one tensor becomes.
+
+    Parameters
+    ----------
+    paired : PairedTensor
+        A tensor that is written.
+    repair : RepairPlan
+        What becomes of it.
+
+    Raises
+    ------
+    CheckpointError
+        If a file vanished or cannot be read.
+    """
+    return {side: content_hash(info) for side, info in sides_of(paired, repair).items()}
+
+
+def refuse_other_inputs(plan: ExportPlan, hashes: Mapping[str, Mapping[str, str]]) -> None:
+    """Refuse to go on where an input of what is written already has other contents now.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        Inputs as they are now, and output.
+    hashes : mapping
+        Per tensor, what `hash_inputs` returned when it was written.
+
+    Raises
+    ------
+    ExportError
+        If one differs.
+    CheckpointError
+        If a file vanished or cannot be read.
+    """
+    pair, out = plan.pair, plan.out
+    known = {paired.name: paired for paired in pair.tensors}
+    for name, before in hashes.items():
+        paired = known.get(name)
+        if paired is None or paired.tuned is None:
+            raise ExportError(
+                f"{out} holds {name!r}, made from other inputs: {pair.tuned.path} has no such tensor now; {_ADVICE}"
+            )
+        now = hash_inputs(paired, plan.repair)
+        if now.keys() != before.keys():
+            raise ExportError(
+                f"{out} holds {name!r} made from {' and '.join(before)}, and it would now be made from "
+                f"{' and '.join(now)}: {paired.reason}; {_ADVICE}"
+            )
+        for side, info in sides_of(paired, plan.repair).items():
+            if now[side] != before[side]:
+                raise ExportError(
+                    f"{info.file} holds other values for {name!r} than when {out} was begun (SHA-256 of {side}'s "
+                    f"tensor {before[side][:12]}... then, {now[side][:12]}... now); {_ADVICE}"
+                )
+
+
+_ADVICE = "bring the earlier input back to finish, or export into a new folder"
+
+
+class InputWatch:
+    """Notices when an input file is replaced or rewritten during a run.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        Inputs and output.
+    """
+
+    def __init__(self, plan: ExportPlan) -> None:
+        self._plan = plan
+        infos = [info for paired in plan.pair.tensors for info in (paired.base, paired.tuned) if info is not None]
+        self._files = sorted({file for info in infos for file in _files_of(info)})
+        self._stamps = self._look()
+
+    def _look(self) -> _Stamps:
+        """Return size, modification time and inode of every input file."""
+        stamps = {}
+        for file in self._files:
+            try:
+                stat = file.stat()
+            except OSError as error:
+                raise CheckpointError(
+                    f"{file} cannot be read any more: {error.strerror or error}; bring it back and repeat the command"
+                ) from error
+            stamps[file] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+        return stamps
+
+    def refuse_changed(self, hashes: Mapping[str, Mapping[str, str]]) -> None:
+        """Raise when an input has changed since the last look; a file that was only touched has not.
+
+        Parameters
+        ----------
+        hashes : mapping
+            Per tensor written in this run or taken over, its inputs' hashes from before it was used.
+
+        Raises
+        ------
+        ExportError
+            If contents differ.
+        CheckpointError
+            If a file is gone.
+        """
+        now = self._look()
+        if now != self._stamps:
+            refuse_other_inputs(self._plan, hashes)
+            self._stamps = now
+
+
+def _files_of(info: TensorInfo) -> Iterator[Path]:
+    """Yield every file that a tensor is read from."""
+    if isinstance(info, DerivedTensor):
+        for part in info.parts:
+            yield from _files_of(part)
+    else:
+        yield info.file

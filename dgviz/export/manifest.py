@@ -1,0 +1,144 @@
+"""What an unfinished export leaves beside its files, so that the same command continues it and another is refused."""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from dgviz.errors import ExportError
+
+MANIFEST = ".dgviz-export.json"
+LOCK = ".dgviz-export.lock"
+PARTS = ".dgviz-parts"
+"""Folder of finished pieces of an output that is put together at its end."""
+
+_VERSION = 2
+_OPTIONS = {"params": "--rule-param", "dgviz": "dgviz's version", "torch": "torch's version", "device": "--device"}
+_OPTIONS |= {"facts": "what the method takes from the whole model"}
+
+
+def read_manifest(target: Path) -> Mapping[str, Any] | None:
+    """Return the manifest of an unfinished export, or None.
+
+    Parameters
+    ----------
+    target : Path
+        Output directory.
+
+    Raises
+    ------
+    ExportError
+        If there is one and it cannot be read, or an earlier version wrote it.
+    """
+    path = target / MANIFEST
+    try:
+        manifest = orjson.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, orjson.JSONDecodeError) as error:
+        raise ExportError(f"{path} cannot be read ({error}); delete the folder and export again") from None
+    known = isinstance(manifest, dict) and manifest.get("version") == _VERSION
+    if not known or not all(isinstance(manifest.get(key), dict) for key in ("options", "shards")):
+        raise ExportError(f"{path} is not what an export of this version leaves; delete the folder and export again")
+    return manifest
+
+
+def new_manifest(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the manifest of an export that has nothing finished.
+
+    Parameters
+    ----------
+    options : mapping
+        What decides the output's bytes, apart from the inputs' contents.
+    """
+    return {"version": _VERSION, "options": dict(options), "shards": {}}
+
+
+def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
+    """Return what an unfinished export with these options left complete; refuse any other content of the folder.
+
+    Parameters
+    ----------
+    target : Path
+        Output directory, there or not.
+    options : mapping
+        Options of the export to be made; those that the manifest holds besides are not compared.
+
+    Raises
+    ------
+    ExportError
+        If the directory holds anything else, or an export with other options.
+    """
+    if not target.is_dir():
+        return frozenset()
+    try:
+        names = sorted(path.name for path in target.iterdir() if path.name not in (LOCK, f"{MANIFEST}.partial"))
+    except OSError as error:
+        raise ExportError(f"the output {target} cannot be read: {error.strerror}; choose another folder") from None
+    if not names:
+        return frozenset()
+    manifest = read_manifest(target)
+    if manifest is None:
+        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        raise ExportError(f"the output {target} is not empty (it holds {shown}); choose a new or empty folder")
+    finished = frozenset(manifest["shards"]) | _part_names(target)
+    if not finished and all(name in (MANIFEST, PARTS) or name.endswith(".partial") for name in names):
+        return frozenset()  # an earlier run ended before its first file: nothing of it would be lost
+    refuse_other_options(target, manifest["options"], options)
+    return finished
+
+
+def _part_names(target: Path) -> frozenset[str]:
+    """Return the names of finished parts."""
+    folder = target / PARTS
+    return frozenset(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else frozenset()
+
+
+def refuse_other_options(target: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Refuse to continue an export with other options, and say which differ.
+
+    Parameters
+    ----------
+    target : Path
+        Output directory.
+    before, now : mapping
+        Options of the unfinished export and of this one; only names in both count.
+
+    Raises
+    ------
+    ExportError
+        If an option differs.
+    """
+    differing = [
+        f"{_OPTIONS.get(key, f'--{key}')} was {_shown(before[key])} and is now {_shown(now[key])}"
+        for key in now
+        if key in before and before[key] != now[key]
+    ]
+    if differing:
+        raise ExportError(
+            f"the output {target} holds an unfinished export with other options: {'; '.join(differing)}; "
+            "repeat the earlier command to finish it, or choose a new folder"
+        )
+
+
+def _shown(value: Any) -> str:
+    """Return an option's value as one would type it."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={item}" for name, item in value.items()) or "empty"
+    return "not given" if value in (None, "", False) else "given" if value is True else str(value)
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove what an interrupted run left half-written: it has no final name.
+
+    Parameters
+    ----------
+    target : Path
+        Output directory, its lock held.
+    """
+    for folder in (target, target / PARTS):
+        if folder.is_dir():
+            for path in folder.glob("*.partial"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()

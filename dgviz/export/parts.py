@@ -1,0 +1,219 @@
+"""The factors of repaired updates, one small file per tensor: finished one by one, put together at the end.
+
+An output whose header depends on every rank cannot be streamed, and held in memory it would grow with the model. So
+each tensor's factors are written as soon as they are known; an interrupted export keeps them.
+"""
+
+import hashlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from dgviz.checkpoint import PairedTensor, matrix_layout
+from dgviz.delta import compute_delta
+from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
+from dgviz.export.manifest import PARTS
+from dgviz.export.plan import ExportPlan
+from dgviz.export.shard import write_file
+from dgviz.kept import KeptDirections, keep_directions
+from dgviz.report import TensorReport
+from dgviz.spectral import ReshapedSpectrum, mp_fits
+from dgviz.spectrum import decompose
+from dgviz.store import SpectrumStore
+
+
+@dataclass(frozen=True)
+class Part:
+    """The factors of one tensor's repaired update, on disk.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    name : str
+        The tensor.
+    ranks : tuple of int
+        Per matrix: one for a plain tensor, one per entry of a stack.
+    stacked : bool
+        Whether the tensor is a stack.
+    row : mapping
+        Its report row.
+    inputs : mapping
+        Hashes of what it was made from.
+    """
+
+    path: Path
+    name: str
+    ranks: tuple[int, ...]
+    stacked: bool
+    row: dict[str, Any]
+    inputs: dict[str, str]
+
+    def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return left (m, rank) and right (rank, n) of one matrix, float32.
+
+        Parameters
+        ----------
+        index : int
+            Which matrix; its rank must not be 0.
+        """
+        with safe_open(self.path, framework="pt") as file:
+            return file.get_tensor(f"{index}.left"), file.get_tensor(f"{index}.right")
+
+
+def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -> Iterator[tuple[TensorReport, Part]]:
+    """Yield the factors of every tensor: taken over where an earlier run finished them, else computed and written.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What to write.
+    tensors : sequence of PairedTensor
+        Whose factors; their fate is repair.
+    device : str
+        Where to compute.
+    """
+    folder = plan.out / PARTS
+    folder.mkdir(exist_ok=True)
+    watch = InputWatch(plan)
+    places = {paired.name: number for number, paired in enumerate(plan.pair.tensors)}
+    written: dict[str, dict[str, str]] = {}
+    for paired in tensors:
+        path = folder / f"{places[paired.name]:06d}.safetensors"
+        part = _read_part(path, paired)
+        if part is not None:
+            refuse_other_inputs(plan, {part.name: part.inputs})
+        else:
+            hashes = hash_inputs(paired, plan.repair)
+            factors, report = _factor_tensor(paired, plan, device)
+            watch.refuse_changed({**written, paired.name: hashes})
+            part = _write_part(path, paired, factors, report, hashes)
+        written[paired.name] = part.inputs
+        yield TensorReport.from_json(part.name, part.row), part
+
+
+def _factor_tensor(
+    paired: PairedTensor, plan: ExportPlan, device: str
+) -> tuple[list[tuple[torch.Tensor, torch.Tensor] | None], TensorReport]:
+    """Return the factors of every matrix of a tensor, None where nothing is kept, and the report."""
+    started = time.perf_counter()
+    layout = matrix_layout(paired.name, paired.tuned.shape)
+    stacked = layout.stack is not None
+    store = SpectrumStore()
+    factors, found = [], []
+    for index in range(layout.stack) if stacked else [None]:
+        kept = keep_directions(paired, index, plan.repair, device, store)
+        factors.append(_factors(paired, index, kept, device))
+        found.append(_figures(kept, factors[-1]))
+
+    def values(key: str) -> Any:
+        """Return one value, or one per matrix of a stack."""
+        return [figures[key] for figures in found] if stacked else found[0][key]
+
+    plain = ("rank", "tau", "sigma", "edge", "energy_kept", "norm_kept", "zero_share", "route")
+    report = TensorReport(
+        name=paired.name,
+        action=paired.action,
+        reason=paired.reason,
+        shape=paired.tuned.shape,
+        dtype="float32",
+        written="factors",
+        method=plan.repair.method,
+        mp_fit={
+            key: [figures["mp_fit"][key] for figures in found] if stacked else found[0]["mp_fit"][key]
+            for key in ("tuned", "repaired", "discarded")
+        },
+        warnings=tuple(dict.fromkeys(warning for figures in found for warning in figures["warnings"])),
+        seconds=time.perf_counter() - started,
+        **{key: values(key) for key in plain},
+    )
+    return factors, report
+
+
+def _factors(
+    paired: PairedTensor, index: int | None, kept: KeptDirections, device: str
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return left and right in float32 on the CPU; all of the update where the repair takes tuned's values."""
+    factors = kept.factors
+    if kept.origin == "tuned" and np.count_nonzero(kept.s):
+        factors = decompose(compute_delta(paired, index, device), device).triplets(int(np.count_nonzero(kept.s)))
+    if factors is None:
+        return None
+    left, right = (factor.to("cpu", torch.float32).contiguous() for factor in factors)
+    return left, right
+
+
+def _figures(kept: KeptDirections, factors: tuple[torch.Tensor, torch.Tensor] | None) -> dict[str, Any]:
+    """Return what the report says of one matrix; the rank is that of the factors."""
+    rank = 0 if factors is None else factors[0].shape[1]
+    threshold = kept.threshold
+    reshaped = ReshapedSpectrum(threshold, kept.s, kept.values)
+    return {
+        "rank": rank,
+        "tau": threshold.tau,
+        "sigma": threshold.sigma,
+        "edge": threshold.edge,
+        "energy_kept": reshaped.norm_kept**2,
+        "norm_kept": reshaped.norm_kept,
+        "zero_share": kept.zero_share,
+        "route": kept.route,
+        "mp_fit": mp_fits(reshaped, kept.shape),
+        "warnings": threshold.warnings,
+    }
+
+
+def _write_part(
+    path: Path,
+    paired: PairedTensor,
+    factors: list[tuple[torch.Tensor, torch.Tensor] | None],
+    report: TensorReport,
+    hashes: dict[str, str],
+) -> Part:
+    """Write the factors of one tensor with all that is to be said of them."""
+    tensors = {}
+    for index, pair in enumerate(factors):
+        if pair is not None:
+            tensors[f"{index}.left"], tensors[f"{index}.right"] = pair
+    record = {
+        "name": paired.name,
+        "ranks": [0 if pair is None else pair[0].shape[1] for pair in factors],
+        "stacked": matrix_layout(paired.name, paired.tuned.shape).stack is not None,
+        "row": report.to_json(),
+        "inputs": hashes,
+        "sha256": _digest(tensors),
+    }
+    write_file(path, save(tensors, metadata={"record": orjson.dumps(record).decode()}))
+    return _part(path, record)
+
+
+def _digest(tensors: dict[str, torch.Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(tensors[name].reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _part(path: Path, record: dict[str, Any]) -> Part:
+    ranks = tuple(record["ranks"])
+    return Part(path, record["name"], ranks, record["stacked"], record["row"], record["inputs"])
+
+
+def _read_part(path: Path, paired: PairedTensor) -> Part | None:
+    """Return a finished part; None where there is none, or its bytes are not those that were written."""
+    if not path.is_file():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            record = orjson.loads(file.metadata()["record"])
+            same = _digest({name: file.get_tensor(name) for name in file.keys()}) == record["sha256"]  # noqa: SIM118
+    except (SafetensorError, KeyError, TypeError, orjson.JSONDecodeError):
+        return None
+    return _part(path, record) if same and record["name"] == paired.name else None

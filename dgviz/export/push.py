@@ -1,0 +1,80 @@
+"""Upload of a finished output to the Hugging Face Hub."""
+
+import os
+from pathlib import Path
+
+from dgviz.checkpoint.hub import HUB_ID
+from dgviz.errors import ExportError, ExportFailedError
+from dgviz.export.manifest import MANIFEST
+from dgviz.export.plan import REPORT
+
+
+def check_repository(repository: str) -> str:
+    """Return the name of a repository on the hub.
+
+    Parameters
+    ----------
+    repository : str
+        ``org/name``.
+
+    Raises
+    ------
+    ExportError
+        If it is no such name.
+    """
+    found = HUB_ID.fullmatch(repository)
+    if found is None or found["revision"] or ".." in repository or "--" in repository:
+        raise ExportError(f"{repository!r} is no name of a repository on the hub; give ORG/NAME")
+    return repository
+
+
+def push(out: Path, repository: str, private: bool = False) -> str:
+    """Upload a finished output, its card included, into a new or empty repository, and return its address.
+
+    Who uploads is decided by ``HF_TOKEN`` or the hub's own login (``hf auth login``); nothing is asked or kept here.
+
+    Parameters
+    ----------
+    out : Path
+        A finished export.
+    repository : str
+        ``org/name``.
+    private : bool
+        Whether a new repository is visible to its members only.
+
+    Raises
+    ------
+    ExportError
+        If `out` is no finished export.
+    ExportFailedError
+        If the repository holds a model already, or the hub refuses or cannot be reached. `out` is as it was.
+    """
+    import httpx
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import disable_progress_bars
+
+    check_repository(repository)
+    if not (out / REPORT).is_file() or (out / MANIFEST).exists():
+        raise ExportError(f"{out} holds no finished export; finish it, then upload it")
+    disable_progress_bars()
+    api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
+    again = f"{out} is complete; upload it later by: dgviz push {out} {repository}"
+    try:
+        made = api.create_repo(repository, private=private, exist_ok=True)
+        held = [name for name in api.list_repo_files(repository) if name != ".gitattributes"]
+        if held:
+            raise ExportFailedError(
+                f"{repository} on the hub holds {len(held)} files already ({held[0]} ...), which an upload would "
+                f"replace: choose another name; {again}"
+            )
+        api.upload_folder(
+            repo_id=repository,
+            folder_path=out,
+            ignore_patterns=[".*"],
+            commit_message="Repaired by dgviz",
+        )
+    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        cause = " ".join(str(error).split())[:300]
+        raise ExportFailedError(f"the hub did not take {repository} ({cause}); {again}") from error
+    return str(made)

@@ -1,0 +1,137 @@
+"""What ``dgviz.json`` says of an output: plan, versions, hashes, a row per tensor, figures of the whole model."""
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+import torch
+
+import dgviz
+from dgviz.checkpoint.types import FATES
+from dgviz.export.plan import ExportPlan
+
+POOR_GAIN = 0.9
+"""Below this, or above its inverse, a user is told: a tenth of the repaired update is lost or added by rounding."""
+
+
+def describe_export(
+    plan: ExportPlan, rows: Mapping[str, Any], device: str, files: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the content of ``dgviz.json`` but for what verification found.
+
+    The same inputs and options give the same content: nothing of time or place is in it.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What was written.
+    rows : mapping
+        `TensorReport.to_json` per tensor.
+    device : str
+        Where it was computed.
+    files : mapping
+        Size and SHA-256 of every file of tensors, by name.
+    """
+    ordered = {item.name: _without_time(rows[item.name]) for item in plan.pair.tensors if item.name in rows}
+    overall = overall_gain(ordered.values())
+    warnings = [*gain_warnings(overall, plan), *plan.warnings]
+    for name, row in ordered.items():
+        warnings += [f"{name}: {warning}" for warning in row["warnings"]]
+    return {
+        "dgviz": dgviz.__version__,
+        "torch": torch.__version__,
+        "device": device,
+        "format": plan.format,
+        "base": _side(plan.pair.base),
+        "tuned": _side(plan.pair.tuned),
+        "plan": plan.repair.to_json(),
+        "counts": {fate: sum(row["action"] == fate for row in ordered.values()) for fate in FATES},
+        "files": dict(files),
+        "total_bytes": sum(entry["bytes"] for entry in files.values()),
+        "overall": overall,
+        "sidecars": {name: side for name, side, _ in plan.sidecars},
+        "warnings": warnings,
+        "tensors": ordered,
+    }
+
+
+def pretty_json(value: Any) -> bytes:
+    """Return readable JSON with a final newline.
+
+    Parameters
+    ----------
+    value : any
+        What JSON can hold.
+    """
+    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _side(checkpoint: Any) -> dict[str, Any]:
+    """Return what identifies an input; its tensors' hashes are in the rows."""
+    return {"name": checkpoint.path.name, "files": list(checkpoint.shards), "adapter": checkpoint.is_adapter}
+
+
+def _without_time(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row without the seconds it took, which no two runs share."""
+    return {key: value for key, value in row.items() if key != "seconds"}
+
+
+def overall_gain(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return gain and restored noise of the whole model, every matrix weighted by its energy.
+
+    ``gain = sum <O, D*> / sum <D*, D*>`` and ``noise_restored = sqrt(sum |O - D*|^2 / sum |D - D*|^2)``, over the
+    matrices whose update was added up and rounded; copied bytes are not rounded and not counted.
+
+    Parameters
+    ----------
+    rows : iterable of mapping
+        Rows of ``dgviz.json``.
+
+    Returns
+    -------
+    dict
+        ``matrices`` counted, ``gain``, ``noise_restored``; the latter two None where nothing was computed.
+    """
+    overlap = kept = rounding = removed = 0.0
+    count = 0
+    for row in rows:
+        columns = [row.get(key) for key in ("gain", "noise_restored", "update_square", "removed_square")]
+        if columns[0] is None:
+            continue
+        columns = [column if isinstance(column, list) else [column] for column in columns]
+        for gain, restored, update_square, removed_square in itertools.zip_longest(*columns):
+            if gain is not None:
+                count += 1
+                overlap += gain * update_square
+                kept += update_square
+            if restored is not None:
+                rounding += restored**2 * removed_square
+                removed += removed_square
+    return {
+        "matrices": count,
+        "gain": overlap / kept if kept > 0 else None,
+        "noise_restored": math.sqrt(rounding / removed) if removed > 0 else None,
+    }
+
+
+def gain_warnings(overall: Mapping[str, Any], plan: ExportPlan) -> list[str]:
+    """Return the sentence about a repair that rounding spoils, with what to do instead.
+
+    Parameters
+    ----------
+    overall : mapping
+        From `overall_gain`.
+    plan : ExportPlan
+        What was written.
+    """
+    gain, restored = overall["gain"], overall["noise_restored"]
+    if gain is None or POOR_GAIN <= gain <= 1 / POOR_GAIN:
+        return []
+    dtypes = {plan.repair.output_dtype(item.tuned) for item in plan.pair.repairable}
+    back = "" if restored is None else f" and puts back {restored:.0%} of the noise that was removed"
+    return [
+        f"rounding to {' and '.join(sorted(dtypes))} writes only {gain:.0%} of the repaired update{back}: the update "
+        "is small against the weights; --dtype float32 or --format lora keep all of it"
+    ]

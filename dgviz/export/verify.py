@@ -1,0 +1,223 @@
+"""Proof of what was written: headers, a sample of every tensor's values, and a load by transformers itself."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+
+from dgviz.checkpoint import open_checkpoint, read_bytes
+from dgviz.checkpoint.types import DerivedTensor
+from dgviz.errors import CheckpointError, ExportFailedError
+from dgviz.export.plan import ExportPlan
+from dgviz.export.shard import ITEM_BYTES
+
+_BUG = "do not use the output: delete it and export again"
+
+
+def sampled_ranges(dtype: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Return the byte ranges (begin, end) of the rows sampled of a tensor: its first, middle and last.
+
+    A row runs along the last dimension.
+
+    Parameters
+    ----------
+    dtype : str
+        In torch's words.
+    shape : tuple of int
+        Of the tensor.
+    """
+    return [(row * width, (row + 1) * width) for row, width in _sampled_rows(dtype, shape)]
+
+
+def _sampled_rows(dtype: str, shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of the sampled rows and their width in bytes."""
+    rows = 1
+    for length in shape[:-1]:
+        rows *= length
+    width = ITEM_BYTES[dtype] * (shape[-1] if shape else 1)
+    for row in sorted({0, rows // 2, rows - 1}) if rows and width else []:
+        yield row, width
+
+
+def sample_digest(dtype: str, shape: tuple[int, ...], data: memoryview) -> str:
+    """Return the hash of the sampled rows of a tensor's bytes.
+
+    Parameters
+    ----------
+    dtype, shape
+        Of the tensor.
+    data : memoryview
+        All its bytes.
+    """
+    return _digest(bytes(data[begin:end]) for begin, end in sampled_ranges(dtype, shape))
+
+
+def _digest(pieces: Iterator[bytes]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for piece in pieces:
+        digest.update(piece)
+    return digest.hexdigest()
+
+
+def verify_headers(plan: ExportPlan, directory: Path) -> str:
+    """Open what was written as any reader would, compare it with the plan, and say what was compared.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What was to be written.
+    directory : Path
+        Where a reader finds it.
+
+    Raises
+    ------
+    ExportFailedError
+        If anything is not as planned.
+    """
+    try:
+        written = open_checkpoint(directory)
+    except CheckpointError as error:
+        raise ExportFailedError(f"what was written to {plan.out} does not read back: {error}; {_BUG}") from error
+    expected = {
+        item.name: (plan.repair.output_dtype(item.tuned), item.tuned.shape)
+        for shard in plan.shards
+        for item in shard.tensors
+    }
+    found = {name: (info.dtype, info.shape) for name, info in written.tensors.items()}
+    for name in expected.keys() | found.keys():
+        if expected.get(name) != found.get(name):
+            raise ExportFailedError(
+                f"what was written to {plan.out} differs from the plan: {name} should be {expected.get(name)}, "
+                f"is {found.get(name)}; {_BUG}"
+            )
+    return f"names, shapes and dtypes of {len(found)} tensors"
+
+
+def verify_values(plan: ExportPlan, samples: Mapping[str, str], rows: Mapping[str, Any]) -> str:
+    """Read sampled rows of every tensor back with safetensors, compare them, and say what was compared.
+
+    They must be the bytes that were computed; and, where a tensor was copied, the input's at the same place.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What was written.
+    samples : mapping
+        `sample_digest` of every tensor from when it was written.
+    rows : mapping
+        Report rows by tensor.
+
+    Raises
+    ------
+    ExportFailedError
+        If a sample differs.
+    """
+    copied = 0
+    for shard in plan.shards:
+        with safe_open(plan.out / shard.name, framework="pt") as file:
+            for item in shard.tensors:
+                dtype, shape = plan.repair.output_dtype(item.tuned), item.tuned.shape
+                if _digest(_read_rows(file, item.name, dtype, shape)) != samples[item.name]:
+                    raise ExportFailedError(
+                        f"{plan.out / shard.name}: values of {item.name} are not those that were written; {_BUG}, "
+                        "and look at the disk"
+                    )
+                side = {"tuned bytes": item.tuned, "base bytes": item.base}.get(rows[item.name]["written"])
+                if side is not None and not isinstance(side, DerivedTensor):
+                    copied += 1
+                    pieces = (read_bytes(side, begin, end - begin) for begin, end in sampled_ranges(dtype, shape))
+                    if _digest(map(bytes, pieces)) != samples[item.name]:
+                        raise ExportFailedError(
+                            f"{plan.out / shard.name}: {item.name} should be a copy of {side.file} and is not; {_BUG}"
+                        )
+    return f"first, middle and last row of {len(samples)} tensors; of {copied} copied ones against the input too"
+
+
+def _read_rows(file: Any, name: str, dtype: str, shape: tuple[int, ...]) -> Iterator[bytes]:
+    """Yield the bytes of the sampled rows as safetensors reads them."""
+    for row, _ in _sampled_rows(dtype, shape):
+        if not shape:
+            yield _bytes(file.get_tensor(name))
+            continue
+        index = []
+        for length in reversed(shape[:-1]):
+            row, place = divmod(row, length)
+            index.insert(0, slice(place, place + 1))
+        yield _bytes(file.get_slice(name)[(*index, slice(None))])
+
+
+def _bytes(tensor: torch.Tensor) -> bytes:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def load_with_transformers(directory: Path, reference: Path | None = None) -> dict[str, Any]:
+    """Load a checkpoint with transformers in a process of its own, without reading weights into memory.
+
+    Parameters
+    ----------
+    directory : Path
+        The checkpoint.
+    reference : Path, optional
+        One with the same tensor names: keys that transformers misses or does not expect there are not held against
+        `directory`.
+
+    Returns
+    -------
+    dict
+        ``class`` and ``missing``, ``unexpected``, ``mismatched`` keys; or ``skipped``, the reason.
+    """
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "dgviz.export.reload", str(directory)]
+    root = Path(__file__).parents[2]
+    environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
+    command += [] if reference is None else [str(reference)]
+    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if run.returncode:
+        last = (run.stderr.strip().splitlines() or ["no word"])[-1]
+        return {"skipped": f"loading it ended with exit code {run.returncode}: {last[:300]}"}
+    return dict(json.loads(run.stdout.splitlines()[-1]))
+
+
+def verify_load(plan: ExportPlan, config: bytes | None, index: bytes | None) -> dict[str, Any]:
+    """Load the output with transformers before it has its config, so that a failure leaves nothing that loads.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        Its files of tensors are in place.
+    config, index : bytes or None
+        What ``config.json`` and the index will hold.
+
+    Raises
+    ------
+    ExportFailedError
+        If transformers misses keys, or finds some unexpected or of another shape.
+    """
+    if config is None:
+        return {"skipped": "there is no config.json"}
+    if not json.loads(config).get("model_type"):
+        return {"skipped": "config.json names no model_type"}
+    with tempfile.TemporaryDirectory(prefix="dgviz-verify-") as name:
+        directory = Path(name)
+        for shard in plan.shards:
+            (directory / shard.name).symlink_to((plan.out / shard.name).resolve())
+        (directory / "config.json").write_bytes(config)
+        if plan.index_name and index is not None:
+            (directory / plan.index_name).write_bytes(index)
+        reference = None if plan.pair.tuned.is_adapter else plan.pair.tuned.path
+        outcome = load_with_transformers(directory, reference)
+    for kind in ("missing", "unexpected", "mismatched"):
+        if outcome.get(kind):
+            raise ExportFailedError(
+                f"transformers' {outcome['class']} loads what was written to {plan.out} with {kind} keys: "
+                f"{', '.join(outcome[kind][:3])} ({len(outcome[kind])} in all); {_BUG}"
+            )
+    return outcome
