@@ -14,6 +14,7 @@ from dgviz.cli import (
     compare,
     demo,
     evaluate,
+    fetch,
     inspect,
     noise,
     push,
@@ -26,7 +27,21 @@ from dgviz.cli import (
 )
 from dgviz.errors import DgvizError
 
-_COMMANDS = (inspect, spectrum, scan, noise, thresholds, repair, repair_all, compare, push, evaluate, recovery, demo)
+_COMMANDS = (
+    fetch,
+    inspect,
+    spectrum,
+    scan,
+    noise,
+    thresholds,
+    repair,
+    repair_all,
+    compare,
+    push,
+    evaluate,
+    recovery,
+    demo,
+)
 
 
 class _Parser(argparse.ArgumentParser):
