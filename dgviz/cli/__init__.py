@@ -24,6 +24,7 @@ from dgviz.cli import (
     scan,
     spectrum,
     sweep,
+    thresholds,
 )
 from dgviz.errors import DgvizError
 
@@ -33,6 +34,7 @@ _COMMANDS = (
     spectrum,
     scan,
     noise,
+    thresholds,
     repair,
     repair_all,
     compare,
