@@ -1,6 +1,7 @@
 """Results drawn as Plotly figures: values in, `plotly.graph_objects.Figure` out; no computation, no Streamlit."""
 
 from dgviz.figures.entry_map import entry_map
+from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.methods import comparison_bars, effect_plot
 from dgviz.figures.model_map import model_map
@@ -16,6 +17,7 @@ __all__ = [
     "comparison_bars",
     "effect_plot",
     "entry_map",
+    "frontier_plot",
     "model_map",
     "plot_config",
     "recovery_bars",
