@@ -1,11 +1,14 @@
 """The Methods page: columns, sliders, the table, and what it asks for before it can draw a method."""
 
+import time
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dgviz.jobs import list_jobs
 from dgviz.methods import METHODS
+from dgviz.ui.methods_model import comparisons_root
 from tests.checkpoints import write_pair
 
 ROOT = Path(__file__).parents[1]
@@ -22,6 +25,10 @@ def home(tmp_path, monkeypatch):
     """Jobs and spectra of one's own."""
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    yield
+    for job in list_jobs(comparisons_root()):
+        if job.state == "running":
+            job.cancel(force=True)
 
 
 def open_page(paths=None, weight=EMBEDDING):
@@ -104,3 +111,26 @@ def test_every_method_draws_or_says_what_is_missing(pair_paths):
     assert "times the end of the scale" in texts(app)  # DARE multiplies what it leaves by ten
     app.multiselect(key="chosen-methods").set_value([]).run()
     assert not app.exception and list(figures(app).index) == ["Fine-tuned"]
+
+
+def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
+    app = open_page(pair_paths)
+    app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
+    app.run()
+    command = app.code[0].value
+    assert "compare-methods" in command and "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
+    assert len(app.dataframe) == 1
+    app.button(key="start-comparison").click().run()
+    assert not app.exception
+    (job,) = list_jobs(comparisons_root())
+    deadline = time.monotonic() + 120
+    while job.state == "running" and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert job.state == "done", job.log_tail()
+    app = open_page(pair_paths)
+    table = app.dataframe[1].value.set_index("method")
+    assert len(table) == len(METHODS)
+    assert table["Distance to DG-Hard %"]["DG-Hard"] == 0
+    assert table["Norm kept %"]["WiSE-FT (alpha=0.25)"] == pytest.approx(25, abs=0.1)
+    assert table["Entries from base %"]["DARE"] > 50 > table["Entries from base %"]["DG-Hard"]
+    assert app.button(key="start-comparison").label == "Measure again"
