@@ -9,9 +9,13 @@ from dgviz.ui.weights import first_weight, weight_parts
 from tests.checkpoints import write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[1]
-PAGES = ("checkpoints", "layer", "thresholds", "export")
+PAGES = ("checkpoints", "model", "layer", "thresholds", "export")
 TITLES = dict(
-    zip(PAGES, ("Checkpoints", "One weight's update", "Threshold rules", "Write the repaired"), strict=True)
+    zip(
+        PAGES,
+        ("Checkpoints", "The whole update", "One weight's update", "Threshold rules", "Write the repaired"),
+        strict=True,
+    )
 )
 
 

@@ -1,4 +1,4 @@
-"""The map of a model: layers by module kinds, with a strip above it for what lies outside the layers."""
+"""The map of a model: layers by module kinds, with a strip below it for what lies outside the layers."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
@@ -23,9 +23,9 @@ _LIGHT = (
 )
 _DARK = ("#172334", "#1c3554", "#214a78", "#28619d", "#357ac0", "#5194d9", "#7ab2f4", "#9cc6f7", "#bfdafa", "#e2effd")
 _UNKNOWN = "rgba(125, 133, 151, 0.16)"
-_TALLEST, _LOWEST, _MAP_HEIGHT = 28, 9, 900  # pixels of a row, and of all rows together
+_TALLEST, _LOWEST, _MAP_HEIGHT = 28, 8, 720  # pixels of a row, and of all rows together
 _MOST_TEXTS = 260  # cells with their value written in
-_STRIP_GAP = 0.6  # rows between the strip and the map
+_STRIP_GAP = 0.6  # rows between the map and the strip
 
 
 class _Cell(Protocol):
@@ -60,7 +60,7 @@ def model_map(
     dark: bool = False,
     selecting: bool = False,
 ) -> go.Figure:
-    """Return the map of one tower, one colour per cell, with a cell per tensor outside the layers above it.
+    """Return the map of one tower, one colour per cell, with a cell per tensor outside the layers below it.
 
     A heatmap reports no clicks, so an invisible marker lies on every cell and carries its identity.
 
@@ -91,7 +91,8 @@ def model_map(
     """
     columns = max(len(grid.columns), 1)
     per_row = max(columns, 3)
-    strip = {id(cell): (i % per_row, -1 - _STRIP_GAP - i // per_row) for i, cell in enumerate(outside.cells)}
+    below = len(grid.rows) + _STRIP_GAP
+    strip = {id(cell): (i % per_row, below + i // per_row) for i, cell in enumerate(outside.cells)}
     strip_rows = -(-len(outside.cells) // per_row)
     at = strip | {id(cell): (cell.column, cell.row) for cell in grid.cells}
     cells = [*outside.cells, *grid.cells]
@@ -99,7 +100,7 @@ def model_map(
     figure = go.Figure()
     # Every column and row is named, also where nothing is known: a heatmap stretches its cells into gaps.
     places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)))]
-    places += [(outside.cells, range(per_row), [-1 - _STRIP_GAP - i for i in reversed(range(strip_rows))])]
+    places += [(outside.cells, range(per_row), [below + i for i in range(strip_rows)])]
     names = {id(cell): outside.columns[cell.column] for cell in outside.cells}
     texts = len(grid.cells) <= _MOST_TEXTS and height >= 15
     labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], 150 // per_row)}  {short(cell)}"]
@@ -137,8 +138,8 @@ def model_map(
         name="cells",
     )
     pixels = round(height * len(grid.rows) + 26 * (strip_rows + _STRIP_GAP)) + 128
-    low = -0.5 - (strip_rows + _STRIP_GAP if strip_rows else 0)
-    figure.update_layout(_layout(grid, pixels, (low, len(grid.rows) - 0.5), max(columns, 3), column_title, selecting))
+    last = below + strip_rows - 0.5 if strip_rows else len(grid.rows) - 0.5
+    figure.update_layout(_layout(grid, pixels, last, max(columns, 3), column_title, selecting))
     return figure
 
 
@@ -196,22 +197,22 @@ def _tail(name: str, length: int) -> str:
     return text if len(text) <= length else "…" + text[1 - length :]
 
 
-def _layout(
-    grid: _Grid, pixels: int, rows: tuple[float, float], columns: int, column_title: str, selecting: bool
-) -> go.Layout:
+def _layout(grid: _Grid, pixels: int, last: float, columns: int, column_title: str, selecting: bool) -> go.Layout:
     """Return axes with the labels of layers and modules, as many as fit."""
     step = max(1, round(len(grid.rows) / 45))
     ticks = list(range(0, len(grid.rows), step))
+    strip = [len(grid.rows) + _STRIP_GAP] if last > len(grid.rows) else []
     quiet = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
     across = list(range(0, len(grid.columns), max(1, round(len(grid.columns) / 48))))
     return base_layout(
         max(pixels, 240),
-        margin={"l": 76, "r": 8, "t": 4, "b": 110 if len(grid.columns) else 20},
+        margin={"l": 76, "r": 8, "t": 84 if len(grid.columns) else 8, "b": 12},
         hoverdistance=90,
         dragmode="select" if selecting else "zoom",
         xaxis=quiet
         | {
             "range": [-0.5, columns - 0.5],
+            "side": "top",
             "tickvals": across,
             "ticktext": [_tail(grid.columns[i], 28) for i in across],
             "tickangle": -28 if max(map(len, grid.columns), default=0) > 4 else 0,
@@ -219,9 +220,9 @@ def _layout(
         },
         yaxis=quiet
         | {
-            "range": [rows[1], rows[0]],
-            "tickvals": [*([-1 - _STRIP_GAP] if rows[0] < -1 else []), *ticks],
-            "ticktext": [*(["outside"] if rows[0] < -1 else []), *(grid.rows[i] for i in ticks)],
-            "title": {"text": "layer"},
+            "range": [last, -0.5],
+            "tickvals": [*ticks, *strip],
+            "ticktext": [*(grid.rows[i] for i in ticks), *("outside" for _ in strip)],
+            "title": {"text": "layer"} if grid.rows else None,
         },
     )

@@ -114,6 +114,10 @@ def draw_scan(pair: CheckpointPair, command: list[str], title: str) -> None:
         if state != "done":
             with st.expander("The same on the command line"):
                 st.code(shown_command(command), language="bash", wrap_lines=True)
+    seen = st.session_state.get("scan-seen")
+    st.session_state["scan-seen"] = (_lock(pair), state)
+    if seen is not None and seen[0] == _lock(pair) and seen[1] != state:
+        st.rerun()  # it has begun or ended: the page around it says or does something else now
 
 
 def _start(pair: CheckpointPair, command: list[str], title: str) -> None:

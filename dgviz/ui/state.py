@@ -18,7 +18,10 @@ _DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 
 @dataclass(frozen=True)
 class View:
-    """The pair, the weight, the threshold and the device in view; empty strings where nothing is chosen."""
+    """The pair, the weight, the threshold, the mask and the device in view; empty strings where nothing is chosen.
+
+    `quantity` is what the map of the model shows; `include` and `exclude` are expressions on names, as for an export.
+    """
 
     base: str = ""
     tuned: str = ""
@@ -27,6 +30,9 @@ class View:
     rule: str = "dg_hard"
     params: str = ""
     tau: str = ""
+    quantity: str = "rank"
+    include: str = ""
+    exclude: str = ""
     device: str = "auto"
 
     @property

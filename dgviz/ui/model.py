@@ -1,0 +1,224 @@
+"""The map of the model in view: what it shows, how it is pointed at, and where a click leads."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dgviz.atlas import Assessment, Atlas, total
+from dgviz.checkpoint import CheckpointPair
+from dgviz.figures import model_map, plot_config
+from dgviz.grid import QUANTITIES, STATISTICS, Cell, Grid, Quantity, build_grid, expert_modules, towers
+from dgviz.mask import Mask
+from dgviz.threshold import Rule
+from dgviz.ui.atlas import load_assessments, load_atlas
+from dgviz.ui.state import View, change_view
+
+_KEY = "model-map"
+_MODULES = "modules"
+_GO = "model-map-opens"
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A pair under one rule, as the view has it; what is stored of it is read at every use, since it may grow."""
+
+    pair: CheckpointPair
+    rule: Rule
+    params: dict[str, Any]
+    view: View
+
+    @property
+    def atlas(self) -> Atlas:
+        """Every spectrum that is stored."""
+        return load_atlas(self.pair)
+
+    @property
+    def names(self) -> list[str]:
+        """Every tensor that could be repaired."""
+        return [paired.name for paired in self.pair.repairable]
+
+    @cached_property
+    def mask(self) -> Mask:
+        """Which of them are to be."""
+        return Mask(self.view.include, self.view.exclude)
+
+    def rows(self, atlas: Atlas) -> list[Assessment]:
+        """Return what the rule makes of every stored matrix.
+
+        Parameters
+        ----------
+        atlas : Atlas
+            What is stored.
+        """
+        return load_assessments(self.pair, atlas, self.rule.name, self.params)
+
+
+def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
+    """Draw the figures of the whole model, its map, and what lies behind it.
+
+    Parameters
+    ----------
+    model : ModelView
+        What to draw.
+    layer_page, export_page : Path
+        Where a click on a weight leads, and where a mask is taken.
+    """
+    if st.session_state.pop(_GO, False):
+        st.switch_page(layer_page)
+    atlas = model.atlas
+    rows = model.rows(atlas)
+    _draw_totals(rows, atlas)
+    draw_map(model, atlas, rows)
+
+
+def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
+    """Show what the rule makes of everything that is known."""
+    count = len(atlas.matrices) + len(atlas.missing)
+    whole = total(rows)
+    known = f"{whole.matrices:,}" + ("" if not atlas.missing else f" of {count:,}")
+    with st.container(horizontal=True):
+        st.metric("Weights known", known, help="Matrices with a stored spectrum; every expert is one.")
+        if rows:
+            directions = f"{whole.rank:,} of {whole.directions:,}"
+            st.metric("Directions kept", directions, help="Summed over all weights known.")
+            st.metric("Energy kept", f"{100 * whole.energy_kept:.1f} %", help="Share of the update's squared norm.")
+            st.metric("Nothing kept", f"{whole.emptied:,}", help="Weights that the repair takes back to base.")
+            st.metric("Everything kept", f"{whole.unchanged:,}", help="Weights on which the rule does nothing.")
+
+
+def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> None:
+    """Draw the map with its choices; a click on a cell opens its weight.
+
+    Parameters
+    ----------
+    model : ModelView
+        What to draw.
+    atlas : Atlas
+        What is stored.
+    rows : list of Assessment
+        What the rule makes of it.
+    """
+    grid, outside, quantity = _choose_map(model.view, model.names, atlas, rows)
+    cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (grid, outside) for cell in part.cells}
+    identities = {id(cell): name for name, cell in cells.items()}
+    repaired = set(model.mask.select(model.names))
+    figure = model_map(
+        grid,
+        outside,
+        title=quantity.title,
+        unit=quantity.unit,
+        span=_span(quantity, cells.values()),
+        short=lambda cell: _short(cell.value),
+        hover=lambda cell: _hover(cell, quantity, model.rule),
+        identity=lambda cell: identities[id(cell)],
+        left_out=[name for name, cell in cells.items() if not repaired.intersection(cell.names)],
+        column_title="expert" if grid.columns and grid.columns[0].isdecimal() else "",
+        dark=st.context.theme.type == "dark",
+    )
+    st.plotly_chart(
+        figure,
+        key=_KEY,
+        config=plot_config("model-map"),
+        on_select=lambda: _open_pointed(cells),
+        selection_mode="points",
+    )
+    st.caption(quantity.about)
+
+
+def _choose_map(view: View, names: list[str], atlas: Atlas, rows: list[Assessment]) -> tuple[Grid, Grid, Quantity]:
+    """Let the user choose what the map shows; return the grids of a tower and of what lies outside all of them."""
+    labels = towers(names)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.session_state["map-quantity"] = view.quantity if view.quantity in QUANTITIES else "rank"
+        st.selectbox(
+            "Colour shows",
+            list(QUANTITIES),
+            format_func=lambda name: QUANTITIES[name].title,
+            key="map-quantity",
+            width=280,
+            on_change=lambda: change_view(quantity=st.session_state["map-quantity"]),
+        )
+        quantity = QUANTITIES[st.session_state["map-quantity"]]
+        tower = next(iter(labels), "")
+        if len(labels) > 1:
+            tower = st.selectbox(
+                "Part of the model", list(labels), format_func=labels.get, key="map-tower", width=240
+            )
+        statistic, unfold = "mean", ""
+        experts = expert_modules(rows, atlas.missing, tower)
+        if experts:
+            columns = st.selectbox(
+                "Columns are",
+                [_MODULES, *experts],
+                format_func=lambda name: "modules, experts folded" if name == _MODULES else f"experts of {name}",
+                key="map-columns",
+                width=300,
+            )
+            unfold = "" if columns == _MODULES else columns
+            if not unfold:
+                statistic = st.segmented_control(
+                    "Experts as their",
+                    list(STATISTICS),
+                    format_func=STATISTICS.get,
+                    default="mean",
+                    key="map-statistic",
+                    required=True,
+                )
+    grid = build_grid(rows, atlas.missing, quantity, tower, statistic, unfold)
+    return grid, build_grid(rows, atlas.missing, quantity, ""), quantity
+
+
+def _span(quantity: Quantity, cells: Iterable[Cell]) -> tuple[float, float]:
+    """Return the values at the ends of the colour scale."""
+    values = [cell.value for cell in cells if cell.value is not None]
+    low = 0.0 if quantity.from_zero or not values else min(values)
+    high = max(values, default=1.0)
+    return low, high if high > low else low + 1.0
+
+
+def _short(value: float | None) -> str:
+    """Return a value in as few characters as a cell has room for."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.2g}"
+
+
+def _hover(cell: Cell, quantity: Quantity, rule: Rule) -> str:
+    """Return what is said of a cell that is pointed at."""
+    names = cell.names
+    lines = [f"<b>{names[0]}</b>" if len(names) == 1 else f"<b>{names[0]}</b> and {len(names) - 1} more"]
+    lines.append(f"{quantity.title}: {quantity.text(cell.value)}" if cell.rows else "not scanned yet")
+    if len(cell.rows) > 1 and cell.low is not None:
+        lines.append(f"{quantity.text(cell.low)} to {quantity.text(cell.high)} over {len(cell.rows)} experts")
+    if cell.rows and cell.missing:
+        lines.append(f"{len(cell.missing)} more not scanned yet")
+    row = cell.extreme
+    if row is not None:
+        m, n = row.matrix.stored.shape
+        opens = f", {row.matrix.label}" if len(cell.rows) > 1 else ""
+        lines.append(f"{m:,} x {n:,}{opens}")
+        lines.append(
+            f"{rule.title} keeps {row.rank:,} of {row.matrix.stored.s.size:,} directions, "
+            f"{100 * row.energy_kept:.3g} % of the energy"
+        )
+    return "<br>".join(lines)
+
+
+def _pointed(cells: dict[str, Cell]) -> list[Cell]:
+    """Return the cells that were just selected."""
+    points = st.session_state[_KEY].selection.points
+    found = [point.get("customdata") for point in points]
+    found = [item[0] if isinstance(item, list) else item for item in found]
+    return [cells[item] for item in found if item in cells]
+
+
+def _open_pointed(cells: dict[str, Cell]) -> None:
+    """Look at the weight of the cell that was clicked: of several, the one whose value is the extreme."""
+    for cell in _pointed(cells)[:1]:
+        name, index = (cell.extreme.matrix.name, cell.extreme.matrix.index) if cell.extreme else cell.missing[0]
+        change_view(weight=name, slice="" if index is None else index)
+        st.session_state[_GO] = True
