@@ -23,6 +23,7 @@ from dgviz.cli import (
     repair_all,
     scan,
     spectrum,
+    sweep,
     thresholds,
 )
 from dgviz.errors import DgvizError
@@ -37,6 +38,7 @@ _COMMANDS = (
     repair,
     repair_all,
     compare,
+    sweep,
     push,
     evaluate,
     recovery,
