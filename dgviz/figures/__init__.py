@@ -2,6 +2,7 @@
 
 from dgviz.figures.depth import depth_curves
 from dgviz.figures.entry_map import entry_map
+from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.model_map import model_map
 from dgviz.figures.noise import noise_bars
@@ -16,6 +17,7 @@ __all__ = [
     "RepairPoint",
     "depth_curves",
     "entry_map",
+    "frontier_plot",
     "model_map",
     "noise_bars",
     "plot_config",

@@ -39,7 +39,7 @@ def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
         column.metric(f"{title}: parameters", _count(parameters), help=str(checkpoint.path), border=True)
-        column.caption(f"{_size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
+        column.caption(f"{size_text(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
         count = pair.counts()[fate]
@@ -183,7 +183,13 @@ def _count(number: int) -> str:
     return str(number)
 
 
-def _size(nbytes: int) -> str:
-    """Return bytes in the unit that suits them."""
+def size_text(nbytes: int) -> str:
+    """Return bytes in the unit that suits them.
+
+    Parameters
+    ----------
+    nbytes : int
+        How many.
+    """
     power = min(3, int(math.log(max(nbytes, 1), 1024)))
     return f"{nbytes / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"
