@@ -182,3 +182,25 @@ def test_a_sparkline_keeps_the_spikes_and_the_length():
     assert len(line) == 40 and line[0] == 1.0 and line == sorted(line, reverse=True)
     assert sparkline(np.array([4.0, 2.0])) == [1.0, 0.5]
     assert sparkline(np.zeros(3)) == [0.0, 0.0, 0.0]
+
+
+def test_a_mask_is_typed_previewed_and_found_in_the_link(home, known):
+    app = open_model(home)
+    app.segmented_control(key="map-click").set_value("chooses weights to repair").run()
+    assert metrics(app)["Tensors repaired"] == "6 of 6"
+    app.text_input(key="exclude").set_value("experts").run()
+    assert not app.exception
+    assert metrics(app)["Tensors repaired"] == "5 of 6"
+    assert app.query_params["exclude"] in ("experts", ["experts"])
+    inside = [row for row in known[1] if "experts" not in row.matrix.name]
+    assert metrics(app)["Directions kept in them"].startswith(f"{sum(row.rank for row in inside)} of ")
+    app.text_input(key="include").set_value("(").run()
+    assert "no weight is left out" in texts(app)
+
+
+def test_export_starts_from_the_mask_in_the_link(home):
+    app = open_model(home, exclude="experts")
+    app.switch_page("pages/export.py").run()
+    assert not app.exception, [error.value for error in app.exception]
+    assert app.text_input(key="exclude").value == "experts"
+    assert "**5** of 11 tensors" in texts(app)

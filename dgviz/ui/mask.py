@@ -57,9 +57,7 @@ def draw_mask(view: View, names: list[str], rows: list[Assessment], export_page:
     repaired = read_mask(view, names)
     with st.container(border=True):
         _draw_choice(names, repaired)
-        left, right = st.columns(2)
-        _expression(left, "include", "Repair only names matching", view.include)
-        _expression(right, "exclude", "Keep names matching as tuned", view.exclude)
+        choose_names(view)
         _draw_preview(names, repaired, rows)
         with st.container(horizontal=True):
             if st.button("Take to Export", type="primary", icon=":material/save:", disabled=not repaired):
@@ -99,15 +97,28 @@ def _use(mask: Mask) -> None:
     note_chosen([])
 
 
-def _expression(column: "st.delta_generator.DeltaGenerator", field: str, title: str, value: str) -> None:
-    """Show one expression to edit."""
-    key = f"mask-{field}"
-    st.session_state[key] = value
-    column.text_input(
+def choose_names(view: View) -> tuple[str, str]:
+    """Let the user type the expressions of the mask; return include and exclude.
+
+    Parameters
+    ----------
+    view : View
+        What is in view.
+    """
+    left, right = st.columns(2)
+    include = _expression(left, "include", "Repair only names matching", view.include, "e.g. attention")
+    exclude = _expression(right, "exclude", "Keep names matching as tuned", view.exclude, "e.g. embed|lm_head")
+    return include, exclude
+
+
+def _expression(column: "st.delta_generator.DeltaGenerator", field: str, title: str, value: str, example: str) -> str:
+    """Show one expression to edit and return it."""
+    st.session_state[field] = value
+    return column.text_input(
         title,
-        key=key,
-        placeholder="regular expression",
-        on_change=lambda: change_view(**{field: st.session_state[key]}),
+        key=field,
+        placeholder=f"regular expression, {example}",
+        on_change=lambda: change_view(**{field: st.session_state[field]}),
     )
 
 
