@@ -42,8 +42,8 @@ def row(name, delta):
 def tables(shape):
     """The tables as Markdown."""
     lines = [
-        f"{shape[0]} x {shape[1]}, one draw each, {datetime.date.today()}: singular values kept by each rule, verdict of "
-        "`dg_hard`, and its flags, those that only inform in brackets.",
+        f"{shape[0]} x {shape[1]}, one draw each, {datetime.date.today()}: singular values kept by each rule, the "
+        "verdict on `dg_hard`, and its flags, those that only inform in brackets.",
         "",
         "| noise | " + " | ".join(f"`{name}`" for name in COMPARED) + " | verdict | flags |",
         "|---|" + "---|" * (len(COMPARED) + 2),
