@@ -33,9 +33,11 @@ exclude = right.text_input("Keep names matching as tuned", key="exclude", placeh
 output = choose_output()
 base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
 suggested = "-".join([tuned.name, rule.name.replace("_", "-"), *([output.format] if output.format != "full" else [])])
-if suggested not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
-    st.session_state[suggested] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
-out = Path(st.text_input("Output folder (new or empty)", key=suggested)).expanduser()
+folder = f"suggested {suggested}"
+if folder not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
+    st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
+# As the field's default: a value set by its key is sent once, and a browser that is still loading misses it.
+out = Path(st.text_input("Output folder (new or empty)", st.session_state[folder], key=suggested)).expanduser()
 try:
     confine(out)
     repair = RepairPlan(rule.name, params, include or None, exclude or None, output.dtype)

@@ -187,6 +187,7 @@ def kill_often(pair, undisturbed, directory, count):
     for number in range(count):
         point = (number + draw.random()) / count * (1 + FINISHING)
         kills.append(kill_and_continue(pair, directory / f"out-{number}", point, undisturbed))
+        print(kills[-1], flush=True)
         shutil.rmtree(directory / f"out-{number}")
     print("\n" + kill_table(kills))
     assert all(kill.equal for kill in kills)
