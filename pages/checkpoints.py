@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from dgviz.ui.fetches import require_fetched
 from dgviz.ui.frame import demo_buttons, enter_page, open_view, page
 from dgviz.ui.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight, recent_pairs
 from dgviz.ui.preflight import draw_fates, draw_notices, draw_scores, draw_summary
@@ -17,14 +18,16 @@ st.markdown(
 with st.form("pair", border=True):
     left, right = st.columns(2)
     shown = view if view.has_pair else None
-    base = left.text_input("Base checkpoint", shown.base if shown else "", placeholder="folder, before")
-    tuned = right.text_input("Tuned checkpoint", shown.tuned if shown else "", placeholder="folder, after")
+    base = left.text_input("Base checkpoint", shown.base if shown else "", placeholder="folder or org/name, before")
+    tuned = right.text_input(
+        "Tuned checkpoint", shown.tuned if shown else "", placeholder="folder or org/name, after"
+    )
     if st.form_submit_button("Open pair", icon=":material/folder_open:"):
         base, tuned = (typed.strip().strip("'\"") for typed in (base, tuned))
         if base and tuned:
             change_view(base=base, tuned=tuned)
             st.rerun()
-        st.warning("Both folders are needed: the model before fine-tuning and the model after.")
+        st.warning("Both are needed: the model before fine-tuning and the model after.")
 with st.container(horizontal=True, vertical_alignment="center"):
     demo_buttons()
     for number, (known_base, known_tuned) in enumerate(recent_pairs()):
@@ -37,9 +40,13 @@ with st.container(horizontal=True, vertical_alignment="center"):
             kwargs={"base": known_base, "tuned": known_tuned},
         )
 if not view.has_pair:
-    st.info("No pair is open. Name the folders of both checkpoints above, or start with the demo.")
+    st.info(
+        "No pair is open. Name both checkpoints above, each a folder or a Hugging Face id (org/name), or start with "
+        "the demo."
+    )
     st.stop()
 
+require_fetched(view)
 pair = open_view(view)
 preflight = load_preflight(view)
 draw_summary(pair, preflight)
@@ -52,7 +59,8 @@ if view.tuned.startswith(DEMO):
     )
 if pair.repairable and st.button("Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"):
     st.switch_page(page("layer"))
-draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name)
+if draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name):
+    st.page_link(page("recovery"), label="Every method, on the Recovery page", icon=":material/healing:")
 command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
 if pair.repairable:
     draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")

@@ -3,14 +3,18 @@
 import hashlib
 import json
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from checkpoints import random_tensors, write_checkpoint, write_pair
+from test_pages import open_page, texts
 
 from dgviz.checkpoint import open_checkpoint, open_pair
-from dgviz.checkpoint.hub import fetch, find_cached, plan_download, split_hub_id
+from dgviz.checkpoint.hub import HubPlan, find_cached, is_cached_whole, iter_fetch, plan_download, split_hub_id
+from dgviz.cli import main
 from dgviz.errors import CheckpointError
+from dgviz.ui.fetches import find_fetch, running_fetches
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -61,7 +65,7 @@ def test_a_cached_model_opens_by_its_id(tmp_path, cache):
     assert open_checkpoint(f"org/name@{COMMIT}").path == snapshot
     assert len(open_pair("org/name", "org/tuned@v1").repairable) == 6
     assert "no model of this id in the Hugging Face cache" in message(open_checkpoint, "org/tuned")
-    assert "(hf download org/name --revision v9)" in message(open_checkpoint, "org/name@v9")
+    assert "(python -m dgviz fetch org/name@v9, or" in message(open_checkpoint, "org/name@v9")
 
 
 def test_a_partial_cache_is_named_by_what_it_lacks(tmp_path, cache):
@@ -115,6 +119,8 @@ def hub(tmp_path, cache, monkeypatch):
                     for name, data in files.items()
                 ]
                 return self.reply(200, json.dumps(tree).encode())
+            if not rest:  # not about a model: huggingface_hub asks for more
+                return self.reply(404, b"{}")
             name = rest.removeprefix(f"resolve/{COMMIT}/")
             if self.command == "GET":
                 fetched.append(name)
@@ -139,6 +145,9 @@ def hub(tmp_path, cache, monkeypatch):
         monkeypatch.setattr(f"huggingface_hub.constants.{name}", value)
     template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+    # For jobs, which are processes of their own.
+    for name, value in {"ENDPOINT": endpoint, "HUB_CACHE": cache, "HUB_DISABLE_XET": 1, "HUB_OFFLINE": 0}.items():
+        monkeypatch.setenv(f"HF_{name}", str(value))
     yield fetched
     server.shutdown()
     server.server_close()
@@ -155,7 +164,8 @@ def test_a_plan_lists_what_is_read_and_fetching_gets_just_that(hub):
         "model.safetensors.index.json",
     ]
     assert plan.commit == COMMIT and plan.cached == () and hub == []
-    directory = fetch(plan)
+    assert list(iter_fetch(plan))[-1] == plan.nbytes
+    directory = find_cached(plan.repo, plan.commit)
     sizes = [file.stat().st_size for file in directory.rglob("*") if file.is_file()]
     assert sorted(hub) == names and plan.nbytes == sum(sizes)
     opened = open_checkpoint("org/name")
@@ -173,3 +183,96 @@ def test_a_revision_that_is_not_there(hub):
     assert "org/name has no revision 'v9': give a branch, a tag or a commit" in message(
         plan_download, "org/name", "v9"
     )
+
+
+def test_offline_with_something_in_the_cache(tmp_path, cache):
+    cached_snapshot(cache, write_pair(tmp_path)[0])
+    assert "cannot be reached to say whether org/name in the cache is whole" in message(plan_download, "org/name")
+
+
+def test_a_download_that_the_disk_cannot_hold_is_not_begun(hub):
+    plan = HubPlan("org/name", COMMIT, (("model.safetensors", 2**60),), ())
+    assert "needs 1,152,921,504,606,846,976 bytes, and the disk" in message(list, iter_fetch(plan))
+    assert hub == []
+
+
+def test_a_download_that_is_left_stops(hub):
+    download = iter_fetch(plan_download("org/name"), heartbeat=0)
+    assert next(download) == 0
+    download.close()
+    assert not is_cached_whole("org/name")
+    assert list(iter_fetch(plan_download("org/name")))[-1] > 0 and is_cached_whole("org/name")
+
+
+# --- the command line -----------------------------------------------------------------------------------------------
+
+
+def test_fetch_shows_its_plan_then_fetches(hub, capsys):
+    assert main(["fetch", "org/name@main", "--plan"]) == 0
+    shown = capsys.readouterr().out
+    assert f"org/name at commit {COMMIT}" in shown and "5 files to fetch, 0.1 MiB" in shown and hub == []
+    assert main(["fetch", "org/name@main", "--json"]) == 0
+    said = capsys.readouterr()
+    found = json.loads(said.out)
+    assert found["directory"] == str(find_cached("org/name")) and "fetch: 100%" in said.err
+    assert found["bytes"] == sum(file["bytes"] for file in found["files"]) > 0
+    assert {file["state"] for file in found["files"]} == {"fetch"} and len(hub) == 5
+    assert main(["fetch", "org/name", "--plan", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == 0 and {file["state"] for file in found["files"]} == {"cached"}
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [(repo, said) for repo, (_, _, said) in REFUSED.items()]
+    + [
+        ("name", "'name' is no hub id: give org/name, or org/name@revision"),
+        (".", "is a path that is there already"),
+    ],
+)
+def test_fetch_refuses_in_a_sentence(hub, capsys, model, said):
+    assert main(["fetch", model]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("dgviz fetch: ") and said in error and error.count("\n") == 1
+
+
+# --- the Checkpoints page -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def state(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    yield
+    for job in running_fetches():
+        job.cancel(force=True)
+
+
+def test_the_page_fetches_what_is_not_there(tmp_path, hub, state):
+    base, _ = write_pair(tmp_path / "pair")
+    app = open_page("checkpoints", base=base, tuned="org/name")
+    assert "org/name is not on this machine." in texts(app) and not app.metric
+    assert any("python -m dgviz fetch org/name" in code.value for code in app.code)
+    app.button(key="fetch-org/name").click().run()
+    assert not app.exception
+    deadline = time.monotonic() + 60
+    while find_fetch("org/name").state == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert find_fetch("org/name").state == "done", find_fetch("org/name").log_tail()
+    assert len(hub) == 5
+    app = open_page("checkpoints", base=base, tuned="org/name")
+    assert "not on this machine" not in texts(app) and len(app.metric) == 5
+
+
+def test_the_page_says_what_the_hub_refuses(tmp_path, hub, state):
+    base, _ = write_pair(tmp_path / "pair")
+    app = open_page("checkpoints", base=base, tuned="org/gated")
+    assert REFUSED["org/gated"][2] in texts(app)
+    assert not any(button.label.startswith("Fetch") for button in app.button)
+
+
+def test_the_page_fetches_only_into_an_allowed_cache(tmp_path, hub, state, monkeypatch):
+    base, _ = write_pair(tmp_path / "pair")
+    monkeypatch.setenv("DGVIZ_ROOTS", str(tmp_path / "pair"))
+    app = open_page("checkpoints", base=base, tuned="org/name")
+    assert "hub is not opened: it lies outside the folders" in texts(app)
+    assert not any(button.label.startswith("Fetch") for button in app.button)

@@ -7,13 +7,12 @@ from dgviz.checkpoint.hub import split_hub_id
 
 
 def explain_missing_path(text: str, error: Exception) -> str:
-    """Say why a path cannot be opened; a path that reads like a Hugging Face id is told how to download it."""
+    """Say why a path cannot be opened; a path that reads like a Hugging Face id is told how to fetch it."""
     hub = split_hub_id(text)
     if hub is not None:
-        revision = f" --revision {hub[1]}" if hub[1] else ""
         return (
             f"there is no directory {text!r}, and no model of this id in the Hugging Face cache: "
-            f"download it (hf download {hub[0]}{revision}), or give a directory"
+            f"fetch it (python -m dgviz fetch {text}, or on the Checkpoints page), or give a directory"
         )
     cause = (getattr(error, "strerror", None) or str(error)).lower()
     return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"

@@ -5,15 +5,17 @@ safetensors, their index, configs and tokenizers; never code.
 """
 
 import glob
+import io
 import re
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dgviz.errors import CheckpointError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w][\w./-]*))?")
 
@@ -70,7 +72,7 @@ def plan_download(repo: str, revision: str | None = None) -> HubPlan:
     CheckpointError
         If the hub cannot be reached, or does not give the model to this user.
     """
-    listed = _call(repo, revision, _WANTED, dry_run=True)
+    listed = _call(repo, revision, _WANTED, dry_run=True, tqdm_class=_counting_bar()[0])
     wanted = [item for item in listed if "/" not in item.filename.removeprefix(_FOLDER)]
     if not any(item.filename.endswith(".safetensors") for item in wanted):
         raise CheckpointError(
@@ -81,23 +83,68 @@ def plan_download(repo: str, revision: str | None = None) -> HubPlan:
     return HubPlan(repo, wanted[0].commit_hash, files, cached)
 
 
-def fetch(plan: HubPlan, progress: "Callable[..., Any] | None" = None) -> Path:
-    """Fetch what a plan lists and return the directory; files that are there already are not fetched again.
+def iter_fetch(plan: HubPlan, heartbeat: float = 0.5) -> Iterator[int]:
+    """Fetch what a plan lists into the cache and yield the bytes fetched so far, at every heartbeat and at the end.
+
+    The plan's commit is fetched, whatever the revision has become since; `find_cached` then has its directory. Left
+    early, the download stops; files that are complete are kept and not fetched again.
 
     Parameters
     ----------
     plan : HubPlan
-        From `plan_download`; its commit is fetched, whatever the revision has become since.
-    progress : callable, optional
-        A class like ``tqdm.tqdm``, which huggingface_hub advances.
+        From `plan_download`.
+    heartbeat : float
+        Seconds between two values.
 
     Raises
     ------
     CheckpointError
-        If the hub cannot be reached, or the disk refuses.
+        If the hub cannot be reached, or the disk refuses or is too small.
     """
+    _check_room(plan)
     names = [glob.escape(name) for name, _ in (*plan.files, *plan.cached)]
-    return Path(_call(plan.repo, plan.commit, names, tqdm_class=progress))
+    bar, seen, stop = _counting_bar()
+    with ThreadPoolExecutor(1) as pool:
+        download = pool.submit(_call, plan.repo, plan.commit, names, tqdm_class=bar)
+        try:
+            while wait([download], heartbeat).not_done:
+                yield min(plan.nbytes, max(seen(), default=0))
+        finally:
+            stop.set()
+    download.result()
+    yield plan.nbytes
+
+
+def _check_room(plan: HubPlan) -> None:
+    """Refuse a download that the disk of the cache cannot hold."""
+    folder = cache_folder()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    if plan.nbytes > free:
+        raise CheckpointError(
+            f"{plan.repo} needs {plan.nbytes:,} bytes, and the disk of the Hugging Face cache {folder} has {free:,} "
+            "left: make room, or set HF_HOME to a larger disk"
+        )
+
+
+def _counting_bar() -> tuple[type, Any, threading.Event]:
+    """Return a silent progress bar for huggingface_hub, the bytes its bars count, and what makes them stop."""
+    from tqdm import tqdm
+
+    bars: list[tqdm] = []
+    stop = threading.Event()
+
+    class CountingBar(tqdm):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options | {"file": io.StringIO()})
+            bars.append(self)
+
+        def update(self, n: float | None = 1) -> bool | None:
+            if stop.is_set():
+                raise InterruptedError("the download was given up")
+            return super().update(n)
+
+    return CountingBar, lambda: [int(bar.n) for bar in list(bars) if bar.unit == "B"], stop
 
 
 def find_cached(repo: str, revision: str | None = None) -> Path | None:
@@ -115,6 +162,26 @@ def find_cached(repo: str, revision: str | None = None) -> Path | None:
         return None
 
 
+def is_cached_whole(repo: str, revision: str | None = None) -> bool:
+    """Say whether a model is in the hub's cache with every file that its download was to bring.
+
+    Where the cache does not tell what was to come, what is there counts as all of it.
+    """
+    from huggingface_hub import errors, snapshot_download
+
+    try:
+        snapshot_download(
+            repo,
+            revision=revision,
+            local_files_only=True,
+            allow_patterns=list(_WANTED),
+            ignore_patterns=[*_UNWANTED, "*/*"],  # folders hold nothing that is opened
+        )
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
+        return False
+    return True
+
+
 def _call(repo: str, revision: str | None, patterns: "Sequence[str]", **options: Any) -> Any:
     """Call snapshot_download, its errors as sentences."""
     from huggingface_hub import errors, snapshot_download
@@ -123,7 +190,7 @@ def _call(repo: str, revision: str | None, patterns: "Sequence[str]", **options:
         return snapshot_download(
             repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(_UNWANTED), **options
         )
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except (errors.HTTPError, errors.HFValidationError, OSError) as error:
         # What the hub answered may be the cause of "neither reachable nor cached".
         answer = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
         raise CheckpointError(_explain(repo, revision, answer)) from error
@@ -144,6 +211,11 @@ def _explain(repo: str, revision: str | None, error: Exception) -> str:
             "(hf auth login)"
         )
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.DryRunError):
+        if find_cached(repo, revision) is not None:
+            return (
+                f"the Hugging Face Hub cannot be reached to say whether {name} in the cache is whole and the latest: "
+                "open it as it is, or go online"
+            )
         return (
             f"{name} is not in the cache and the Hugging Face Hub cannot be reached: go online, or give a directory"
         )

@@ -10,10 +10,40 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 import dgviz
-from dgviz.cli import compare, demo, evaluate, inspect, noise, push, recovery, repair, repair_all, scan, spectrum
+from dgviz.cli import (
+    compare,
+    demo,
+    evaluate,
+    fetch,
+    inspect,
+    noise,
+    push,
+    recovery,
+    repair,
+    repair_all,
+    scan,
+    spectrum,
+    sweep,
+    thresholds,
+)
 from dgviz.errors import DgvizError
 
-_COMMANDS = (inspect, spectrum, scan, noise, repair, repair_all, compare, push, evaluate, recovery, demo)
+_COMMANDS = (
+    fetch,
+    inspect,
+    spectrum,
+    scan,
+    noise,
+    thresholds,
+    repair,
+    repair_all,
+    compare,
+    sweep,
+    push,
+    evaluate,
+    recovery,
+    demo,
+)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -8,6 +8,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PairError
 from dgviz.ui import work
 from dgviz.ui.exports import running_exports
+from dgviz.ui.fetches import running_fetches
 from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_label, load_pair, remember_pair
 from dgviz.ui.scans import running_scans
@@ -147,7 +148,7 @@ def _sidebar() -> None:
         st.button("Close", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair")
     else:
         st.text("none open")
-    waiting = work.devices() is None or running_exports() or running_scans()
+    waiting = work.devices() is None or running_exports() or running_scans() or running_fetches()
     st.fragment(_machine, run_every=2 if waiting else None)(view)
 
 
@@ -187,14 +188,17 @@ def _change_device() -> None:
 
 
 def _running_jobs() -> None:
-    """Show exports and scans that run, on every page."""
-    running = {"export": running_exports(), "checkpoints": running_scans()}
+    """Show exports, scans and downloads that run, on every page."""
+    running = {
+        ("Export", "export"): running_exports(),
+        ("Scan", "checkpoints"): running_scans(),
+        ("Fetch", "checkpoints"): running_fetches(),
+    }
     if any(running.values()):
         st.caption("RUNNING")
-    for name, jobs in running.items():
+    for (kind, name), jobs in running.items():
         for job in jobs:
             progress = job.progress()
-            kind = "Export" if name == "export" else "Scan"
             st.progress(progress.fraction if progress else 0.0, text=f"{kind} {job.title}")
         if jobs:
             st.page_link(page(name), label="Show", icon=":material/monitoring:")

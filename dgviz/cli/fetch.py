@@ -1,0 +1,100 @@
+"""``fetch``: a model of the Hugging Face Hub into its cache, where every command finds it by its id."""
+
+import argparse
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dgviz.checkpoint.hub import HubPlan, find_cached, iter_fetch, plan_download, split_hub_id
+from dgviz.cli.options import print_columns, print_json
+from dgviz.errors import CheckpointError
+from dgviz.jobs import JobReporter
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    parser = commands.add_parser("fetch", help="a model of the Hugging Face Hub, into its cache")
+    parser.add_argument(
+        "model", metavar="ORG/NAME[@REVISION]", help="hub id; the revision is a branch, tag or commit"
+    )
+    parser.add_argument("--plan", action="store_true", help="only show what would be fetched")
+    parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
+    parser.set_defaults(run=_fetch)
+
+
+def _fetch(options: argparse.Namespace) -> int:
+    """Show the plan, then fetch it."""
+    reporter = JobReporter.from_environment()
+    try:
+        plan = plan_download(*_hub_id(options.model))
+        if not options.json:
+            _print_plan(plan)
+        if not options.plan:
+            _download(plan, reporter)
+    except CheckpointError as error:
+        reporter.finish({"error": str(error)}, "failed")
+        raise
+    directory = find_cached(plan.repo, plan.commit)
+    if options.json:
+        print_json(_to_json(plan, directory))
+    elif not options.plan:
+        print(f"\n{options.model} is in {directory}")
+    reporter.finish({"directory": str(directory), "bytes": plan.nbytes})
+    return 0
+
+
+def _hub_id(text: str) -> tuple[str, str | None]:
+    """Return repository and revision of a hub id."""
+    hub = split_hub_id(text)
+    if hub is None:
+        there = Path(text).expanduser().exists()
+        raise CheckpointError(
+            f"{text!r} is a path that is there already: give it to the other commands as it is"
+            if there
+            else f"{text!r} is no hub id: give org/name, or org/name@revision"
+        )
+    return hub
+
+
+def _download(plan: HubPlan, reporter: JobReporter) -> None:
+    """Fetch the files of a plan, with a bar of bytes."""
+    bar = tqdm(total=plan.nbytes, desc="fetch", unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr)
+    with bar, closing(iter_fetch(plan)) as fetched:
+        for done in fetched:
+            bar.update(done - bar.n)
+            reporter.progress(done, plan.nbytes, plan.repo)
+
+
+def _print_plan(plan: HubPlan) -> None:
+    """Print what is fetched and what is there, file by file."""
+    print(f"{plan.repo} at commit {plan.commit}")
+    rows = [(state, f"{size:,}", name) for state, files in _states(plan) for name, size in files]
+    print_columns(("", "bytes", "file"), rows)
+    cached = f", {len(plan.cached)} are in the cache" if plan.cached else ""
+    print(f"{len(plan.files)} files to fetch, {plan.nbytes / 2**20:,.1f} MiB{cached}")
+
+
+def _states(plan: HubPlan) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:
+    return ("fetch", plan.files), ("cached", plan.cached)
+
+
+def _to_json(plan: HubPlan, directory: Path | None) -> dict[str, Any]:
+    """Return the plan and where the model is, as JSON values."""
+    return {
+        "repo": plan.repo,
+        "commit": plan.commit,
+        "bytes": plan.nbytes,
+        "directory": None if directory is None else str(directory),
+        "files": [
+            {"name": name, "bytes": size, "state": state} for state, files in _states(plan) for name, size in files
+        ],
+    }
