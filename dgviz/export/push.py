@@ -107,6 +107,6 @@ def push(out: Path, repository: str, private: bool = False) -> str:
             commit_message="Repaired by dgviz",
         )
     except (HTTPError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: of the parts of a large file
-        cause = " ".join(str(error).split())[:300]
+        cause = " ".join(f"{error} {error.__cause__ or ''}".split())[:300]
         raise ExportFailedError(f"the hub did not take {repository} ({cause}); {again}") from error
     return str(made)
