@@ -47,7 +47,7 @@ def hub(monkeypatch):
                 body = self.rfile.read(size)
             path = self.path.partition("?")[0]
             state.requests.append((self.command, path))
-            if not path.startswith("/lfs/"):
+            if path.startswith(("/api/repos/", "/api/models/", "/org/")):
                 state.tokens.add(self.headers.get("Authorization"))
             for start, status in state.refuse.items():
                 if path.startswith(start):
