@@ -23,10 +23,27 @@ from dgviz.cli import (
     repair_all,
     scan,
     spectrum,
+    sweep,
+    thresholds,
 )
 from dgviz.errors import DgvizError
 
-_COMMANDS = (fetch, inspect, spectrum, scan, noise, repair, repair_all, compare, push, evaluate, recovery, demo)
+_COMMANDS = (
+    fetch,
+    inspect,
+    spectrum,
+    scan,
+    noise,
+    thresholds,
+    repair,
+    repair_all,
+    compare,
+    sweep,
+    push,
+    evaluate,
+    recovery,
+    demo,
+)
 
 
 class _Parser(argparse.ArgumentParser):

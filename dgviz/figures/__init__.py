@@ -1,6 +1,7 @@
 """Results drawn as Plotly figures: values in, `plotly.graph_objects.Figure` out; no computation, no Streamlit."""
 
 from dgviz.figures.entry_map import entry_map
+from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.model_map import model_map
 from dgviz.figures.recovery import RepairPoint, recovery_plane
@@ -13,6 +14,7 @@ __all__ = [
     "Bar",
     "RepairPoint",
     "entry_map",
+    "frontier_plot",
     "model_map",
     "plot_config",
     "recovery_bars",

@@ -126,7 +126,7 @@ def recovery_plane(
                 hoverinfo="skip",
                 showlegend=False,
             )
-    places = _label_places(points, figure.layout.xaxis.range, figure.layout.yaxis.range)
+    places = label_places(points, figure.layout.xaxis.range, figure.layout.yaxis.range)
     for number, point in enumerate(points):
         colour = MUTED if point.reference else colours[point.family]
         symbol = _SYMBOLS[list(colours).index(point.family) % len(_SYMBOLS)] if not point.reference else REFERENCE
@@ -205,8 +205,16 @@ def _frontier(figure: go.Figure, points: Sequence[RepairPoint]) -> None:
     )
 
 
-def _label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_range: Sequence[float]) -> list[str]:
-    """Return a text position per point that overlaps no marker and no other label; empty where there is none."""
+def label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_range: Sequence[float]) -> list[str]:
+    """Return a text position per point that overlaps no marker and no other label; empty where there is none.
+
+    Parameters
+    ----------
+    points : sequence of RepairPoint
+        The first have the choice.
+    x_range, y_range : (float, float)
+        Ends of the axes.
+    """
     scale = [size / (high - low) for size, (low, high) in zip(_INNER, (x_range, y_range), strict=True)]
     at = [((p.x - x_range[0]) * scale[0], (p.y - y_range[0]) * scale[1]) for p in points]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]

@@ -1,0 +1,92 @@
+"""``thresholds``: rules side by side over a whole model, from what a scan has stored."""
+
+import argparse
+import sys
+from typing import Any
+
+from dgviz.atlas import read_atlas
+from dgviz.cli.options import add_pair, print_columns, print_json, seen_pair
+from dgviz.errors import ThresholdError
+from dgviz.rules_compared import comparison_report, cut_model, read_rule, rule_label
+from dgviz.store import label
+from dgviz.threshold import RULES
+
+_NAMED = 10  # missing matrices that a terminal lists; --json has all
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    thresholds = commands.add_parser("thresholds", help="threshold rules side by side over the model, after a scan")
+    add_pair(thresholds)
+    thresholds.add_argument(
+        "--rules",
+        default="dg_hard,reference,mp_edge,energy",
+        metavar="LIST",
+        help="rules with commas between, each with its settings: dg_hard:scale=1.2,energy:fraction=0.8,"
+        f"mp_edge:shrinker=frobenius; there are {', '.join(RULES)}",
+    )
+    thresholds.set_defaults(run=_thresholds)
+
+
+def _thresholds(options: argparse.Namespace) -> int:
+    """Print the comparison; matrices that no scan has stored are named and make the status 1."""
+    read = [read_rule(text) for text in options.rules.split(",") if text.strip()]
+    plans = list({rule_label(plan): plan for plan in read}.values())
+    if not plans:
+        raise ThresholdError(f"--rules names no rule; there are {', '.join(RULES)}")
+    atlas = read_atlas(seen_pair(options))
+    missing = [label(name, index) for name, index in atlas.missing]
+    report: dict[str, Any] = {"rules": [], "agreement": None}
+    if atlas.matrices:
+        report = comparison_report([cut_model(atlas.matrices, plan) for plan in plans])
+    if options.json:
+        print_json({**report, "missing": missing})
+    elif atlas.matrices:
+        _print_report(report)
+    if missing:
+        total = len(missing) + len(atlas.matrices)
+        some = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
+        print(
+            f"dgviz thresholds: no spectrum of {len(missing)} of {total} matrices is stored, so the comparison is "
+            f"without them; run dgviz scan first: {some}",
+            file=sys.stderr,
+        )
+    return 1 if missing else 0
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    """Print a row per rule, and how often every two decide alike."""
+    titles = "kept parameters", "of all", "energy", "dropped MP-fit", "median rank", "emptied", "unchanged", "rule"
+    rows = [
+        (
+            f"{row['kept_parameters']:,}",
+            f"{100 * row['kept_share']:.2f} %",
+            f"{100 * row['energy_kept']:.2f} %",
+            "-" if row["residual_fit"] is None else f"{row['residual_fit']:.2f}",
+            f"{100 * row['rank_share']['median']:.2f} %",
+            str(row["emptied"]),
+            str(row["unchanged"]),
+            row["label"],
+        )
+        for row in report["rules"]
+    ]
+    print_columns(titles, rows)
+    labels = report["agreement"]["labels"]
+    pairs = [(i, j) for i in range(len(labels)) for j in range(i)]
+    if pairs:
+        print()
+        cells = [
+            (
+                f"{100 * report['agreement']['directions'][i][j]:.2f} %",
+                f"{100 * report['agreement']['same_rank'][i][j]:.2f} %",
+                f"{labels[j]} and {labels[i]}",
+            )
+            for i, j in pairs
+        ]
+        print_columns(("directions alike", "weights of one rank", "rules"), cells)

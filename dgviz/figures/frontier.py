@@ -1,0 +1,137 @@
+"""A sweep in the plane of two scores: what is gained against what is kept, one line per method."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import plotly.graph_objects as go
+
+from dgviz.figures.recovery import RepairPoint, family_colours, label_places
+from dgviz.figures.style import GRID, MUTED, base_layout
+from dgviz.methods import find_method
+
+_SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagram", "diamond")
+_NAMES = {"held_out": "held-out mean", "target": "target"}
+_FIRST = ("dg_hard", "wise_ft", "norm_matched", "complement")  # labels of these are placed before those of others
+
+
+def frontier_plot(
+    sweep: Mapping[str, Any],
+    *,
+    methods: Sequence[str] | None = None,
+    x: str = "target",
+    y: str = "held_out",
+    height: int = 560,
+) -> go.Figure:
+    """Return a sweep of methods as lines through the plane of two scores, in percent.
+
+    Parameters
+    ----------
+    sweep : mapping
+        ``lines`` from `dgviz.sweep.sweep_result`, with scores, and ``ends``: the scores of ``base`` and ``tuned``.
+    methods : sequence of str, optional
+        The methods drawn; by default all of the sweep.
+    x, y : str
+        Benchmarks.
+    height : int
+        Height in pixels.
+
+    Returns
+    -------
+    go.Figure
+        Points in the order of strength, labelled by it where there is room; controls dashed, a method's second
+        strength dotted; bars of one standard error; base and tuned as open diamonds.
+    """
+    lines = [line for line in sweep["lines"] if methods is None or line["method"] in methods]
+    at = [(line, point, 100 * _score(point, x), 100 * _score(point, y)) for line in lines for point in line["points"]]
+    ends = {name: (100 * rows[x]["score"], 100 * rows[y]["score"]) for name, rows in sweep["ends"].items()}
+    spans = [_span([*values, *others]) for values, others in zip(
+        ([a for *_, a, _ in at], [b for *_, b in at]), zip(*ends.values(), strict=True), strict=True
+    )]  # fmt: skip
+    figure = go.Figure(
+        layout=base_layout(
+            height,
+            xaxis={"title": {"text": f"{_NAMES.get(x, x)}, %"}, "range": spans[0]},
+            yaxis={"title": {"text": f"{_NAMES.get(y, y)}, %"}, "range": spans[1]},
+            legend={"font": {"size": 12}, "tracegroupgap": 2, "itemsizing": "constant"},
+        )
+    )
+    figure.update_layout(showlegend=True)
+    places = _places(at, ends, spans)
+    colours = family_colours([line["method"] for line in lines if not line["control"]])
+    symbols = {
+        method: _SYMBOLS[i % len(_SYMBOLS)] for i, method in enumerate(dict.fromkeys(n["method"] for n in lines))
+    }
+    drawn: set[str] = set()
+    for line in lines:
+        colour = MUTED if line["control"] else colours[line["method"]]
+        dash = "dash" if line["control"] else "dot" if line["method"] in drawn else "solid"
+        drawn.add(line["method"])
+        points = line["points"]
+        figure.add_scatter(
+            x=[100 * _score(point, x) for point in points],
+            y=[100 * _score(point, y) for point in points],
+            name=f"{find_method(line['method']).title} ({line['parameter']})",
+            mode="lines+markers+text",
+            text=[f"{point['value']:g}" if places[line["label"], point["value"]] else "" for point in points],
+            textposition=[places[line["label"], point["value"]] or "top right" for point in points],
+            textfont={"color": colour, "size": 10},
+            line={"color": colour, "width": 1.5, "dash": dash},
+            marker={"color": colour, "size": 7, "symbol": symbols[line["method"]]},
+            error_x=_bars(points, x),
+            error_y=_bars(points, y),
+            customdata=[_detail(point, (x, y)) for point in points],
+            hovertemplate="%{customdata}<extra></extra>",
+        )
+    for name, (across, up) in ends.items():
+        figure.add_scatter(
+            x=[across],
+            y=[up],
+            name=name,
+            mode="markers+text",
+            text=[name],
+            textposition="bottom left" if name == "tuned" else "bottom right",
+            textfont={"color": MUTED, "size": 13},
+            marker={"color": MUTED, "size": 13, "symbol": "diamond-open", "line": {"width": 2}},
+            hovertemplate=f"<b>{name}</b><br>%{{x:.1f}} %, %{{y:.1f}} %<extra></extra>",
+            showlegend=False,
+        )
+    return figure
+
+
+def _score(point: Mapping[str, Any], benchmark: str) -> float:
+    return point["scores"][benchmark]["score"]
+
+
+def _span(values: Sequence[float]) -> list[float]:
+    """Return an axis over the values, with room for labels."""
+    low, high = min(values), max(values)
+    room = max(2.0, 0.07 * (high - low))
+    return [low - room, high + room]
+
+
+def _places(
+    at: Sequence[tuple], ends: Mapping[str, tuple[float, float]], spans: Sequence[Sequence[float]]
+) -> dict[tuple[str, float], str]:
+    """Return where the label of each point stands; empty where there is no room for it."""
+    keys = [(line["label"], point["value"]) for line, point, *_ in at]
+    points = [RepairPoint(f"{point['value']:g}", line["method"], a, b) for line, point, a, b in at]
+    order = sorted(range(len(at)), key=lambda i: (points[i].family not in _FIRST, i))
+    marks = [RepairPoint(name, "", *where) for name, where in ends.items()]
+    found = label_places([*marks, *(points[i] for i in order)], *spans)[len(marks) :]
+    return {keys[i]: place for i, place in zip(order, found, strict=True)}
+
+
+def _bars(points: Sequence[Mapping[str, Any]], benchmark: str) -> dict[str, Any]:
+    """Return bars of one standard error, quiet enough to be drawn for every point."""
+    sizes = [100 * (point["scores"][benchmark]["stderr"] or 0) for point in points]
+    return {"type": "data", "array": sizes, "color": GRID, "thickness": 1, "width": 0}
+
+
+def _detail(point: Mapping[str, Any], benchmarks: Sequence[str]) -> str:
+    """Return what the hover says of a point."""
+    rows = [f"<b>{point['label']}</b>"]
+    for name in benchmarks:
+        row = point["scores"][name]
+        spread = "" if row["stderr"] is None else f" ± {100 * row['stderr']:.1f}"
+        rows.append(f"{_NAMES.get(name, name)}: {100 * row['score']:.1f}{spread} %")
+    return "<br>".join([*rows, f"length of the update: {100 * point['norm_kept']:.0f} %"])
