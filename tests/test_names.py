@@ -84,6 +84,7 @@ def logits(family: str, directory, dtype: torch.dtype = torch.float32) -> torch.
     inputs = {
         name: value.to(dtype) if value.is_floating_point() else value for name, value in model_inputs(family).items()
     }
+    model.set_experts_implementation("eager")  # grouped products know no float64
     with torch.no_grad():
         output = model.eval()(**inputs)
     return output.logits_per_image if family == "clip" else output.logits
