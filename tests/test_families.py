@@ -1,6 +1,6 @@
 """Families of transformers models in every layout: paired whole, repaired, loaded again, and computing the same.
 
-``PYTHONPATH=. python tests/test_families.py`` writes what came out to the end of docs/checkpoints.md.
+``HF_HUB_OFFLINE=1 PYTHONPATH=. python tests/test_families.py`` writes what came out to the end of docs/checkpoints.md.
 """
 
 import json
@@ -122,7 +122,7 @@ def write_table(file: Path) -> None:
     lines += [
         "",
         f"All {len(ARCHITECTURES) * len(LAYOUTS)} are paired completely; the largest difference of all is "
-        f"{worst:.1e}. `PYTHONPATH=. python tests/test_families.py` makes this page.",
+        f"{worst:.1e}. `HF_HUB_OFFLINE=1 PYTHONPATH=. python tests/test_families.py` makes this page.",
     ]
     file.write_text(file.read_text().partition("## Families")[0] + "\n".join(lines) + "\n")
 
