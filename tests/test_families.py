@@ -1,6 +1,6 @@
 """Families of transformers models in every layout: paired whole, repaired, loaded again, and computing the same.
 
-``HF_HUB_OFFLINE=1 PYTHONPATH=. python tests/test_families.py`` writes what came out to the end of docs/checkpoints.md.
+``HF_HUB_OFFLINE=1 PYTHONPATH=. python tests/test_families.py`` writes what came out to docs/checkpoints.md.
 """
 
 import json
