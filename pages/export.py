@@ -11,6 +11,7 @@ from dgviz.ui.export_options import choose_output
 from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, draw_start_error, start
 from dgviz.ui.exports import free_folder
 from dgviz.ui.frame import enter_page, require_pair
+from dgviz.ui.mask import choose_names
 from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_path, load_pair
 from dgviz.ui.roots import confine, writable_home
@@ -25,11 +26,7 @@ if view.tau:
         f"τ = {view.tau} was set by hand for one weight, to look at. An export applies a rule to every weight; to "
         "apply this one number to all of them, choose the manual rule."
     )
-left, right = st.columns(2)
-include = left.text_input(
-    "Repair only names matching", key="include", placeholder="regular expression, e.g. attention"
-)
-exclude = right.text_input("Keep names matching as tuned", key="exclude", placeholder="e.g. embed|lm_head")
+include, exclude = choose_names(view)
 output = choose_output()
 base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
 suggested = "-".join([tuned.name, rule.name.replace("_", "-"), *([output.format] if output.format != "full" else [])])

@@ -1,9 +1,11 @@
 """Results drawn as Plotly figures: values in, `plotly.graph_objects.Figure` out; no computation, no Streamlit."""
 
+from dgviz.figures.depth import depth_curves
 from dgviz.figures.entry_map import entry_map
 from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.model_map import model_map
+from dgviz.figures.noise import noise_bars
 from dgviz.figures.recovery import RepairPoint, recovery_plane
 from dgviz.figures.recovery_bars import Bar, recovery_bars
 from dgviz.figures.rules import rules_plot
@@ -13,9 +15,11 @@ from dgviz.figures.style import plot_config
 __all__ = [
     "Bar",
     "RepairPoint",
+    "depth_curves",
     "entry_map",
     "frontier_plot",
     "model_map",
+    "noise_bars",
     "plot_config",
     "recovery_bars",
     "recovery_plane",
