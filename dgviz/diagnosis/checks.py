@@ -201,11 +201,16 @@ def check_kept_share(case: Case) -> Flag | None:
     rank, limit = case.threshold.rank, LIMITS["kept_share"].value
     value = rank / case.p
     if rank == 0:
-        message = (
-            "No direction stands above the threshold: the whole update is taken for noise, and the repair gives back "
-            "base here; anything learned in small steps along many directions goes with it."
+        # Where the whole spectrum is that of noise, giving back base is what the rule is for; elsewhere a guess.
+        usual = LIMITS["mp_distance_info"].value / case.p
+        noise = residual_distance(case) <= usual
+        message = "No direction stands above the threshold, and the repair gives back base here: " + (
+            "the whole update has the spectrum of noise. What was learned in small steps along many directions would "
+            "look the same, and goes with it."
+            if noise
+            else "yet the update has not the spectrum of noise alone, so something learned may go with it."
         )
-        return Flag("nothing_kept", 0.0, 0.0, "warn", message, _PAPER)
+        return Flag("nothing_kept", 0.0, 0.0, "info" if noise else "warn", message, _PAPER)
     if rank == case.p:
         message = "Every direction is kept: the repair changes nothing here."
         return Flag("all_kept", 1.0, 1.0, "warn", message, _PAPER)
