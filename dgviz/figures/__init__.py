@@ -8,6 +8,7 @@ from dgviz.figures.model_map import model_map
 from dgviz.figures.noise import noise_bars
 from dgviz.figures.recovery import RepairPoint, recovery_plane
 from dgviz.figures.recovery_bars import Bar, recovery_bars
+from dgviz.figures.rule_model import agreement_map, rank_boxes, rule_colour, tau_curves
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import spectrum_plot
 from dgviz.figures.style import plot_config
@@ -15,15 +16,19 @@ from dgviz.figures.style import plot_config
 __all__ = [
     "Bar",
     "RepairPoint",
+    "agreement_map",
     "depth_curves",
     "entry_map",
     "frontier_plot",
     "model_map",
     "noise_bars",
     "plot_config",
+    "rank_boxes",
     "recovery_bars",
     "recovery_plane",
+    "rule_colour",
     "rules_plot",
     "spectrum_histogram",
     "spectrum_plot",
+    "tau_curves",
 ]
