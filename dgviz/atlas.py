@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_layout, select_matrix
+from dgviz.diagnosis import Diagnosis, diagnose
 from dgviz.places import Place, place_of
 from dgviz.store import SpectrumStore, StoredSpectrum, known_keys, label, spectrum_key
 from dgviz.theory import mp_fit
@@ -212,6 +213,11 @@ class Assessment:
     def residual_fit(self) -> float | None:
         """MP-fit of what is dropped, in percent; None where the median measures no noise."""
         return self._fit(self.threshold.rank)
+
+    @cached_property
+    def diagnosis(self) -> Diagnosis:
+        """Whether the threshold may be trusted here, and why."""
+        return diagnose(self.matrix.stored, self.threshold)
 
     def _fit(self, dropped_from: int) -> float | None:
         """Return the MP-fit of the spectrum with the values before `dropped_from` set to zero."""

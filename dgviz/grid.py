@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgviz.atlas import Assessment
+from dgviz.diagnosis import VERDICTS
 from dgviz.places import Place, module_order, place_of, tower_labels
 
 STATISTICS = {"mean": "mean", "low": "smallest", "high": "largest"}
@@ -29,6 +30,8 @@ class Quantity:
         Whether the colour scale begins at zero; otherwise at the smallest value.
     about : str
         One sentence for the user.
+    words : tuple of str
+        What the values 0, 1, 2 ... mean where they are no amounts; of several, a cell shows the largest.
     """
 
     name: str
@@ -37,6 +40,7 @@ class Quantity:
     from_zero: bool
     about: str
     _value: Callable[[Assessment], float | None]
+    words: tuple[str, ...] = ()
 
     def value(self, row: Assessment) -> float | None:
         """Return the figure of one matrix, or None where it has none.
@@ -58,6 +62,8 @@ class Quantity:
         """
         if value is None:
             return "none"
+        if self.words:
+            return self.words[round(value)]
         return f"{value:.3g} %" if self.unit == "%" else f"{value:.4g}"
 
 
@@ -131,6 +137,23 @@ _QUANTITIES = (
         True,
         "Share of entries that training did not change at all, as stored.",
         lambda row: _percent(row.zero_share),
+    ),
+    Quantity(
+        "verdict",
+        "Verdict",
+        "",
+        True,
+        "Whether the threshold may be trusted: what eleven checks of spectrum and entries add up to.",
+        lambda row: float(list(VERDICTS).index(row.diagnosis.verdict)),
+        words=tuple(VERDICTS.values()),
+    ),
+    Quantity(
+        "flags",
+        "Warnings",
+        "",
+        True,
+        "How many of the checks of spectrum and entries warn.",
+        lambda row: float(sum(flag.severity != "info" for flag in row.diagnosis.flags)),
     ),
 )
 
@@ -245,6 +268,7 @@ def build_grid(
     unfold : str
         A module whose experts are laid out as columns; empty: module kinds are the columns.
     """
+    statistic = "high" if quantity.words else statistic
     held: dict[tuple[str, str], tuple[list[Assessment], list[tuple[str, int | None]]]] = {}
     layers: dict[str, tuple[int, ...]] = {}
     columns: dict[str, tuple] = {}

@@ -23,8 +23,8 @@ class TensorReport:
     shape, dtype
         As written.
     written : str
-        Where the bytes come from: ``"repaired"``, ``"tuned bytes"``, ``"base bytes"``, ``"tuned, cast"`` or
-        ``"nothing"`` (base only).
+        Where the bytes come from: ``"repaired"``, ``"factors"``, ``"tuned bytes"``, ``"base bytes"``,
+        ``"tuned, cast"`` or ``"nothing"`` (base only, or no factors because the method keeps nothing).
     method : str or None
         What changed it; None for tensors that are tuned's because no method applies.
     rank, tau, sigma, edge

@@ -188,7 +188,7 @@ def rule_title(plan: RepairPlan) -> str:
     return ", ".join([rule.title, *settings])
 
 
-def cut_model(matrices: Sequence[Matrix], plan: RepairPlan) -> ModelCut:
+def cut_model(matrices: Sequence[Matrix], plan: RepairPlan, rows: Sequence[Assessment] | None = None) -> ModelCut:
     """Return what a rule makes of every matrix.
 
     Parameters
@@ -197,14 +197,16 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan) -> ModelCut:
         With their stored spectra.
     plan : RepairPlan
         Rule, parameters and shrinker; nothing else of it counts.
+    rows : sequence of Assessment, optional
+        What the rule makes of the matrices, where that is known already.
 
     Raises
     ------
     ThresholdError
         If the rule needs the weights themselves and no scan has stored what it found in them.
     """
-    _refuse_unknown(matrices, plan)
-    rows = tuple(assess(matrix, plan.rule, plan.params) for matrix in matrices)
+    refuse_unknown(matrices, plan)
+    rows = tuple(rows or (assess(matrix, plan.rule, plan.params) for matrix in matrices))
     ranks = np.array([row.rank for row in rows], dtype=np.int64)
     kept = np.array([row.energy_kept for row in rows])
     fits = [None] * len(rows)
@@ -221,8 +223,21 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan) -> ModelCut:
     return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
 
 
-def _refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
-    """Refuse a rule that needs the weights themselves where no scan has stored what it found in them."""
+def refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
+    """Refuse a rule that needs the weights themselves where no scan has stored what it found in them.
+
+    Parameters
+    ----------
+    matrices : sequence of Matrix
+        With their stored spectra.
+    plan : RepairPlan
+        The rule and its parameters.
+
+    Raises
+    ------
+    ThresholdError
+        Naming the scan that stores it.
+    """
     unknown = [matrix.label for matrix in matrices if needs_delta(matrix.stored, plan.rule, plan.params)]
     if not unknown:
         return

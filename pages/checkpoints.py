@@ -59,7 +59,8 @@ if view.tuned.startswith(DEMO):
     )
 if pair.repairable and st.button("Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"):
     st.switch_page(page("layer"))
-draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name)
+if draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name):
+    st.page_link(page("recovery"), label="Every method, on the Recovery page", icon=":material/healing:")
 command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
 if pair.repairable:
     draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")

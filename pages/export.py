@@ -4,13 +4,14 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, ExportError
 from dgviz.export import repair_command
 from dgviz.plan import RepairPlan
 from dgviz.ui.export_options import choose_output
 from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, draw_start_error, start
 from dgviz.ui.exports import free_folder
 from dgviz.ui.frame import enter_page, require_pair
+from dgviz.ui.mask import choose_names
 from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_path, load_pair
 from dgviz.ui.roots import confine, writable_home
@@ -25,18 +26,19 @@ if view.tau:
         f"τ = {view.tau} was set by hand for one weight, to look at. An export applies a rule to every weight; to "
         "apply this one number to all of them, choose the manual rule."
     )
-left, right = st.columns(2)
-include = left.text_input(
-    "Repair only names matching", key="include", placeholder="regular expression, e.g. attention"
-)
-exclude = right.text_input("Keep names matching as tuned", key="exclude", placeholder="e.g. embed|lm_head")
+include, exclude = choose_names(view)
 output = choose_output()
 base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
 suggested = "-".join([tuned.name, rule.name.replace("_", "-"), *([output.format] if output.format != "full" else [])])
-if suggested not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
-    st.session_state[suggested] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
-out = Path(st.text_input("Output folder (new or empty)", key=suggested)).expanduser()
+folder = f"suggested {suggested}"
+if folder not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
+    st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
+# As the field's default: a value set by its key is sent once, and a browser that is still loading misses it.
+named = st.text_input("Output folder (new or empty)", st.session_state[folder], key=suggested).strip()
+out = Path(named).expanduser()
 try:
+    if not named:  # a path of no name is the folder the server was started in
+        raise ExportError("the output folder has no name; give a new or empty folder")
     confine(out)
     repair = RepairPlan(rule.name, params, include or None, exclude or None, output.dtype)
     chosen = load_pair(view, repair.include, repair.exclude)

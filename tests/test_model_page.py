@@ -9,10 +9,12 @@ from streamlit.testing.v1 import AppTest
 
 from dgviz.atlas import assess, read_atlas
 from dgviz.checkpoint import open_pair
-from dgviz.figures import model_map
+from dgviz.figures import depth_curves, model_map, noise_bars
 from dgviz.grid import QUANTITIES, build_grid
+from dgviz.noise import noise_table
 from dgviz.store import SpectrumStore
 from dgviz.survey import iter_scan
+from dgviz.ui.model_detail import sparkline
 from tests.checkpoints import write_pair
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +81,7 @@ def test_a_scanned_pair_is_drawn_with_its_sums(home, known):
     assert metrics(app)["Directions kept"] == f"{sum(row.rank for row in rows)} of {9 * 32}"
     assert not [button for button in app.button if button.key == "start-scan"]
     assert "Singular directions that the rule keeps" in texts(app)
+    assert any(line.startswith("#### ") and "DG-Hard" in line for line in texts(app).split("\n"))
 
 
 def test_a_pair_that_nobody_scanned_offers_the_scan(home, tmp_path, monkeypatch):
@@ -126,3 +129,78 @@ def test_what_is_not_known_and_what_is_left_out_is_marked(known):
     figure = drawn(grid, outside, left_out=[f"model.layers|{first.row}|{first.column}"])
     crosses = next(trace for trace in figure.data if trace.name == "left out")
     assert (crosses.x, crosses.y) == ((first.column,), (first.row,))
+
+
+def test_verdicts_are_steps_of_a_scale_with_words(known):
+    rows, quantity = known[1], QUANTITIES["verdict"]
+    grid, outside = (build_grid(rows, (), quantity, tower) for tower in ("model.layers", ""))
+    worst = {cell.names: max(quantity.value(row) for row in cell.rows) for cell in grid.cells}
+    assert all(cell.value == worst[cell.names] for cell in grid.cells)
+    figure = drawn(grid, outside, words=quantity.words, span=(-0.5, 3.5))
+    bar = next(trace.colorbar for trace in figure.data if trace.type == "heatmap" and trace.colorbar.ticktext)
+    assert bar.ticktext == ("applies", "applies with care", "does nothing here", "does not apply")
+
+
+def test_behind_the_map_are_the_table_the_curves_and_the_noise(home, known):
+    app = open_model(home)
+    table = app.dataframe[0].value
+    assert list(table["weight"]) == [row.matrix.label for row in known[1]]
+    assert list(table["kept rank"]) == [row.rank for row in known[1]]
+    app.text_input(key="table-name").set_value("gate_up").run()
+    assert not app.exception and len(app.dataframe[0].value) == sum("gate_up" in r.matrix.label for r in known[1])
+    app.text_input(key="table-name").set_value("(").run()
+    assert "is not a regular expression" in texts(app)
+    app.segmented_control(key="model-detail").set_value("Over depth").run()
+    assert not app.exception and "One line per module" in texts(app)
+    app.segmented_control(key="model-detail").set_value("Noise").run()
+    assert not app.exception
+    shown, whole = app.dataframe[0].value, noise_table(known[1]).whole
+    assert shown["weights"].iloc[-1] == whole.matrices
+    assert shown["mean noise"].iloc[-1] == pytest.approx(100 * whole.mean_noise)
+
+
+def test_curves_have_a_point_per_layer_and_gaps_where_nothing_is_known(known):
+    grid = build_grid(known[1], (), QUANTITIES["energy_kept"], "model.layers")
+    figure = depth_curves(grid, title="Energy kept", unit="%", hover=lambda cell: "here")
+    assert [line.name for line in figure.data] == list(grid.columns)
+    values = {(cell.row, cell.column): cell.value for cell in grid.cells}
+    for column, line in enumerate(figure.data):
+        assert list(line.y) == [values.get((row, column)) for row in range(len(grid.rows))]
+
+
+def test_noise_bars_are_the_table_in_percent(known):
+    rows = noise_table(known[1]).classes
+    figure = noise_bars(rows)
+    for trace, name in zip(figure.data, ("mean_noise", "norm_share", "product"), strict=True):
+        assert list(trace.x) == pytest.approx([100 * getattr(row, name) for row in rows])
+        assert list(trace.y) == [row.group for row in rows]
+
+
+def test_a_sparkline_keeps_the_spikes_and_the_length():
+    s = np.concatenate([[10.0, 5.0], np.linspace(1, 0.1, 998)])
+    line = sparkline(s)
+    assert len(line) == 40 and line[0] == 1.0 and line == sorted(line, reverse=True)
+    assert sparkline(np.array([4.0, 2.0])) == [1.0, 0.5]
+    assert sparkline(np.zeros(3)) == [0.0, 0.0, 0.0]
+
+
+def test_a_mask_is_typed_previewed_and_found_in_the_link(home, known):
+    app = open_model(home)
+    app.segmented_control(key="map-click").set_value("chooses weights to repair").run()
+    assert metrics(app)["Tensors repaired"] == "6 of 6"
+    app.text_input(key="exclude").set_value("experts").run()
+    assert not app.exception
+    assert metrics(app)["Tensors repaired"] == "5 of 6"
+    assert app.query_params["exclude"] in ("experts", ["experts"])
+    inside = [row for row in known[1] if "experts" not in row.matrix.name]
+    assert metrics(app)["Directions kept in them"].startswith(f"{sum(row.rank for row in inside)} of ")
+    app.text_input(key="include").set_value("(").run()
+    assert "no weight is left out" in texts(app)
+
+
+def test_export_starts_from_the_mask_in_the_link(home):
+    app = open_model(home, exclude="experts")
+    app.switch_page("pages/export.py").run()
+    assert not app.exception, [error.value for error in app.exception]
+    assert app.text_input(key="exclude").value == "experts"
+    assert "**5** of 11 tensors" in texts(app)

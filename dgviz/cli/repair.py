@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from dgviz.cli.options import add_method, add_pair, add_rule, chosen_pair, print_json, repair_plan
 from dgviz.export import FORMATS, plan_export
-from dgviz.export.push import check_repository, push
+from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
 
 
@@ -51,6 +51,8 @@ def _repair(options: argparse.Namespace) -> int:
         check_repository(name)
     pair = chosen_pair(options)
     plan = plan_export(pair, repair, options.out, options.format, options.allow_code, options.base_name)
+    if options.push_to:
+        refuse_local_base(plan)
     reporter = JobReporter.from_environment()
     export = iter_export(plan, options.device)
     started = time.perf_counter()
@@ -85,7 +87,7 @@ def _repair(options: argparse.Namespace) -> int:
 def _print_repair(out: Path, report: dict[str, Any], seconds: float) -> None:
     """Print what was written, in words."""
     repaired = [row for row in report["tensors"].values() if row["action"] == "repair"]
-    changed = sum(row["written"] == "repaired" or row["written"] == "factors" for row in repaired)
+    changed = sum(row["written"] in ("repaired", "factors") for row in repaired)
     for warning in report["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     overall = report["overall"]

@@ -4,33 +4,35 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from dgviz.errors import CheckpointError, ExportError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-MODELS = ("base", "clean", "noisy")
+FINE_TUNES = ("clean", "noisy")
+MODELS = ("base", *FINE_TUNES)
 SCORES = "scores.json"
+FRONTIER = "frontier.json"
 _MODEL_FILES = ("config.json", "model.safetensors")
 
 
 def demo_files(directory: str | Path) -> dict[str, Path]:
-    """Return where a demo directory holds its three checkpoints and its scores.
+    """Return where a demo directory holds its three checkpoints, its scores and its frontier.
 
     Parameters
     ----------
     directory : str or Path
-        Written by `write_demo` or `train_demo`; not looked at.
+        Written by `write_demo`, `score_demo` or `train_demo`; not looked at.
 
     Returns
     -------
     dict
-        ``base``, ``clean``, ``noisy`` (directories) and ``scores`` (a file).
+        ``base``, ``clean``, ``noisy`` (directories), ``scores`` and ``frontier`` (files).
     """
     folder = Path(directory).expanduser()
-    return {**{model: folder / model for model in MODELS}, "scores": folder / SCORES}
+    return {**{model: folder / model for model in MODELS}, "scores": folder / SCORES, "frontier": folder / FRONTIER}
 
 
 def demo_paths() -> dict[str, Path]:
@@ -99,8 +101,44 @@ def demo_scores() -> dict[str, Any]:
     return _load_scores(CHECKPOINTS / SCORES)
 
 
+def read_frontier(directory: str | Path | None = None) -> dict[str, Any] | None:
+    """Return what a sweep of every method over both fine-tunes found, or None where there is no ``frontier.json``.
+
+    Parameters
+    ----------
+    directory : str or Path, optional
+        The folder that holds the checkpoint directories; by default the packaged one.
+
+    Returns
+    -------
+    dict or None
+        For ``clean`` and ``noisy``: ``ends``, the scores of ``base`` and ``tuned``, and ``lines`` as
+        `dgviz.sweep.sweep_result` has them. Scores are ``{"held_out", "target": {"score", "stderr", "n"}}``, shares
+        of 1.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is there but is no such table, or the installation lacks it.
+    """
+    if directory is None:
+        demo_paths()
+    path = demo_files(CHECKPOINTS if directory is None else directory)["frontier"]
+    if not path.is_file():
+        return None
+    remedy = "delete it, or write the demo out again with `python -m dgviz demo DIR`"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
+    rows = content.values() if isinstance(content, dict) else [None]
+    if not all(isinstance(row, dict) and {"ends", "lines"} <= row.keys() for row in rows):
+        raise CheckpointError(f"{path} has no 'ends' and 'lines' for every fine-tune: {remedy}")
+    return content
+
+
 def write_demo(directory: str | Path) -> dict[str, Path]:
-    """Copy the packaged checkpoints and scores into a directory and return where they are.
+    """Copy the packaged checkpoints, scores and frontier into a directory and return where they are.
 
     Parameters
     ----------
@@ -130,16 +168,31 @@ def write_demo(directory: str | Path) -> dict[str, Path]:
                         f"{target} is not empty and {path.relative_to(target)} in it is not a file of this demo: "
                         "choose a new or empty directory"
                     )
-            for name in names:
-                if not (target / name).exists():
-                    (target / name).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(CHECKPOINTS / name, target / name)
+            copy_packaged((name for name in names if not (target / name).exists()), target)
             return demo_files(target)
     with new_directory(target) as unfinished:
-        for name in names:
-            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(CHECKPOINTS / name, unfinished / name)
+        copy_packaged(names, unfinished)
     return demo_files(target)
+
+
+def copy_packaged(names: Iterable[Path], directory: Path) -> None:
+    """Copy some of the packaged files into a directory.
+
+    Parameters
+    ----------
+    names : iterable of Path
+        Relative to the demo's directory.
+    directory : Path
+        Theirs.
+    """
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(CHECKPOINTS / name, directory / name)
+
+
+def checkpoint_files() -> list[Path]:
+    """Return the files of the three checkpoints, relative to the demo's directory."""
+    return [Path(model, name) for model in MODELS for name in _MODEL_FILES]
 
 
 @contextlib.contextmanager
@@ -178,7 +231,7 @@ def new_directory(directory: str | Path) -> Iterator[Path]:
 
 def _demo_file_names() -> list[Path]:
     """Return the demo's files, relative to its directory."""
-    return [*(Path(model, name) for model in MODELS for name in _MODEL_FILES), Path(SCORES)]
+    return [*checkpoint_files(), Path(SCORES), Path(FRONTIER)]
 
 
 def _is_empty(target: Path) -> bool:

@@ -1,15 +1,13 @@
-"""The demo's table of scores: base, the two fine-tunes, and what repairs make of them.
+"""The demo's tables: base, the two fine-tunes, what every method makes of them, and how that changes with strength.
 
 Repaired models are scored as a user would get them: written to disk as full checkpoints by `dgviz.export`, loaded by
-transformers. WiSE-FT, ``(1 - alpha) base + alpha tuned`` over every tensor (Wortsman et al. 2022, arXiv 2109.01903),
-is the simple alternative that a repair has to be compared with.
+transformers.
 """
 
+import hashlib
 import platform
-import shutil
 import statistics
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,21 +15,48 @@ from typing import Any
 from dgviz.checkpoint import open_pair
 from dgviz.demo.data import TARGET, VIEWS, load_digits_split
 from dgviz.demo.evaluation import HELD_OUT, evaluate
-from dgviz.demo.packaged import demo_files
+from dgviz.demo.packaged import FINE_TUNES, demo_files
 from dgviz.demo.recipe import Phase, describe_recipe
-from dgviz.export import plan_export
+from dgviz.methods import METHODS
 from dgviz.plan import RepairPlan
+from dgviz.sweep import sweep_lines, sweep_plans, sweep_result
 
-TUNED = ("clean", "noisy")
-ALPHAS = (0.25, 0.5, 0.75)
-SCORED_MODELS = (
-    "base",
-    *(name for tuned in TUNED for name in (tuned, f"{tuned}/dg_hard", *(f"{tuned}/wise_ft_{a}" for a in ALPHAS))),
-)
+_ALPHAS = (0.25, 0.5, 0.6, 0.75, 0.9)
+_REPAIRS = {
+    "dg_hard": RepairPlan(),
+    **{f"wise_ft_{a}": RepairPlan(method="wise_ft", method_params={"alpha": a}) for a in _ALPHAS},
+    **{name: RepairPlan(method=name) for name in METHODS if name not in ("dg_hard", "wise_ft")},
+}
+SCORED_MODELS = ("base", *(name for tuned in FINE_TUNES for name in (tuned, *(f"{tuned}/{r}" for r in _REPAIRS))))
+"""Every model of ``scores.json``: base, and each fine-tune with every method at its default, WiSE-FT at several."""
+
+SWEPT_METHODS = tuple(METHODS)
+"""The methods of ``frontier.json``."""
+
+_IN_FRONTIER = (HELD_OUT, TARGET)
 
 
-def iter_scores(directory: str | Path, phases: tuple[Phase, ...]) -> Iterator[str | dict[str, Any]]:
-    """Score a demo's three models and their repairs; yield each name when it is scored, and the table last.
+class _Evaluations:
+    """Scores by the weights' content: where two methods meet in one model, it is evaluated once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, dict[str, float]]] = {}
+
+    def evaluate(self, folder: Path) -> dict[str, dict[str, float]]:
+        """Return what `dgviz.demo.evaluate` says of a checkpoint."""
+        content = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        if content not in self._known:
+            self._known[content] = evaluate(folder)
+        return self._known[content]
+
+
+def iter_tables(
+    directory: str | Path,
+    phases: tuple[Phase, ...],
+    models: Sequence[str] = SCORED_MODELS,
+    methods: Sequence[str] = SWEPT_METHODS,
+) -> Iterator[str | tuple[dict[str, Any], dict[str, Any]]]:
+    """Score a demo's three models, their repairs and a sweep of every method; yield each name, and the tables last.
 
     Parameters
     ----------
@@ -39,34 +64,82 @@ def iter_scores(directory: str | Path, phases: tuple[Phase, ...]) -> Iterator[st
         Holds the checkpoints ``base``, ``clean`` and ``noisy``.
     phases : tuple of Phase
         The recipe they were made by, for the record.
+    models : sequence of str
+        Of `SCORED_MODELS`, what ``scores.json`` is of.
+    methods : sequence of str
+        What ``frontier.json`` is of.
 
     Yields
     ------
-    str or dict
-        A name of `SCORED_MODELS`; at the end the content of ``scores.json``.
+    str or (dict, dict)
+        The name of a model that was scored; at the end the content of ``scores.json`` and of ``frontier.json``.
 
     Raises
     ------
     DgvizError
         If a checkpoint cannot be read, repaired or evaluated.
     """
+    from dgviz.export.passing import iter_written
+
     folders = demo_files(directory)
+    seen = _Evaluations()
     results: dict[str, Mapping[str, Any]] = {}
     spectra: dict[str, dict[str, float]] = {}
-    with tempfile.TemporaryDirectory() as scratch:
-        for name in SCORED_MODELS:
-            tuned, _, method = name.partition("/")
-            checkpoint = Path(scratch, "repaired")
-            if not method:
-                checkpoint = folders[name]
-            elif method == "dg_hard":
-                spectra[tuned] = _write_dg_hard(folders["base"], folders[tuned], checkpoint)
+    for name in (name for name in models if "/" not in name):
+        results[name] = seen.evaluate(folders[name])
+        yield name
+    for tuned in FINE_TUNES:
+        names = {_REPAIRS[r].label: f"{tuned}/{r}" for r in _REPAIRS if f"{tuned}/{r}" in models}
+        plans = [plan for r, plan in _REPAIRS.items() if f"{tuned}/{r}" in models]
+        for plan, folder, written in iter_written(open_pair(folders["base"], folders[tuned]), plans, "cpu"):
+            results[names[plan.label]] = seen.evaluate(folder)
+            if plan == RepairPlan():
+                spectra[tuned] = _describe_spectra(written.tensors)
+            yield names[plan.label]
+    frontier: dict[str, Any] = {}
+    for tuned in FINE_TUNES if methods else ():
+        for item in _iter_frontier(folders["base"], folders[tuned], methods, seen):
+            if isinstance(item, str):
+                yield f"{tuned}/{item}"
             else:
-                _write_wise_ft(folders["base"], folders[tuned], float(method.rpartition("_")[2]), checkpoint)
-            results[name] = evaluate(checkpoint)
-            shutil.rmtree(Path(scratch, "repaired"), ignore_errors=True)
-            yield name
-    yield build_scores(results, spectra, phases)
+                frontier[tuned] = item
+    yield build_scores({name: results[name] for name in models}, spectra, phases), frontier
+
+
+def count_steps(models: Sequence[str] = SCORED_MODELS, methods: Sequence[str] = SWEPT_METHODS) -> int:
+    """Return how many names `iter_tables` yields.
+
+    Parameters
+    ----------
+    models, methods
+        As there.
+    """
+    swept = sweep_plans(sweep_lines([RepairPlan(method=name) for name in methods], every=True))
+    return len(models) + len(FINE_TUNES) * len(swept)
+
+
+def _iter_frontier(
+    base: Path, tuned: Path, methods: Sequence[str], seen: _Evaluations
+) -> Iterator[str | dict[str, Any]]:
+    """Score a sweep of methods over one pair; yield each plan's label, and the sweep last."""
+    from dgviz.comparison import comparison_table, iter_comparison
+    from dgviz.export.passing import iter_written
+
+    pair = open_pair(base, tuned)
+    lines = sweep_lines([RepairPlan(method=name) for name in methods], every=True)
+    plans = sweep_plans(lines)
+    scores = {}
+    for plan, folder, _ in iter_written(pair, plans, "cpu"):
+        scores[plan.label] = _in_frontier(seen.evaluate(folder))
+        yield plan.label
+    table = comparison_table(list(iter_comparison(pair, plans, "cpu", ranks=False)), plans)
+    ends = {"base": _in_frontier(seen.evaluate(base)), "tuned": _in_frontier(seen.evaluate(tuned))}
+    yield {"ends": ends, "lines": sweep_result(lines, table, scores)}
+
+
+def _in_frontier(rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the two scores that a frontier is drawn of."""
+    return {name: dict(rows[name]) for name in _IN_FRONTIER}
 
 
 def build_scores(
@@ -77,7 +150,7 @@ def build_scores(
     Parameters
     ----------
     results : mapping
-        For each of `SCORED_MODELS`, what `dgviz.demo.evaluate` returned.
+        For each model, what `dgviz.demo.evaluate` returned.
     spectra : mapping
         For each fine-tune, the summary of its weights under DG-Hard.
     phases : tuple of Phase
@@ -117,22 +190,18 @@ def build_scores(
 
 def _describe_model(name: str) -> dict[str, Any]:
     """Return what a scored model is: its role, and for a repair the method and its parameters."""
-    tuned, _, method = name.partition("/")
-    if not method:
+    tuned, _, repair = name.partition("/")
+    if not repair:
         return {"role": "base"} if name == "base" else {"role": "tuned", "base": "base"}
-    repaired = {"role": "repaired", "base": "base", "tuned": tuned}
-    if method == "dg_hard":
-        return {**repaired, "method": "dg_hard", "params": {}}
-    return {**repaired, "method": "wise_ft", "params": {"alpha": float(method.rpartition("_")[2])}}
+    plan = _REPAIRS[repair]
+    params = dict(plan.method_params) if plan != RepairPlan() else {}
+    described = {"role": "repaired", "base": "base", "tuned": tuned, "method": plan.method, "params": params}
+    return {**described, "control": True} if plan.recipe.control else described
 
 
-def _write_dg_hard(base: Path, tuned: Path, out: Path) -> dict[str, float]:
-    """Export the default repair of a pair; return medians over its full-size weights."""
-    from dgviz.export.write import ExportResult, iter_export
-
-    plan = plan_export(open_pair(base, tuned), RepairPlan(), out)
-    result = next(event for event in iter_export(plan, device="cpu") if isinstance(event, ExportResult))
-    repaired = [row for row in result.tensors.values() if row["action"] == "repair"]
+def _describe_spectra(tensors: Mapping[str, Any]) -> dict[str, float]:
+    """Return medians over the full-size weights of the default repair."""
+    repaired = [row for row in tensors.values() if row["action"] == "repair"]
     # The 24 weights of attention and MLP; position embeddings and classifier have too few directions to compare.
     full = [row for row in repaired if min(row["shape"]) >= 128]
     return {
@@ -143,14 +212,3 @@ def _write_dg_hard(base: Path, tuned: Path, out: Path) -> dict[str, float]:
         "median_energy_kept": statistics.median(row["energy_kept"] for row in full),
         "median_mp_fit": statistics.median(row["mp_fit"]["tuned"] for row in full),
     }
-
-
-def _write_wise_ft(base: Path, tuned: Path, alpha: float, out: Path) -> None:
-    """Write ``(1 - alpha) base + alpha tuned``, every tensor, in float32."""
-    from safetensors.torch import load_file, save_file
-
-    out.mkdir()
-    start, end = load_file(base / "model.safetensors"), load_file(tuned / "model.safetensors")
-    mixed = {name: (1 - alpha) * start[name] + alpha * end[name] for name in end}
-    save_file(mixed, out / "model.safetensors", metadata={"format": "pt"})
-    shutil.copyfile(tuned / "config.json", out / "config.json")

@@ -8,15 +8,15 @@ and then only the scores agree, within a few standard errors.
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgviz.demo.data import Digits, apply_view, load_digits_split
-from dgviz.demo.packaged import SCORES, demo_files, new_directory
+from dgviz.demo.packaged import checkpoint_files, copy_packaged, demo_files, new_directory
 from dgviz.demo.recipe import INITIAL_SEED, MODEL, PHASES, Phase
-from dgviz.demo.scores import SCORED_MODELS, iter_scores
+from dgviz.demo.scores import SCORED_MODELS, SWEPT_METHODS, count_steps, iter_tables
 from dgviz.demo.settings import one_thread, quiet_transformers
 from dgviz.errors import DgvizError
 
@@ -36,11 +36,16 @@ class DemoEvent:
     message: str
 
 
-def train_demo(directory: str | Path, phases: tuple[Phase, ...] = PHASES) -> Iterator[DemoEvent]:
+def train_demo(
+    directory: str | Path,
+    phases: tuple[Phase, ...] = PHASES,
+    models: Sequence[str] = SCORED_MODELS,
+    methods: Sequence[str] = SWEPT_METHODS,
+) -> Iterator[DemoEvent]:
     """Train base, clean and noisy, score them and their repairs, and write all of it; a generator of progress.
 
-    Takes about three minutes of one core. The directory fills at the end: before that, closing the generator leaves
-    nothing behind.
+    Takes about three minutes of one core, and a second or two for every model scored. The directory fills at the end:
+    before that, closing the generator leaves nothing behind.
 
     Parameters
     ----------
@@ -48,6 +53,8 @@ def train_demo(directory: str | Path, phases: tuple[Phase, ...] = PHASES) -> Ite
         New or empty; afterwards it holds what `dgviz.demo.demo_files` names.
     phases : (Phase, Phase, Phase)
         Base, clean and noisy, in this order; the first starts from random weights, the others from the first.
+    models, methods : sequence of str
+        What is scored and swept, see `dgviz.demo.scores.iter_tables`.
 
     Yields
     ------
@@ -61,7 +68,7 @@ def train_demo(directory: str | Path, phases: tuple[Phase, ...] = PHASES) -> Ite
     DgvizError
         If a loss is not finite.
     """
-    total = sum(phase.steps for phase in phases) + len(SCORED_MODELS)
+    total = sum(phase.steps for phase in phases) + count_steps(models, methods)
     done = 0
     train, _ = load_digits_split()
     with new_directory(directory) as unfinished:
@@ -75,13 +82,51 @@ def train_demo(directory: str | Path, phases: tuple[Phase, ...] = PHASES) -> Ite
             done += phase.steps
             with quiet_transformers():
                 model.save_pretrained(folders[phase.model])
-        for scored in iter_scores(unfinished, phases):
-            if isinstance(scored, dict):
-                text = json.dumps(scored, indent=1, ensure_ascii=False) + "\n"
-                (unfinished / SCORES).write_text(text, encoding="utf-8")
-            else:
-                done += 1
-                yield DemoEvent(done, total, f"scored {scored}")
+        yield from _write_tables(unfinished, phases, models, methods, done, total)
+
+
+def score_demo(
+    directory: str | Path, models: Sequence[str] = SCORED_MODELS, methods: Sequence[str] = SWEPT_METHODS
+) -> Iterator[DemoEvent]:
+    """Copy the packaged checkpoints, and score them, their repairs and the sweeps anew; a generator of progress.
+
+    Takes a second or two for every model scored.
+
+    Parameters
+    ----------
+    directory : str or Path
+        New or empty; afterwards it holds what `dgviz.demo.demo_files` names.
+    models, methods : sequence of str
+        What is scored and swept, see `dgviz.demo.scores.iter_tables`.
+
+    Yields
+    ------
+    DemoEvent
+        After every model scored.
+
+    Raises
+    ------
+    ExportError
+        If the directory is not empty or cannot be written.
+    """
+    with new_directory(directory) as unfinished:
+        copy_packaged(checkpoint_files(), unfinished)
+        yield from _write_tables(unfinished, PHASES, models, methods, 0, count_steps(models, methods))
+
+
+def _write_tables(
+    folder: Path, phases: tuple[Phase, ...], models: Sequence[str], methods: Sequence[str], done: int, total: int
+) -> Iterator[DemoEvent]:
+    """Score the checkpoints in a folder and write both tables beside them."""
+    files = demo_files(folder)
+    for scored in iter_tables(folder, phases, models, methods):
+        if isinstance(scored, str):
+            done += 1
+            yield DemoEvent(done, total, f"scored {scored}")
+            continue
+        for name, table in zip(("scores", "frontier"), scored, strict=True):
+            text = json.dumps(table, indent=1, ensure_ascii=False) + "\n"
+            files[name].write_text(text, encoding="utf-8")
 
 
 def build_model(seed: int = INITIAL_SEED) -> "nn.Module":

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.diagnosis.flags import LIMITS, Flag
+from dgviz.null import noise_distance
 from dgviz.theory import aspect_ratio, mp_distance, optimal_threshold, sigma_from_median
 from dgviz.threshold import DEGENERATE_MEDIAN, Threshold, screenot_tau
 
@@ -154,9 +155,11 @@ def check_mp_distance(case: Case) -> Flag | None:
     if value <= usual:
         return None
     severity = "warn" if value > max(wrong, usual) else "info"
+    rank = case.threshold.rank
+    usual_noise = noise_distance((case.shape[0] - rank, case.shape[1] - rank))
     message = (
         f"What is dropped is {value:.3f} away from the noise law, where noise of independent entries of this shape "
-        f"stays below {5 / rest:.3f}: "
+        f"is usually {usual_noise.median:.3f} away and rarely more than {usual_noise.high:.3f}: "
     ) + (
         "it has another shape, so it is not that noise alone and its level may be misjudged."
         if severity == "warn"
@@ -201,11 +204,16 @@ def check_kept_share(case: Case) -> Flag | None:
     rank, limit = case.threshold.rank, LIMITS["kept_share"].value
     value = rank / case.p
     if rank == 0:
-        message = (
-            "No direction stands above the threshold: the whole update is taken for noise, and the repair gives back "
-            "base here; anything learned in small steps along many directions goes with it."
+        # Where the whole spectrum is that of noise, giving back base is what the rule is for; elsewhere a guess.
+        usual = LIMITS["mp_distance_info"].value / case.p
+        noise = residual_distance(case) <= usual
+        message = "No direction stands above the threshold, and the repair gives back base here: " + (
+            "the whole update has the spectrum of noise. What was learned in small steps along many directions would "
+            "look the same, and goes with it."
+            if noise
+            else "yet the update has not the spectrum of noise alone, so something learned may go with it."
         )
-        return Flag("nothing_kept", 0.0, 0.0, "warn", message, _PAPER)
+        return Flag("nothing_kept", 0.0, 0.0, "info" if noise else "warn", message, _PAPER)
     if rank == case.p:
         message = "Every direction is kept: the repair changes nothing here."
         return Flag("all_kept", 1.0, 1.0, "warn", message, _PAPER)

@@ -14,6 +14,31 @@ VERDICTS = {
 
 SEVERITIES = ("info", "warn", "error")
 
+TITLES = {
+    "unchanged": "No update",
+    "low_rank": "Low-rank update",
+    "merged_lora": "Merged LoRA",
+    "trimmed": "Zero rows or columns",
+    "row_variance": "Rows of unequal variance",
+    "column_variance": "Columns of unequal variance",
+    "kurtosis": "Heavy tails",
+    "mp_distance": "Bulk unlike the noise law",
+    "near_tau": "Values between edge and tau",
+    "screenot": "ScreeNOT would keep less",
+    "kept_share": "Many directions kept",
+    "nothing_kept": "Nothing kept",
+    "all_kept": "Everything kept",
+    "rounding_back": "Rounding puts noise back",
+    "rounding_undone": "Rounding undoes the repair",
+    "rounding_floor": "Rounding in the bulk",
+    "rounding_bulk": "Bulk mostly rounding",
+    "autocorrelation": "Entries that move together",
+    "small": "Few singular values",
+    "zero_share": "Unchanged entries",
+    "unmeasured": "Entries not looked at",
+}
+"""Every check in words."""
+
 
 @dataclass(frozen=True)
 class Flag:
@@ -41,6 +66,11 @@ class Flag:
     severity: str
     message: str
     reference: str = ""
+
+    @property
+    def title(self) -> str:
+        """The check in words."""
+        return TITLES.get(self.check, self.check.replace("_", " ").capitalize())
 
 
 @dataclass(frozen=True)

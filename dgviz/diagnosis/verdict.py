@@ -65,6 +65,8 @@ def _concluded(flags: list[Flag], threshold: Threshold, count: int) -> Diagnosis
         verdict, reasons = "no_effect", [flag.message for flag in nothing]
     elif warned:
         verdict, reasons = "care", [flag.message for flag in warned]
+    elif threshold.rank == 0:
+        verdict, reasons = "applies", [flag.message for flag in flags if flag.check == "nothing_kept"]
     else:
         verdict = "applies"
         reasons = [
@@ -152,6 +154,6 @@ def _gathered(weights: list[WeighedDiagnosis]) -> list[Flag]:
     flags = []
     for (check, severity), found in raised.items():
         name, example = found[0]
-        message = f"{check.replace('_', ' ').capitalize()}: {len(found)} of {len(weights)} matrices, such as {name}. "
-        flags.append(Flag(check, float(len(found)), None, severity, message + example.message, example.reference))
+        message = f"{example.title} in {len(found)} of {len(weights)} matrices, such as {name}: {example.message}"
+        flags.append(Flag(check, float(len(found)), None, severity, message, example.reference))
     return sorted(flags, key=lambda flag: (-SEVERITIES.index(flag.severity), -(flag.value or 0)))

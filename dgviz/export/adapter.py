@@ -15,18 +15,17 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, content_hash, read_tensor
 from dgviz.errors import ExportError, ExportFailedError
-from dgviz.export.card import hub_name, model_card
+from dgviz.export.card import model_card
 from dgviz.export.full import copy_sidecars
 from dgviz.export.manifest import PARTS
 from dgviz.export.parts import Part, iter_parts
 from dgviz.export.peft_check import REFUSED, compare_with_peft, peft_names, some_names
-from dgviz.export.plan import REPORT, ExportPlan
+from dgviz.export.plan import ADAPTER_CONFIG, REPORT, ExportPlan, hub_name
 from dgviz.export.report import describe_export, pretty_json
 from dgviz.export.shard import Entry, ShardWriter, shard_order, sync_directory, write_file
 from dgviz.export.targets import Target, Targets, build_model, find_targets
 from dgviz.report import TensorReport
 
-CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 _STAGING = "adapter.partial"
 
@@ -77,7 +76,7 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     write_file(plan.out / REPORT, pretty_json(report))
     write_file(plan.out / "README.md", model_card(plan, report).encode())
     (staging / WEIGHTS).replace(plan.out / WEIGHTS)
-    (staging / CONFIG).replace(plan.out / CONFIG)
+    (staging / ADAPTER_CONFIG).replace(plan.out / ADAPTER_CONFIG)
     sync_directory(plan.out)
     yield report
 
@@ -109,7 +108,7 @@ def _config(plan: ExportPlan, used: list[Target], parts: Mapping[str, Part]) -> 
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else None,
-        "base_model_name_or_path": plan.base_name or hub_name(base) or str(base.path),
+        "base_model_name_or_path": plan.base_id or str(base.path.resolve()),
         "revision": base.path.name if hub_name(base) and not plan.base_name else None,
         "inference_mode": True,
         "r": largest,
@@ -144,7 +143,7 @@ def _name_targets(
     problem = ""
     for _ in range(2):
         config = _config(plan, used, parts)
-        write_file(staging / CONFIG, (json.dumps(config, indent=2) + "\n").encode())
+        write_file(staging / ADAPTER_CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         try:
             names = peft_names(build_model(plan.pair.base.config), staging)
         except Exception as error:  # whatever PEFT raises at a config it cannot follow
@@ -249,8 +248,8 @@ def _about(targets: Targets, left: Mapping[str, str]) -> list[str]:
     found = []
     if left:
         found.append(
-            f"{len(left)} tensors that tuned changes stay as in base, so base with the adapter is not the "
-            f"model of the full export: {some_names(left)}"
+            f"{len(left)} tensors that differ in tuned stay as in base, so base with the adapter is not the model of "
+            f"the full export: {some_names(left)}"
         )
     if targets.tied:
         found.append(

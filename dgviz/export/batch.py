@@ -49,7 +49,10 @@ def plan_exports(
     ------
     ExportError
         If an output cannot be written, or all of them together have too little room on the disk.
+    PairError
+        If something blocks a repair of the pair.
     """
+    pair.refuse_blocked()
     if not str(folder).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
     plans, finished = [], {}

@@ -6,26 +6,12 @@ from typing import Any
 
 from dgviz.checkpoint import Checkpoint
 from dgviz.export.command import repair_command
-from dgviz.export.plan import ExportPlan
+from dgviz.export.plan import ExportPlan, hub_name
 from dgviz.threshold import find_rule
 
 _ROWS = 40
 _RELATIONS = {"full": "finetune", "lora": "adapter"}
 _LIBRARIES = {"full": "transformers", "lora": "peft"}
-
-
-def hub_name(checkpoint: Checkpoint) -> str | None:
-    """Return the hub id of a checkpoint that lies in the Hugging Face cache, or None.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        An input.
-    """
-    for folder in checkpoint.path.parents:
-        if folder.name.startswith("models--"):
-            return folder.name.removeprefix("models--").replace("--", "/")
-    return None
 
 
 def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
@@ -40,9 +26,8 @@ def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
     """
     from huggingface_hub import ModelCard, ModelCardData
 
-    base = plan.pair.base
     data = ModelCardData(
-        base_model=plan.base_name or hub_name(base),
+        base_model=plan.base_id,
         library_name=_LIBRARIES.get(plan.format),
         tags=["dgviz", "svd", "weight-repair", *(["lora"] if plan.format == "lora" else [])],
         **_license(plan),
@@ -59,8 +44,8 @@ def _license(plan: ExportPlan) -> dict[str, Any]:
         card = checkpoint.path / "README.md"
         try:
             found = (metadata_load(card) if card.is_file() else None) or {}
-        except (ValueError, OSError):
-            continue  # a card whose header is no YAML names no licence
+        except Exception:  # whatever the parser raises: a card whose header is no YAML names no licence
+            continue
         if isinstance(found, dict) and found.get("license"):
             keys = ("license", "license_name", "license_link")
             return {key: str(found[key]) for key in keys if found.get(key)}
@@ -112,7 +97,11 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
     text = f"{counts['repair']} tensors repaired, {counts['keep']} taken from tuned as they are"
     text += f", {counts['base_only']} only in base and not written." if counts["base_only"] else "."
     if plan.format == "lora":
-        text = f"{counts['repair']} tensors of the update are candidates; what the adapter changes is listed below."
+        changed = sum(row["written"] == "factors" for row in report["tensors"].values())
+        text = f"The adapter changes {changed} tensors of base."
+        if changed < counts["repair"]:
+            others = counts["repair"] - changed
+            text += f" Of {others} more that it could change the method keeps nothing: they stay as in base."
     if overall["gain"] is not None:
         text += f" Written update over exact update, energy-weighted (gain): {overall['gain']:.4f}."
     if overall["noise_restored"] is not None:
@@ -122,8 +111,9 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
     if left:
         rows = "\n".join(f"| `{name}` | {reason} |" for name, reason in list(left.items())[:_ROWS])
         found.append(
-            f"{len(left)} tensors that tuned changes are not in the adapter, so base with it is not the same model "
-            f"as the full export:\n\n| tensor | why |\n|---|---|\n{rows}{_more(len(left))}"
+            f"{len(left)} tensors that differ in tuned stay as in base, for LoRA has no form for them or the method "
+            "does not repair them. A full export repairs them or takes them from tuned, so it is another model than "
+            f"base with this adapter:\n\n| tensor | why |\n|---|---|\n{rows}{_more(len(left))}"
         )
     if report["warnings"]:
         found.append("Warnings:\n\n" + "\n".join(f"* {warning}" for warning in report["warnings"][:20]))

@@ -125,7 +125,7 @@ def _factor_tensor(
         reason=paired.reason,
         shape=paired.tuned.shape,
         dtype="float32",
-        written="factors",
+        written="factors" if any(pair is not None for pair in factors) else "nothing",
         method=plan.repair.method,
         mp_fit={
             key: [figures["mp_fit"][key] for figures in found] if stacked else found[0]["mp_fit"][key]

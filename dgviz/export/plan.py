@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 import dgviz
-from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint import Checkpoint, CheckpointPair, PairedTensor
 from dgviz.errors import ExportError
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
@@ -19,6 +19,7 @@ from dgviz.export.sidecars import find_sidecars
 from dgviz.plan import RepairPlan
 
 REPORT = "dgviz.json"
+ADAPTER_CONFIG = "adapter_config.json"
 FORMATS: Mapping[str, str] = {
     "full": "a whole checkpoint, to be used in tuned's place",
     "lora": "a PEFT adapter for base at the kept ranks, exact in float32",
@@ -92,12 +93,26 @@ class ExportPlan:
             return named
         if len(self.shards) == 1 and self.shards[0].name in ("model.safetensors", named):
             return None
+        if all(shard.name.startswith("diffusion_pytorch_model") for shard in self.shards):
+            return self._component_index()
         return "model.safetensors.index.json"
+
+    def _component_index(self) -> str | None:
+        """Name of the index of a diffusers component: diffusers looks for its own, and for one of each variant."""
+        variant = ".fp16" if all(".fp16" in shard.name for shard in self.shards) else ""
+        if [shard.name for shard in self.shards] == [f"diffusion_pytorch_model{variant}.safetensors"]:
+            return None
+        return f"diffusion_pytorch_model.safetensors.index{variant}.json"
 
     @property
     def options(self) -> dict[str, Any]:
         """What decides every output byte apart from the inputs' contents: an export is continued with these only."""
         return plan_options(self.repair, self.format, self.allow_code, self.base_name)
+
+    @property
+    def base_id(self) -> str | None:
+        """What base is called on the hub: as the user says, or as the cache it lies in does; else None."""
+        return self.base_name or hub_name(self.pair.base)
 
     def written_bytes(self, name: str) -> int:
         """Return what one tensor counts for in `total_bytes`; 0 for one that is not written.
@@ -111,6 +126,20 @@ class ExportPlan:
         if info is None or (self.format != "full" and self.pair[name].action != "repair"):
             return 0
         return info.numel * ITEM_BYTES[self.repair.output_dtype(info)]
+
+
+def hub_name(checkpoint: Checkpoint) -> str | None:
+    """Return the hub id of a checkpoint that lies in the Hugging Face cache, or None.
+
+    Parameters
+    ----------
+    checkpoint : Checkpoint
+        An input.
+    """
+    for folder in checkpoint.path.parents:
+        if folder.name.startswith("models--"):
+            return folder.name.removeprefix("models--").replace("--", "/")
+    return None
 
 
 def plan_options(repair: RepairPlan, output: str, allow_code: bool, base_name: str) -> dict[str, Any]:
@@ -174,6 +203,11 @@ def plan_export(
     finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
     shards = _full_shards(pair, repair) if format == "full" else ()
     sidecars, warnings = find_sidecars(pair, format, allow_code)
+    if format == "lora" and not (base_name or hub_name(pair.base)):
+        warnings += (
+            f"the adapter names its base by a path of this machine ({pair.base.path.resolve()}), which nobody else "
+            "has: give --base-name ORG/NAME if it is to be used elsewhere",
+        )
     free = shutil.disk_usage(_existing_parent(target)).free
     left = sum(shard.nbytes for shard in shards if shard.name not in finished)
     left += sum(source.stat().st_size for _, _, source in sidecars) + _ROW_BYTES * len(pair.tensors)

@@ -1,12 +1,13 @@
 """Upload of a finished output to the Hugging Face Hub."""
 
+import json
 import os
 from pathlib import Path
 
 from dgviz.checkpoint.hub import HUB_ID
 from dgviz.errors import ExportError, ExportFailedError
 from dgviz.export.manifest import MANIFEST
-from dgviz.export.plan import REPORT
+from dgviz.export.plan import ADAPTER_CONFIG, REPORT, ExportPlan
 
 
 def check_repository(repository: str) -> str:
@@ -28,6 +29,37 @@ def check_repository(repository: str) -> str:
     return repository
 
 
+def refuse_local_base(plan: ExportPlan) -> None:
+    """Refuse to upload an adapter that will name its base by a path of this machine.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What is to be written and uploaded.
+
+    Raises
+    ------
+    ExportError
+        If base has no name on the hub.
+    """
+    if plan.format == "lora" and plan.base_id is None:
+        raise ExportError(
+            f"an adapter names its base, and {plan.pair.base.path} is a folder of this machine, which nobody who "
+            "downloads the adapter has; give --base-name ORG/NAME to upload it"
+        )
+
+
+def _refuse_path(out: Path) -> None:
+    """Refuse a finished adapter that names its base by a path of this machine."""
+    config = out / ADAPTER_CONFIG
+    base = str(json.loads(config.read_bytes())["base_model_name_or_path"]) if config.is_file() else ""
+    if Path(base).is_absolute():
+        raise ExportError(
+            f"{out} is an adapter that names its base by a path of this machine ({base}), which nobody who downloads "
+            "it has; export it again with --base-name ORG/NAME"
+        )
+
+
 def push(out: Path, repository: str, private: bool = False) -> str:
     """Upload a finished output, its card included, into a new or empty repository, and return its address.
 
@@ -45,18 +77,18 @@ def push(out: Path, repository: str, private: bool = False) -> str:
     Raises
     ------
     ExportError
-        If `out` is no finished export.
+        If `out` is no finished export, or an adapter that names its base by a path of this machine.
     ExportFailedError
         If the repository holds a model already, or the hub refuses or cannot be reached. `out` is as it was.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
     from huggingface_hub.utils import disable_progress_bars
 
     check_repository(repository)
     if not (out / REPORT).is_file() or (out / MANIFEST).exists():
         raise ExportError(f"{out} holds no finished export; finish it, then upload it")
+    _refuse_path(out)
     disable_progress_bars()
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
     again = f"{out} is complete; upload it later by: dgviz push {out} {repository}"
@@ -74,7 +106,7 @@ def push(out: Path, repository: str, private: bool = False) -> str:
             ignore_patterns=[".*"],
             commit_message="Repaired by dgviz",
         )
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
-        cause = " ".join(str(error).split())[:300]
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: of the parts of a large file
+        cause = " ".join(f"{error} {error.__cause__ or ''}".split())[:300]
         raise ExportFailedError(f"the hub did not take {repository} ({cause}); {again}") from error
     return str(made)

@@ -1,11 +1,14 @@
 """Results drawn as Plotly figures: values in, `plotly.graph_objects.Figure` out; no computation, no Streamlit."""
 
+from dgviz.figures.depth import depth_curves
 from dgviz.figures.entry_map import entry_map
 from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.model_map import model_map
+from dgviz.figures.noise import noise_bars
 from dgviz.figures.recovery import RepairPoint, recovery_plane
 from dgviz.figures.recovery_bars import Bar, recovery_bars
+from dgviz.figures.rule_model import agreement_map, rank_boxes, rule_colour, tau_curves
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import spectrum_plot
 from dgviz.figures.style import plot_config
@@ -13,13 +16,19 @@ from dgviz.figures.style import plot_config
 __all__ = [
     "Bar",
     "RepairPoint",
+    "agreement_map",
+    "depth_curves",
     "entry_map",
     "frontier_plot",
     "model_map",
+    "noise_bars",
     "plot_config",
+    "rank_boxes",
     "recovery_bars",
     "recovery_plane",
+    "rule_colour",
     "rules_plot",
     "spectrum_histogram",
     "spectrum_plot",
+    "tau_curves",
 ]

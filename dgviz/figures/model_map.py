@@ -25,6 +25,7 @@ _DARK = ("#172334", "#1c3554", "#214a78", "#28619d", "#357ac0", "#5194d9", "#7ab
 _UNKNOWN = "rgba(125, 133, 151, 0.16)"
 _TALLEST, _LOWEST, _MAP_HEIGHT = 28, 8, 720  # pixels of a row, and of all rows together
 _MOST_TEXTS = 260  # cells with their value written in
+_STRIP_ROW = 22  # pixels of a row of the strip
 _STRIP_GAP = 0.6  # rows between the map and the strip
 
 
@@ -91,16 +92,17 @@ def model_map(
     """
     columns = max(len(grid.columns), 1)
     per_row = max(columns, 3)
-    below = len(grid.rows) + _STRIP_GAP
-    strip = {id(cell): (i % per_row, below + i // per_row) for i, cell in enumerate(outside.cells)}
+    height = min(_TALLEST, max(_LOWEST, _MAP_HEIGHT / max(len(grid.rows), 1)))
+    tall = max(1.0, _STRIP_ROW / height)  # rows of the map that one row of the strip takes
+    below = len(grid.rows) - 0.5 + _STRIP_GAP + tall / 2
+    strip = {id(cell): (i % per_row, below + tall * (i // per_row)) for i, cell in enumerate(outside.cells)}
     strip_rows = -(-len(outside.cells) // per_row)
     at = strip | {id(cell): (cell.column, cell.row) for cell in grid.cells}
     cells = [*outside.cells, *grid.cells]
-    height = min(_TALLEST, max(_LOWEST, _MAP_HEIGHT / max(len(grid.rows), 1)))
     figure = go.Figure()
     # Every column and row is named, also where nothing is known: a heatmap stretches its cells into gaps.
-    places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)))]
-    places += [(outside.cells, range(per_row), [below + i for i in range(strip_rows)])]
+    places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)), 1.0)]
+    places += [(outside.cells, range(per_row), [below + tall * i for i in range(strip_rows)], tall)]
     names = {id(cell): outside.columns[cell.column] for cell in outside.cells}
     texts = len(grid.cells) <= _MOST_TEXTS and height >= 15
     labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], 150 // per_row)}  {short(cell)}"]
@@ -110,14 +112,14 @@ def model_map(
         "colorscale": _scale(words, dark),
         "colorbar": _bar(title, unit, words),
     }
-    for (own, xs, ys), label in zip(places, labels, strict=True):
+    for (own, *axes), label in zip(places, labels, strict=True):
         empty = [cell for cell in own if cell.value is None]
         if empty:
             flat = {"colorscale": [[0, _UNKNOWN], [1, _UNKNOWN]], "showscale": False}
-            figure.add_trace(_heat(empty, at, xs, ys, lambda _: 0.0, label, flat))
+            figure.add_trace(_heat(empty, at, axes, lambda _: 0.0, label, flat))
         if len(empty) < len(own):
             full = [cell for cell in own if cell.value is not None]
-            figure.add_trace(_heat(full, at, xs, ys, lambda cell: cell.value, label, known))
+            figure.add_trace(_heat(full, at, axes, lambda cell: cell.value, label, known))
             known = known | {"showscale": False}
     crossed = [at[id(cell)] for cell in cells if identity(cell) in left_out]
     if crossed:
@@ -137,22 +139,24 @@ def model_map(
         unselected=hidden,
         name="cells",
     )
-    pixels = round(height * len(grid.rows) + 26 * (strip_rows + _STRIP_GAP)) + 128
-    last = below + strip_rows - 0.5 if strip_rows else len(grid.rows) - 0.5
-    figure.update_layout(_layout(grid, pixels, last, max(columns, 3), column_title, selecting))
+    last = below + tall * (strip_rows - 0.5) if strip_rows else len(grid.rows) - 0.5
+    pixels = round(height * (last + 0.5)) + 112
+    figure.update_layout(
+        _layout(grid, pixels, (last, below if strip_rows else None), max(columns, 3), column_title, selecting)
+    )
     return figure
 
 
 def _heat(
     cells: Sequence[_Cell],
     at: dict[int, tuple[float, float]],
-    xs: Sequence[float],
-    ys: Sequence[float],
+    axes: tuple[Sequence[float], Sequence[float], float],
     value: Callable[[_Cell], float],
     text: Callable[[_Cell], str] | None,
     colours: dict,
 ) -> go.Heatmap:
-    """Return coloured cells, some with text."""
+    """Return coloured cells, some with text; `axes` are the columns, the rows and the height of a row."""
+    xs, ys, tall = axes
     column, row = ({position: i for i, position in enumerate(axis)} for axis in (xs, ys))
     z: list[list[float | None]] = [[None] * len(xs) for _ in ys]
     written = [[""] * len(xs) for _ in ys]
@@ -160,7 +164,8 @@ def _heat(
         x, y = at[id(cell)]
         z[row[y]][column[x]] = value(cell)
         written[row[y]][column[x]] = text(cell) if text else ""
-    heat = go.Heatmap(x=list(xs), y=list(ys), z=z, xgap=1, ygap=1, hoverinfo="skip", **colours)
+    edges = [ys[0] - tall / 2, *(y + tall / 2 for y in ys)]
+    heat = go.Heatmap(x=list(xs), y=edges, z=z, xgap=1, ygap=1, hoverinfo="skip", **colours)
     if text:
         heat.update(text=written, texttemplate="%{text}", textfont={"size": 11})
     return heat
@@ -197,11 +202,14 @@ def _tail(name: str, length: int) -> str:
     return text if len(text) <= length else "…" + text[1 - length :]
 
 
-def _layout(grid: _Grid, pixels: int, last: float, columns: int, column_title: str, selecting: bool) -> go.Layout:
-    """Return axes with the labels of layers and modules, as many as fit."""
+def _layout(
+    grid: _Grid, pixels: int, ends: tuple[float, float | None], columns: int, column_title: str, selecting: bool
+) -> go.Layout:
+    """Return axes with the labels of layers and modules, as many as fit; `ends`: the lower end, and the strip."""
+    last, strip = ends
     step = max(1, round(len(grid.rows) / 45))
     ticks = list(range(0, len(grid.rows), step))
-    strip = [len(grid.rows) + _STRIP_GAP] if last > len(grid.rows) else []
+    outside = [strip] if strip else []
     quiet = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
     across = list(range(0, len(grid.columns), max(1, round(len(grid.columns) / 48))))
     return base_layout(
@@ -221,8 +229,8 @@ def _layout(grid: _Grid, pixels: int, last: float, columns: int, column_title: s
         yaxis=quiet
         | {
             "range": [last, -0.5],
-            "tickvals": [*ticks, *strip],
-            "ticktext": [*(grid.rows[i] for i in ticks), *("outside" for _ in strip)],
+            "tickvals": [*ticks, *outside],
+            "ticktext": [*(grid.rows[i] for i in ticks), *("outside" for _ in outside)],
             "title": {"text": "layer"} if grid.rows else None,
         },
     )

@@ -7,8 +7,11 @@ import streamlit as st
 
 from dgviz.atlas import Assessment, Atlas, assess, read_atlas
 from dgviz.checkpoint import CheckpointPair
+from dgviz.plan import RepairPlan
+from dgviz.rules_compared import ModelCut, TauCurve, cut_model, refuse_unknown, rule_label, trace_tau
 
 _RULES_KEPT = 8  # settings of a rule whose figures are kept beside each other: going back to one costs nothing
+_CUTS_KEPT = 24  # the same of the comparison of rules, which has several on one page
 
 
 class _Known:
@@ -17,6 +20,8 @@ class _Known:
     def __init__(self) -> None:
         self.atlas: Atlas | None = None
         self.assessed: dict[tuple, dict[str, Assessment]] = {}
+        self.cuts: dict[str, tuple[ModelCut, TauCurve | None]] = {}
+        self.scan = ""
 
 
 @st.cache_resource(max_entries=4, show_spinner=False)
@@ -30,17 +35,21 @@ def _place(pair: CheckpointPair) -> _Known:
     return _known((pair.base.fingerprint, pair.tuned.fingerprint, len(pair.repairable)))
 
 
-def load_atlas(pair: CheckpointPair) -> Atlas:
+def load_atlas(pair: CheckpointPair, scan: str = "") -> Atlas:
     """Return the stored spectra of a pair; only those that were missing at the last look are looked for again.
 
     Parameters
     ----------
     pair : CheckpointPair
         The open pair.
+    scan : str
+        Identity of a finished scan that may have added to what was stored: all of it is read again, once.
     """
     known = _place(pair)
-    if known.atlas is None or known.atlas.missing:
-        known.atlas = read_atlas(pair, previous=known.atlas)
+    again = scan not in ("", known.scan)
+    if again or known.atlas is None or known.atlas.missing:
+        known.atlas = read_atlas(pair, previous=None if again else known.atlas)
+        known.scan = scan or known.scan
     return known.atlas
 
 
@@ -66,3 +75,32 @@ def load_assessments(pair: CheckpointPair, atlas: Atlas, rule: str, params: Mapp
     for settings in list(kept)[:-_RULES_KEPT]:
         kept.pop(settings, None)
     return [own[matrix.label] for matrix in atlas.matrices]
+
+
+def load_cut(pair: CheckpointPair, atlas: Atlas, plan: RepairPlan) -> tuple[ModelCut, TauCurve | None]:
+    """Return what a rule, with or without a shrinker, makes of every stored matrix, and that over multiples of tau.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        The open pair.
+    atlas : Atlas
+        From `load_atlas`.
+    plan : RepairPlan
+        Rule, parameters and shrinker.
+
+    Raises
+    ------
+    ThresholdError
+        If the rule needs the weights themselves and no scan has stored what it found in them.
+    """
+    kept = _place(pair).cuts
+    found = kept.pop(rule_label(plan), None)
+    if found is None or len(found[0].rows) != len(atlas.matrices):
+        refuse_unknown(atlas.matrices, plan)
+        cut = cut_model(atlas.matrices, plan, load_assessments(pair, atlas, plan.rule, plan.params))
+        found = cut, trace_tau(cut)
+    kept[rule_label(plan)] = found
+    for label in list(kept)[:-_CUTS_KEPT]:
+        kept.pop(label, None)
+    return found

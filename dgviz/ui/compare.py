@@ -1,5 +1,6 @@
 """Several threshold rules on one weight."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -7,23 +8,26 @@ import streamlit as st
 
 from dgviz.errors import ThresholdError
 from dgviz.figures import entry_map, plot_config, rules_plot
-from dgviz.store import Spectrum
-from dgviz.theory import mp_fit_triple
+from dgviz.store import Spectrum, StoredSpectrum
+from dgviz.theory import mp_fit_triple, sigma_from_median
 from dgviz.threshold import RULES, Threshold
 from dgviz.ui import work
 from dgviz.ui.messages import answered
 from dgviz.verdict import apply_rule
 
 
-def choose_thresholds(spectrum: Spectrum, manual_tau: float) -> dict[str, Threshold]:
-    """Let the user pick rules and their parameters; return what each finds, by title.
+def choose_rules(starts: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Let the user pick rules and their parameters, the same for one weight and for the whole model.
 
     Parameters
     ----------
-    spectrum : Spectrum
-        The weight's singular values.
-    manual_tau : float
-        Where the manual threshold starts.
+    starts : mapping
+        From `starting_points`.
+
+    Returns
+    -------
+    dict
+        Parameters by rule.
     """
     names = st.multiselect(
         "Threshold rules",
@@ -32,25 +36,49 @@ def choose_thresholds(spectrum: Spectrum, manual_tau: float) -> dict[str, Thresh
         format_func=lambda name: RULES[name].title,
         key="compared-rules",
     )
-    found: dict[str, Threshold] = {}
     with st.container(horizontal=True):
-        params = {name: _parameters(name, manual_tau) for name in names}
-    for name in names:
+        return {name: _parameters(name, starts) for name in names}
+
+
+def starting_points(spectrum: Spectrum | StoredSpectrum) -> dict[str, float]:
+    """Return where parameters without a default start, by name: half of the first value, and the noise measured.
+
+    Parameters
+    ----------
+    spectrum : Spectrum or StoredSpectrum
+        Of the weight in view, or one from the middle of the model.
+    """
+    sigma = sigma_from_median(float(np.median(spectrum.live_s)), spectrum.live_shape)
+    return {"tau": float(spectrum.s[0]) / 2, "sigma": sigma}
+
+
+def apply_rules(spectrum: Spectrum, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Threshold]:
+    """Return what every rule finds in a spectrum, by title; one that cannot be applied is said and left out.
+
+    Parameters
+    ----------
+    spectrum : Spectrum
+        The weight's singular values.
+    params : mapping
+        From `choose_rules`.
+    """
+    found: dict[str, Threshold] = {}
+    for name, own in params.items():
         try:
-            found[RULES[name].title] = apply_rule(spectrum, name, params[name])
+            found[RULES[name].title] = apply_rule(spectrum, name, own)
         except ThresholdError as error:
             st.warning(str(error))
     return found
 
 
-def _parameters(name: str, manual_tau: float) -> dict[str, Any]:
+def _parameters(name: str, starts: Mapping[str, float]) -> dict[str, Any]:
     """Show number fields for a rule's parameters and return their values."""
     values = {}
     for parameter in RULES[name].parameters:
         if parameter.name == "scale":
             continue  # the multiplier belongs to the comparison over the whole model
         kind = int if parameter.integer else float
-        start = manual_tau if parameter.default is None else parameter.default
+        start = starts[parameter.name] if parameter.default is None else parameter.default
         values[parameter.name] = st.number_input(
             f"{RULES[name].title}: {parameter.description}",
             kind(parameter.minimum),

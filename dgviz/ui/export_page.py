@@ -8,7 +8,7 @@ import streamlit as st
 from dgviz.checkpoint import CheckpointPair, matrix_layout
 from dgviz.errors import DgvizError
 from dgviz.export import ExportPlan, plan_export
-from dgviz.export.push import check_repository
+from dgviz.export.push import check_repository, refuse_local_base
 from dgviz.jobs import Job, JobError
 from dgviz.plan import RepairPlan
 from dgviz.threshold import RULES
@@ -50,6 +50,8 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path, output: Outpu
         for name in filter(None, (output.base_name, output.push_to)):
             check_repository(name)
         plan = plan_export(pair, repair, out, output.format, output.allow_code, output.base_name)
+        if output.push_to:
+            refuse_local_base(plan)
     except DgvizError as error:
         show_error(error)
         return False

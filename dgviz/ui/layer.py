@@ -15,6 +15,7 @@ from dgviz.ui.figure4 import chart_follows, figure4, released_tau, start_tau
 from dgviz.ui.messages import answered
 from dgviz.ui.pair import checkpoint_path
 from dgviz.ui.state import change_view, view_visit
+from dgviz.ui.verdict import diagnosed, draw_verdict
 from dgviz.ui.weights import WeightChoice
 from dgviz.verdict import apply_rule, needs_delta
 
@@ -86,7 +87,10 @@ def draw_layer(layer: LayerView) -> None:
     default = start_tau(spectrum.s, threshold)
     chosen = chosen_tau()
     tau = default if chosen is None else chosen
-    for warning in (*threshold.warnings, *spectrum.warnings):
+    title, diagnosis = diagnosed(spectrum, layer.rule, threshold)
+    draw_verdict(title, diagnosis)
+    # The verdict says what a median at rounding level means; said twice it would be two problems.
+    for warning in (*(() if threshold.degenerate else threshold.warnings), *spectrum.warnings):
         st.warning(warning[0].upper() + warning[1:] + ".")
     st.markdown(_caption(layer, spectrum, threshold, tau, moved=chosen is not None))
     _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)

@@ -1,8 +1,7 @@
 """The map of the model in view: what it shows, how it is pointed at, and where a click leads."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +9,22 @@ import streamlit as st
 
 from dgviz.atlas import Assessment, Atlas, total
 from dgviz.checkpoint import CheckpointPair
+from dgviz.errors import ThresholdError
 from dgviz.figures import model_map, plot_config
 from dgviz.grid import QUANTITIES, STATISTICS, Cell, Grid, Quantity, build_grid, expert_modules, towers
-from dgviz.mask import Mask
 from dgviz.threshold import Rule
 from dgviz.ui.atlas import load_assessments, load_atlas
-from dgviz.ui.state import View, change_view
+from dgviz.ui.mask import draw_mask, note_chosen, read_mask
+from dgviz.ui.messages import show_error
+from dgviz.ui.model_detail import draw_depth, draw_noise, draw_table
+from dgviz.ui.model_verdict import draw_verdict
+from dgviz.ui.state import View, change_view, current_view
 
 _KEY = "model-map"
 _MODULES = "modules"
 _GO = "model-map-opens"
+_CLICKS = ("opens the weight", "chooses weights to repair")
+_DETAILS = ("Every weight", "Over depth", "Noise")
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,6 @@ class ModelView:
     def names(self) -> list[str]:
         """Every tensor that could be repaired."""
         return [paired.name for paired in self.pair.repairable]
-
-    @cached_property
-    def mask(self) -> Mask:
-        """Which of them are to be."""
-        return Mask(self.view.include, self.view.exclude)
 
     def rows(self, atlas: Atlas) -> list[Assessment]:
         """Return what the rule makes of every stored matrix.
@@ -69,10 +69,40 @@ def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
     """
     if st.session_state.pop(_GO, False):
         st.switch_page(layer_page)
+    model = replace(model, view=current_view())  # a run of this part alone has the view of the whole run before
     atlas = model.atlas
-    rows = model.rows(atlas)
+    try:
+        rows = model.rows(atlas)
+    except ThresholdError as error:  # a rule that needs more than what a scan has stored
+        show_error(error)
+        return
+    verdict = st.container()
     _draw_totals(rows, atlas)
-    draw_map(model, atlas, rows)
+    grid, quantity = draw_map(model, atlas, rows)
+    if rows:
+        with verdict:  # after the map, which does not wait for it
+            draw_verdict(rows, model.rule.title, whole=not atlas.missing)
+        if _choosing():
+            draw_mask(model.view, model.names, rows, export_page)
+        _draw_details(model, rows, grid, quantity)
+
+
+def _draw_details(model: ModelView, rows: list[Assessment], grid: Grid, quantity: Quantity) -> None:
+    """Show one of what lies behind the map; only that one is computed."""
+    chosen = st.segmented_control(
+        "Behind the map",
+        _DETAILS,
+        default=_DETAILS[0],
+        key="model-detail",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if chosen == "Over depth":
+        draw_depth(grid, quantity)
+    elif chosen == "Noise":
+        draw_noise(rows, model.rule.title)
+    else:
+        draw_table(rows, lambda row: _open(row.matrix.name, row.matrix.index))
 
 
 def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
@@ -90,8 +120,10 @@ def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
             st.metric("Everything kept", f"{whole.unchanged:,}", help="Weights on which the rule does nothing.")
 
 
-def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> None:
+def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> tuple[Grid, Quantity]:
     """Draw the map with its choices; a click on a cell opens its weight.
+
+    Return the grid of the tower that is shown, and the quantity.
 
     Parameters
     ----------
@@ -103,30 +135,37 @@ def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> None:
         What the rule makes of it.
     """
     grid, outside, quantity = _choose_map(model.view, model.names, atlas, rows)
+    choosing = _choosing()
     cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (grid, outside) for cell in part.cells}
     identities = {id(cell): name for name, cell in cells.items()}
-    repaired = set(model.mask.select(model.names))
+    repaired = read_mask(model.view, model.names)
     figure = model_map(
         grid,
         outside,
         title=quantity.title,
         unit=quantity.unit,
         span=_span(quantity, cells.values()),
-        short=lambda cell: _short(cell.value),
+        short=lambda cell: "" if quantity.words else _short(cell.value),
+        words=quantity.words,
         hover=lambda cell: _hover(cell, quantity, model.rule),
         identity=lambda cell: identities[id(cell)],
         left_out=[name for name, cell in cells.items() if not repaired.intersection(cell.names)],
         column_title="expert" if grid.columns and grid.columns[0].isdecimal() else "",
         dark=st.context.theme.type == "dark",
+        selecting=choosing,
     )
+    config = plot_config("model-map")
+    if choosing:
+        config["modeBarButtonsToRemove"] = ["autoScale2d"]
     st.plotly_chart(
         figure,
         key=_KEY,
-        config=plot_config("model-map"),
-        on_select=lambda: _open_pointed(cells),
-        selection_mode="points",
+        config=config,
+        on_select=lambda: _choose_pointed(cells) if choosing else _open_pointed(cells),
+        selection_mode=("points", "box", "lasso") if choosing else "points",
     )
     st.caption(quantity.about)
+    return grid, quantity
 
 
 def _choose_map(view: View, names: list[str], atlas: Atlas, rows: list[Assessment]) -> tuple[Grid, Grid, Quantity]:
@@ -168,12 +207,20 @@ def _choose_map(view: View, names: list[str], atlas: Atlas, rows: list[Assessmen
                     key="map-statistic",
                     required=True,
                 )
+        st.segmented_control("A click", _CLICKS, default=_CLICKS[0], key="map-click", required=True)
     grid = build_grid(rows, atlas.missing, quantity, tower, statistic, unfold)
     return grid, build_grid(rows, atlas.missing, quantity, ""), quantity
 
 
+def _choosing() -> bool:
+    """Return whether a click on the map chooses weights for the mask."""
+    return st.session_state.get("map-click") == _CLICKS[1]
+
+
 def _span(quantity: Quantity, cells: Iterable[Cell]) -> tuple[float, float]:
     """Return the values at the ends of the colour scale."""
+    if quantity.words:
+        return -0.5, len(quantity.words) - 0.5
     values = [cell.value for cell in cells if cell.value is not None]
     low = 0.0 if quantity.from_zero or not values else min(values)
     high = max(values, default=1.0)
@@ -216,9 +263,19 @@ def _pointed(cells: dict[str, Cell]) -> list[Cell]:
     return [cells[item] for item in found if item in cells]
 
 
+def _choose_pointed(cells: dict[str, Cell]) -> None:
+    """Choose the weights of the cells that were selected."""
+    note_chosen(list(dict.fromkeys(name for cell in _pointed(cells) for name in cell.names)))
+
+
 def _open_pointed(cells: dict[str, Cell]) -> None:
     """Look at the weight of the cell that was clicked: of several, the one whose value is the extreme."""
     for cell in _pointed(cells)[:1]:
         name, index = (cell.extreme.matrix.name, cell.extreme.matrix.index) if cell.extreme else cell.missing[0]
-        change_view(weight=name, slice="" if index is None else index)
-        st.session_state[_GO] = True
+        _open(name, index)
+
+
+def _open(name: str, index: int | None) -> None:
+    """Look at a weight; the run that follows goes to its page."""
+    change_view(weight=name, slice="" if index is None else index)
+    st.session_state[_GO] = True

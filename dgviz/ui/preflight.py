@@ -9,12 +9,14 @@ import streamlit as st
 
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.demo import read_scores
+from dgviz.methods import find_method
 
 _FATES = {
     "repair": ("Repaired", "base plus the part of the update above the threshold"),
     "keep": ("Kept", "tuned's bytes are copied unchanged"),
     "base_only": ("Base only", "not written: tuned does not have it"),
 }
+_SHOWN = ("dg_hard", "wise_ft")  # of the scores beside a pair; all methods are on the Recovery page
 _SEVERITIES = {
     "blocks": (":red[:material/block: **Nothing can be written yet**]", "Remedy"),
     "warning": (":orange[:material/warning: **Look at this first**]", "What to do"),
@@ -38,13 +40,13 @@ def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
         parameters = sum(info.numel for info in checkpoint.tensors.values())
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
-        column.metric(f"{title}: parameters", _count(parameters), help=str(checkpoint.path), border=True)
-        column.caption(f"{size_text(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
+        column.metric(title, _count(parameters), help=str(checkpoint.path), border=True)
+        column.caption(f"parameters · {size_text(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
         count = pair.counts()[fate]
-        column.metric(f"{title}: tensors of {total}", count, border=True)
-        column.caption(meaning)
+        column.metric(title, count, border=True)
+        column.caption(f"of {total} tensors: {meaning}")
 
 
 def draw_notices(preflight: Preflight) -> None:
@@ -81,25 +83,25 @@ def _draw_list(notices: list[Notice]) -> None:
                 st.caption(notice.remedy)
 
 
-def draw_scores(folder: Path, tuned: str) -> None:
-    """Show the scores that lie beside a pair, if there are any.
+def draw_scores(folder: Path, tuned: str) -> bool:
+    """Show the scores that lie beside a pair, and return whether there are any.
 
     Parameters
     ----------
     folder : Path
         Directory of the checkpoints; holds ``scores.json``.
     tuned : str
-        Name of the tuned checkpoint: its rows, the base's and those of its repairs are shown.
+        Name of the tuned checkpoint: its rows, the base's and those of its repairs by DG-Hard and WiSE-FT are shown.
     """
     scores = read_scores(folder)
     if scores is None:
-        return
+        return False
     held_out = [name for name, about in scores["benchmarks"].items() if about["role"] == "held_out"]
     titles = {"held_out": "held-out mean", "target": "target"} | {name: f"held-out: {name}" for name in held_out}
     rows: dict[str, dict[str, str]] = {}
     for row in scores["scores"]:
         about = scores["models"][row["model"]]
-        if row["model"] in ("base", tuned) or about.get("tuned") == tuned:
+        if row["model"] in ("base", tuned) or (about.get("tuned") == tuned and about.get("method") in _SHOWN):
             cells = rows.setdefault(row["model"], {"model": _model_title(row["model"], about)})
             cells[titles[row["benchmark"]]] = f"{100 * row['score']:.1f} ± {100 * row['stderr']:.1f}"
     st.subheader("What the models can do, measured", anchor=False)
@@ -110,12 +112,13 @@ def draw_scores(folder: Path, tuned: str) -> None:
         "WiSE-FT is plain averaging with the base and needs no spectrum; where it does better than DG-Hard, that is "
         "what was measured."
     )
+    return True
 
 
 def _model_title(name: str, about: dict) -> str:
     """Return what a model is, in words."""
     if about["role"] == "repaired":
-        method = {"dg_hard": "DG-Hard", "wise_ft": "WiSE-FT"}[about["method"]]
+        method = find_method(about["method"]).title
         settings = ", ".join(f"{key} = {value:g}" for key, value in about["params"].items())
         return f"{name.split('/')[0]}, repaired by {method}" + (f", {settings}" if settings else "")
     return f"{name} ({about['role']})"
@@ -157,7 +160,10 @@ def draw_fates(preflight: Preflight) -> None:
         hide_index=True,
         width="stretch",
         height=min(38 + 35 * len(rows), 560),
-        column_config={"MiB": st.column_config.NumberColumn(format="%.3f", width="small")},
+        column_config={
+            "reason": st.column_config.TextColumn(width="large"),
+            "MiB": st.column_config.NumberColumn(format="%.3g", width="small"),
+        },
     )
 
 
@@ -168,10 +174,10 @@ def _cells(row: PreflightRow) -> dict[str, str | float]:
     return {
         "tensor": row.name,
         "fate": _FATES[row.action][0],
+        "reason": row.reason,
         "shape": " → ".join(shapes),
         "dtype": " → ".join(dict.fromkeys(side.dtype for side in sides)),
         "MiB": row.side.nbytes / 2**20,
-        "reason": row.reason,
     }
 
 

@@ -1,0 +1,221 @@
+"""Several threshold rules over a whole model: kept ranks, how often two decide alike, and factors on tau."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+
+from dgviz.figures.style import MUTED, RULE_COLOURS, base_layout
+
+_PALE = ([0, "#eef4fb"], [0.5, "#8db5e1"], [1, "#1a5fb4"])  # as the map of the model
+_DEEP = ([0, "#172334"], [0.5, "#28619d"], [1, "#7ab2f4"])
+_SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # ticks of an axis that is even in the square root
+_BOX, _CELL = 38, 46  # pixels of a row
+
+
+def rule_colour(position: int) -> str:
+    """Return the colour of a rule in all figures of a comparison.
+
+    Parameters
+    ----------
+    position : int
+        Of the rule among those compared.
+    """
+    return RULE_COLOURS[position % len(RULE_COLOURS)]
+
+
+def rank_boxes(
+    shares: Mapping[str, Mapping[str, float]], ends: Mapping[str, tuple[str, str]], *, height: int | None = None
+) -> go.Figure:
+    """Return the distribution over a model's weights of the kept share of rank, a box per rule.
+
+    The axis is even in the square root of the share, so that one direction in a hundred can be told from none while
+    a rule that keeps half is on the same axis.
+
+    Parameters
+    ----------
+    shares : mapping of title to mapping
+        ``low``, ``p5``, ``q1``, ``median``, ``q3``, ``p95`` and ``high`` per rule, in [0, 1].
+    ends : mapping of title to (str, str)
+        Names of the weights with the least and the largest share.
+    height : int, optional
+        Height in pixels; by default what the number of rules needs.
+
+    Returns
+    -------
+    go.Figure
+        Boxes from the first to the third quartile, whiskers from 5 to 95 %, and a marker at either end.
+    """
+    titles = list(shares)
+    figure = go.Figure(
+        layout=base_layout(
+            height or _BOX * len(titles) + 80,
+            margin={"l": 8, "r": 24, "t": 8, "b": 52},
+            xaxis={
+                "title": "kept share of a weight's directions, %",
+                "tickvals": [math.sqrt(share) for share in _SHARES],
+                "ticktext": [f"{100 * share:g}" for share in _SHARES],
+                "tickangle": 0,
+                "range": [-0.02, 1.02],
+            },
+            yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "tickvals": titles},
+        )
+    )
+    for position, title in enumerate(titles):
+        row, colour = shares[title], rule_colour(position)
+        at = {name: math.sqrt(value) for name, value in row.items()}
+        figure.add_box(
+            y=[title], q1=[at["q1"]], median=[at["median"]], q3=[at["q3"]], lowerfence=[at["p5"]],
+            upperfence=[at["p95"]], orientation="h", name=title, line={"color": colour, "width": 1.6}, width=0.6,
+            hoverinfo="skip",
+        )  # fmt: skip
+        figure.add_scatter(
+            x=[at["low"], at["median"], at["high"]],
+            y=[title] * 3,
+            mode="markers",
+            marker={"color": colour, "size": [7, 12, 7], "opacity": [1, 0, 1], "symbol": "circle-open"},
+            text=[
+                f"least: {100 * row['low']:.3g} %<br>{ends[title][0]}",
+                f"half of the weights: {100 * row['q1']:.3g} to {100 * row['q3']:.3g} %, "
+                f"median {100 * row['median']:.3g} %"
+                f"<br>nine in ten: {100 * row['p5']:.3g} to {100 * row['p95']:.3g} %",
+                f"most: {100 * row['high']:.3g} %<br>{ends[title][1]}",
+            ],
+            hovertemplate=f"<b>{title}</b><br>%{{text}}<extra></extra>",
+            name=title,
+        )
+    return figure
+
+
+def agreement_map(
+    titles: Sequence[str],
+    directions: ArrayLike,
+    same_rank: ArrayLike,
+    *,
+    dark: bool = False,
+    height: int | None = None,
+) -> go.Figure:
+    """Return how often every two rules decide alike.
+
+    Parameters
+    ----------
+    titles : sequence of str
+        Of the rules.
+    directions : (k, k) array
+        Share of the model's directions on which two decide alike; below the diagonal.
+    same_rank : (k, k) array
+        Share of weights in which two keep the same number; above the diagonal.
+    dark : bool
+        Whether the page is dark.
+    height : int, optional
+        Height in pixels; by default what the number of rules needs.
+    """
+    alike, same = np.asarray(directions, dtype=np.float64), np.asarray(same_rank, dtype=np.float64)
+    count = len(titles)
+    below, diagonal = np.tri(count, k=-1, dtype=bool), np.eye(count, dtype=bool)
+    values = np.where(diagonal, np.nan, np.where(below, alike, same))
+    numbers = [str(position + 1) for position in range(count)]
+    rows = [f"{title}  {number}" for number, title in zip(numbers, titles, strict=True)]
+    hover = [
+        [
+            f"<b>{one} and {other}</b><br>both keep or both drop {100 * alike[i, j]:.2f} % of all directions"
+            f"<br>same rank in {100 * same[i, j]:.1f} % of the weights"
+            for j, other in enumerate(titles)
+        ]
+        for i, one in enumerate(titles)
+    ]
+    figure = go.Figure(
+        layout=base_layout(
+            height or _CELL * count + 60,
+            margin={"l": 8, "r": 8, "t": 30, "b": 8},
+            xaxis={"side": "top", "ticks": "", "showgrid": False, "showline": False, "type": "category"},
+            yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "showline": False},
+        )
+    )
+    figure.add_heatmap(
+        x=numbers,
+        y=rows,
+        z=values,
+        text=[["" if math.isnan(v) else _percent(v) for v in row] for row in values],
+        texttemplate="%{text}",
+        customdata=hover,
+        hovertemplate="%{customdata}<extra></extra>",
+        zmin=0,
+        zmax=1,
+        colorscale=_DEEP if dark else _PALE,
+        showscale=False,
+        xgap=2,
+        ygap=2,
+        hoverongaps=False,
+    )
+    return figure
+
+
+def _percent(share: float) -> str:
+    """Return a share in percent, never rounded to a full 100 that it is not."""
+    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.4g} %"
+
+
+def tau_curves(
+    multipliers: ArrayLike,
+    curves: Mapping[str, ArrayLike],
+    colours: Mapping[str, str],
+    at: float,
+    *,
+    title: str,
+    log: bool = False,
+    height: int = 340,
+) -> go.Figure:
+    """Return a quantity of the whole model over a factor on tau, a line per rule, with the factor in view marked.
+
+    Parameters
+    ----------
+    multipliers : (k,) array
+        Factors on tau, ascending.
+    curves : mapping of title to (k,) array
+        Shares per rule, in [0, 1] or above.
+    colours : mapping of title to str
+        Colour of every line.
+    at : float
+        The factor in view.
+    title : str
+        Of the axis.
+    log : bool
+        Logarithmic axis; zeros are then not drawn.
+    height : int
+        Height in pixels.
+    """
+    factors = np.asarray(multipliers, dtype=np.float64)
+    ticks = [0.25, 0.5, 1, 2, 4]
+    figure = go.Figure(
+        layout=base_layout(
+            height,
+            margin={"l": 64, "r": 16, "t": 60, "b": 52},
+            xaxis={
+                "title": "factor on tau",
+                "type": "log",
+                "tickvals": ticks,
+                "ticktext": [f"{tick:g}" for tick in ticks],
+                "range": [math.log10(factors[0]), math.log10(factors[-1])],
+            },
+            yaxis={"title": title, "type": "log" if log else "linear", "ticksuffix": " %"}
+            | ({"dtick": 1} if log else {"range": [0, 102]}),
+            hovermode="x unified",
+            showlegend=True,
+            legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+        )
+    )
+    for name, values in curves.items():
+        shares = 100 * np.asarray(values, dtype=np.float64)
+        figure.add_scatter(
+            x=factors,
+            y=np.where(shares > 0, shares, np.nan) if log else shares,
+            mode="lines",
+            line={"color": colours[name], "width": 2},
+            name=name,
+            hovertemplate="%{y:.4g} %",
+        )
+    figure.add_vline(x=at, line={"color": MUTED, "width": 2, "dash": "dash"})
+    return figure
