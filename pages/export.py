@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, ExportError
 from dgviz.export import repair_command
 from dgviz.plan import RepairPlan
 from dgviz.ui.export_options import choose_output
@@ -30,10 +30,15 @@ include, exclude = choose_names(view)
 output = choose_output()
 base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
 suggested = "-".join([tuned.name, rule.name.replace("_", "-"), *([output.format] if output.format != "full" else [])])
-if suggested not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
-    st.session_state[suggested] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
-out = Path(st.text_input("Output folder (new or empty)", key=suggested)).expanduser()
+folder = f"suggested {suggested}"
+if folder not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
+    st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
+# As the field's default: a value set by its key is sent once, and a browser that is still loading misses it.
+named = st.text_input("Output folder (new or empty)", st.session_state[folder], key=suggested).strip()
+out = Path(named).expanduser()
 try:
+    if not named:  # a path of no name is the folder the server was started in
+        raise ExportError("the output folder has no name; give a new or empty folder")
     confine(out)
     repair = RepairPlan(rule.name, params, include or None, exclude or None, output.dtype)
     chosen = load_pair(view, repair.include, repair.exclude)

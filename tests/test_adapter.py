@@ -249,6 +249,9 @@ def test_gpt2_with_an_adapter(tmp_path):
         ({"lora_alpha": 1e300}, "says lora_alpha = 1e+300"),
         ({"rank_pattern": {"(": 3}}, "rank_pattern is not read (missing )"),
         ({"rank_pattern": [3]}, "rank_pattern is not read"),
+        ({"rank_pattern": {"[[": 3}}, "rank_pattern is not read (unterminated character set"),
+        ({"alpha_pattern": {"(.|.|.|.)" * 20 + "u": 3}}, "alpha_pattern is not read (regex timed out)"),
+        ({"alpha_pattern": {"(" * 3000: 3}}, "alpha_pattern is not read (maximum recursion depth"),
     ],
 )
 def test_what_is_not_plain_lora_is_refused_by_name(tmp_path, base, config, complaint):

@@ -81,10 +81,10 @@ def test_open_a_file_opens_its_directory(tmp_path, monkeypatch):
 
 def test_the_only_weight_file_may_have_another_name(tmp_path):
     directory = write_checkpoint(tmp_path / "m", random_tensors())
-    (directory / "model.safetensors").rename(directory / "diffusion_pytorch_model.safetensors")
-    assert open_checkpoint(directory).shards == ("diffusion_pytorch_model.safetensors",)
+    (directory / "model.safetensors").rename(directory / "first.safetensors")
+    assert open_checkpoint(directory).shards == ("first.safetensors",)
     (directory / "second.safetensors").write_bytes(b"")
-    assert "diffusion_pytorch_model.safetensors, second.safetensors" in refusal(open_checkpoint, directory)
+    assert "first.safetensors, second.safetensors" in refusal(open_checkpoint, directory)
 
 
 def test_config_may_name_the_weights(tmp_path):
@@ -142,7 +142,6 @@ def test_missing_paths(tmp_path):
         ("pytorch_model.bin", "PyTorch pickles (pytorch_model.bin), which are not read yet"),
         ("model-Q4.gguf", "GGUF files (model-Q4.gguf), which are not read yet: use the original"),
         ("adapter_config.json", "PEFT adapter (adapter_config.json), which is no model by itself: give it as tuned"),
-        ("model_index.json", "diffusers pipeline: give one of its component directories"),
         ("tf_model.h5", "weights of another framework (tf_model.h5)"),
         ("model-00001-of-00002.safetensors", "fetch the missing index or shards"),
     ],

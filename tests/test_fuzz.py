@@ -18,7 +18,7 @@ from dgviz.checkpoint import open_pair, read_tensor, select_matrix
 from dgviz.errors import DgvizError
 
 ODD = [None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 1.5, 1e308, float("inf"), "", "\x00", "../x", "é", [], {}, [[]]]
-ODD += ["weight", "F64", "model.safetensors", "llama", "bert", "(", "LORA", {"a": 1}, [0, 8], [1, 2, 3], "fp8"]
+ODD += ["weight", "F64", "model.safetensors", "llama", "bert", "(", "[[", "LORA", {"a": 1}, [0, 8], [1, 2, 3], "fp8"]
 
 
 def write_pairs(directory) -> None:

@@ -1,6 +1,5 @@
 """What an adapter's config says: which adapters are read, with which rank and scaling; all others refused by name."""
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +39,8 @@ _KNOWN = {
 # fmt: on
 _PLAIN_START = (None, True, False, "gaussian", "eva", "orthogonal")
 """Values of init_lora_weights that leave base's weights as they are; PiSSA, OLoRA, LoftQ and CorDA change them."""
+
+_PATTERN_SECONDS = 1.0  # for one pattern and one name; real ones take microseconds
 
 
 def read_adapter_config(directory: Path) -> tuple[dict[str, Any], bytes]:
@@ -105,14 +106,17 @@ def rank_and_scaling(directory: Path, config: Mapping[str, Any], module: str) ->
 
 def _setting(directory: Path, config: Mapping[str, Any], patterns: str, key: str, module: str) -> Any:
     """Return a number for one module: the first pattern that matches the end of its name, or the common one."""
+    import regex
+
     special = config.get(patterns) or {}
     value = config.get(key, 8)  # PEFT's default for both
     try:
         for pattern, own in special.items():
-            if re.match(rf"(.*\.)?({pattern})$", module):
+            # Python's own `re` has no limit: a pattern can take it longer than anybody waits.
+            if regex.match(rf"(.*\.)?({pattern})$", module, timeout=_PATTERN_SECONDS):
                 value = own
                 break
-    except (AttributeError, re.error) as error:
+    except (AttributeError, RecursionError, TimeoutError, regex.error) as error:
         raise CheckpointError(f"{directory / CONFIG}: {patterns} is not read ({error}): {MERGE}") from error
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < 1e6:
         raise CheckpointError(f"{directory / CONFIG} says {key} = {value!r} for {module!r}, which is no such number")

@@ -5,6 +5,9 @@ from pathlib import Path
 
 from dgviz.checkpoint.hub import split_hub_id
 
+PIPELINE = "model_index.json"
+"""What a diffusers pipeline has beside the directories of its components."""
+
 
 def explain_missing_path(text: str, error: Exception) -> str:
     """Say why a path cannot be opened; a path that reads like a Hugging Face id is told how to fetch it."""
@@ -48,8 +51,6 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
         )
     if "snapshots" in names:
         return f"{looked}, but it is a Hugging Face cache entry: give one of the directories in its snapshots"
-    if "model_index.json" in names:
-        return f"{looked}, but it holds a diffusers pipeline: give one of its component directories"
     for suffixes, what, remedy in (
         ((".gguf",), "GGUF files", "use the original safetensors model it was made from"),
         (
@@ -65,6 +66,26 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
     if not names:
         return f"{looked}, but it is empty"
     return f"{looked}: give the directory that holds them"
+
+
+def explain_pipeline(directory: Path) -> str:
+    """Say which components of a diffusers pipeline can be opened: a pipeline is several models, each a checkpoint.
+
+    Parameters
+    ----------
+    directory : Path
+        Holds ``model_index.json``.
+    """
+    components = sorted({file.parent for file in directory.glob("*/*.safetensors")})
+    if not components:
+        return (
+            f"{directory} is a diffusers pipeline ({PIPELINE}), and none of its directories holds *.safetensors "
+            "weights: save_pretrained it with safe_serialization, or fetch the whole pipeline"
+        )
+    return (
+        f"{directory} is a diffusers pipeline ({PIPELINE}) of several models, each a checkpoint of its own: "
+        f"give one of {', '.join(map(str, components))}"
+    )
 
 
 def _is_broken_link(entry: Path) -> bool:

@@ -75,6 +75,11 @@ def plan_download(repo: str, revision: str | None = None) -> HubPlan:
     listed = _call(repo, revision, _WANTED, dry_run=True, tqdm_class=_counting_bar()[0])
     wanted = [item for item in listed if "/" not in item.filename.removeprefix(_FOLDER)]
     if not any(item.filename.endswith(".safetensors") for item in wanted):
+        if any(item.filename == "model_index.json" for item in wanted):
+            raise CheckpointError(
+                f"{repo} is a diffusers pipeline of several models: download it (hf download {repo}) and give the "
+                "directory of one component, e.g. its unet"
+            )
         raise CheckpointError(
             f"{repo} on the Hugging Face Hub has no *.safetensors weights: give another revision or model"
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
 from dgviz.checkpoint.header import Header, read_header
-from dgviz.checkpoint.hints import explain_missing_path, explain_no_weights
+from dgviz.checkpoint.hints import PIPELINE, explain_missing_path, explain_no_weights, explain_pipeline
 from dgviz.checkpoint.hub import find_cached, split_hub_id
 from dgviz.checkpoint.pickled import bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
@@ -17,6 +17,13 @@ from dgviz.errors import CheckpointError
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+_SETS = tuple(
+    (f"{stem}{dot}.safetensors", f"{stem}.safetensors.index{dot}.json")
+    for dot in ("", ".fp16")
+    for stem in ("model", "diffusion_pytorch_model")
+)
+"""Single file and index of every set of weights that loaders know by name, in their order of precedence: the name of
+transformers, that of diffusers for a component of a pipeline, and the half-precision variant that may lie beside."""
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
 MAX_INDEX_BYTES = 256_000_000
@@ -31,9 +38,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Parameters
     ----------
     path : str or Path
-        A directory with ``model.safetensors``, or with shards and ``model.safetensors.index.json``; any other single
-        ``*.safetensors`` or index is taken where it is the only one. Or the path of such a weight file, or the hub id
-        (``org/name@revision``) of a model in the Hugging Face cache.
+        A directory with ``model.safetensors``, or with shards and ``model.safetensors.index.json``, or with these as
+        diffusers names them; any other single ``*.safetensors`` or index is taken where it is the only one. Or the
+        path of such a weight file, or the hub id (``org/name@revision``) of a model in the Hugging Face cache.
 
     Returns
     -------
@@ -73,7 +80,7 @@ def local_path(path: str | Path) -> Path:
 def _open_directory(directory: Path, given: Path | None) -> Checkpoint:
     """Open the weights of a directory; `given` is the weight file that was named, if one was."""
     config, raw_config = _read_config(directory)
-    weights = _find_weights(directory, config)
+    weights = _find_weights(directory, config, None if given is None else given.name)
     if weights.name.endswith(".json"):
         tensors, shards, digests = _open_sharded(directory, weights)
     else:
@@ -111,8 +118,8 @@ def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:
     return parse_json_object(raw, str(file), constants=True), raw
 
 
-def _find_weights(directory: Path, config: dict[str, Any]) -> Path:
-    """Return the one weight file or index of a directory, in transformers' order of precedence."""
+def _find_weights(directory: Path, config: dict[str, Any], given: str | None) -> Path:
+    """Return the one weight file or index of a directory, in the loaders' order of precedence; `given` was named."""
     named = config.get("transformers_weights")
     if named is not None:
         if not isinstance(named, str) or not _is_plain_weight_name(named) or not (directory / named).is_file():
@@ -121,14 +128,16 @@ def _find_weights(directory: Path, config: dict[str, Any]) -> Path:
                 "file or index in the same directory: fetch it, or remove the entry"
             )
         return directory / named
-    single, index = directory / SINGLE, directory / INDEX
-    if single.is_file() and index.is_file():
-        raise CheckpointError(
-            f"{directory} holds both {SINGLE} and {INDEX}, and loaders disagree which to use: remove one"
-        )
-    for file in (single, index):
-        if file.is_file():
-            return file
+    for single, index in sorted(_SETS, key=lambda names: given not in names):
+        found = [directory / name for name in (single, index) if (directory / name).is_file()]
+        if len(found) == 2:
+            raise CheckpointError(
+                f"{directory} holds both {single} and {index}, and loaders disagree which to use: remove one"
+            )
+        if found:
+            return found[0]
+    if given is None and (directory / PIPELINE).is_file():
+        raise CheckpointError(explain_pipeline(directory))
     files = sorted(file for file in directory.iterdir() if _is_plain_weight_name(file.name) and file.is_file())
     indices = [file for file in files if file.name.endswith(".json")]
     loose = [file for file in files if file not in indices and file.name != "adapter_model.safetensors"]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.diagnosis.flags import LIMITS, Flag
+from dgviz.null import noise_distance
 from dgviz.theory import aspect_ratio, mp_distance, optimal_threshold, sigma_from_median
 from dgviz.threshold import DEGENERATE_MEDIAN, Threshold, screenot_tau
 
@@ -154,9 +155,11 @@ def check_mp_distance(case: Case) -> Flag | None:
     if value <= usual:
         return None
     severity = "warn" if value > max(wrong, usual) else "info"
+    rank = case.threshold.rank
+    usual_noise = noise_distance((case.shape[0] - rank, case.shape[1] - rank))
     message = (
         f"What is dropped is {value:.3f} away from the noise law, where noise of independent entries of this shape "
-        f"stays below {5 / rest:.3f}: "
+        f"is usually {usual_noise.median:.3f} away and rarely more than {usual_noise.high:.3f}: "
     ) + (
         "it has another shape, so it is not that noise alone and its level may be misjudged."
         if severity == "warn"

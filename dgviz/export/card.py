@@ -44,8 +44,8 @@ def _license(plan: ExportPlan) -> dict[str, Any]:
         card = checkpoint.path / "README.md"
         try:
             found = (metadata_load(card) if card.is_file() else None) or {}
-        except (ValueError, OSError):
-            continue  # a card whose header is no YAML names no licence
+        except Exception:  # whatever the parser raises: a card whose header is no YAML names no licence
+            continue
         if isinstance(found, dict) and found.get("license"):
             keys = ("license", "license_name", "license_link")
             return {key: str(found[key]) for key in keys if found.get(key)}

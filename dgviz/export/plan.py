@@ -93,7 +93,16 @@ class ExportPlan:
             return named
         if len(self.shards) == 1 and self.shards[0].name in ("model.safetensors", named):
             return None
+        if all(shard.name.startswith("diffusion_pytorch_model") for shard in self.shards):
+            return self._component_index()
         return "model.safetensors.index.json"
+
+    def _component_index(self) -> str | None:
+        """Name of the index of a diffusers component: diffusers looks for its own, and for one of each variant."""
+        variant = ".fp16" if all(".fp16" in shard.name for shard in self.shards) else ""
+        if [shard.name for shard in self.shards] == [f"diffusion_pytorch_model{variant}.safetensors"]:
+            return None
+        return f"diffusion_pytorch_model.safetensors.index{variant}.json"
 
     @property
     def options(self) -> dict[str, Any]:

@@ -81,9 +81,8 @@ def push(out: Path, repository: str, private: bool = False) -> str:
     ExportFailedError
         If the repository holds a model already, or the hub refuses or cannot be reached. `out` is as it was.
     """
-    import httpx
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HTTPError
     from huggingface_hub.utils import disable_progress_bars
 
     check_repository(repository)
@@ -107,7 +106,7 @@ def push(out: Path, repository: str, private: bool = False) -> str:
             ignore_patterns=[".*"],
             commit_message="Repaired by dgviz",
         )
-    except (HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
-        cause = " ".join(str(error).split())[:300]
+    except (HTTPError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: of the parts of a large file
+        cause = " ".join(f"{error} {error.__cause__ or ''}".split())[:300]
         raise ExportFailedError(f"the hub did not take {repository} ({cause}); {again}") from error
     return str(made)

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ROUNDS = 8  # of taking out what was found; two or three are usual
+_MOST = 0.25  # share of the directions that may be taken out: beyond it the bulk itself is eaten
 _TOLERANCE = 1e-3  # of a flipped matrix's norm; between two flips it differs by more
 
 
@@ -14,7 +15,9 @@ def flip_tau(delta: Any, s: NDArray[np.float64], trials: int, seed: int) -> floa
 
     Independent random signs leave the size of every entry as it is, and so the variance of every row and column, but
     destroy what entries have in common. Strong directions leave their size behind and would raise the level, so those
-    found are taken out of the delta and the rest is flipped again, until nothing more is found.
+    found are taken out of the delta and the rest is flipped again, until nothing more is found. Where entries depend
+    on each other the flipped level falls with all that is taken out, and nothing of the bulk would stay: the search
+    ends at the level where more than a quarter of the directions lie above it, which `unsettled` tells from the rank.
 
     Parameters
     ----------
@@ -45,9 +48,24 @@ def flip_tau(delta: Any, s: NDArray[np.float64], trials: int, seed: int) -> floa
         if directions is None:
             directions = _right_directions(tall)
         kept = found
+        if unsettled(kept, s.size):
+            break
         strong = directions[:, :kept].astype(np.float32)
         rest = tall - (tall @ strong) @ strong.T
     return tau
+
+
+def unsettled(rank: int, count: int) -> bool:
+    """Return whether `flip_tau` gave up: more of the directions lie above its level than it takes out.
+
+    Parameters
+    ----------
+    rank : int
+        Singular values above the level.
+    count : int
+        All singular values.
+    """
+    return rank > max(1, _MOST * count)
 
 
 def _flipped_norm(matrix: NDArray[np.float32], generator: np.random.Generator) -> float:

@@ -116,6 +116,7 @@ class Rule:
     _median: Callable[[NDArray[np.float64]], float] = lambda s: float(np.median(s))
     needs_delta: bool = False
     note: str = ""
+    _caution: Callable[[NDArray[np.float64], int], str] = lambda s, rank: ""
 
     def apply(self, s: ArrayLike, shape: Sequence[int], delta: Any = None, **params: float) -> Threshold:
         """Return the threshold this rule sets on a spectrum.
@@ -186,6 +187,9 @@ class Rule:
         cut = max(tau, floor) if degenerate and self.noise_based else tau
         rank = int(np.count_nonzero(noise.s > cut))
         warnings = _warnings(self, noise.s, median, degenerate)
+        # From the rank at a scale of 1: whether the rule found a level does not depend on what is made of it.
+        caution = self._caution(noise.s, int(np.count_nonzero(noise.s > tau / (settings.get("scale", 1.0) or 1.0))))
+        warnings += (caution,) if caution else ()
         asked = min(int(settings.get("rank", rank)), int(np.count_nonzero(noise.s)))
         if rank != asked:
             warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from dgviz.errors import ThresholdError
 from dgviz.theory import aspect_ratio, optimal_threshold
-from dgviz.threshold.flips import flip_tau
+from dgviz.threshold.flips import flip_tau, unsettled
 from dgviz.threshold.rule import Noise, Parameter, Rule
 from dgviz.threshold.screenot import screenot_tau
 
@@ -39,6 +39,17 @@ def _energy_rank(s: NDArray[np.float64], fraction: float) -> int:
         return int(np.count_nonzero(s))  # small values vanish in a sum that holds large ones
     cumulative = np.cumsum((s / s[0]) ** 2)  # scaled by s_1: no overflow at 1e200
     return int(np.searchsorted(cumulative, fraction * cumulative[-1]) + 1)
+
+
+def _flips_caution(s: NDArray[np.float64], rank: int) -> str:
+    """Return why the level of the sign flips means nothing, empty where it does."""
+    if not unsettled(rank, s.size):
+        return ""
+    return (
+        f"sign flips did not settle: {rank} of {s.size} singular values lie above their level, more than a quarter, "
+        "as where entries move together; this threshold is undefined and what it keeps means nothing: choose another "
+        "rule"
+    )
 
 
 def _lower_median(s: NDArray[np.float64]) -> float:
@@ -146,6 +157,7 @@ _RULES = (
         False,
         lambda noise, params: flip_tau(noise.delta, noise.s, params["trials"], params["seed"]),
         needs_delta=True,
+        _caution=_flips_caution,
         note="Holds for any variance profile of independent entries, not for entries that move together.",
     ),
     Rule(

@@ -55,7 +55,7 @@ def choose_output() -> OutputChoice:
             key="dtype",
             help="auto keeps each tensor's dtype. bfloat16 can round a small repaired update away; float32 keeps it.",
         )
-    left.caption(f"{FORMATS[output].capitalize()}.")
+    left.caption(f"{FORMATS[output][0].upper()}{FORMATS[output][1:]}.")
     if output == "lora":
         right.caption(
             "It changes base, not tuned: what LoRA has no form for (norms, biases, convolutions, tensors that are "

@@ -40,13 +40,13 @@ def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
         parameters = sum(info.numel for info in checkpoint.tensors.values())
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
-        column.metric(f"{title}: parameters", _count(parameters), help=str(checkpoint.path), border=True)
-        column.caption(f"{size_text(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
+        column.metric(title, _count(parameters), help=str(checkpoint.path), border=True)
+        column.caption(f"parameters · {size_text(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
         count = pair.counts()[fate]
-        column.metric(f"{title}: tensors of {total}", count, border=True)
-        column.caption(meaning)
+        column.metric(title, count, border=True)
+        column.caption(f"of {total} tensors: {meaning}")
 
 
 def draw_notices(preflight: Preflight) -> None:
@@ -160,7 +160,10 @@ def draw_fates(preflight: Preflight) -> None:
         hide_index=True,
         width="stretch",
         height=min(38 + 35 * len(rows), 560),
-        column_config={"MiB": st.column_config.NumberColumn(format="%.3f", width="small")},
+        column_config={
+            "reason": st.column_config.TextColumn(width="large"),
+            "MiB": st.column_config.NumberColumn(format="%.3g", width="small"),
+        },
     )
 
 
@@ -171,10 +174,10 @@ def _cells(row: PreflightRow) -> dict[str, str | float]:
     return {
         "tensor": row.name,
         "fate": _FATES[row.action][0],
+        "reason": row.reason,
         "shape": " → ".join(shapes),
         "dtype": " → ".join(dict.fromkeys(side.dtype for side in sides)),
         "MiB": row.side.nbytes / 2**20,
-        "reason": row.reason,
     }
 
 

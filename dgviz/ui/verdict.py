@@ -13,6 +13,7 @@ _LOOKS = {
     "no_effect": ("gray", "block"),
     "not_applicable": ("red", "cancel"),
 }
+_MOST_REASONS = 3  # shown at once; all of them stand in the table
 _SEVERITIES = {"error": "Error", "warn": "Warning", "info": "Note"}
 
 
@@ -52,7 +53,11 @@ def draw_verdict(title: str, diagnosis: Diagnosis) -> None:
         if len(diagnosis.reasons) == 1:
             st.markdown(f"{badge} {diagnosis.reasons[0]}")
         else:
-            st.markdown("\n".join([badge, "", *(f"- {reason}" for reason in diagnosis.reasons)]))
+            more = len(diagnosis.reasons) - _MOST_REASONS
+            lines = [f"- {reason}" for reason in diagnosis.reasons[:_MOST_REASONS]]
+            st.markdown(
+                "\n".join([badge, "", *lines, *([f"- and {more} more, in the list below"] if more > 0 else [])])
+            )
         if diagnosis.advice:
             lead = "Also worth a look" if diagnosis.verdict == "applies" else "Try instead"
             st.caption(f"**{lead}:** " + " ".join(diagnosis.advice))

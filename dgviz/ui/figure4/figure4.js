@@ -200,12 +200,11 @@ class Figure4 {
     tile("sigma", data.sigma ? formatNumber(data.sigma, 4) : "n/a");
     const fit = data.law ? fitTriple(data.law, rank) : null;
     const energies = { tuned: 1, repaired: share, discarded: 1 - share };
-    const null99 = (100 * Math.max(0, 1 - 5 / p)).toFixed(1); // the distance of pure noise stays below about 5 / p
     for (const [id, chips] of Object.entries(this.panels.chips)) {
       chips.fit.replaceChildren("MP-fit ", element("b", "", fit ? fit[id].toFixed(1) + " %" : "n/a"));
       chips.fit.title = fit
         ? "100 (1 − Kolmogorov distance to the Marchenko–Pastur law of the tuned delta's noise). "
-          + `Pure noise of this size scores ${null99} or more; rank k kept above the bulk scores 100 k / p.`
+          + `Noise of independent entries of this shape usually scores ${data.noiseFit.toFixed(1)} %; rank k kept above the bulk scores 100 k / p.`
         : `No MP-fit: ${data.noLaw}.`;
       chips.energy.textContent = "energy " + (share === null ? "n/a" : formatPercent(energies[id]));
       chips.energy.title = "Share of the tuned delta's sum of squared singular values.";

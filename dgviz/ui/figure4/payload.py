@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.maps import EntryPanels, Scale, SpectrumPanels
+from dgviz.null import noise_distance
 from dgviz.theory import aspect_ratio, mp_sv_cdf
 from dgviz.threshold import DEGENERATE_MEDIAN, Threshold
 
@@ -130,6 +131,7 @@ def figure4_payload(
     bytes
         A message of `pack`. ``law`` holds G(s_i / (sigma sqrt N)) of the live part, from which the browser
         computes the MP-fit; it is absent, with a reason in the header, where sigma is no noise estimate.
+        ``noiseFit`` is the MP-fit that iid noise of the live shape usually scores.
 
     Raises
     ------
@@ -161,6 +163,7 @@ def figure4_payload(
         "sigma": None if reason else float(threshold.sigma),
         "edge": None if reason else float(threshold.edge),
         "noLaw": reason,
+        "noiseFit": None if reason else noise_distance(live_shape or shape).fit,
         "entries": None,
         "spectrum": None,
     }

@@ -1,0 +1,176 @@
+"""No false keep is silent: noise of every kind, alone and with a signal planted; trimming; verdicts in words."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from dgviz.diagnosis import LIMITS, SEVERITIES, VERDICTS, Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
+from dgviz.moments import compute_moments
+from dgviz.spectrum import decompose
+from dgviz.store import Spectrum
+from dgviz.theory import bulk_edge, optimal_threshold, sigma_from_median
+from dgviz.threshold import RULES
+from dgviz.verdict import apply_rule
+from tests.deltas import low_rank, noise, spiked, through
+from tests.noises import NOISES, planted
+
+SHAPE = (640, 240)
+SOUND = spiked(1024, 384, 5, 4)  # five directions over iid noise, the strongest four times its edge
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def looked_at(delta, summary=True):
+    """The spectrum a scan would store of a delta."""
+    delta = delta.float()
+    found = decompose(delta, "cpu")
+    moments = dataclasses.asdict(compute_moments(delta, 1.0)) if summary else {}
+    s = found.s.numpy()
+    return Spectrum("w", tuple(delta.shape), s, {"route": "", "checks": [], "rejected": []}, False, 0.0, (), moments)
+
+
+def judged(delta, rule="dg_hard", **params):
+    spectrum = looked_at(delta)
+    threshold = apply_rule(spectrum, rule, params)
+    return threshold, diagnose(spectrum, threshold)
+
+
+def serious(diagnosis):
+    return [flag for flag in diagnosis.flags if flag.severity in ("warn", "error")]
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_no_false_keep_is_silent(name):
+    threshold, diagnosis = judged(NOISES[name](*SHAPE))
+    if threshold.rank:
+        assert serious(diagnosis), f"{threshold.rank} directions of pure noise are kept without a word"
+        assert diagnosis.verdict != "applies"
+
+
+@pytest.mark.parametrize("name", NOISES)
+def test_a_planted_signal_is_found_or_flagged(name):
+    delta, left = planted(NOISES[name](*SHAPE))
+    threshold, diagnosis = judged(delta)
+    kept = decompose(delta.float(), "cpu").triplets(threshold.rank)[0].double()
+    if threshold.rank:
+        basis = torch.linalg.qr(kept).Q
+        share = torch.linalg.vector_norm(basis.T @ left, dim=0).square().min()
+    else:
+        share = torch.zeros(())
+    # Noise three times weaker than the signal turns a direction by about 1 / 3 at most.
+    assert float(share) > 0.7 or serious(diagnosis)
+
+
+@pytest.mark.parametrize("name", ["iid", "int8-like steps", "uniform", "signs", "stored in bfloat16"])
+def test_noise_as_the_law_has_it_is_dropped_whole(name):
+    threshold, diagnosis = judged(NOISES[name](*SHAPE))
+    assert threshold.rank == 0
+    assert {flag.check for flag in serious(diagnosis)} <= {"nothing_kept"}
+
+
+def test_a_few_directions_over_such_noise_are_what_the_rule_is_for():
+    threshold, diagnosis = judged(SOUND)
+    assert threshold.rank == 5 and diagnosis.verdict == "applies" and not serious(diagnosis)
+
+
+@pytest.mark.parametrize("name", ["half the rows zero", "60 % of the columns zero", "a few rows of an embedding"])
+def test_zero_rows_and_columns_are_left_out_first(name):
+    delta = NOISES[name](*SHAPE).float()
+    live = delta[(delta != 0).any(dim=1)][:, (delta != 0).any(dim=0)]
+    threshold, diagnosis = judged(delta)
+    median = float(np.median(torch.linalg.svdvals(live.double()).numpy()))
+    shape = tuple(live.shape)
+    sigma = sigma_from_median(median, shape)
+    assert threshold.sigma == pytest.approx(sigma, rel=1e-6)
+    assert threshold.edge == pytest.approx(bulk_edge(sigma, shape), rel=1e-6)
+    assert threshold.tau == pytest.approx(optimal_threshold(sigma, shape), rel=1e-6)
+    assert threshold.rank == 0
+    trimmed = next(flag for flag in diagnosis.flags if flag.check == "trimmed")
+    assert trimmed.severity == "info" and str(shape[0]) in trimmed.message
+
+
+def test_a_merged_lora_is_an_error_and_never_a_silent_identity():
+    _, diagnosis = judged(low_rank(*SHAPE))
+    assert diagnosis.verdict == "not_applicable"
+    first = diagnosis.flags[0]
+    assert (first.check, first.severity) == ("low_rank", "error") and "LoRA of rank 16" in first.message
+    assert diagnosis.advice
+
+
+def test_a_merged_lora_stored_in_bfloat16_is_not_called_sound():
+    _, diagnosis = judged(through(torch.bfloat16, *SHAPE, low_rank(*SHAPE)))
+    assert diagnosis.verdict != "applies" and serious(diagnosis)
+
+
+def test_a_frozen_tensor_is_named():
+    _, diagnosis = judged(torch.zeros(*SHAPE))
+    assert diagnosis.verdict == "no_effect" and "frozen" in diagnosis.flags[0].message
+
+
+def test_many_strong_directions_are_flagged():
+    _, diagnosis = judged(spiked(*SHAPE, 60, 12))
+    assert "kept_share" in {flag.check for flag in serious(diagnosis)}
+
+
+def test_what_was_not_looked_at_is_said():
+    spectrum = looked_at(noise(*SHAPE), summary=False)
+    diagnosis = diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
+    assert "unmeasured" in {flag.check for flag in diagnosis.flags}
+
+
+def test_size_does_not_matter():
+    delta = NOISES["rows log-normal .5"](*SHAPE)
+    (one, small), (two, large) = judged(delta), judged(1e-6 * delta)
+    assert one.rank == two.rank and small.verdict == large.verdict
+    assert [flag.check for flag in small.flags] == [flag.check for flag in large.flags]
+
+
+@pytest.mark.parametrize("name", ["iid", "rows log-normal 1"])
+def test_flags_are_complete_and_travel_as_json(name):
+    _, diagnosis = judged(NOISES[name](*SHAPE))
+    assert diagnosis.verdict in VERDICTS and diagnosis.word == VERDICTS[diagnosis.verdict]
+    order = [SEVERITIES.index(flag.severity) for flag in diagnosis.flags]
+    assert order == sorted(order, reverse=True)
+    for flag in diagnosis.flags:
+        assert flag.message.endswith(".") and len(flag.message) > 20
+    assert Diagnosis.from_json(json.loads(json.dumps(diagnosis.to_json()))) == diagnosis
+
+
+def test_every_limit_has_a_reason():
+    assert all(limit.reason for limit in LIMITS.values())
+
+
+def weighed(delta):
+    spectrum = looked_at(delta)
+    threshold = apply_rule(spectrum, "dg_hard", {})
+    diagnosis = diagnose(spectrum, threshold)
+    fields = {field.name: None for field in dataclasses.fields(WeighedDiagnosis)}
+    known = {"name": "w", "diagnosis": diagnosis, "parameters": delta.numel()}
+    known["energy"] = float(np.sum(spectrum.s**2))
+    assert known.keys() >= fields.keys(), fields
+    return WeighedDiagnosis(**{name: known[name] for name in fields})
+
+
+def test_the_verdict_of_a_model_is_that_of_most_of_it():
+    sound, lora = weighed(SOUND), weighed(low_rank(*SHAPE))
+    frozen = weighed(torch.zeros(*SHAPE))
+    assert diagnose_model([sound] * 9).verdict == "applies"
+    assert diagnose_model([lora] * 9 + [frozen]).verdict == "not_applicable"
+    assert diagnose_model([frozen] * 3).verdict == "no_effect"
+    mixed = diagnose_model([sound] * 2 + [lora] * 2)
+    assert mixed.verdict != "applies" and mixed.reasons
+
+
+@pytest.mark.parametrize("rule", ["mp_edge", "mp_edge_tw", "screenot"])
+def test_other_rules_keep_nothing_of_iid_noise(rule):
+    threshold = RULES[rule].apply(np.sort(np.linalg.svd(noise(*SHAPE).numpy(), compute_uv=False))[::-1], SHAPE)
+    assert threshold.rank <= (1 if rule == "mp_edge" else 0)
