@@ -10,7 +10,7 @@ from dgviz.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
 from dgviz.store import Spectrum, StoredSpectrum
 from dgviz.threshold import Threshold
 
-_NOTHING = ("unchanged", "all_kept", "rounding_undone", "merged_lora")  # these say that a repair changes nothing
+_NOTHING = ("unchanged", "all_kept")  # these say that a repair changes nothing
 _UNEVEN = "Compare with ScreeNOT or with sign flips, which allow for noise of unequal size."
 _ADVICE = {
     "low_rank": (
@@ -25,10 +25,6 @@ _ADVICE = {
     "kept_share": "Compare with ScreeNOT, which takes many strong directions out before it judges the noise.",
     "nothing_kept": "Keep this weight as tuned, or try WiSE-FT, which scales the update instead of cutting it.",
     "autocorrelation": "Compare with ScreeNOT, which allows for entries that move together.",
-    "rounding_back": "Write the repaired checkpoint in float32.",
-    "rounding_undone": "Write the repaired checkpoint in float32, or repair a float32 checkpoint of the same run.",
-    "rounding_bulk": "Use float32 checkpoints of both sides, if they exist: their bulk is training alone.",
-    "merged_lora": "Use the adapter itself, or keep this weight as it is.",
 }
 
 

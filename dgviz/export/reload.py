@@ -2,7 +2,8 @@
 
 ``python -m dgviz.export.reload DIR [REFERENCE]`` prints one line of JSON.
 
-A process of its own: transformers takes seconds and memory, and what it thinks of a model must not end an export.
+A process of its own, unless transformers is there already: it takes seconds and memory, and what it thinks of a model
+must not end an export.
 Weights go to torch's meta device, so that a model of any size is loaded in the memory of its headers.
 """
 
@@ -70,6 +71,33 @@ def _key(item: Any) -> Any:
     return item[0] if isinstance(item, tuple) else item
 
 
+def compare(directory: Path, reference: Path | None) -> dict[str, Any]:
+    """Return what loading a checkpoint gave, without the keys that its reference lacks or has too many as well.
+
+    Parameters
+    ----------
+    directory : Path
+        A checkpoint.
+    reference : Path or None
+        One whose own misfits are to be expected.
+    """
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outcome = load(directory)
+            if reference is not None and any(outcome.get(kind) for kind in _KINDS):
+                other = load(reference)
+                for kind in _KINDS:
+                    known = set(other.get(kind, ()))
+                    outcome["as_in_tuned"] = sorted({*outcome.get("as_in_tuned", ()), *known & set(outcome[kind])})
+                    outcome[kind] = [key for key in outcome[kind] if key not in known]
+    finally:
+        logging.disable(before)
+    return outcome
+
+
 def main(arguments: list[str]) -> None:
     """Print what loading gave as one line of JSON.
 
@@ -78,16 +106,7 @@ def main(arguments: list[str]) -> None:
     arguments : list of str
         The checkpoint, and one whose own misfits are to be expected.
     """
-    warnings.simplefilter("ignore")
-    logging.disable(logging.WARNING)
-    outcome = load(Path(arguments[0]))
-    if len(arguments) > 1 and any(outcome.get(kind) for kind in _KINDS):
-        other = load(Path(arguments[1]))
-        for kind in _KINDS:
-            known = set(other.get(kind, ()))
-            outcome["as_in_tuned"] = sorted({*outcome.get("as_in_tuned", ()), *known & set(outcome[kind])})
-            outcome[kind] = [key for key in outcome[kind] if key not in known]
-    print(json.dumps(outcome))
+    print(json.dumps(compare(Path(arguments[0]), Path(arguments[1]) if len(arguments) > 1 else None)))
 
 
 if __name__ == "__main__":

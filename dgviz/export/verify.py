@@ -17,6 +17,7 @@ from dgviz.checkpoint import open_checkpoint, read_bytes
 from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportFailedError
 from dgviz.export.plan import ExportPlan
+from dgviz.export.reload import compare
 from dgviz.export.shard import ITEM_BYTES
 
 _BUG = "do not use the output: delete it and export again"
@@ -159,7 +160,9 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 def load_with_transformers(directory: Path, reference: Path | None = None) -> dict[str, Any]:
-    """Load a checkpoint with transformers in a process of its own, without reading weights into memory.
+    """Load a checkpoint with transformers, without reading weights into memory.
+
+    In a process of its own, since importing transformers takes seconds and memory; in this one where that is done.
 
     Parameters
     ----------
@@ -174,6 +177,8 @@ def load_with_transformers(directory: Path, reference: Path | None = None) -> di
     dict
         ``class`` and ``missing``, ``unexpected``, ``mismatched`` keys; or ``skipped``, the reason.
     """
+    if "transformers" in sys.modules:
+        return compare(directory, reference)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "dgviz.export.reload", str(directory)]
     root = Path(__file__).parents[2]

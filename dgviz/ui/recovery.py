@@ -79,6 +79,7 @@ def draw_overview(recovery: Recovery) -> None:
         for label, found in {**recovery.repaired, **recovery.controls}.items()
     ]
     config = {METRICS[name].title: st.column_config.TextColumn(help=definition(recovery, name)) for name in METRICS}
+    config["repair"] = st.column_config.TextColumn(width=190, pinned=True)
     st.dataframe(rows, hide_index=True, width="stretch", height=38 + 35 * min(len(rows), 24), column_config=config)
     st.caption(
         "In percent, with interval and n, the number of scores behind it. The last two rows are no repairs: what "
