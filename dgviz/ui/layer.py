@@ -20,7 +20,7 @@ from dgviz.ui.weights import WeightChoice
 from dgviz.verdict import apply_rule, needs_delta
 
 _KEY = "figure4"
-_PATIENCE = 0.3  # seconds the upper row waits for the lower one: small weights appear in one piece
+_PATIENCE = 3.0  # seconds the upper row waits for the lower one: all but the largest weights appear in one piece
 
 
 @dataclass(frozen=True)
