@@ -369,7 +369,8 @@ def test_a_job_that_reports_nothing_is_judged_by_its_exit_code(start):
 
 def test_a_job_gives_way_to_pages(start):
     code = (
-        "import os; from pathlib import Path; from dgviz.jobs import JobReporter; group = Path('/proc/self/autogroup');"
+        "import os; from pathlib import Path; from dgviz.jobs import JobReporter;"
+        "group = Path('/proc/self/autogroup');"
         "found = group.read_text() if group.exists() else '';"
         "JobReporter.from_environment().finish({'nice': os.nice(0), 'group': found})"
     )

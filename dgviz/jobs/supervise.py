@@ -14,7 +14,6 @@ from dgviz.jobs.disk import read_json, write_json
 from dgviz.jobs.process import describe_process
 from dgviz.jobs.reporter import JOB_VARIABLE
 
-
 _NICE = 10  # of 19: whoever clicks comes first, and a job still goes on where the machine is busy with others
 
 
