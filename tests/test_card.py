@@ -1,9 +1,11 @@
 """The model card as the hub reads it, its command run again, and what a load by transformers finds or skips."""
 
+import dataclasses
 import json
 import logging
 import re
 import shlex
+import sys
 import warnings
 
 import pytest
@@ -11,8 +13,12 @@ import torch
 from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
+from dgviz.checkpoint import open_pair
 from dgviz.cli import main
-from dgviz.export import reload
+from dgviz.errors import ExportFailedError
+from dgviz.export import plan_export, reload
+from dgviz.export.verify import load_with_transformers, verify_load
+from dgviz.plan import RepairPlan
 from tests.checkpoints import write_pair, write_tiny_pair
 
 LICENSE = "---\nlicense: other\nlicense_name: house\nlicense_link: LICENSE\ntags:\n- theirs\n---\n# Theirs\n"
@@ -186,3 +192,25 @@ def test_a_load_by_transformers_finds_every_wrong_key(damaged, llama, capsys):
     outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert not any(outcome[kind] for kind in found)
     assert set(outcome.get("as_in_tuned", [])) == set().union(*found.values())
+
+
+def test_a_process_of_its_own_finds_every_wrong_key_too(llama, tmp_path, monkeypatch):
+    """As when an export is made from the command line, where nobody has imported transformers."""
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
+    tensors = load_file(llama / "tuned" / "model.safetensors")
+    for name in ("renamed", "another shape"):
+        DAMAGE[name][0](tensors)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    config = (llama / "tuned" / "config.json").read_bytes()
+    (tmp_path / "config.json").write_bytes(config)
+    assert load_with_transformers(tmp_path, llama / "tuned") == {
+        "class": "LlamaForCausalLM",
+        "missing": [QUERY],
+        "unexpected": ["model.layers.1.q.weight"],
+        "mismatched": [NORM],
+        "as_in_tuned": [],
+    }
+    plan = plan_export(open_pair(llama / "base", llama / "tuned"), RepairPlan(), tmp_path / "out")
+    plan = dataclasses.replace(plan, out=tmp_path)  # as if it had been written there
+    with pytest.raises(ExportFailedError, match=f"missing keys: {QUERY} .1 in all.; do not use the output"):
+        verify_load(plan, config, None)

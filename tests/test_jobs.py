@@ -367,6 +367,18 @@ def test_a_job_that_reports_nothing_is_judged_by_its_exit_code(start):
     assert ended(start(python("pass"))).state == "done"
 
 
+def test_a_job_gives_way_to_pages(start):
+    code = (
+        "import os; from pathlib import Path; from dgviz.jobs import JobReporter;"
+        "group = Path('/proc/self/autogroup');"
+        "found = group.read_text() if group.exists() else '';"
+        "JobReporter.from_environment().finish({'nice': os.nice(0), 'group': found})"
+    )
+    result = ended(start(python(code))).result
+    assert result["nice"] == min(19, os.nice(0) + 10)
+    assert result["group"] == "" or result["group"].endswith(" nice 10\n")
+
+
 def test_the_last_line_on_stderr_is_the_error(start):
     code = (
         "import sys; print('noise');"

@@ -15,13 +15,12 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, content_hash, read_tensor
 from dgviz.errors import ExportError, ExportFailedError
-from dgviz.export.card import model_card
 from dgviz.export.full import copy_sidecars
 from dgviz.export.manifest import PARTS
-from dgviz.export.parts import Part, iter_parts
+from dgviz.export.parts import Part, describe_parts, iter_parts
 from dgviz.export.peft_check import REFUSED, compare_with_peft, peft_names, some_names
-from dgviz.export.plan import ADAPTER_CONFIG, REPORT, ExportPlan, hub_name
-from dgviz.export.report import describe_export, pretty_json
+from dgviz.export.plan import ADAPTER_CONFIG, ExportPlan, hub_name
+from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order, sync_directory, write_file
 from dgviz.export.targets import Target, Targets, build_model, find_targets
 from dgviz.report import TensorReport
@@ -66,15 +65,11 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     digest = _write_weights(staging / WEIGHTS, used, parts, names)
     verified = compare_with_peft(staging, build_model(plan.pair.base.config), used, parts)
     copy_sidecars(plan)
-    size = (staging / WEIGHTS).stat().st_size
-    rows = {name: part.row for name, part in parts.items()}
-    report = describe_export(plan, rows, device, {WEIGHTS: {"bytes": size, "sha256": digest}})
+    report = describe_parts(plan, parts.values(), device, staging / WEIGHTS, digest)
     report["left_at_base"] = left
     report["warnings"] = [*_about(targets, left), *report["warnings"]]
-    report["inputs"] = {name: part.inputs for name, part in parts.items()}
     report["verified"] = {"peft": verified}
-    write_file(plan.out / REPORT, pretty_json(report))
-    write_file(plan.out / "README.md", model_card(plan, report).encode())
+    write_report(plan, report)
     (staging / WEIGHTS).replace(plan.out / WEIGHTS)
     (staging / ADAPTER_CONFIG).replace(plan.out / ADAPTER_CONFIG)
     sync_directory(plan.out)

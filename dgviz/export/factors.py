@@ -8,11 +8,10 @@ import orjson
 from dgviz.checkpoint.header import read_header
 from dgviz.checkpoint.read import read_bytes
 from dgviz.errors import ExportFailedError
-from dgviz.export.card import model_card
-from dgviz.export.parts import Part, iter_parts
-from dgviz.export.plan import REPORT, ExportPlan
-from dgviz.export.report import describe_export, pretty_json
-from dgviz.export.shard import Entry, ShardWriter, shard_order, write_file
+from dgviz.export.parts import Part, describe_parts, iter_parts
+from dgviz.export.plan import ExportPlan
+from dgviz.export.report import write_report
+from dgviz.export.shard import Entry, ShardWriter, shard_order
 from dgviz.report import TensorReport
 
 FACTORS = "factors.safetensors"
@@ -46,13 +45,9 @@ def iter_factors(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     written = read_header(plan.out / FACTORS).tensors
     if {name: info.shape for name, info in written.items()} != {entry.name: entry.shape for entry in entries}:
         raise ExportFailedError(f"{plan.out / FACTORS} does not read back as written; delete it and export again")
-    size = (plan.out / FACTORS).stat().st_size
-    rows = {part.name: part.row for part in parts}
-    report = describe_export(plan, rows, device, {FACTORS: {"bytes": size, "sha256": writer.digest}})
-    report["inputs"] = {part.name: part.inputs for part in parts}
+    report = describe_parts(plan, parts, device, plan.out / FACTORS, writer.digest)
     report["verified"] = {"headers": f"names and shapes of {len(entries)} factors"}
-    write_file(plan.out / "README.md", model_card(plan, report).encode())
-    write_file(plan.out / REPORT, pretty_json(report))
+    write_report(plan, report)
     yield report
 
 

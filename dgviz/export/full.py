@@ -10,11 +10,10 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, read_bytes
 from dgviz.errors import CheckpointError
-from dgviz.export.card import model_card
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import MANIFEST
-from dgviz.export.plan import REPORT, ExportPlan, ShardPlan
-from dgviz.export.report import describe_export, pretty_json
+from dgviz.export.plan import ExportPlan, ShardPlan
+from dgviz.export.report import describe_export, pretty_json, write_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
 from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
 from dgviz.report import RepairedTensor, TensorReport
@@ -121,8 +120,7 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
     if index is not None:
         write_file(plan.out / plan.index_name, index)
     report["verified"] = {"headers": verify_headers(plan, plan.out), **verified}
-    write_file(plan.out / REPORT, pretty_json(report))
-    write_file(plan.out / "README.md", model_card(plan, report).encode())
+    write_report(plan, report)
     if config_data is not None:
         write_file(plan.out / "config.json", config_data)
     return report

@@ -6,7 +6,7 @@ each tensor's factors are written as soon as they are known; an interrupted expo
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from dgviz.delta import compute_delta
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import PARTS
 from dgviz.export.plan import ExportPlan
+from dgviz.export.report import describe_export
 from dgviz.export.shard import write_file
 from dgviz.kept import KeptDirections, keep_directions
 from dgviz.report import TensorReport
@@ -98,6 +99,29 @@ def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -
             part = _write_part(path, paired, factors, report, hashes)
         written[paired.name] = part.inputs
         yield TensorReport.from_json(part.name, part.row), part
+
+
+def describe_parts(plan: ExportPlan, parts: Iterable[Part], device: str, path: Path, digest: str) -> dict[str, Any]:
+    """Return the content of ``dgviz.json`` of a file that is made of parts, but for what verification found.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What was written.
+    parts : iterable of Part
+        In any order.
+    device : str
+        Where they were computed.
+    path : Path
+        The file; it may still have to be moved.
+    digest : str
+        Its SHA-256.
+    """
+    parts = list(parts)
+    files = {path.name: {"bytes": path.stat().st_size, "sha256": digest}}
+    report = describe_export(plan, {part.name: part.row for part in parts}, device, files)
+    report["inputs"] = {part.name: part.inputs for part in parts}
+    return report
 
 
 def _factor_tensor(

@@ -10,7 +10,9 @@ import torch
 
 import dgviz
 from dgviz.checkpoint.types import FATES
-from dgviz.export.plan import ExportPlan
+from dgviz.export.card import model_card
+from dgviz.export.plan import REPORT, ExportPlan
+from dgviz.export.shard import write_file
 
 POOR_GAIN = 0.9
 """Below this, or above its inverse, a user is told: a tenth of the repaired update is lost or added by rounding."""
@@ -55,6 +57,20 @@ def describe_export(
         "warnings": warnings,
         "tensors": ordered,
     }
+
+
+def write_report(plan: ExportPlan, report: Mapping[str, Any]) -> None:
+    """Write ``dgviz.json`` and the model card.
+
+    Parameters
+    ----------
+    plan : ExportPlan
+        What was written.
+    report : mapping
+        The finished report.
+    """
+    write_file(plan.out / REPORT, pretty_json(report))
+    write_file(plan.out / "README.md", model_card(plan, report).encode())
 
 
 def pretty_json(value: Any) -> bytes:

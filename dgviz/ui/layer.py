@@ -12,7 +12,7 @@ from dgviz.store import Spectrum
 from dgviz.threshold import Rule, Threshold
 from dgviz.ui import work
 from dgviz.ui.exports import shown_command
-from dgviz.ui.figure4 import chart_follows, figure4, released_tau, start_tau
+from dgviz.ui.figure4 import chart_follows, figure4, released_tau, start_tau, waits_for_rest
 from dgviz.ui.messages import answered
 from dgviz.ui.pair import checkpoint_path
 from dgviz.ui.state import change_view, view_visit
@@ -21,7 +21,9 @@ from dgviz.ui.weights import WeightChoice
 from dgviz.verdict import apply_rule, needs_delta
 
 _KEY = "figure4"
-_PATIENCE = 3.0  # seconds the upper row waits for the lower one: all but the largest weights appear in one piece
+# Seconds a run of the page waits for the lower row: the first long enough for most weights to appear in one piece,
+# those that the figure asks for short enough to answer a moved tau.
+_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
     rank = int(np.count_nonzero(spectrum.s > tau))
     with st.spinner("Drawing the update ..."), answered():
         entries = work.entry_panels(*layer.weight, rank)
-        maps = work.spectrum_panels(*layer.weight, patience=_PATIENCE)
+        patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
+        maps = work.spectrum_panels(*layer.weight, patience)
     figure4(
         _KEY,
         layer.id,
@@ -153,17 +156,6 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
         live_shape=spectrum.live_shape,
         on_release=lambda: _remember_tau(layer, default),
     )
-    if maps is None:
-        _await_directions(layer)
-
-
-@st.fragment(run_every=0.5)
-def _await_directions(layer: LayerView) -> None:
-    """Draw the page again as soon as the lower row's maps are there."""
-    with answered():
-        arrived = work.spectrum_panels(*layer.weight, patience=0) is not None
-    if arrived:
-        st.rerun()
 
 
 def _remember_tau(layer: LayerView, default: float) -> None:

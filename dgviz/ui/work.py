@@ -9,7 +9,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.effect import MethodPanel
-from dgviz.jobs import Worker
+from dgviz.jobs import Superseded, Worker
 from dgviz.maps import EntryPanels, SpectrumPanels
 from dgviz.plan import RepairPlan
 from dgviz.store import Spectrum
@@ -109,6 +109,10 @@ def spectrum_panels(
     try:
         return _spectrum_panels(*weight).result(timeout=patience)
     except TimeoutError:
+        return None
+    except Superseded:  # its question was dropped for another weight's, and now it is in view again
+        _spectrum_panels.clear(*weight)
+        _spectrum_panels(*weight)
         return None
     except Exception:
         _spectrum_panels.clear(*weight)  # the next visit tries again

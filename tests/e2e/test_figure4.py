@@ -38,6 +38,18 @@ CHART_TAU = """() => {
 
 
 @pytest.fixture(scope="module")
+def large_pair(tmp_path_factory):
+    """A pair of two weights large enough for the lower row to come after the upper one."""
+    generator = torch.Generator().manual_seed(0)
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("base", "tuned")}
+    for folder in folders.values():
+        weights = {f"{name}.weight": torch.randn(3200, 2400, generator=generator) for name in ("first", "second")}
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        (folder / "config.json").write_text(json.dumps({"model_type": "test"}))
+    return urlencode({name: str(folder) for name, folder in folders.items()})
+
+
+@pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """A pair of one 300 x 200 weight: noise and five spikes."""
     generator = torch.Generator().manual_seed(0)
@@ -120,3 +132,16 @@ def test_keys_alone_move_tau_and_read_values(server, page, pair):
     expect(page.get_by_text("dropped", exact=False).last).to_be_visible()
     expect(page.locator(".hair.y:visible")).to_have_count(6)
     expect(page.locator(".hair.x:visible")).to_have_count(3)
+
+
+def test_the_lower_row_comes_after_the_upper_one_and_survives_a_change_of_weight(server, page, large_pair):
+    page.goto(f"{server.url}/layer?{large_pair}&weight=first.weight")
+    expect(page.locator(".note:visible")).to_have_text(["computing"] * 3, timeout=LONG)  # (e), (f) and (g) only
+    page.get_by_role("button", name="Next").click()
+    page.wait_for_url("**weight=second**", timeout=LONG)
+    page.get_by_role("button", name="Previous").click()
+    page.wait_for_url("**weight=first**", timeout=LONG)
+    expect(page.get_by_label("Kept rank")).to_be_visible(timeout=LONG)
+    expect(page.locator(".note:visible")).to_have_count(0, timeout=LONG)
+    misfits = page.evaluate(MISFITS)
+    assert misfits["misfits"] == 0 and misfits["kept"] < misfits["size"]

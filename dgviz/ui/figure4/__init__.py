@@ -26,7 +26,7 @@ from dgviz.maps import EntryPanels, SpectrumPanels
 from dgviz.threshold import Threshold
 from dgviz.ui.figure4.payload import figure4_payload, start_tau
 
-__all__ = ["chart_follows", "figure4", "released_tau", "start_tau"]
+__all__ = ["chart_follows", "figure4", "released_tau", "start_tau", "waits_for_rest"]
 
 _HERE = Path(__file__).parent
 # One ES module: pure mathematics first, then drawing, then the controls.
@@ -79,7 +79,8 @@ def figure4(
     rule : str
         Title of the rule, for labels.
     spectrum : SpectrumPanels, optional
-        `dgviz.panels.compute_spectrum_panels`; without it the lower row says that it is being computed.
+        `dgviz.panels.compute_spectrum_panels`; without it the lower row says that it is being computed, and the
+        figure has the script run again, every 0.7 s, until it is given.
     entries : EntryPanels, optional
         `dgviz.panels.compute_entry_panels`, best at the rank of `tau`; panels of another rank are marked as waiting.
     live_shape : (int, int), optional
@@ -95,7 +96,8 @@ def figure4(
     data = figure4_payload(
         view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries, live_shape=live_shape
     )
-    _component()(key=key, data=data, on_released_change=on_release, on_follows_change=lambda: None)
+    changes = {f"on_{name}_change": lambda: None for name in ("follows", "asked")}
+    _component()(key=key, data=data, on_released_change=on_release, **changes)
 
 
 def released_tau(key: str, view: str) -> float | None:
@@ -110,6 +112,20 @@ def released_tau(key: str, view: str) -> float | None:
     """
     released = _state(key).get("released")
     return float(released["tau"]) if released and released["view"] == view else None
+
+
+def waits_for_rest(key: str, view: str) -> bool:
+    """Return whether the figure of a view is on the screen without its lower row, and has asked for it.
+
+    Parameters
+    ----------
+    key : str
+        Key of the component.
+    view : str
+        The view about to be drawn.
+    """
+    asked = _state(key).get("asked")
+    return bool(asked) and asked["view"] == view
 
 
 def chart_follows(key: str) -> bool:

@@ -3,6 +3,7 @@
 const RELEASE_DELAY = 250; // ms without a change before tau is reported
 const CHART_PERIOD = 60; // ms between two moves of the chart's tau line while dragging
 const WATCH_PERIOD = 500; // ms between two looks at whether the chart was drawn anew
+const ASK_PERIOD = 700; // ms between two questions for the lower row while it is being computed
 
 function decodePayload(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -33,6 +34,7 @@ class Figure4 {
   destroy() {
     this.resizer.disconnect();
     clearInterval(this.watch);
+    clearInterval(this.asking);
     clearTimeout(this.releaseTimer);
     clearTimeout(this.chartTimer);
     cancelAnimationFrame(this.frame);
@@ -58,6 +60,17 @@ class Figure4 {
     const ground = parseColour(getComputedStyle(this.root).getPropertyValue("--st-background-color"));
     this.palette = buildPalette(ground, isDark(ground));
     this.layout();
+    this.askForRest();
+  }
+
+  // The figure itself asks until it has what it lacks: a question or an answer that is lost is asked again.
+  askForRest() {
+    clearInterval(this.asking);
+    if (this.data.spectrum) return;
+    this.asking = setInterval(() => {
+      this.asked = (this.asked || 0) + 1;
+      this.setStateValue("asked", { view: this.data.view, times: this.asked });
+    }, ASK_PERIOD);
   }
 
   wire() {
