@@ -146,6 +146,20 @@ class OpenMatrix:
             return self._reshaped(plan, found)
         return reshape_spectrum(plan, self._own_values, self._live_shape, delta=self._computed[0])
 
+    def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the strongest triplets, ``U s`` (m, rank) and ``Vh`` (rank, n), whatever a plan makes of them.
+
+        Parameters
+        ----------
+        rank : int
+            How many, 1 to p.
+        """
+        stored = self._store.get_factors(self._key, rank)
+        if stored is None:
+            return self._computed[1].triplets(rank)
+        left, right = (torch.from_numpy(factor).to(self._device) for factor in stored)
+        return left, right
+
     @property
     def route(self) -> str:
         """How the spectrum was computed."""

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dgviz.atlas import Assessment
-from dgviz.places import CLASSES
+from dgviz.places import CLASSES, Place
 
 THIRDS = ("first third", "middle third", "last third", "outside the layers")
 """Parts of the depth, in order."""
@@ -69,9 +69,9 @@ def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
         Every matrix once; experts count as matrices of their own.
     """
     energy = sum(row.matrix.energy for row in rows)
-    depth = _depths(rows)
+    thirds = thirds_of([row.matrix.place for row in rows])
     by_class = {name: [row for row in rows if row.matrix.place.kind == name] for name in CLASSES}
-    by_third = {name: [row for row in rows if _third(row, depth) == name] for name in THIRDS}
+    by_third = {name: [row for row, third in zip(rows, thirds, strict=True) if third == name] for name in THIRDS}
     return NoiseTable(
         tuple(_row(name, own, energy) for name, own in by_class.items() if own),
         tuple(_row(name, own, energy) for name, own in by_third.items() if own),
@@ -79,21 +79,22 @@ def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
     )
 
 
-def _depths(rows: Sequence[Assessment]) -> dict[str, list[tuple[int, ...]]]:
-    """Return the layers of every tower in order."""
-    layers: dict[str, set[tuple[int, ...]]] = {}
-    for row in rows:
-        layers.setdefault(row.matrix.place.tower, set()).add(row.matrix.place.layer)
-    return {tower: sorted(own) for tower, own in layers.items()}
+def thirds_of(places: Sequence[Place]) -> list[str]:
+    """Return which third of its tower each weight lies in, one of `THIRDS`.
 
-
-def _third(row: Assessment, depths: dict[str, list[tuple[int, ...]]]) -> str:
-    """Return which third of its tower a matrix lies in."""
-    place = row.matrix.place
-    if not place.layer:
-        return THIRDS[3]
-    own = depths[place.tower]
-    return THIRDS[3 * own.index(place.layer) // len(own)]
+    Parameters
+    ----------
+    places : sequence of Place
+        Of all weights of a model: its layers are counted here.
+    """
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for place in places:
+        found.setdefault(place.tower, set()).add(place.layer)
+    layers = {tower: {layer: i for i, layer in enumerate(sorted(own))} for tower, own in found.items()}
+    return [
+        THIRDS[3 * layers[place.tower][place.layer] // len(layers[place.tower])] if place.layer else THIRDS[3]
+        for place in places
+    ]
 
 
 def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:

@@ -1,0 +1,226 @@
+"""``family``: several tuned checkpoints of one base side by side, and what their kept directions have in common."""
+
+import argparse
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from dgviz.atlas import assess, read_atlas
+from dgviz.checkpoint import CheckpointPair, inspect_pair
+from dgviz.cli.compare import add_save, save_json
+from dgviz.cli.options import add_rule, print_columns, print_json, rule_params
+from dgviz.errors import PairError
+from dgviz.family import FIGURES, WHOLE, distinct_names, family_csv, match_members, member_report
+from dgviz.jobs import JobReporter
+from dgviz.noise import THIRDS
+from dgviz.overlap import kinship_report
+from dgviz.places import CLASSES
+from dgviz.plan import RepairPlan
+from dgviz.schedule import plan_tasks
+from dgviz.store import label
+from dgviz.survey import iter_scan
+
+_READ = 250.0  # work per entry of reading an update again, in the units of `dgviz.schedule.Task.work`
+_NAMED = 10  # weights that a terminal lists; --json has all
+
+
+def add_command(commands: "argparse._SubParsersAction") -> None:
+    """Add the command to the grammar.
+
+    Parameters
+    ----------
+    commands : argparse subparsers
+        Of the whole command line.
+    """
+    family = commands.add_parser("family", help="several tuned checkpoints of one base side by side; scans first")
+    family.add_argument("base", metavar="BASE", help="checkpoint before fine-tuning")
+    family.add_argument("tuned", metavar="TUNED", nargs="+", help="checkpoints after fine-tuning, two or more")
+    family.add_argument("--names", metavar="LIST", help="what to call them, with commas between; default: folders")
+    family.add_argument("--include", metavar="RE", help="compare only tensors whose name matches")
+    family.add_argument("--exclude", metavar="RE", help="leave out tensors whose name matches")
+    add_rule(family)
+    family.add_argument("--workers", type=int, metavar="N", help="processes of the scans, as for scan")
+    output = family.add_mutually_exclusive_group()
+    output.add_argument("--json", action="store_true", help="machine-readable result on standard output")
+    output.add_argument("--csv", action="store_true", help="the figures of every checkpoint as CSV")
+    add_save(family)
+    family.set_defaults(run=_family)
+
+
+def _family(options: argparse.Namespace) -> int:
+    """Scan what is not known yet, compare, and print; what cannot be compared is named."""
+    started = time.perf_counter()
+    params = rule_params(options)
+    if len(options.tuned) < 2:
+        raise PairError("a family needs at least two tuned checkpoints: name them after base, one after the other")
+    pairs = [inspect_pair(options.base, tuned, options.include, options.exclude) for tuned in options.tuned]
+    names = distinct_names([pair.tuned.path.name for pair in pairs], options.names)
+    for name, pair in zip(names, pairs, strict=True):
+        if not pair.repairable:
+            pair.refuse_blocked()
+        for blocker in pair.blockers:
+            print(f"warning: {name}: {blocker.sentence}", file=sys.stderr)
+    reporter = JobReporter.from_environment()
+    found = _compute(options, names, pairs, params, reporter)
+    if found is None:
+        reporter.finish({}, "cancelled")
+        print("dgviz family: cancelled; repeat the command to go on from here", file=sys.stderr)
+        return 1
+    models, comparison, errors = found
+    base = {"name": pairs[0].base.path.name, "fingerprint": pairs[0].base.fingerprint}
+    rule = {"rule": options.rule, "params": params}
+    result = {
+        "base": base,
+        **rule,
+        "models": models,
+        **comparison,
+        "seconds": round(time.perf_counter() - started, 3),
+    }
+    if options.save:
+        save_json(Path(options.save).expanduser(), result)
+    summary: dict[str, Any] = {"models": len(models), "weights": len(comparison["weights"]), "errors": errors}
+    if errors:
+        summary["error"] = f"{len(errors)} matrices failed, first {next(iter(errors.items()))[1]}"
+    reporter.finish(summary, "failed" if errors else "done")
+    if options.json:
+        print_json(result)
+    elif options.csv:
+        sys.stdout.write(family_csv(models))
+    else:
+        _print(result, names)
+    for name, error in errors.items():
+        print(f"dgviz family: {name} failed: {error}", file=sys.stderr)
+    return 1 if errors else 0
+
+
+def _compute(
+    options: argparse.Namespace,
+    names: list[str],
+    pairs: list[CheckpointPair],
+    params: dict[str, Any],
+    reporter: JobReporter,
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None:
+    """Return every model's figures, the comparison, and what failed; None where it was cancelled."""
+    from dgviz.shared import iter_compared
+
+    weights, apart = match_members(pairs)
+    scans = [math.fsum(task.work for task in plan_tasks(pair)) for pair in pairs]
+    efforts = [_READ * max(side.base.numel for side in weight.sides if side is not None) for weight in weights]
+    total = math.fsum(scans) + math.fsum(efforts)
+    plan = RepairPlan(options.rule, params)
+    errors: dict[str, str] = {}
+    compared = []
+    with tqdm(total=total, desc="family", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}") as bar:
+
+        def told(work: float, message: str) -> bool:
+            """Tell how far it is; return whether to stop."""
+            bar.set_postfix_str(message[-60:], refresh=False)
+            bar.update(work)
+            reporter.progress(bar.n, total, message)
+            return reporter.cancelled()
+
+        for name, pair in zip(names, pairs, strict=True):
+            for work, weight, error in _scan(pair, options, params):
+                if error is not None:
+                    errors[f"{name}: {weight}"] = error
+                if told(work, f"{name}: {weight}"):
+                    return None
+        for effort, result in zip(efforts, iter_compared(weights, plan, options.device), strict=True):
+            compared.append(result)
+            errors |= {f"{names[i]}: {result.weight.label}": said for i, said in result.errors.items()}
+            if told(effort, f"comparing {result.weight.label}"):
+                return None
+    models = [_model(name, pair, options.rule, params) for name, pair in zip(names, pairs, strict=True)]
+    report = kinship_report(
+        [(item.weight.label, item.weight.place, item.weight.third, item.ranks, item.overlaps) for item in compared]
+    )
+    left_out = [{"weight": item.weight, "models": list(item.models), "reason": item.reason} for item in apart]
+    left_out += [
+        {"weight": item.weight.label, "models": list(item.errors), "reason": next(iter(item.errors.values()))}
+        for item in compared
+        if item.errors
+    ]
+    return models, {**report, "not_compared": left_out}, errors
+
+
+def _scan(
+    pair: CheckpointPair, options: argparse.Namespace, params: dict[str, Any]
+) -> Iterator[tuple[float, str, str | None]]:
+    """Scan a pair; yield the work done, the weight, and what befell it; work 0 while nothing has finished."""
+    last = "reading"
+    for result in iter_scan(pair, options.rule, params, options.device, options.workers, heartbeat=0.5):
+        if result is None:
+            yield 0.0, last, None
+        else:
+            last = result.label
+            yield result.work, last, result.error
+
+
+def _model(name: str, pair: CheckpointPair, rule: str, params: dict[str, Any]) -> dict[str, Any]:
+    """Return what is said of one tuned checkpoint."""
+    atlas = read_atlas(pair)
+    rows = [assess(matrix, rule, params) for matrix in atlas.matrices]
+    about = {"name": name, "folder": pair.tuned.path.name, "fingerprint": pair.tuned.fingerprint}
+    missing = [label(weight, index) for weight, index in atlas.missing]
+    return {**about, "weights": len(rows), "missing": missing, **member_report(rows)}
+
+
+def _print(result: dict[str, Any], names: list[str]) -> None:
+    """Print the figures, the noise tables and the overlaps, each side by side."""
+    every = {model["name"]: {group["group"]: group for group in model["groups"]} for model in result["models"]}
+    present = [name for name in (WHOLE, *CLASSES, *THIRDS) if any(name in groups for groups in every.values())]
+    rows = [
+        (group, groups[group]["verdict"] or "-", *(f.text(groups[group][key]) for key, f in FIGURES.items()), name)
+        for group in present
+        for name, groups in every.items()
+        if group in groups
+    ]
+    print_columns(("group", "verdict", *(figure.title for figure in FIGURES.values()), "model"), rows)
+    print()
+    _print_noise(result["models"])
+    print()
+    rows = [
+        (
+            str(pair["all"]["compared"]),
+            *(_against_chance(pair["all"][side]) for side in ("left", "right")),
+            *("-" if pair["all"][key] is None else f"{pair['all'][key]:.4f}" for key in ("kept_cosine", "cosine")),
+            " and ".join(names[position] for position in pair["models"]),
+        )
+        for pair in result["overlap"]
+    ]
+    print_columns(("weights", "left (chance)", "right (chance)", "kept cosine", "cosine", "models"), rows)
+    for item in result["not_compared"][:_NAMED]:
+        called = ", ".join(names[position] for position in item["models"])
+        print(f"not compared: {item['weight']} in {called}: {item['reason']}", file=sys.stderr)
+    if len(result["not_compared"]) > _NAMED:
+        print(f"not compared: {len(result['not_compared']) - _NAMED} more; --json has all", file=sys.stderr)
+
+
+def _print_noise(models: list[dict[str, Any]]) -> None:
+    """Print mean noise and its product with the norm share, a column per model."""
+    groups = {
+        model["name"]: {
+            row["group"]: row
+            for row in (*model["noise"]["classes"], *model["noise"]["thirds"], model["noise"]["whole"])
+        }
+        for model in models
+    }
+    present = [name for name in (*CLASSES, *THIRDS, WHOLE) if any(name in rows for rows in groups.values())]
+    rows = []
+    for name in present:
+        own = [rows.get(name) for rows in groups.values()]
+        cells = [
+            "-" if row is None else f"{100 * row['mean_noise']:.2f} x {100 * row['norm_share']:.2f}" for row in own
+        ]
+        rows.append((*cells, name))
+    print_columns((*groups, "mean noise % x norm share %"), rows)
+
+
+def _against_chance(side: dict[str, float] | None) -> str:
+    """Return an overlap with what chance would give."""
+    return "-" if side is None else f"{side['value']:.4f} ({side['chance']:.4f})"

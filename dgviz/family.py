@@ -1,0 +1,352 @@
+"""Several tuned checkpoints of one base: which weights can be compared, and the same figures of each side by side."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dgviz.atlas import Assessment, list_matrices
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
+from dgviz.errors import PairError
+from dgviz.noise import THIRDS, noise_table, thirds_of
+from dgviz.places import CLASSES, Place, place_of
+from dgviz.store import label
+
+WHOLE = "all"
+"""Name of the group that holds every weight."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of a group of weights, pooled over them.
+
+    Attributes
+    ----------
+    name, title : str
+        Key in `FIGURES`, and what a page shows.
+    unit : str
+        ``"%"``, or empty for a plain number. Percentages are shares times 100.
+    about : str
+        How it is pooled, in a sentence.
+    """
+
+    name: str
+    title: str
+    unit: str
+    about: str
+    _pool: Callable[[Sequence[Assessment]], float | None]
+
+    def value(self, rows: Sequence[Assessment]) -> float | None:
+        """Return the figure of a group, None where no weight of it has one.
+
+        Parameters
+        ----------
+        rows : sequence of Assessment
+            The group.
+        """
+        return self._pool(rows) if rows else None
+
+    def text(self, value: float | None) -> str:
+        """Return a value as people read it.
+
+        Parameters
+        ----------
+        value : float or None
+            From `value`.
+        """
+        if value is None:
+            return "none"
+        return f"{value:.3g} %" if self.unit == "%" else f"{value:.4g}"
+
+
+def _rank_share(rows: Sequence[Assessment]) -> float:
+    return 100 * sum(row.rank for row in rows) / sum(row.matrix.stored.s.size for row in rows)
+
+
+def _energy_kept(rows: Sequence[Assessment]) -> float | None:
+    whole = math.fsum(row.matrix.energy for row in rows)
+    return 100 * (1 - math.fsum(row.dropped_energy for row in rows) / whole) if whole > 0 else None
+
+
+def _noise_share(rows: Sequence[Assessment]) -> float | None:
+    changed = [row.noise_share for row in rows if row.matrix.energy > 0]
+    return 100 * math.fsum(changed) / len(changed) if changed else None
+
+
+def _relative_size(rows: Sequence[Assessment]) -> float | None:
+    # The norm of a base weight is that of its update over the relative size; an update of zero does not tell it.
+    known = [row for row in rows if row.relative_size and row.matrix.energy > 0]
+    squares = math.fsum(row.matrix.energy / row.relative_size**2 for row in known)
+    return 100 * math.sqrt(math.fsum(row.matrix.energy for row in known) / squares) if squares > 0 else None
+
+
+def _zero_share(rows: Sequence[Assessment]) -> float | None:
+    known = [row for row in rows if row.zero_share is not None]
+    entries = sum(row.matrix.parameters for row in known)
+    return 100 * math.fsum(row.zero_share * row.matrix.parameters for row in known) / entries if entries else None
+
+
+def _median(read: Callable[[Assessment], float | None]) -> Callable[[Sequence[Assessment]], float | None]:
+    """Return the median over the weights that have a figure."""
+
+    def pool(rows: Sequence[Assessment]) -> float | None:
+        values = [value for row in rows if (value := read(row)) is not None]
+        return float(np.median(values)) if values else None
+
+    return pool
+
+
+_FIGURES = (
+    Figure("rank", "Kept rank", "", "Directions kept, summed.", lambda rows: float(sum(row.rank for row in rows))),
+    Figure("rank_share", "Kept share of rank", "%", "Directions kept over all directions, both summed.", _rank_share),
+    Figure("energy_kept", "Energy kept", "%", "|D*|² over |D|², both summed over the weights.", _energy_kept),
+    Figure("noise_share", "Mean noise", "%", "Mean of 1 - |D*|²/|D|² over the weights that changed.", _noise_share),
+    Figure(
+        "relative_size",
+        "Relative update size",
+        "%",
+        "Norm of the update over the norm of the base weights, over the weights that changed.",
+        _relative_size,
+    ),
+    Figure("mp_fit", "MP-fit", "%", "Median over the weights that have one.", _median(lambda row: row.mp_fit)),
+    Figure(
+        "stable_rank",
+        "Stable rank",
+        "",
+        "Median of |D|² over the largest squared singular value, over the weights that changed.",
+        _median(lambda row: row.stable_rank),
+    ),
+    Figure("zero_share", "Exact-zero share", "%", "Entries that did not change at all, over all.", _zero_share),
+)
+
+FIGURES: dict[str, Figure] = {figure.name: figure for figure in _FIGURES}
+
+
+def figures_of(rows: Sequence[Assessment]) -> dict[str, float | None]:
+    """Return every figure of a group of weights.
+
+    Parameters
+    ----------
+    rows : sequence of Assessment
+        The group.
+    """
+    return {name: figure.value(rows) for name, figure in FIGURES.items()}
+
+
+def groups_of(rows: Sequence[Assessment]) -> dict[str, list[Assessment]]:
+    """Return all weights, those of every class, and those of every third of the depth, by name; empty ones left out.
+
+    Parameters
+    ----------
+    rows : sequence of Assessment
+        Every matrix of a model once.
+    """
+    thirds = thirds_of([row.matrix.place for row in rows])
+    found = {WHOLE: list(rows)}
+    found |= {kind: [row for row in rows if row.matrix.place.kind == kind] for kind in CLASSES}
+    found |= {name: [row for row, own in zip(rows, thirds, strict=True) if own == name] for name in THIRDS}
+    return {name: own for name, own in found.items() if own or name == WHOLE}
+
+
+def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], list[Assessment]]:
+    """Return the weights of every layer of a tower, in order of depth.
+
+    Parameters
+    ----------
+    rows : iterable of Assessment
+        Matrices of a model.
+    tower : str
+        `Place.tower`.
+    """
+    found: dict[tuple[int, ...], list[Assessment]] = {}
+    for row in rows:
+        if row.matrix.place.tower == tower and row.matrix.place.layer:
+            found.setdefault(row.matrix.place.layer, []).append(row)
+    return {layer: found[layer] for layer in sorted(found)}
+
+
+def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
+    """Return whether the rule may be trusted on a group of weights; None for an empty one.
+
+    Parameters
+    ----------
+    rows : sequence of Assessment
+        The group.
+    """
+    weighed = [
+        WeighedDiagnosis(row.matrix.label, math.prod(row.matrix.stored.live_shape), row.matrix.energy, row.diagnosis)
+        for row in rows
+    ]
+    return diagnose_model(weighed) if weighed else None
+
+
+def member_report(rows: Sequence[Assessment]) -> dict[str, Any]:
+    """Return the figures of one tuned checkpoint as plain values.
+
+    Parameters
+    ----------
+    rows : sequence of Assessment
+        What a rule makes of every matrix whose spectrum is stored.
+
+    Returns
+    -------
+    dict
+        ``verdict`` (a `dgviz.diagnosis.Diagnosis`, None without a weight), ``groups`` (per group: ``group``,
+        ``weights``, ``verdict`` in one word, and the `FIGURES`), and ``noise`` (a `dgviz.noise.NoiseTable`).
+    """
+    whole = verdict_of(rows)
+    groups = []
+    for name, own in groups_of(rows).items():
+        verdict = verdict_of(own)
+        word = None if verdict is None else verdict.verdict
+        groups.append({"group": name, "weights": len(own), "verdict": word, **figures_of(own)})
+    verdict = None if whole is None else whole.to_json()
+    return {"verdict": verdict, "groups": groups, "noise": noise_table(rows).to_json()}
+
+
+@dataclass(frozen=True, eq=False)
+class SharedWeight:
+    """One matrix of base and its counterparts.
+
+    Attributes
+    ----------
+    name : str
+        Of the tensor in base.
+    index : int or None
+        Which matrix of a stack.
+    place : Place
+        Where it belongs in base.
+    third : str
+        Its third of the depth, one of `dgviz.noise.THIRDS`.
+    sides : tuple of PairedTensor or None
+        Per tuned checkpoint, in order; None where it has no update of this matrix to compare.
+    """
+
+    name: str
+    index: int | None
+    place: Place
+    third: str
+    sides: tuple[PairedTensor | None, ...]
+
+    @property
+    def label(self) -> str:
+        """The tensor's name in base, with the matrix of a stack in brackets."""
+        return label(self.name, self.index)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A weight that not all tuned checkpoints can be compared on.
+
+    Attributes
+    ----------
+    weight : str
+        Its name in base.
+    models : tuple of int
+        Positions of the tuned checkpoints that are left out.
+    reason : str
+        Why, in a sentence.
+    """
+
+    weight: str
+    models: tuple[int, ...]
+    reason: str
+
+
+def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], list[Apart]]:
+    """Return the matrices of base that at least two tuned checkpoints update, and every one that some do not.
+
+    Weights belong together by the tensor of base that each is paired with, whatever their names in tuned.
+
+    Parameters
+    ----------
+    pairs : sequence of CheckpointPair
+        One base, several tuned checkpoints.
+
+    Raises
+    ------
+    PairError
+        If the pairs do not have one base.
+    """
+    bases = {pair.base.fingerprint: pair.base.path for pair in pairs}
+    if len(bases) != 1:
+        raise PairError(f"a family has one base; got {', '.join(map(str, bases.values()))}: give one base for all")
+    sides: dict[tuple[str, int | None], list[PairedTensor | None]] = {}
+    for position, pair in enumerate(pairs):
+        for paired, index in list_matrices(pair):
+            key = paired.base.name, index
+            sides.setdefault(key, [None] * len(pairs))[position] = paired
+    apart: dict[tuple[str, str], set[int]] = {}
+    for (name, _), own in sides.items():
+        first = next(paired for paired in own if paired is not None)
+        for position, paired in enumerate(own):
+            if paired is None:
+                reason = _why_not(pairs[position], name)
+            elif paired.base != first.base:
+                reason = f"It has other rows of base's tensor than the first: {paired.reason}"
+                own[position] = None
+            else:
+                continue
+            apart.setdefault((name, reason), set()).add(position)
+    shared = {key: own for key, own in sides.items() if sum(paired is not None for paired in own) > 1}
+    places = [place_of(name) for name, _ in shared]
+    matched = [
+        SharedWeight(name, index, place, third, tuple(own))
+        for ((name, index), own), place, third in zip(shared.items(), places, thirds_of(places), strict=True)
+    ]
+    return matched, [Apart(name, tuple(sorted(models)), reason) for (name, reason), models in apart.items()]
+
+
+def _why_not(pair: CheckpointPair, name: str) -> str:
+    """Return why a tuned checkpoint has no update of a tensor of base."""
+    found = next((row for row in pair.tensors if row.base is not None and row.base.name == name), None)
+    return "It has no tensor that belongs to it." if found is None else found.reason
+
+
+def distinct_names(names: Sequence[str], given: str | None = None) -> list[str]:
+    """Return what tuned checkpoints are called: as given, or by their folders, numbered where two are called alike.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of their folders.
+    given : str, optional
+        Names with commas between, one per checkpoint.
+
+    Raises
+    ------
+    PairError
+        If the given names are not as many as the checkpoints, or one is empty or given twice.
+    """
+    if given is not None:
+        chosen = [name.strip() for name in given.split(",")]
+        if len(chosen) != len(names):
+            raise PairError(f"--names has {len(chosen)} names for {len(names)} tuned checkpoints: give one for each")
+        if len(set(chosen)) < len(chosen) or "" in chosen:
+            raise PairError(f"--names {given!r} has an empty name or one twice: give each checkpoint its own")
+        return chosen
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in range(2, len(names) + 2))
+        found.append(name if name not in found else next(item for item in numbered if item not in found))
+    return found
+
+
+def family_csv(models: Sequence[Mapping[str, Any]]) -> str:
+    """Return the figures of every tuned checkpoint as CSV, a line per checkpoint and group.
+
+    Parameters
+    ----------
+    models : sequence of mapping
+        ``name`` and the values of `member_report`.
+    """
+    lines = [",".join(("model", "group", "weights", "verdict", *FIGURES))]
+    for model in models:
+        for group in model["groups"]:
+            values = ("" if group[name] is None else f"{group[name]:.9g}" for name in FIGURES)
+            name = '"' + model["name"].replace('"', '""') + '"'
+            lines.append(",".join((name, group["group"], str(group["weights"]), group["verdict"] or "", *values)))
+    return "\n".join(lines) + "\n"
