@@ -339,7 +339,7 @@ _COLUMN_CONFIG = {
     "MP-fit": _number("%.1f", "How well the method's update fits the noise law; pure noise scores 99.6 to 99.9."),
     "MP-fit, removed": _number(
         "%.1f",
-        "Of what the method takes away, the fine-tuned update minus its own. Low: something other than noise is gone.",
+        "Of what the method takes away: the fine-tuned update minus its own. Low: it is something other than noise.",
     ),
     "subspace kept %": _number(
         "%.1f",
