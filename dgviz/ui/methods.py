@@ -321,8 +321,6 @@ def _draw_table(
                 "subspace kept %": None if effect.subspace is None else 100 * effect.subspace,
             }
         )
-    if not any(row["settings"] for row in rows):
-        rows = [{key: value for key, value in row.items() if key != "settings"} for row in rows]
     place.dataframe(rows, hide_index=True, width="stretch", column_config=_COLUMN_CONFIG)
 
 
