@@ -121,7 +121,7 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     app.run()
     command = app.code[0].value
     assert "compare-methods" in command and "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
-    assert len(app.dataframe) == 1
+    assert len(app.dataframe) == 2  # the weight's and the preview's
     app.button(key="start-comparison").click().run()
     assert not app.exception
     (job,) = list_jobs(comparisons_root())
@@ -130,12 +130,23 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
         time.sleep(0.2)
     assert job.state == "done", job.log_tail()
     app = open_page(pair_paths)
-    table = app.dataframe[1].value.set_index("method")
+    table = app.dataframe[-1].value.set_index("method")
     assert len(table) == len(METHODS)
     assert table["Distance to DG-Hard %"]["DG-Hard"] == 0
     assert table["Norm kept %"]["WiSE-FT (alpha=0.25)"] == pytest.approx(25, abs=0.1)
     assert table["Entries from base %"]["DARE"] > 50 > table["Entries from base %"]["DG-Hard"]
     assert app.button(key="start-comparison").label == "Measure again"
+
+
+def test_the_whole_model_is_previewed_from_stored_spectra(pair_paths):
+    app = open_page(pair_paths)  # the weight's own spectrum has been stored on the way
+    assert "Spectra of 1 of 9 matrices are stored" in texts(app)
+    app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
+    app.multiselect(key="chosen-methods").set_value(["dg_hard", "wise_ft", "dare"]).run()
+    table = app.dataframe[1].value.set_index("method")
+    assert list(table.index) == ["DG-Hard", "WiSE-FT"]
+    assert table["norm kept %"]["WiSE-FT"] == pytest.approx(25) and table["distance to DG-Hard %"]["DG-Hard"] == 0
+    assert table["directions kept"]["DG-Hard"] == 3 and "Not known from spectra: DARE" in texts(app)
 
 
 def test_a_method_is_taken_to_export(pair_paths):
