@@ -98,6 +98,13 @@ def test_ties_are_kept_whole_and_all_the_energy_is_all_of_it():
     assert RULES["energy"].apply(s, (64, 64), fraction=1.0).rank == 64
 
 
+def test_the_reference_codes_other_level_keeps_more_than_half_of_square_noise():
+    s = np.linalg.svd(np.random.default_rng(0).standard_normal((300, 300)), compute_uv=False)
+    found = RULES["q25_mad"].apply(s, (300, 300))
+    assert found.rank / 300 == pytest.approx(0.58, abs=0.02)
+    assert found.tau == pytest.approx(4 / math.sqrt(3) * np.sort(s)[:75].mean() / 0.6745)
+
+
 @given(st.floats(1e-30, 1e30))
 def test_rules_are_scale_equivariant(scale):
     s = np.linspace(5, 0.3, 24)
@@ -108,7 +115,7 @@ def test_rules_are_scale_equivariant(scale):
 
 
 def test_every_rule_says_what_it_is():
-    noisy = ["dg_hard", "reference", "mp_edge", "mp_edge_tw", "known_sigma", "screenot", "flip_pa", "iqr"]
+    noisy = ["dg_hard", "reference", "mp_edge", "mp_edge_tw", "known_sigma", "screenot", "flip_pa", "iqr", "q25_mad"]
     assert list(RULES) == [*noisy, "energy", "fixed_rank", "manual"]
     for name, rule in RULES.items():
         assert rule.name == name

@@ -14,7 +14,7 @@ LAW = "#4a7fd6"  # the Marchenko-Pastur density
 GRID = "rgba(125, 133, 151, 0.22)"
 RULE_COLOURS = (
     "#c6520d", "#4a7fd6", "#1a9988", "#b45cc9", "#b8860b", "#d6487a", "#6c8f2b", "#7d8597",
-    "#2f8fbf", "#a0653f", "#7a6ae0",
+    "#2f8fbf", "#a0653f", "#7a6ae0", "#c0504d",
 )  # fmt: skip
 LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
 MAX_POINTS = 4000
