@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_layout, read_tensor, select_matrix
+from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_layout, select_matrix
 from dgviz.delta import compute_delta
 from dgviz.errors import DgvizError, PairError, SpectrumError
-from dgviz.moments import compute_moments, frobenius_norm
 from dgviz.spectrum import Decomposition, decompose, decompose_stack, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, label, spectrum_key
+from dgviz.summary import summarise
 from dgviz.theory import aspect_ratio
 from dgviz.verdict import apply_rule, matrix_row, needs_delta, stack_rows, threshold_key
 
@@ -51,24 +51,8 @@ def read_spectrum(
     device = resolve_device(device)
     delta = compute_delta(paired, index, device)
     decomposition = decompose(delta, device, name=label(paired.name, index))
-    summary = summarise(paired, index, delta)
+    summary = summarise(paired, index, delta, decomposition)
     return put_spectrum(paired, index, decomposition, store, time.perf_counter() - started, summary)
-
-
-def summarise(paired: PairedTensor, index: int | None, delta: torch.Tensor) -> dict[str, Any]:
-    """Return the figures of a delta's entries, as JSON: what diagnosis needs beside the spectrum.
-
-    Parameters
-    ----------
-    paired : PairedTensor
-        The tensor it belongs to.
-    index : int or None
-        Which matrix of a stack.
-    delta : (m, n) tensor
-        The delta, where it was computed.
-    """
-    base = read_tensor(select_matrix(paired, index)[0]).to(delta.device)
-    return dataclasses.asdict(compute_moments(delta, frobenius_norm(base)))
 
 
 def find_spectrum(paired: PairedTensor, index: int | None, store: SpectrumStore) -> Spectrum | None:
@@ -194,7 +178,8 @@ def scan_matrix(
             raise
         delta = torch.zeros_like(delta)  # equal infinities (a mask, say) differ by nan: nothing was trained here
         decomposition = decompose(delta, device, name=label(paired.name, index))
-    spectrum = put_spectrum(paired, index, decomposition, store, 0.0, summarise(paired, index, delta))
+    summary = summarise(paired, index, delta, decomposition)
+    spectrum = put_spectrum(paired, index, decomposition, store, 0.0, summary)
     if needs_delta(spectrum, rule, params):
         spectrum = with_threshold(paired, index, spectrum, delta, store, rule, params)
     del delta

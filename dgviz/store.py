@@ -23,8 +23,9 @@ from safetensors.numpy import save, save_file
 from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, known_hashes, select_matrix
 from dgviz.errors import DgvizError
 
-ENGINE_VERSION = "2"
-"""Part of every key. Raise it when `dgviz.spectrum.decompose` gives other numbers, or the stored format changes."""
+ENGINE_VERSION = "3"
+"""Part of every key. Raise it when `dgviz.spectrum.decompose` gives other numbers, or when the stored format or the
+summary changes: entries of an older version are not found, and computed again."""
 
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -65,7 +66,7 @@ class StoredSpectrum(_Trimmed):
     certificate : dict
         How the values were obtained, as JSON.
     summary : dict
-        Figures of the delta's entries, as JSON (`dgviz.moments.Moments`); empty where nobody computed them.
+        Figures of the delta's entries, as JSON (`dgviz.summary.describe_entries`); empty where nobody computed them.
     """
 
     s: NDArray[np.float64]

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.diagnosis import diagnose
+from dgviz.floor import rounding_floor, rounding_returned
 from dgviz.store import Spectrum, StoredSpectrum
 from dgviz.theory import mp_fit_triple
 from dgviz.threshold import Threshold, find_rule
@@ -143,6 +145,7 @@ def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict
     return figures | {
         "warnings": [*figures["warnings"], *spectrum.warnings],
         "diagnosis": diagnose(spectrum, threshold).to_json(),
+        "rounding": _rounding(spectrum, threshold),
         "live_shape": list(spectrum.live_shape),
         "energy": float(np.sum(spectrum.s**2)),
         "summary": spectrum.summary,
@@ -150,6 +153,15 @@ def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict
         "stored": spectrum.stored,
         "seconds": spectrum.seconds,
     }
+
+
+def _rounding(spectrum: Spectrum, threshold: Threshold) -> dict[str, Any] | None:
+    """Return the rounding in an update as plain values; None where both sides are stored finely."""
+    floor = rounding_floor(spectrum)
+    if floor is None:
+        return None
+    shares = {"share": floor.share(threshold.sigma), "share_most": floor.share_most(threshold.sigma)}
+    return asdict(floor) | shares | {"returned": rounding_returned(spectrum, threshold.rank)}
 
 
 def stack_rows(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:

@@ -20,9 +20,10 @@ from dgviz.facts import ModelFacts, gather_facts
 from dgviz.maps import EntryPanels, SpectrumPanels
 from dgviz.panels import compute_entry_panels, compute_spectrum_panels
 from dgviz.plan import RepairPlan
-from dgviz.scan import find_spectrum, label, put_spectrum, summarise, with_threshold
+from dgviz.scan import find_spectrum, label, put_spectrum, with_threshold
 from dgviz.spectrum import Decomposition, decompose, list_devices, resolve_device
 from dgviz.store import Spectrum, SpectrumStore, spectrum_key
+from dgviz.summary import summarise
 from dgviz.verdict import needs_delta
 
 _OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
@@ -69,7 +70,7 @@ def spectrum(paired: PairedTensor, index: int | None, device: str) -> Spectrum:
     if found is None:
         started = time.perf_counter()
         weight = _weight(paired, index, device)
-        summary = summarise(paired, index, weight.delta)
+        summary = summarise(paired, index, weight.delta, weight.decomposition)
         found = put_spectrum(paired, index, weight.decomposition, store, time.perf_counter() - started, summary)
     return found
 

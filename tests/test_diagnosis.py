@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from dgviz.diagnosis import LIMITS, SEVERITIES, VERDICTS, Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
-from dgviz.moments import compute_moments
 from dgviz.spectrum import decompose
 from dgviz.store import Spectrum
+from dgviz.summary import describe_entries
 from dgviz.theory import bulk_edge, optimal_threshold, sigma_from_median
 from dgviz.threshold import RULES
 from dgviz.verdict import apply_rule
-from tests.deltas import low_rank, noise, spiked, through
+from tests.deltas import low_rank, noise, spiked
 from tests.noises import NOISES, planted
 
 SHAPE = (640, 240)
@@ -33,7 +33,7 @@ def looked_at(delta, summary=True):
     """The spectrum a scan would store of a delta."""
     delta = delta.float()
     found = decompose(delta, "cpu")
-    moments = dataclasses.asdict(compute_moments(delta, 1.0)) if summary else {}
+    moments = describe_entries(delta, found, torch.ones(1), None) if summary else {}
     s = found.s.numpy()
     return Spectrum("w", tuple(delta.shape), s, {"route": "", "checks": [], "rejected": []}, False, 0.0, (), moments)
 
@@ -42,6 +42,15 @@ def judged(delta, rule="dg_hard", **params):
     spectrum = looked_at(delta)
     threshold = apply_rule(spectrum, rule, params)
     return threshold, diagnose(spectrum, threshold)
+
+
+def judged_pair(base, tuned):
+    """The verdict on two stored sides."""
+    delta = tuned.float() - base.float()
+    found = decompose(delta, "cpu")
+    summary = describe_entries(delta, found, base, tuned)
+    spectrum = Spectrum("w", tuple(delta.shape), found.s.numpy(), {}, False, 0.0, (), summary)
+    return diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
 
 
 def serious(diagnosis):
@@ -107,8 +116,10 @@ def test_a_merged_lora_is_an_error_and_never_a_silent_identity():
 
 
 def test_a_merged_lora_stored_in_bfloat16_is_not_called_sound():
-    _, diagnosis = judged(through(torch.bfloat16, *SHAPE, low_rank(*SHAPE)))
-    assert diagnosis.verdict != "applies" and serious(diagnosis)
+    base = (0.02 * noise(*SHAPE, 9)).bfloat16()
+    diagnosis = judged_pair(base, (base.double() + 0.1 * low_rank(*SHAPE)).bfloat16())
+    assert diagnosis.verdict == "not_applicable" and diagnosis.flags[0].check == "merged_lora"
+    assert "LoRA of rank about 16 merged in bfloat16" in diagnosis.reasons[0]
 
 
 def test_a_frozen_tensor_is_named():

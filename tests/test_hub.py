@@ -89,6 +89,8 @@ REFUSED = {
     "org/broken": (500, "", "org/broken cannot be fetched from the Hugging Face Hub ("),
 }
 
+PIPELINE = {"model_index.json": b"{}", "unet/config.json": b"{}", "unet/diffusion_pytorch_model.safetensors": b"x"}
+
 
 @pytest.fixture
 def hub(tmp_path, cache, monkeypatch):
@@ -116,7 +118,7 @@ def hub(tmp_path, cache, monkeypatch):
             if rest.startswith("tree/"):
                 tree = [
                     {"type": "file", "path": name, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
-                    for name, data in files.items()
+                    for name, data in (PIPELINE if repo == "org/pipeline" else files).items()
                 ]
                 return self.reply(200, json.dumps(tree).encode())
             if not rest:  # not about a model: huggingface_hub asks for more
@@ -124,7 +126,8 @@ def hub(tmp_path, cache, monkeypatch):
             name = rest.removeprefix(f"resolve/{COMMIT}/")
             if self.command == "GET":
                 fetched.append(name)
-            return self.reply(200, files[name], {"ETag": f'"{hashlib.sha1(files[name]).hexdigest()}"'})
+            data = (PIPELINE if repo == "org/pipeline" else files)[name]
+            return self.reply(200, data, {"ETag": f'"{hashlib.sha1(data).hexdigest()}"'})
 
         def reply(self, status, body, headers=()):
             self.send_response(status)
@@ -177,6 +180,11 @@ def test_a_plan_lists_what_is_read_and_fetching_gets_just_that(hub):
 @pytest.mark.parametrize("repo", REFUSED)
 def test_the_hub_refuses(hub, repo):
     assert REFUSED[repo][2] in message(plan_download, repo)
+
+
+def test_a_pipeline_is_several_models(hub):
+    said = message(plan_download, "org/pipeline")
+    assert "org/pipeline is a diffusers pipeline of several models: download it" in said and hub == []
 
 
 def test_a_revision_that_is_not_there(hub):

@@ -14,7 +14,7 @@ from dgviz.moments import Moments, compute_moments, frobenius_norm
 FIGURES = [field.name for field in dataclasses.fields(Moments)]
 
 
-def reference(delta: np.ndarray, base_norm: float) -> dict[str, float | None]:
+def reference(delta: np.ndarray, base_norm: float, strong: np.ndarray | None = None) -> dict[str, float | None]:
     """The docstring of Moments, word for word."""
     d = delta.astype(np.float64)
     rows, columns = (d != 0).any(axis=1), (d != 0).any(axis=0)
@@ -25,10 +25,12 @@ def reference(delta: np.ndarray, base_norm: float) -> dict[str, float | None]:
         "zero_column_share": (~columns).mean(),
         "live_rows": rows.sum(),
         "live_columns": columns.sum(),
+        "strong": 0 if strong is None else np.linalg.matrix_rank(strong),
+        "strong_concentrated": 0,
     }
     if not rows.any():
         return figures
-    x = d[np.ix_(rows, columns)]
+    x = (d if strong is None else d - strong)[np.ix_(rows, columns)]
     x = x - x.mean()
     variance = (x**2).mean()
     if variance < 1e-28 * (d**2).max():
@@ -103,6 +105,26 @@ def test_nothing_and_a_constant():
     assert found.relative_size == 0.0 and found.zero_share == 1.0 and found.kurtosis is None
     assert compared(torch.full((30, 20), 0.1)).kurtosis is None
     assert compute_moments(torch.ones(4, 4), 0.0).relative_size is None
+
+
+@pytest.mark.parametrize("trimmed", [False, True])
+def test_strong_directions_are_taken_out_of_the_variances_and_not_of_the_size(trimmed):
+    left, right = 3 * noise(120, 2, 1, torch.float64), noise(2, 90, 2, torch.float64)
+    delta = noise(120, 90, dtype=torch.float64) + left @ right
+    if trimmed:
+        delta[::3], left[::3] = 0, 0
+        delta[:, 80:], right[:, 80:] = 0, 0
+    found = compute_moments(delta, 2.5, strong=(left, right))
+    for name, expected in reference(delta.numpy(), 2.5, (left @ right).numpy()).items():
+        assert getattr(found, name) == pytest.approx(expected, rel=1e-9, abs=1e-12), name
+    assert found.row_variance_cv < 0.3 < compute_moments(delta, 2.5).row_variance_cv
+
+
+def test_a_direction_of_one_row_or_one_column_is_told_from_one_of_many():
+    left, right = noise(50, 3, 1), noise(3, 40, 2)
+    left[7, 0] = 40.0
+    right[1, 5] = 40.0
+    assert compute_moments(noise(50, 40), 1.0, strong=(left, right)).strong_concentrated == 2
 
 
 def test_what_the_figures_are_for():

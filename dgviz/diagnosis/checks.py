@@ -1,56 +1,19 @@
 """The checks: each looks at one thing that a threshold takes for granted, and returns a flag or None."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from dgviz.diagnosis import rounding
+from dgviz.diagnosis.case import Case
 from dgviz.diagnosis.flags import LIMITS, Flag
 from dgviz.null import noise_distance
 from dgviz.theory import aspect_ratio, mp_distance, optimal_threshold, sigma_from_median
-from dgviz.threshold import DEGENERATE_MEDIAN, Threshold, screenot_tau
+from dgviz.threshold import DEGENERATE_MEDIAN, screenot_tau
 
 _THEORY = "Gavish & Donoho 2014, arXiv 1305.5870"
 _PAPER = "DG-Hard, arXiv 2605.20296"
 _SIMULATED = "simulated noise, docs/diagnosis.md"
-
-
-@dataclass(frozen=True)
-class Case:
-    """What the checks look at.
-
-    Attributes
-    ----------
-    s : (p,) array
-        Singular values of the live part, descending.
-    shape : (int, int)
-        Rows and columns of the live part.
-    full_shape : (int, int)
-        Of the delta.
-    threshold : Threshold
-        What the rule found.
-    summary : mapping
-        Figures of the entries (`dgviz.moments.Moments` and the rounding); empty where nobody gathered them.
-    """
-
-    s: NDArray[np.float64]
-    shape: tuple[int, int]
-    full_shape: tuple[int, int]
-    threshold: Threshold
-    summary: Mapping[str, Any]
-
-    @property
-    def p(self) -> int:
-        """Number of singular values."""
-        return self.s.size
-
-    @property
-    def removed_norm(self) -> float:
-        """Frobenius norm of what the threshold drops."""
-        return float(np.linalg.norm(self.s[self.threshold.rank :]))
 
 
 def check_unchanged(case: Case) -> Flag | None:
@@ -109,10 +72,15 @@ def _variance(case: Case, along: str) -> Flag | None:
     if spread <= limit:
         return None
     message = (
-        f"The {along}s differ in variance (coefficient of variation {spread:.2f}): noise of unequal size stands "
-        "above a threshold made for noise of one size, so some of what is kept may be noise."
+        f"The {along}s differ in variance{_beside(case)} (coefficient of variation {spread:.2f}): noise of unequal "
+        "size stands above a threshold made for noise of one size, so some of what is kept may be noise."
     )
     return Flag(f"{along}_variance", spread, limit, "warn", message, _SIMULATED)
+
+
+def _beside(case: Case) -> str:
+    """Return the words that say what was taken out before entries were looked at."""
+    return " below the strongest directions" if case.summary.get("strong") else ""
 
 
 def check_row_variance(case: Case) -> Flag | None:
@@ -131,8 +99,8 @@ def check_kurtosis(case: Case) -> Flag | None:
     if value is None or value <= limit:
         return None
     message = (
-        f"The entries have very heavy tails (kurtosis {value:.3g}, 3 for Gaussian ones): a few large entries make "
-        "directions of their own, which are kept whether they mean anything or not."
+        f"The entries{_beside(case)} have very heavy tails (kurtosis {value:.3g}, 3 for Gaussian ones): a few large "
+        "entries make directions of their own, which are kept whether they mean anything or not."
     )
     return Flag("kurtosis", value, limit, "warn", message, _SIMULATED)
 
@@ -256,6 +224,18 @@ def check_size(case: Case) -> Flag | None:
     return Flag("small", float(case.p), limit, "warn", message, _THEORY)
 
 
+def check_concentrated(case: Case) -> Flag | None:
+    """Whether strong directions are single rows or columns, which noise with a loud row or a huge entry makes too."""
+    value, limit = case.summary.get("strong_concentrated"), LIMITS["concentrated"].value
+    if not value or value <= limit:
+        return None
+    message = (
+        f"{value} of the {case.summary['strong']} strongest directions have more than half their weight in one row "
+        "or one column: single loud rows and huge entries make such directions, whether or not they mean anything."
+    )
+    return Flag("concentrated", float(value), limit, "warn", message, _SIMULATED)
+
+
 def check_zero_share(case: Case) -> Flag | None:
     """Check 11: how many entries did not change at all."""
     value, limit = case.summary.get("zero_share"), LIMITS["zero_share"].value
@@ -294,8 +274,13 @@ CHECKS = (
     check_screenot,
     check_kept_share,
     check_autocorrelation,
+    rounding.check_rounding_floor,
+    rounding.check_swallowed,
+    rounding.check_rounding_back,
     check_size,
+    check_concentrated,
     check_zero_share,
     check_measured,
 )
-"""Made of every update whose median measures noise; `check_unchanged` and `check_median` come before them."""
+"""Made of every update whose median measures noise; `check_unchanged`, `check_median` and
+`rounding.check_merged_lora` come before them."""

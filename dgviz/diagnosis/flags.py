@@ -29,9 +29,10 @@ TITLES = {
     "nothing_kept": "Nothing kept",
     "all_kept": "Everything kept",
     "rounding_back": "Rounding puts noise back",
-    "rounding_undone": "Rounding undoes the repair",
     "rounding_floor": "Rounding in the bulk",
     "rounding_bulk": "Bulk mostly rounding",
+    "swallowed": "Update finer than its storage",
+    "concentrated": "Directions of single rows or columns",
     "autocorrelation": "Entries that move together",
     "small": "Few singular values",
     "zero_share": "Unchanged entries",
@@ -130,6 +131,7 @@ class Limit:
 
 
 _MEASURED = "false keeps on pure noise: python -m tests.bench.bench_diagnosis"
+_ROUNDED = "python -m tests.bench.bench_rounding"
 
 LIMITS: dict[str, Limit] = {
     "long_variance_cv": Limit(0.6, f"unequal variance along the longer side widens the bulk; {_MEASURED}"),
@@ -142,6 +144,14 @@ LIMITS: dict[str, Limit] = {
     "kept_share": Limit(0.10, "k spikes of p shift the median: sigma is 5.9 % too large at 10 %, beta 0.375"),
     "autocorrelation": Limit(0.1, f"neighbouring entries that move together widen the bulk; {_MEASURED}"),
     "small": Limit(64, "p below which the law's edge and median have errors of several percent"),
+    "concentrated": Limit(0, f"directions twice the edge that are one row or one column; {_MEASURED}"),
+    "rounding_share": Limit(0.1, "share of the bulk's variance that is rounding from which on it is said"),
+    "rounding_bulk": Limit(0.5, "more of the bulk is rounding than is not"),
+    "stored_gain": Limit(0.5, "less of what was learned is stored than is not"),
+    "merged_lora_share": Limit(0.9, f"rounding explains all below the directions, within its own error; {_ROUNDED}"),
+    "merged_lora_gain": Limit(0.4, f"updates stored more coarsely are all rounding, whatever they were; {_ROUNDED}"),
+    "merged_lora_gap": Limit(1.5, f"last direction over the first value below: a full update decays; {_ROUNDED}"),
+    "rounding_back": Limit(0.25, "a sixteenth of the removed energy comes back where the result is stored"),
     "zero_share": Limit(0.5, "more entries unchanged than changed"),
 }
 """Every limit by name; the numbers are heuristics from simulated noise (docs/diagnosis.md)."""

@@ -6,7 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dgviz.diagnosis import checks
+from dgviz.diagnosis.case import Case
 from dgviz.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
+from dgviz.diagnosis.rounding import check_merged_lora
+from dgviz.floor import rounding_floor, rounding_returned
 from dgviz.store import Spectrum, StoredSpectrum
 from dgviz.threshold import Threshold
 
@@ -16,6 +19,14 @@ _ADVICE = {
     "low_rank": (
         "Keep this weight as it is, or choose a fixed rank or an energy fraction: there is no bulk to remove."
     ),
+    "merged_lora": (
+        "Take the adapter instead of the merge, or merge it again in float32; the directions kept can also be "
+        "written as an adapter of their own."
+    ),
+    "rounding_bulk": "Get the fine-tuned weights in float32 if they exist: most of this noise is not theirs.",
+    "swallowed": "Get the fine-tuned weights in float32 if they exist: this format holds too little of the update.",
+    "rounding_back": "Write the repair in float32, or as a LoRA adapter or factors.",
+    "concentrated": "Look at the largest entries on the weight's own page.",
     "row_variance": _UNEVEN,
     "column_variance": _UNEVEN,
     "kurtosis": "Look at the largest entries on the weight's own page; ScreeNOT is no help against single entries.",
@@ -38,11 +49,19 @@ def diagnose(spectrum: Spectrum | StoredSpectrum, threshold: Threshold) -> Diagn
     threshold : Threshold
         What the rule found in its live part (`live_s`, `live_shape`).
     """
-    case = checks.Case(spectrum.live_s, spectrum.live_shape, tuple(spectrum.shape), threshold, spectrum.summary)
+    case = Case(
+        spectrum.live_s,
+        spectrum.live_shape,
+        tuple(spectrum.shape),
+        threshold,
+        spectrum.summary,
+        rounding_floor(spectrum),
+        rounding_returned(spectrum, threshold.rank),
+    )
     unchanged = checks.check_unchanged(case)
     if unchanged is not None:
         return _concluded([unchanged], threshold, case.p)
-    low_rank = checks.check_median(case)
+    low_rank = checks.check_median(case) or check_merged_lora(case)
     if low_rank is not None:
         said = (low_rank, checks.check_trimmed(case), checks.check_measured(case))
         return _concluded([flag for flag in said if flag is not None], threshold, case.p)

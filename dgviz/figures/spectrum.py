@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, BULK_EDGE, MUTED, base_layout, number, spectrum_floor, thin_ranks
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number, spectrum_floor, thin_ranks
 from dgviz.threshold import DEGENERATE_MEDIAN
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
@@ -25,6 +25,7 @@ def spectrum_plot(
     view: str = "",
     height: int = 360,
     accent: str = ACCENT,
+    rounding: tuple[str, ArrayLike] | None = None,
 ) -> go.Figure:
     """Return singular values against rank, kept ones in the accent colour, with bulk edge and tau as labelled lines.
 
@@ -48,6 +49,9 @@ def spectrum_plot(
         Height in pixels.
     accent : str
         Colour of what is kept.
+    rounding : (str, (p',) array), optional
+        Format that the weights were rounded to, and the singular values that this rounding alone would give; they
+        become a labelled dotted line.
 
     Returns
     -------
@@ -82,11 +86,32 @@ def spectrum_plot(
     figure.layout.annotations[0].update(text=f"bulk edge {number(edge or 0.0)}", xshift=-round(14 + 6.6 * len(label)))
     if not edge:  # kept in place, so that tau stays shape and annotation 1
         figure.layout.shapes[0].visible = figure.layout.annotations[0].visible = False
+    if rounding is not None:
+        _draw_rounding(figure, *rounding, low, log)
     if values[0] == 0:
         figure.add_annotation(
             text="all singular values are zero", xref="paper", yref="paper", x=0.5, y=0.5, showarrow=False
         )
     return figure
+
+
+def _draw_rounding(figure: go.Figure, kind: str, expected: ArrayLike, low: float, log: bool) -> None:
+    """Add the line of what rounding alone would give, its label below its left end; a note where it is off."""
+    levels = np.asarray(expected, dtype=np.float64)
+    at = thin_ranks(levels.size, 0, 400)
+    label = f"rounding to {kind} alone"
+    if levels[0] <= low:
+        place = {"xref": "paper", "x": 0.01, "yref": "paper", "y": 0.01, "xanchor": "left", "yanchor": "bottom"}
+        figure.add_annotation(**place, text=f"{label}: below", showarrow=False, font={"color": LAW, "size": 13})
+        return
+    figure.add_scatter(x=at + 1, y=levels[at], name=label, mode="lines", cliponaxis=True)
+    hover = "rank %{x}: %{y:.5g}<extra>" + label + "</extra>"
+    figure.data[-1].update(line={"color": LAW, "width": 2, "dash": "dot"}, hovertemplate=hover)
+    start = float(levels[0])
+    figure.add_annotation(
+        xref="paper", x=0.01, xanchor="left", y=math.log10(start) if log else start, yanchor="top", yshift=-2,
+        text=label, showarrow=False, font={"color": LAW, "size": 13},
+    )  # fmt: skip
 
 
 def line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: str) -> go.Scatter:

@@ -7,6 +7,7 @@ import numpy as np
 import streamlit as st
 
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
+from dgviz.floor import rounding_floor, rounding_spectrum
 from dgviz.store import Spectrum
 from dgviz.threshold import Rule, Threshold
 from dgviz.ui import work
@@ -108,7 +109,14 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     ranked, histogram = st.columns(2)
     ranked.markdown("**(a)** Singular values against rank")
     ranked.plotly_chart(
-        spectrum_plot(spectrum.s, tau, threshold.edge or None, log=scale == "log", view=layer.id),
+        spectrum_plot(
+            spectrum.s,
+            tau,
+            threshold.edge or None,
+            log=scale == "log",
+            view=layer.id,
+            rounding=_rounding_line(spectrum, threshold),
+        ),
         config=plot_config("spectrum"),
         key="spectrum",
     )
@@ -119,6 +127,13 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
         config=plot_config("histogram"),
         key="histogram",
     )
+
+
+def _rounding_line(spectrum: Spectrum, threshold: Threshold) -> tuple[str, np.ndarray] | None:
+    """Return what rounding of the stored weights alone would look like; None where there is none, or no bulk."""
+    floor = None if threshold.degenerate else rounding_floor(spectrum)
+    levels = None if floor is None else rounding_spectrum(floor, spectrum.live_shape)
+    return None if levels is None else (floor.format, levels)
 
 
 def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, default: float) -> None:
@@ -169,7 +184,15 @@ def _caption(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: fl
     if threshold.sigma and not threshold.degenerate:
         ratio = spectrum.s[0] / threshold.edge
         text += f"The largest is {ratio:.3g} times the edge of the noise that the median implies."
+        floor = rounding_floor(spectrum)
+        if floor is not None and floor.sigma > 0:
+            text += f" Rounding to {floor.format} explains {_share(floor.share(threshold.sigma))} of its bulk."
     return text
+
+
+def _share(share: float) -> str:
+    """Return a share in words."""
+    return "all" if share > 0.995 else f"{100 * share:.2g} %"
 
 
 def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:

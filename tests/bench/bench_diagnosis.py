@@ -4,16 +4,15 @@ Run: ``python -m tests.bench.bench_diagnosis [--shape M N] [--out FILE.md]``: pr
 """
 
 import argparse
-import dataclasses
 import datetime
 from pathlib import Path
 
 import torch
 
 from dgviz.diagnosis import LIMITS, diagnose
-from dgviz.moments import compute_moments
 from dgviz.spectrum import decompose
 from dgviz.store import Spectrum
+from dgviz.summary import describe_entries
 from dgviz.threshold import RULES
 from dgviz.verdict import apply_rule
 from tests.deltas import low_rank, through
@@ -30,9 +29,9 @@ SIGNALS = {
 def row(name, delta):
     """One line: what every rule keeps, the verdict and its flags."""
     delta = delta.float()
-    moments = dataclasses.asdict(compute_moments(delta, 1.0))
-    s = decompose(delta, "cpu").s.numpy()
-    spectrum = Spectrum(name, tuple(delta.shape), s, {}, False, 0.0, (), moments)
+    found = decompose(delta, "cpu")
+    summary = describe_entries(delta, found, torch.ones(1), None)
+    spectrum = Spectrum(name, tuple(delta.shape), found.s.numpy(), {}, False, 0.0, (), summary)
     kept = [str(apply_rule(spectrum, rule, {}, delta).rank) for rule in COMPARED]
     diagnosis = diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
     flags = ", ".join(flag.check if flag.severity != "info" else f"({flag.check})" for flag in diagnosis.flags)
