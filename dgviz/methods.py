@@ -74,6 +74,17 @@ class Method:
         """What it changes, in words."""
         return "every floating-point tensor" if self.every_tensor else "matrices; the rest stays tuned's, bit for bit"
 
+    def changed(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the parameters that are not at their defaults: what a link, a label or a command has to say.
+
+        Parameters
+        ----------
+        params : mapping
+            From `checked`.
+        """
+        usual = self.checked({})
+        return {name: value for name, value in params.items() if value != usual[name]}
+
     def checked(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Return all parameters with defaults filled in.
 

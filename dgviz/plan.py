@@ -73,9 +73,8 @@ class RepairPlan:
     @property
     def label(self) -> str:
         """What tells this plan from others of the pair, such as ``ties:density=0.5``; `read_plan` reads it back."""
-        usual = self.recipe.checked({})
         parts = [self.method]
-        parts += [f"{name}={value:.12g}" for name, value in self.method_params.items() if value != usual[name]]
+        parts += [f"{name}={value:.12g}" for name, value in self.recipe.changed(self.method_params).items()]
         if self.recipe.thresholded:
             parts += [f"rule={self.rule}"] if self.rule != "dg_hard" else []
             changed = find_rule(self.rule).changed(self.params)

@@ -1,12 +1,16 @@
-"""Methods at every strength: which plans a sweep is made of, and its result as plain values."""
+"""Methods at every strength: which plans a sweep is made of, its result as plain values, and where DG-Hard stands."""
 
 import dataclasses
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dgviz.errors import MethodError
+from dgviz.errors import MethodError, ScoresError
+from dgviz.methods import find_method
 from dgviz.plan import RepairPlan
+from dgviz.scores import Score
 from dgviz.threshold import find_rule
 
 
@@ -123,3 +127,201 @@ def sweep_result(
         known = {name: getattr(line, name) for name in ("label", "method", "parameter", "control")}
         result.append({**known, "points": points})
     return result
+
+
+def plan_scores(rows: Iterable[tuple[str, str, Score]], target: str) -> dict[str, dict[str, Any]]:
+    """Return scores of one's own as a sweep holds them: ``target``, and ``held_out``, the mean of the others.
+
+    Parameters
+    ----------
+    rows : iterable of (model, benchmark, Score)
+        One score each, as shares of 1, higher being better.
+    target : str
+        The benchmark that was trained for.
+
+    Raises
+    ------
+    ScoresError
+        If a score is no such share, or a model has not the benchmarks that the first one has.
+    """
+    models: dict[str, dict[str, Score]] = {}
+    for model, benchmark, score in rows:
+        if score.higher_is_better is False or not 0 <= score.value <= 1:
+            raise ScoresError(
+                f"{model} on {benchmark}: a sweep is drawn of shares of 1, higher being better; got {score.value:g}"
+                + (", lower being better" if score.higher_is_better is False else "")
+            )
+        models.setdefault(model, {})[benchmark] = score
+    expected = next(iter(models.values()), {}).keys()
+    if target not in expected or len(expected) < 2:
+        raise ScoresError(
+            f"wanted are scores on {target!r} and on another benchmark; there are {', '.join(expected) or 'none'}"
+        )
+    found = {}
+    for model, scores in models.items():
+        if scores.keys() != expected:
+            raise ScoresError(f"{model} was scored on {', '.join(scores)}, others on {', '.join(expected)}")
+        own = scores[target]
+        others = [score for benchmark, score in scores.items() if benchmark != target]
+        errors, counts = [score.stderr for score in others], [score.n for score in others]
+        found[model] = {
+            "held_out": {
+                "score": sum(score.value for score in others) / len(others),
+                "stderr": None if None in errors else math.hypot(*errors) / len(others),
+                "n": None if None in counts else sum(counts),
+            },
+            "target": {"score": own.value, "stderr": own.stderr, "n": own.n},
+        }
+    return found
+
+
+def read_sweep(content: bytes, source: str) -> dict[str, Any]:
+    """Return what ``sweep --save`` has written, if it holds scores.
+
+    Parameters
+    ----------
+    content : bytes
+        Of the file.
+    source : str
+        Its name, for messages.
+
+    Raises
+    ------
+    ScoresError
+        If it is something else, or was swept without scores.
+    """
+    try:
+        sweep = json.loads(content)
+    except ValueError as error:
+        raise ScoresError(f"{source} cannot be read as JSON ({error}); give what sweep --save FILE wrote") from None
+    if not isinstance(sweep, dict) or not isinstance(sweep.get("lines"), list):
+        raise ScoresError(f"{source} holds no sweep; give what sweep --save FILE wrote")
+    try:
+        for scores in (
+            *sweep["ends"].values(),
+            *(point["scores"] for line in sweep["lines"] for point in line["points"]),
+        ):
+            for benchmark in ("held_out", "target"):
+                float(scores[benchmark]["score"])
+        for line in sweep["lines"]:
+            find_method(line["method"])
+    except (AttributeError, KeyError, TypeError, ValueError, MethodError):
+        raise ScoresError(
+            f"{source} was swept without scores; sweep again with --scores PATH --on-task BENCHMARK"
+        ) from None
+    return sweep
+
+
+@dataclass(frozen=True)
+class Standing:
+    """DG-Hard as it is by default, against others at a target score that is equal or higher.
+
+    Attributes
+    ----------
+    own : mapping
+        DG-Hard's point.
+    best, control, stronger : (line, point) or None
+        With the highest held-out score at a target score of at least DG-Hard's: among the other repairs, among the
+        controls, and among all strengths of DG-Hard itself. None where nothing gets there.
+    """
+
+    own: Mapping[str, Any]
+    best: tuple[Mapping[str, Any], Mapping[str, Any]] | None
+    control: tuple[Mapping[str, Any], Mapping[str, Any]] | None
+    stronger: tuple[Mapping[str, Any], Mapping[str, Any]] | None
+
+
+def find_standing(lines: Sequence[Mapping[str, Any]], x: str = "target", y: str = "held_out") -> Standing | None:
+    """Return where DG-Hard stands in a sweep with scores, or None where its default is not in it.
+
+    No value is interpolated: a method is taken at the points that were scored.
+
+    Parameters
+    ----------
+    lines : sequence of mapping
+        From `sweep_result`.
+    x, y : str
+        The benchmarks, the target's and the one to be kept.
+    """
+    points = [(line, point) for line in lines for point in line["points"]]
+    own = next((point for line, point in points if line["method"] == "dg_hard" == point["label"]), None)
+    if own is None:
+        return None
+    reach = [(line, point) for line, point in points if _score(point, x) >= _score(own, x)]
+
+    def best(wanted: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
+        """Return the best of one kind of line."""
+        found = [item for item in reach if _kind(item[0]) == wanted]
+        return max(found, key=lambda item: _score(item[1], y), default=None)
+
+    return Standing(own, best("repair"), best("control"), best("dg_hard"))
+
+
+def _kind(line: Mapping[str, Any]) -> str:
+    """Return whether a line is of DG-Hard, of a control or of another repair."""
+    return "dg_hard" if line["method"] == "dg_hard" else "control" if line["control"] else "repair"
+
+
+def _score(point: Mapping[str, Any], benchmark: str) -> float:
+    return point["scores"][benchmark]["score"]
+
+
+def standing_words(standing: Standing | None, x: str = "target", y: str = "held_out") -> str:
+    """Say where DG-Hard stands, whoever wins.
+
+    Parameters
+    ----------
+    standing : Standing or None
+        From `find_standing`.
+    x, y : str
+        As there.
+    """
+    if standing is None:
+        return "DG-Hard with its own settings is not among the points, so it is not compared."
+    own = standing.own
+    reached = f"a target score of at least {_percent(own, x)}, which DG-Hard reaches"
+    if standing.best is None:
+        text = f"No other repair here has {reached}; DG-Hard keeps a held-out score of {_percent(own, y)}."
+    else:
+        point = standing.best[1]
+        gap, words = _gap(own, point, y)
+        relation = "level with" if gap == 0 else "better than" if gap > 0 else "worse than"
+        text = (
+            f"DG-Hard is {relation} {_named(standing.best)} at {reached}: held-out {_percent(own, y)} against "
+            f"{_percent(point, y)} (target {_percent(point, x)}), {words}."
+        )
+    others = [
+        f"the best control ({_named(standing.control)}) keeps {_percent(standing.control[1], y)}"
+        if standing.control
+        else "",
+        f"the best strength of {_named(standing.stronger)} keeps {_percent(standing.stronger[1], y)}"
+        if standing.stronger and standing.stronger[1] is not own and _gap(own, standing.stronger[1], y)[0] < 0
+        else "",
+    ]
+    also = "; ".join(filter(None, others))
+    return f"{text} At the same target {also}." if also else text
+
+
+def _named(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
+    """Return a point's method and strength, without the brackets inside."""
+    line, point = found
+    title = find_method(line["method"]).title.removeprefix("Control: ")
+    return f"{title}, {line['parameter']} = {point['value']:g}"
+
+
+def _percent(point: Mapping[str, Any], benchmark: str) -> str:
+    """Return a score in percent with its standard error."""
+    row = point["scores"][benchmark]
+    spread = "" if row["stderr"] is None else f" ± {100 * row['stderr']:.1f}"
+    return f"{100 * row['score']:.1f}{spread} %"
+
+
+def _gap(own: Mapping[str, Any], other: Mapping[str, Any], benchmark: str) -> tuple[float, str]:
+    """Return how far DG-Hard is ahead, and that in words with what chance may do."""
+    gap = _score(own, benchmark) - _score(other, benchmark)
+    words = f"{100 * abs(gap):.1f} points apart" if gap else "no difference"
+    errors = [point["scores"][benchmark]["stderr"] for point in (own, other)]
+    if gap and None not in errors and any(errors):
+        ratio = abs(gap) / math.hypot(*errors)
+        words += f", {ratio:.1f} standard errors" + ("" if ratio >= 2 else ", which may be chance")
+    return gap, words

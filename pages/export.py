@@ -9,19 +9,19 @@ from dgviz.export import repair_command
 from dgviz.plan import RepairPlan
 from dgviz.ui.export_options import choose_output
 from dgviz.ui.export_page import draw_command, draw_jobs, draw_plan, draw_start_error, start
-from dgviz.ui.exports import free_folder
+from dgviz.ui.exports import free_folder, suggested_name
 from dgviz.ui.frame import enter_page, require_pair
 from dgviz.ui.mask import choose_names
 from dgviz.ui.messages import show_error
+from dgviz.ui.method import choose_method
 from dgviz.ui.pair import checkpoint_path, load_pair
 from dgviz.ui.roots import confine, writable_home
-from dgviz.ui.rules import choose_rule
 
 view = enter_page("Write the repaired checkpoint")
 require_pair(view)
-st.caption("Choose what decides the rank of every weight, and what to write.")
-rule, params = choose_rule(view)
-if view.tau:
+st.caption("Choose how every weight is repaired, and what to write.")
+method = choose_method(view)
+if view.tau and "rule" in method:
     st.info(
         f"τ = {view.tau} was set by hand for one weight, to look at. An export applies a rule to every weight; to "
         "apply this one number to all of them, choose the manual rule."
@@ -29,7 +29,7 @@ if view.tau:
 include, exclude = choose_names(view)
 output = choose_output()
 base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
-suggested = "-".join([tuned.name, rule.name.replace("_", "-"), *([output.format] if output.format != "full" else [])])
+suggested = suggested_name(tuned, method, output.format)
 folder = f"suggested {suggested}"
 if folder not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
     st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
@@ -40,7 +40,7 @@ try:
     if not named:  # a path of no name is the folder the server was started in
         raise ExportError("the output folder has no name; give a new or empty folder")
     confine(out)
-    repair = RepairPlan(rule.name, params, include or None, exclude or None, output.dtype)
+    repair = RepairPlan(**method, include=include or None, exclude=exclude or None, dtype=output.dtype)
     chosen = load_pair(view, repair.include, repair.exclude)
 except DgvizError as error:
     show_error(error)

@@ -2,7 +2,8 @@
 
 import streamlit as st
 
-from dgviz.ui.frame import enter_page, require_pair
+from dgviz.ui.frame import enter_page, page, require_pair
+from dgviz.ui.frontier import draw_frontier
 from dgviz.ui.layer import read_weight_spectrum
 from dgviz.ui.methods import choose_methods, choose_shrinker, draw_weight
 from dgviz.ui.methods_model import draw_model
@@ -25,5 +26,6 @@ common = {}
 if any(method.thresholded for method in methods):
     rule, params = choose_rule(view)
     common = {"rule": rule.name, "params": params, "shrinker": choose_shrinker("methods-shrinker")}
-draw_weight(pair, weight, spectrum, methods, common)
+draw_weight(pair, weight, spectrum, methods, common, page("export"))
 draw_model(pair, checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
+draw_frontier(view)

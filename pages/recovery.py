@@ -3,8 +3,9 @@
 import streamlit as st
 
 from dgviz.ui.frame import enter_page
-from dgviz.ui.recovery import choose_repairs, draw_bars, draw_frontiers, draw_overview, draw_plane
+from dgviz.ui.recovery import choose_display, choose_repairs, draw_overview
 from dgviz.ui.recovery_detail import draw_benchmarks, draw_definitions, draw_notes, draw_sizes, draw_tolerance
+from dgviz.ui.recovery_figures import draw_bars, draw_frontiers, draw_plane
 from dgviz.ui.recovery_source import recover_chosen
 
 view = enter_page("Recovery: did the repair heal anything?")
@@ -16,7 +17,7 @@ st.markdown(
 recovery = recover_chosen(view)
 shown = choose_repairs(recovery)
 draw_overview(shown)
-paper = st.toggle("Show the paper's published figures, in grey", key="paper", help="arXiv 2605.20296: other models.")
+paper = choose_display()
 draw_plane(shown, paper)
 draw_bars(shown, paper)
 draw_frontiers(shown, paper)

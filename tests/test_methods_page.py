@@ -1,11 +1,13 @@
 """The Methods page: columns, sliders, the table, and what it asks for before it can draw a method."""
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dgviz.demo import read_frontier
 from dgviz.jobs import list_jobs
 from dgviz.methods import METHODS
 from dgviz.ui.methods_model import comparisons_root
@@ -72,7 +74,7 @@ def test_dg_hard_stands_beside_wise_ft_and_two_controls(pair_paths):
     energy = table["energy kept %"]
     assert energy["DG-Hard"] + energy["Control: what DG-Hard drops"] == pytest.approx(100)
     assert list(table["subspace kept %"]) == [100, 100, 100, 100, 0]
-    assert table["entries from base %"].notna().all()
+    assert table["from base %"].notna().all()
 
 
 def test_a_slider_moves_its_method_only(pair_paths):
@@ -106,8 +108,8 @@ def test_every_method_draws_or_says_what_is_missing(pair_paths):
     missing = METHODS["norm_matched_global"].title
     assert set(table.index) == {"Fine-tuned", *(method.title for method in METHODS.values())} - {missing}
     assert f"{missing} takes its factor from the spectra of all weights" in texts(app)
-    assert table["entries from base %"]["TIES, tensor by tensor"] == pytest.approx(80, abs=4)  # of the stack, 80
-    assert table["entries from base %"]["DARE"] == pytest.approx(90, abs=2)
+    assert table["from base %"]["TIES, tensor by tensor"] == pytest.approx(80, abs=4)  # of the stack, 80
+    assert table["from base %"]["DARE"] == pytest.approx(90, abs=2)
     assert "times the end of the scale" in texts(app)  # DARE multiplies what it leaves by ten
     app.multiselect(key="chosen-methods").set_value([]).run()
     assert not app.exception and list(figures(app).index) == ["Fine-tuned"]
@@ -134,3 +136,36 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     assert table["Norm kept %"]["WiSE-FT (alpha=0.25)"] == pytest.approx(25, abs=0.1)
     assert table["Entries from base %"]["DARE"] > 50 > table["Entries from base %"]["DG-Hard"]
     assert app.button(key="start-comparison").label == "Measure again"
+
+
+def test_a_method_is_taken_to_export(pair_paths):
+    app = open_page(pair_paths)
+    app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
+    app.button(key="export-wise_ft").click().run()
+    assert not app.exception
+    assert app.session_state["view"]["method"] == "wise_ft" and app.session_state["view"]["settings"] == "alpha:0.25"
+    app.switch_page("pages/export.py").run()
+    assert "--method wise_ft --param alpha=0.25" in app.code[0].value
+
+
+def test_the_demo_shows_its_frontier_and_where_dg_hard_stands():
+    app = AppTest.from_file(ROOT / "app.py", default_timeout=120)
+    app.query_params["base"], app.query_params["tuned"] = "demo:base", "demo:noisy"
+    app.run()
+    app.switch_page("pages/methods.py").run()
+    assert not app.exception
+    assert "DG-Hard is worse than WiSE-FT, alpha = 0.7 at a target score of at least 89.8" in texts(app)
+    assert set(app.multiselect(key="frontier-methods").value) > {"dg_hard", "norm_matched", "complement"}
+
+
+def test_a_frontier_of_ones_own_is_read_from_a_file(pair_paths, tmp_path):
+    app = open_page(pair_paths)
+    assert "Which repair heals more is not in the weights" in texts(app)
+    assert any("--on-task BENCHMARK --save sweep.json" in code.value for code in app.code)
+    (tmp_path / "sweep.json").write_text('{"lines": [], "ends": null}')
+    app.text_input(key="sweep-path").set_value(str(tmp_path / "sweep.json")).run()
+    assert "was swept without scores" in texts(app)
+    sweep = {name: value for name, value in read_frontier()["clean"].items()}
+    (tmp_path / "sweep.json").write_text(json.dumps(sweep))
+    app.text_input(key="sweep-path").set_value(str(tmp_path / "sweep.json")).run()
+    assert not app.exception and "DG-Hard is worse than WiSE-FT, alpha = 0.8" in texts(app)

@@ -225,6 +225,23 @@ def test_export_says_what_it_will_do_and_refuses_bad_outputs(pair_paths, tmp_pat
     assert "--exclude mlp" in app.code[0].value and "dgviz repair" in app.code[0].value
 
 
+def test_export_takes_any_method_and_keeps_it_in_the_link(pair_paths):
+    app = open_page("export", base=pair_paths[0], tuned=pair_paths[1])
+    app.selectbox(key="export-method").set_value("wise_ft").run()
+    app.number_input(key="export-wise_ft-alpha").set_value(0.25).run()
+    assert "are repaired by WiSE-FT, **4** more (vectors and small tensors" in texts(app)
+    assert "--method wise_ft --param alpha=0.25" in app.code[0].value and "--rule" not in app.code[0].value
+    assert "tuned-wise-ft" in next(field.value for field in app.text_input if field.label.startswith("Output folder"))
+    assert (app.query_params["method"], app.query_params["settings"]) == ("wise_ft", "alpha:0.25")
+    app.selectbox(key="format").set_value("lora").run()
+    assert "--format lora takes a method whose update is a product of two factors" in texts(app)
+    linked = open_page("export", base=pair_paths[0], tuned=pair_paths[1], shrinker="frobenius", settings="alpha:0.5")
+    assert "--param alpha=0.5 --shrinker frobenius" in linked.code[0].value
+    spoiled = open_page("export", base=pair_paths[0], tuned=pair_paths[1], settings="alpha:9", shrinker="x")
+    assert "'alpha' of method 'dg_hard' must lie in [0, 2]; got '9'; showing its defaults" in texts(spoiled)
+    assert "There is no shrinker 'x'" in texts(spoiled) and "--shrinker" not in spoiled.code[0].value
+
+
 def test_parts_of_names():
     assert weight_parts("model.layers.3.self_attn.q_proj.weight") == ("3", "self_attn.q_proj")
     assert weight_parts("model.layers.3.mlp.experts.7.up_proj.weight") == ("3", "mlp.experts.up_proj")

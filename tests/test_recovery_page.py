@@ -55,9 +55,12 @@ def test_it_opens_on_the_demo():
     app = open_page()
     assert "DG-Hard is number" in texts(app) or "has the highest Combined" in texts(app)
     metrics = app.dataframe[0].value
-    assert {"dg_hard", "revert to base", "keep tuned"} <= set(metrics["repair"])
+    names = list(metrics["repair"])
+    assert {"dg_hard", "complement (control)"} <= set(names) and names[-2:] == ["revert to base", "keep tuned"]
+    controls = [name.endswith("(control)") for name in names[:-2]]
+    assert controls == sorted(controls) and controls.count(True) == 3  # after every repair, and not among them
     values = {metric.label: metric.value for metric in app.metric}
-    assert values["Damaged: of 4 held-out"] == "4"
+    assert values["Damaged: of 4 held-out"] == "4" and values["Repairs"] == str(controls.count(False))
     assert "--cell noisy" in texts(app)
     assert set(app.dataframe[1].value["benchmark"]) == {"plain", "negative", "rotated", "transposed", "target"}
     assert "no held-out benchmark is improved" in texts(app)

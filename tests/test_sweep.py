@@ -7,7 +7,8 @@ import pytest
 
 from dgviz import cli
 from dgviz.checkpoint import open_pair
-from dgviz.errors import MethodError
+from dgviz.demo import read_frontier
+from dgviz.errors import MethodError, ScoresError
 from dgviz.export.passing import iter_written
 from dgviz.export.plan import plan_export
 from dgviz.export.write import iter_export
@@ -15,7 +16,7 @@ from dgviz.figures import frontier_plot
 from dgviz.figures.style import ACCENT, MUTED
 from dgviz.methods import METHODS
 from dgviz.plan import RepairPlan, read_plan
-from dgviz.sweep import sweep_lines, sweep_plans
+from dgviz.sweep import find_standing, read_sweep, standing_words, sweep_lines, sweep_plans
 from tests.checkpoints import write_pair
 
 
@@ -127,6 +128,120 @@ SWEEP = {
         line("norm_matched", "scale", (1.0, 0.85, 0.8)),
     ],
 }
+
+
+class TestStanding:
+    def test_the_best_at_an_equal_or_higher_target_is_named(self):
+        lines = [
+            line("dg_hard", "scale", (0.0, 0.9, 0.5), (1.0, 0.8, 0.7)),
+            line("dg_hard", "alpha", (0.9, 0.8, 0.75)),
+            line("wise_ft", "alpha", (0.5, 0.79, 0.9), (0.7, 0.8, 0.85), (0.9, 0.85, 0.6)),
+            line("norm_matched", "scale", (1.0, 0.85, 0.8)),
+        ]
+        lines[0]["points"][1]["label"] = "dg_hard"
+        found = find_standing(lines)
+        assert found.own is lines[0]["points"][1]
+        assert found.best[1]["value"] == 0.7 and found.control[0]["method"] == "norm_matched"
+        assert found.stronger[0]["parameter"] == "alpha"
+        words = standing_words(found)
+        assert words.startswith(
+            "DG-Hard is worse than WiSE-FT, alpha = 0.7 at a target score of at least 80.0 ± 2.0 %"
+        )
+        assert "held-out 70.0 ± 2.0 % against 85.0 ± 2.0 %" in words and "15.0 points apart, 5.3 standard" in words
+        assert (
+            "the best control (as long as D*, scale = 1) keeps 80.0" in words
+            and "DG-Hard, alpha = 0.9 keeps" in words
+        )
+        lines[2]["points"][1]["scores"] = scored(0.8, 0.69)
+        assert "is better than WiSE-FT" in standing_words(find_standing(lines))
+        assert "0.4 standard errors, which may be chance" in standing_words(find_standing(lines))
+        assert "No other repair here has a target score" in standing_words(find_standing([lines[0], lines[3]]))
+        assert find_standing(lines[1:]) is None and "not among the points" in standing_words(None)
+
+    @pytest.mark.parametrize("tuned", ["clean", "noisy"])
+    def test_the_demo_says_that_dg_hard_loses(self, tuned):
+        """What the packaged sweep holds, found again by a plain loop."""
+        lines = read_frontier()[tuned]["lines"]
+        points = [(n["method"], n["control"], p) for n in lines for p in n["points"]]
+        own = next(p for _, _, p in points if p["label"] == "dg_hard")["scores"]
+        best = max(
+            p["scores"]["held_out"]["score"]
+            for method, control, p in points
+            if not control and method != "dg_hard" and p["scores"]["target"]["score"] >= own["target"]["score"]
+        )
+        assert best > own["held_out"]["score"]
+        assert find_standing(lines).best[1]["scores"]["held_out"]["score"] == best
+        words = standing_words(find_standing(lines))
+        assert words.startswith("DG-Hard is worse than WiSE-FT") and f"{100 * best:.1f}" in words
+
+
+class TestOwnScores:
+    @pytest.fixture
+    def scores(self, tmp_path):
+        rows = ["model,benchmark,score,stderr,n"]
+        for model, task, a, b in (
+            ("base", 0.1, 0.9, 0.8),
+            ("tuned", 0.9, 0.5, 0.4),
+            ("dg_hard", 0.8, 0.6, 0.5),
+            ("wise_ft:alpha=0.5", 0.8, 0.7, 0.7),
+            ("stranger", 0.8, 0.7, 0.7),
+            ("dg_hard-scale=2", 0.7, 0.7, 0.7),
+        ):
+            for benchmark, value in (("task", task), ("a", a), ("b", b)):
+                rows.append(f"{model},{benchmark},{value},0.03,100")
+        path = tmp_path / "scores.csv"
+        path.write_text("\n".join(rows))
+        return path
+
+    def test_they_stand_beside_the_figures(self, paths, scores, tmp_path, capsys):
+        out = tmp_path / "sweep.json"
+        command = ["sweep", *map(str, paths), "--scores", str(scores), "--on-task", "task", "--save", str(out)]
+        assert cli.main(command) == 0
+        printed = capsys.readouterr()
+        assert "no point of this sweep is called stranger" in printed.err
+        assert "points have no scores and are left out" in printed.err
+        assert "DG-Hard is worse than WiSE-FT, alpha = 0.5" in printed.out
+        sweep = read_sweep(out.read_bytes(), "sweep.json")
+        assert {(n["method"], p["value"]) for n in sweep["lines"] for p in n["points"]} == {
+            ("dg_hard", 1.0),
+            ("dg_hard", 2.0),
+            ("wise_ft", 0.5),
+        }
+        held_out = sweep["lines"][0]["points"][0]["scores"]["held_out"]
+        assert held_out == {"score": pytest.approx(0.55), "stderr": pytest.approx(0.03 / 2**0.5), "n": 200}
+        assert sweep["ends"]["tuned"]["target"]["score"] == 0.9
+        assert [trace.name for trace in frontier_plot(sweep).data][-2:] == ["base", "tuned"]
+
+    def test_complaints(self, paths, scores, capsys):
+        command = ["sweep", *map(str, paths), "--scores", str(scores)]
+        for extra, change, said in (
+            ((), None, "--scores needs --on-task BENCHMARK"),
+            (("--on-task", "c"), None, "wanted are scores on 'c' and on another benchmark; there are task, a, b"),
+            (("--on-task", "task"), ("base,", "start,"), "no scores of a model called 'base'"),
+            (("--on-task", "task"), (",0.7,", ",70,"), "shares of 1, higher being better; got 70"),
+            (
+                ("--on-task", "task"),
+                ("\ntuned,b,0.4,0.03,100", ""),
+                "tuned was scored on task, a, others on task, a, b",
+            ),
+        ):
+            text = scores.read_text()
+            if change:
+                scores.write_text(text.replace(*change))
+            assert cli.main([*command, *extra]) == 2
+            assert said in capsys.readouterr().err
+            scores.write_text(text)
+
+    def test_a_file_that_is_none(self):
+        for content, said in (
+            (b"{", "cannot be read as JSON"),
+            (b"[]", "holds no sweep"),
+            (b'{"lines": [], "ends": null}', "was swept without scores"),
+            (json.dumps({**SWEEP, "ends": {"base": {}}}).encode(), "was swept without scores"),
+        ):
+            with pytest.raises(ScoresError, match=f"sweep.json {said}"):
+                read_sweep(content, "sweep.json")
+        assert read_sweep(json.dumps(SWEEP).encode(), "sweep.json")["lines"][0]["method"] == "dg_hard"
 
 
 class TestFigure:

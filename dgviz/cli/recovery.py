@@ -176,9 +176,12 @@ def _print_recovery(recovery: Recovery) -> None:
     print_columns(("benchmark", "part", "base", "tuned", *labels), rows)
     print()
     assessed = {**recovery.repaired, **recovery.controls}
+    titles = {label: f"{label} (control)" if recovery.is_control(label) else label for label in assessed}
     names = list(METRICS)
     for part in (names[:4], names[4:]):
-        table = [(label, *(_shown(found.metrics[name]) for name in part)) for label, found in assessed.items()]
+        table = [
+            (titles[label], *(_shown(found.metrics[name]) for name in part)) for label, found in assessed.items()
+        ]
         print_columns(("repair", *part), table)
         print()
     print("Percent [95 % interval] (n).")

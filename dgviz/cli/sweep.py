@@ -1,8 +1,10 @@
 """``sweep``: every method at every strength: what it keeps of the update, and scores where there is an evaluator."""
 
 import argparse
+import dataclasses
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -10,10 +12,20 @@ from tqdm import tqdm
 from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.compare import add_save, describe, finish, measure
 from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, repair_plans
+from dgviz.errors import DgvizError, MethodError, ScoresError
 from dgviz.jobs import JobReporter
 from dgviz.methods import METHODS
-from dgviz.plan import RepairPlan
-from dgviz.sweep import sweep_lines, sweep_plans, sweep_result
+from dgviz.plan import RepairPlan, read_plan
+from dgviz.scores import choose_scores, read_scores
+from dgviz.sweep import (
+    SweepLine,
+    find_standing,
+    plan_scores,
+    standing_words,
+    sweep_lines,
+    sweep_plans,
+    sweep_result,
+)
 
 _FIGURES = "norm_kept", "drift", "sparsity"
 
@@ -30,7 +42,18 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
     add_pair(parser)
     add_methods(parser, default=",".join(METHODS))
     parser.add_argument("--parameter", metavar="P", help="strength to sweep; default: the first of each method")
-    parser.add_argument("--evaluate", choices=("demo",), help="score every point: demo, for checkpoints of the demo")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--evaluate", choices=("demo",), help="score every point: demo, for checkpoints of the demo")
+    source.add_argument(
+        "--scores",
+        action="append",
+        metavar="PATH",
+        help="scores of your own (as `recovery` takes them; may be given several times) of base, tuned and of models "
+        "named as the points are; with --on-task",
+    )
+    parser.add_argument(
+        "--on-task", metavar="BENCHMARK", help="with --scores: the target; the mean of the others is held out"
+    )
     add_save(parser)
     parser.set_defaults(run=_sweep)
 
@@ -39,9 +62,11 @@ def _sweep(options: argparse.Namespace) -> int:
     """Measure, and where asked score, every point; print one line per point."""
     started = time.perf_counter()
     lines = sweep_lines(repair_plans(options), options.parameter)
+    scores = ends = None
+    if options.scores:
+        scores, ends, lines = _own_scores(options, lines)
     pair, plans = chosen_pair(options), sweep_plans(lines)
     reporter = JobReporter.from_environment()
-    scores = ends = None
     if options.evaluate:
         scored = _score(pair, plans, options.device, reporter)
         if scored is None:
@@ -52,7 +77,10 @@ def _sweep(options: argparse.Namespace) -> int:
         return 1
     result = describe(pair, [], started)
     del result["methods"]
-    result |= {"evaluator": options.evaluate, "ends": ends, "lines": sweep_result(lines, table, scores)}
+    swept = sweep_result(lines, table, scores)
+    result |= {"evaluator": options.evaluate, "ends": ends, "lines": swept}
+    if scores is not None:
+        result["standing"] = standing_words(find_standing(swept))
     finish(options, reporter, result)
     if not options.json:
         _print(result)
@@ -80,6 +108,50 @@ def _score(
     return scores, ends
 
 
+def _own_scores(
+    options: argparse.Namespace, lines: Sequence[SweepLine]
+) -> tuple[dict[str, Any], dict[str, Any], list[SweepLine]]:
+    """Return scores from files by plan and of base and tuned, and the lines with the points that have some."""
+    from dgviz.export.batch import output_name
+
+    if not options.on_task:
+        raise MethodError("--scores needs --on-task BENCHMARK: which of the benchmarks is the target")
+    chosen = choose_scores(read_scores(options.scores))
+    if chosen.ambiguous:
+        raise ScoresError(f"which metric is meant is not clear: {'; '.join(map(str, chosen.ambiguous))}")
+    found = plan_scores([(key[1], key[2], score) for key, score in chosen.scores.items()], options.on_task)
+    for end in ("base", "tuned"):
+        if end not in found:
+            raise ScoresError(f"no scores of a model called {end!r}; there are {', '.join(found) or 'none'}")
+    plans = sweep_plans(lines)
+    folders = {output_name(plan): plan.label for plan in plans}
+    labels = {name: folders.get(name) or _label(name) for name in found if name not in ("base", "tuned")}
+    scores = {label: found[name] for name, label in labels.items() if label in folders.values()}
+    unknown = [name for name, label in labels.items() if label not in scores]
+    if unknown:
+        print(f"warning: no point of this sweep is called {', '.join(unknown)}", file=sys.stderr)
+    kept = [
+        dataclasses.replace(line, points=tuple(item for item in line.points if item[1].label in scores))
+        for line in lines
+    ]
+    kept = [line for line in kept if line.points]
+    if not kept:
+        known = ", ".join(plan.label for plan in plans[:4])
+        raise ScoresError(f"no scores of any point of this sweep; its points are called {known} ...")
+    left = len(plans) - len(scores)
+    if left:
+        print(f"warning: {left} of {len(plans)} points have no scores and are left out", file=sys.stderr)
+    return scores, {end: found[end] for end in ("base", "tuned")}, kept
+
+
+def _label(name: str) -> str:
+    """Return the label of the plan that a name means, settings that are the default's left out; else the name."""
+    try:
+        return read_plan(name).label
+    except DgvizError:
+        return name
+
+
 def _print(result: dict[str, Any]) -> None:
     """Print one line per point, with the scores where there are any."""
     rows = [(line, point) for line in result["lines"] for point in line["points"]]
@@ -88,10 +160,15 @@ def _print(result: dict[str, Any]) -> None:
     for line, point in rows:
         cells = [f"{point[name]:.4g}" for name in _FIGURES]
         for name in benchmarks:
-            row = point["scores"][name]
-            cells.append(f"{100 * row['score']:.1f} ± {100 * row['stderr']:.1f}")
+            cells.append(_shown(point["scores"][name]))
         table.append((f"{point['value']:g}", *cells, line["label"]))
     for name, scores in (result["ends"] or {}).items():
-        cells = [f"{100 * scores[b]['score']:.1f} ± {100 * scores[b]['stderr']:.1f}" for b in benchmarks]
-        table.append(("", *["" for _ in _FIGURES], *cells, name))
+        table.append(("", *["" for _ in _FIGURES], *(_shown(scores[b]) for b in benchmarks), name))
     print_columns(("strength", *_FIGURES, *benchmarks, "method"), table)
+    if "standing" in result:
+        print(result["standing"])
+
+
+def _shown(row: dict[str, Any]) -> str:
+    """Return a score in percent, with its standard error where that is known."""
+    return f"{100 * row['score']:.1f}" + ("" if row["stderr"] is None else f" ± {100 * row['stderr']:.1f}")

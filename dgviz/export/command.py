@@ -31,14 +31,10 @@ def repair_command(
     command = ["python", "-m", "dgviz", "repair", base, tuned, out]
     if repair.rule != "dg_hard":
         command += ["--rule", repair.rule]
-    for name, value in find_rule(repair.rule).changed(repair.params).items():
-        command += ["--rule-param", f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
+    command += _given("--rule-param", find_rule(repair.rule).changed(repair.params))
     if repair.method != "dg_hard":
         command += ["--method", repair.method]
-    defaults = {parameter.name: parameter.default for parameter in repair.recipe.parameters}
-    for name, value in repair.method_params.items():
-        if value != defaults.get(name):
-            command += ["--param", f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
+    command += _given("--param", repair.recipe.changed(repair.method_params))
     if repair.shrinker != "hard":
         command += ["--shrinker", repair.shrinker]
     known = {"include": repair.include, "exclude": repair.exclude}
@@ -49,3 +45,11 @@ def repair_command(
         elif value:
             command += [f"--{name}", str(value)]
     return command
+
+
+def _given(option: str, params: Mapping[str, float]) -> list[str]:
+    """Return an option for every parameter, its value short where that is exact."""
+    words = []
+    for name, value in params.items():
+        words += [option, f"{name}={value:g}" if float(f"{value:g}") == value else f"{name}={value!r}"]
+    return words

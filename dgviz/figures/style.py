@@ -22,18 +22,21 @@ LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
 MAX_POINTS = 4000
 
 
-def plot_config(filename: str) -> dict[str, Any]:
-    """Return Plotly's configuration: no logo, and a camera button that writes `filename`.svg.
+def plot_config(filename: str, image: str = "svg") -> dict[str, Any]:
+    """Return Plotly's configuration: no logo, and a camera button that writes `filename`.svg or .png.
 
     Parameters
     ----------
     filename : str
         Name of the downloaded image, without extension.
+    image : str
+        ``svg``, or ``png`` with four pixels for one.
     """
+    scale = 2 if image == "png" else 1
     return {
         "displaylogo": False,
         "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
-        "toImageButtonOptions": {"format": "svg", "filename": filename, "width": 1000, "height": 480, "scale": 1},
+        "toImageButtonOptions": {"format": image, "filename": filename, "width": 1000, "height": 480, "scale": scale},
     }
 
 

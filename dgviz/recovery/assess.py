@@ -85,6 +85,16 @@ class Recovery:
         """Return how many held-out benchmarks belong to each part."""
         return {part: sum(item.part == part for item in self.comparisons) for part in PARTS}
 
+    def is_control(self, label: str) -> bool:
+        """Return whether a label names no repair: a control of the study, reverting to base or keeping tuned.
+
+        Parameters
+        ----------
+        label : str
+            Of `repaired` or `controls`.
+        """
+        return label in self.controls or label in self.study.controls
+
     def cohort_of(self, item: Comparison) -> str:
         """Return the cohorts a comparison belongs to, joined; empty where there is none.
 

@@ -109,6 +109,7 @@ def _assessed(recovery: Recovery, found: Assessment) -> dict[str, Any]:
     """Return one repair as JSON values: its metrics first."""
     return {
         **_values(recovery, found.metrics),
+        "control": recovery.is_control(found.label),
         "models": dict(found.models),
         "cells": dict(found.cells),
         "cohorts": {name: _values(recovery, metrics) for name, metrics in found.cohorts.items()},

@@ -50,12 +50,15 @@ class Study:
         Benchmarks declared so, beside those whose file says it.
     families : mapping of label to str
         The method a repair is a setting of, where a file says it.
+    controls : frozenset of str
+        Labels that a file says are no repairs but what repairs are compared with.
     """
 
     cells: tuple[Cell, ...]
     cohorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     lower_is_better: frozenset[str] = frozenset()
     families: Mapping[str, str] = field(default_factory=dict)
+    controls: frozenset[str] = frozenset()
 
     def labels(self) -> tuple[str, ...]:
         """Return what the repairs are called, in the order of the cells."""
@@ -145,7 +148,8 @@ def plan_study(
             )
     roles = {label: table.models.get(model) for cell in cells for label, model in cell.repaired.items()}
     families = {label: role.family for label, role in roles.items() if role and role.family}
-    return Study(cells, groups, frozenset(lower_is_better), families)
+    controls = frozenset(label for label, role in roles.items() if role and role.control)
+    return Study(cells, groups, frozenset(lower_is_better), families, controls)
 
 
 def _must_be(name: str, known: Iterable[str], what: str) -> None:

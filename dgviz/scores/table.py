@@ -196,4 +196,5 @@ def _role(name: str, row: Mapping[str, Any]) -> ModelRole:
         tuned=tuned,
         label=name.removeprefix(f"{tuned}/") if row["role"] == "repaired" else "",
         family=str(row.get("method") or ""),
+        control=row.get("control") is True,
     )

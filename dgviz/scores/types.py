@@ -61,6 +61,8 @@ class ModelRole:
         What a repair is called in every cell: its method with its parameters.
     family : str
         Its method.
+    control : bool
+        Whether it is no repair but what repairs are compared with, such as the complement of one.
     """
 
     role: str
@@ -68,6 +70,7 @@ class ModelRole:
     tuned: str = ""
     label: str = ""
     family: str = ""
+    control: bool = False
 
 
 @dataclass(frozen=True)

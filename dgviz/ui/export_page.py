@@ -73,9 +73,10 @@ def _plan_words(plan: ExportPlan) -> str:
     """Return what will be written, in words."""
     pair = plan.pair
     counts = pair.counts()
-    title = RULES[plan.repair.rule].title
+    also = sum(plan.repair.changes(item) for item in pair.tensors) - counts["repair"]
     free = f"the disk has {plan.free_bytes / 2**30:,.1f} GiB free"
-    repaired = f"**{counts['repair']}** of {len(pair.tensors)} tensors are repaired by {title}"
+    done = "changed" if plan.repair.recipe.control else "repaired"
+    repaired = f"**{counts['repair']}** of {len(pair.tensors)} tensors are {done} by {_title(plan.repair)}"
     if plan.format != "full":
         what = "an adapter" if plan.format == "lora" else "factors"
         return (
@@ -84,10 +85,23 @@ def _plan_words(plan: ExportPlan) -> str:
         )
     others = f", **{counts['base_only']}** exist only in base and are not written" if counts["base_only"] else ""
     files = f"{len(plan.shards)} file" + ("s" if len(plan.shards) != 1 else "")
-    return (
-        f"{repaired}, **{counts['keep']}** are copied from tuned{others}. {plan.total_bytes / 2**20:,.1f} MiB go "
-        f"into {files}; {free}."
-    )
+    if also:
+        repaired += (
+            f", **{also}** more (vectors and small tensors, which methods for matrices leave to tuned) are changed "
+            "too, for it acts on every tensor"
+        )
+    copied = counts["keep"] - also
+    others = (f", **{copied}** are copied from tuned" if copied else "") + others
+    return f"{repaired}{others}. {plan.total_bytes / 2**20:,.1f} MiB go into {files}; {free}."
+
+
+def _title(repair: RepairPlan) -> str:
+    """Return what a repair is called: its method, and the rule where that is another than its own."""
+    own = RULES[repair.rule].title
+    if repair.method == "dg_hard":
+        return own
+    title = repair.recipe.title.replace("*", r"\*")
+    return f"{title}, threshold by {own}" if repair.recipe.thresholded and repair.rule != "dg_hard" else title
 
 
 def _bytes_per_rank(pair: CheckpointPair) -> float:

@@ -2,7 +2,9 @@
 
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dgviz.jobs import Job, list_jobs, start_job
 from dgviz.ui.pair import state_dir
@@ -34,6 +36,24 @@ def free_folder(wanted: Path) -> Path:
     """
     candidates = [wanted, *(wanted.with_name(f"{wanted.name}-{number}") for number in range(2, 1000))]
     return next((path for path in candidates if not path.exists()), wanted)
+
+
+def suggested_name(tuned: Path, method: Mapping[str, Any], output: str) -> str:
+    """Return what an output is called at first: tuned, what is done to it, and the format.
+
+    Parameters
+    ----------
+    tuned : Path
+        The fine-tuned checkpoint.
+    method : mapping
+        From `dgviz.ui.method.choose_method`.
+    output : str
+        One of `dgviz.export.FORMATS`.
+    """
+    own = [] if method["method"] == "dg_hard" else [method["method"]]
+    rule = [method["rule"]] if "rule" in method and (not own or method["rule"] != "dg_hard") else []
+    words = [*own, *rule, *([] if output == "full" else [output])]
+    return "-".join([tuned.name, *(word.replace("_", "-") for word in words)])
 
 
 def shown_command(command: list[str]) -> str:

@@ -1,6 +1,7 @@
 """Repair methods side by side on the weight in view."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from dgviz.store import Spectrum
 from dgviz.threshold import RULES, Parameter
 from dgviz.ui import work
 from dgviz.ui.messages import answered
+from dgviz.ui.method import take_to_export
 from dgviz.verdict import needs_delta, stored_tau
 
 DEFAULT = ("dg_hard", "wise_ft", "norm_matched", "complement")
@@ -130,6 +132,7 @@ def draw_weight(
     spectrum: Spectrum,
     methods: list[Method],
     common: dict[str, Any],
+    export_page: Path,
 ) -> None:
     """Draw the chosen methods on one weight, a column each; a slider runs only this part of the page again.
 
@@ -145,8 +148,10 @@ def draw_weight(
         Those chosen.
     common : dict
         ``rule``, ``params`` and ``shrinker`` of DG-Hard and of the controls made from it.
+    export_page : Path
+        Where a method is taken to be written.
     """
-    slots, plans = _columns(methods, spectrum, common)
+    slots, plans = _columns(methods, spectrum, common, export_page)
     st.session_state[PLANS] = plans
     table = st.empty()
     if any(needs_delta(spectrum, plan.rule, plan.params) for plan in plans.values()):
@@ -174,7 +179,7 @@ def draw_weight(
 
 
 def _columns(
-    methods: list[Method], spectrum: Spectrum, common: dict[str, Any]
+    methods: list[Method], spectrum: Spectrum, common: dict[str, Any], export_page: Path
 ) -> tuple[list[_Slot], dict[str, RepairPlan]]:
     """Lay out a column per method, aligned: heading, parameters, map, spectrum; return what is to be filled."""
     slots: list[_Slot] = []
@@ -188,7 +193,7 @@ def _columns(
             "Singular values of the update against rank: fine-tuned in grey, the method's in colour; dotted, the "
             "edge of the noise"
         )
-        spectra = st.columns(_ABREAST)
+        spectra, ends = (st.columns(_ABREAST) for _ in range(2))
         for at, method in enumerate(shown[start : start + _ABREAST]):
             title = "Fine-tuned" if method is None else method.title
             formula = "W1, as it is" if method is None else method.formula
@@ -198,6 +203,15 @@ def _columns(
                     own = choose_parameters(method, "method", spectrum.s.size)
                 threshold = common if method.thresholded else {}
                 plans[method.name] = RepairPlan(method=method.name, method_params=own, **threshold)
+                if ends[at].button(
+                    "Take to Export",
+                    key=f"export-{method.name}",
+                    icon=":material/save:",
+                    type="tertiary",
+                    on_click=take_to_export,
+                    args=(plans[method.name],),
+                ):
+                    st.switch_page(export_page)
             slots.append(_Slot(method, maps[at].empty(), spectra[at].empty()))
     return slots, plans
 
@@ -300,10 +314,10 @@ def _draw_table(
                 "settings": plans[name].label.partition(":")[2].replace(":", ", ") if name in plans else "",
                 "norm kept %": 100 * effect.norm_kept,
                 "energy kept %": 100 * effect.norm_kept**2,
-                "entries from base %": None if panel is None else 100 * panel.sparsity,
+                "from base %": None if panel is None else 100 * panel.sparsity,
                 "effective rank": effect.effective_rank,
                 "MP-fit": effect.mp_kept,
-                "MP-fit of what is taken away": effect.mp_removed,
+                "MP-fit, removed": effect.mp_removed,
                 "subspace kept %": None if effect.subspace is None else 100 * effect.subspace,
             }
         )
@@ -318,11 +332,12 @@ def _number(style: str, words: str) -> Any:
 _COLUMN_CONFIG = {
     "norm kept %": _number("%.1f", "Length of the method's update over that of the fine-tuned one."),
     "energy kept %": _number("%.1f", "The square of the norm kept."),
-    "entries from base %": _number("%.2f", "Entries that are base's once the sum is rounded to the output's dtype."),
+    "from base %": _number("%.2f", "Entries that are base's once the sum is rounded to the output's dtype."),
     "effective rank": _number("%.1f", "exp of the entropy of the singular values' shares of their sum."),
     "MP-fit": _number("%.1f", "How well the method's update fits the noise law; pure noise scores 99.6 to 99.9."),
-    "MP-fit of what is taken away": _number(
-        "%.1f", "Of the fine-tuned update minus the method's. Low: something other than noise was taken away."
+    "MP-fit, removed": _number(
+        "%.1f",
+        "Of what the method takes away: the fine-tuned update minus its own. Low: it is something other than noise.",
     ),
     "subspace kept %": _number(
         "%.1f",

@@ -2,11 +2,12 @@
 
 import streamlit as st
 
-from dgviz.figures import Bar, plot_config, recovery_bars
+from dgviz.figures import Bar, recovery_bars
 from dgviz.recovery import METRICS, Comparison, Recovery
 from dgviz.recovery.report import benchmarks_csv, definition, size_words
 from dgviz.recovery.resample import RESAMPLED
 from dgviz.scores import Score
+from dgviz.ui.recovery import picture_config, titled
 
 _PARTS = {"damaged": "▼ damaged", "improved": "▲ improved", "unchanged": "= unchanged", "on_task": "on-task"}
 
@@ -78,7 +79,7 @@ def draw_sizes(recovery: Recovery) -> None:
     bars = [
         Bar(
             f"{size_words(item.low, item.high)} (n = {counts[size_words(item.low, item.high)]})",
-            label,
+            titled(recovery, label),
             recovery.study.families.get(label, label),
             item.percent,
             None,
@@ -87,7 +88,7 @@ def draw_sizes(recovery: Recovery) -> None:
         for label, item in found
     ]
     title = METRICS["healed" if part == "damaged" else "preserved"].title
-    st.plotly_chart(recovery_bars(bars, title), config=plot_config("sizes"), key="sizes")
+    st.plotly_chart(recovery_bars(bars, title), config=picture_config("sizes"), key="sizes")
     st.caption(
         f"{title}, averaged over the benchmarks whose score fine-tuning changed by so many percent of base's. Small "
         "changes make small denominators: their percentages swing widely and say the least."

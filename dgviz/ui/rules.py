@@ -5,6 +5,7 @@ from typing import Any
 import streamlit as st
 
 from dgviz.errors import ThresholdError
+from dgviz.methods import Method
 from dgviz.threshold import RULES, Parameter, Rule
 from dgviz.ui.state import View, change_view
 
@@ -82,12 +83,12 @@ def _parameter(rule: Rule, parameter: Parameter, params: dict[str, Any]) -> None
     )
 
 
-def link_params(rule: Rule, params: dict[str, Any]) -> str:
+def link_params(rule: Rule | Method, params: dict[str, Any]) -> str:
     """Return parameters as a link holds them: those that are not at their defaults.
 
     Parameters
     ----------
-    rule : Rule
+    rule : Rule or Method
         Whose they are.
     params : dict
         Values by name.

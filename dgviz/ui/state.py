@@ -18,10 +18,11 @@ _DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 
 @dataclass(frozen=True)
 class View:
-    """The pair, the weight, the threshold, the mask and the device in view; empty strings where nothing is chosen.
+    """The pair, the weight, the threshold, the method, the mask and the device in view; empty where none is chosen.
 
     `others` are further tuned checkpoints of the base (`dgviz.ui.family.split_others`), `quantity` is what the map of
-    the model shows; `include` and `exclude` are expressions on names, as for an export.
+    the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
+    parameters.
     """
 
     base: str = ""
@@ -33,6 +34,9 @@ class View:
     params: str = ""
     tau: str = ""
     quantity: str = "rank"
+    method: str = "dg_hard"
+    settings: str = ""
+    shrinker: str = "hard"
     include: str = ""
     exclude: str = ""
     device: str = "auto"
@@ -49,7 +53,16 @@ class View:
 
     def rule_params(self) -> dict[str, str]:
         """Return the rule's parameters that differ from their defaults, as typed."""
-        return dict(item.split(":", 1) for item in self.params.split(",") if ":" in item)
+        return _named(self.params)
+
+    def method_params(self) -> dict[str, str]:
+        """Return the method's parameters that differ from their defaults, as typed."""
+        return _named(self.settings)
+
+
+def _named(text: str) -> dict[str, str]:
+    """Return the values of ``name:value,name:value``."""
+    return dict(item.split(":", 1) for item in text.split(",") if ":" in item)
 
 
 _ECHO_SECONDS = 2.0
