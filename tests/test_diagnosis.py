@@ -241,6 +241,13 @@ def test_a_lora_merged_in_bfloat16_is_recognised_with_its_rank(rank, relative):
     assert diagnosis.flags[0].value == rank and "what lies below is rounding" in diagnosis.reasons[0]
 
 
+def test_a_lora_both_of_whose_sides_were_rounded_is_recognised():
+    start = 0.02 * noise(*SHAPE, 9)
+    for relative in (3e-2, 3e-3):
+        diagnosis = judged_pair(start.bfloat16(), (start + 0.02 * relative * low_rank(*SHAPE) / 4e-3).bfloat16())
+        assert diagnosis.flags[0].check == "merged_lora" and "rounding of both sides" in diagnosis.reasons[0]
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 @pytest.mark.parametrize("relative", [3e-2, 3e-3, 1e-3])
 def test_a_clean_full_update_stored_in_bfloat16_is_no_lora(exponent, relative):

@@ -188,7 +188,7 @@ _RULES = (
         (_SCALE,),
         True,
         lambda noise, _: _smallest_quarter_tau(noise),
-        note="Its constant is for Gaussian numbers, not singular values: keeps 58 % of pure noise at beta 1, 2 % at .375.",
+        note="Made for Gaussian numbers, not for singular values: keeps 58 % of pure noise at beta 1, 2 % at .375.",
     ),
     Rule(
         "energy",
