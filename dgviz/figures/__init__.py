@@ -2,6 +2,7 @@
 
 from dgviz.figures.depth import depth_curves
 from dgviz.figures.entry_map import entry_map
+from dgviz.figures.family import noise_by_model, overlap_curves, overlap_map
 from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.methods import comparison_bars, effect_plot
@@ -25,6 +26,9 @@ __all__ = [
     "frontier_plot",
     "model_map",
     "noise_bars",
+    "noise_by_model",
+    "overlap_curves",
+    "overlap_map",
     "plot_config",
     "rank_boxes",
     "recovery_bars",

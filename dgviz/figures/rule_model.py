@@ -7,10 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.style import MUTED, RULE_COLOURS, base_layout
+from dgviz.figures.style import DEEP, MUTED, PALE, RULE_COLOURS, base_layout
 
-_PALE = ([0, "#eef4fb"], [0.5, "#8db5e1"], [1, "#1a5fb4"])  # as the map of the model
-_DEEP = ([0, "#172334"], [0.5, "#28619d"], [1, "#7ab2f4"])
 _SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # ticks of an axis that is even in the square root
 _BOX, _CELL = 38, 46  # pixels of a row
 
@@ -144,7 +142,7 @@ def agreement_map(
         hovertemplate="%{customdata}<extra></extra>",
         zmin=0,
         zmax=1,
-        colorscale=_DEEP if dark else _PALE,
+        colorscale=DEEP if dark else PALE,
         showscale=False,
         xgap=2,
         ygap=2,

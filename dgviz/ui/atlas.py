@@ -24,7 +24,7 @@ class _Known:
         self.scan = ""
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@st.cache_resource(max_entries=12, show_spinner=False)  # a family of models has several pairs on one page
 def _known(fingerprints: tuple[str, str, int]) -> _Known:
     """Return the place where a pair's spectra are kept."""
     return _Known()

@@ -21,6 +21,7 @@ _ENTRIES = (
     ("layer", "Layer", ":material/grid_on:"),
     ("thresholds", "Thresholds", ":material/stacked_line_chart:"),
     ("methods", "Methods", ":material/compare:"),
+    ("family", "Families", ":material/account_tree:"),
     ("recovery", "Recovery", ":material/healing:"),
     ("export", "Export", ":material/save:"),
 )

@@ -3,6 +3,7 @@
 import math
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.atlas import Assessment
 from dgviz.diagnosis import VERDICTS, Diagnosis, WeighedDiagnosis, diagnose_model
@@ -30,17 +31,30 @@ def draw_verdict(rows: list[Assessment], title: str, whole: bool) -> None:
         Whether every weight is among them.
     """
     slot = st.empty()
-    if any("diagnosis" not in vars(row) for row in rows):
-        for done in range(0, len(rows), _STEP):
-            slot.progress(done / len(rows), text=f"Checking {len(rows):,} weights ...")
-            for row in rows[done : done + _STEP]:
-                _ = row.diagnosis
+    check_weights(rows, slot)
     weighed = (
         WeighedDiagnosis(row.matrix.label, math.prod(row.matrix.stored.live_shape), row.matrix.energy, row.diagnosis)
         for row in rows
     )
     with slot.container(border=True):
         _draw(diagnose_model(weighed), title, whole)
+
+
+def check_weights(rows: list[Assessment], slot: DeltaGenerator) -> None:
+    """Diagnose every weight, showing how far that is; those checked before cost nothing.
+
+    Parameters
+    ----------
+    rows : list of Assessment
+        What the rule makes of them.
+    slot : DeltaGenerator
+        Where the progress goes.
+    """
+    if any("diagnosis" not in vars(row) for row in rows):
+        for done in range(0, len(rows), _STEP):
+            slot.progress(done / len(rows), text=f"Checking {len(rows):,} weights ...")
+            for row in rows[done : done + _STEP]:
+                _ = row.diagnosis
 
 
 def _draw(diagnosis: Diagnosis, title: str, whole: bool) -> None:

@@ -20,12 +20,14 @@ _DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 class View:
     """The pair, the weight, the threshold, the method, the mask and the device in view; empty where none is chosen.
 
-    `quantity` is what the map of the model shows; `include` and `exclude` are expressions on names, as for an export;
-    `settings` are the method's parameters.
+    `others` are further tuned checkpoints of the base (`dgviz.ui.family.split_others`), `quantity` is what the map of
+    the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
+    parameters.
     """
 
     base: str = ""
     tuned: str = ""
+    others: str = ""
     weight: str = ""
     slice: str = ""
     rule: str = "dg_hard"

@@ -1,4 +1,4 @@
-"""Several tuned checkpoints of one base: which weights can be compared, and the same figures of each side by side."""
+"""The same figures of several tuned checkpoints, pooled over all weights, a class of them or a part of the depth."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -7,13 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from dgviz.atlas import Assessment, list_matrices
-from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.atlas import Assessment
 from dgviz.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
-from dgviz.errors import PairError
-from dgviz.noise import THIRDS, noise_table, thirds_of
-from dgviz.places import CLASSES, Place, place_of
-from dgviz.store import label
+from dgviz.noise import THIRDS, NoiseTable, noise_csv, noise_table, thirds_of
+from dgviz.places import CLASSES
 
 WHOLE = "all"
 """Name of the group that holds every weight."""
@@ -168,6 +165,46 @@ def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], l
     return {layer: found[layer] for layer in sorted(found)}
 
 
+@dataclass(frozen=True)
+class DepthPoint:
+    """The value of one model in one layer, by their positions; None where the layer has none."""
+
+    row: int
+    column: int
+    value: float | None
+
+
+@dataclass(frozen=True)
+class DepthGrid:
+    """A figure over the layers of a tower: a row per layer, a column per model."""
+
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    cells: tuple[DepthPoint, ...]
+
+
+def depth_grid(members: Mapping[str, Sequence[Assessment]], tower: str, figure: Figure) -> DepthGrid:
+    """Return a figure of every model, layer by layer.
+
+    Parameters
+    ----------
+    members : mapping of str to sequence of Assessment
+        Matrices by the name of their model.
+    tower : str
+        `Place.tower`.
+    figure : Figure
+        One of `FIGURES`.
+    """
+    by_model = [layers_of(rows, tower) for rows in members.values()]
+    layers = sorted({layer for own in by_model for layer in own})
+    cells = [
+        DepthPoint(row, column, figure.value(own.get(layer, ())))
+        for column, own in enumerate(by_model)
+        for row, layer in enumerate(layers)
+    ]
+    return DepthGrid(tuple(".".join(map(str, layer)) for layer in layers), tuple(members), tuple(cells))
+
+
 def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
     """Return whether the rule may be trusted on a group of weights; None for an empty one.
 
@@ -207,134 +244,6 @@ def member_report(rows: Sequence[Assessment]) -> dict[str, Any]:
     return {"verdict": verdict, "groups": groups, "noise": noise_table(rows).to_json()}
 
 
-@dataclass(frozen=True, eq=False)
-class SharedWeight:
-    """One matrix of base and its counterparts.
-
-    Attributes
-    ----------
-    name : str
-        Of the tensor in base.
-    index : int or None
-        Which matrix of a stack.
-    place : Place
-        Where it belongs in base.
-    third : str
-        Its third of the depth, one of `dgviz.noise.THIRDS`.
-    sides : tuple of PairedTensor or None
-        Per tuned checkpoint, in order; None where it has no update of this matrix to compare.
-    """
-
-    name: str
-    index: int | None
-    place: Place
-    third: str
-    sides: tuple[PairedTensor | None, ...]
-
-    @property
-    def label(self) -> str:
-        """The tensor's name in base, with the matrix of a stack in brackets."""
-        return label(self.name, self.index)
-
-
-@dataclass(frozen=True)
-class Apart:
-    """A weight that not all tuned checkpoints can be compared on.
-
-    Attributes
-    ----------
-    weight : str
-        Its name in base.
-    models : tuple of int
-        Positions of the tuned checkpoints that are left out.
-    reason : str
-        Why, in a sentence.
-    """
-
-    weight: str
-    models: tuple[int, ...]
-    reason: str
-
-
-def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], list[Apart]]:
-    """Return the matrices of base that at least two tuned checkpoints update, and every one that some do not.
-
-    Weights belong together by the tensor of base that each is paired with, whatever their names in tuned.
-
-    Parameters
-    ----------
-    pairs : sequence of CheckpointPair
-        One base, several tuned checkpoints.
-
-    Raises
-    ------
-    PairError
-        If the pairs do not have one base.
-    """
-    bases = {pair.base.fingerprint: pair.base.path for pair in pairs}
-    if len(bases) != 1:
-        raise PairError(f"a family has one base; got {', '.join(map(str, bases.values()))}: give one base for all")
-    sides: dict[tuple[str, int | None], list[PairedTensor | None]] = {}
-    for position, pair in enumerate(pairs):
-        for paired, index in list_matrices(pair):
-            key = paired.base.name, index
-            sides.setdefault(key, [None] * len(pairs))[position] = paired
-    apart: dict[tuple[str, str], set[int]] = {}
-    for (name, _), own in sides.items():
-        first = next(paired for paired in own if paired is not None)
-        for position, paired in enumerate(own):
-            if paired is None:
-                reason = _why_not(pairs[position], name)
-            elif paired.base != first.base:
-                reason = f"It has other rows of base's tensor than the first: {paired.reason}"
-                own[position] = None
-            else:
-                continue
-            apart.setdefault((name, reason), set()).add(position)
-    shared = {key: own for key, own in sides.items() if sum(paired is not None for paired in own) > 1}
-    places = [place_of(name) for name, _ in shared]
-    matched = [
-        SharedWeight(name, index, place, third, tuple(own))
-        for ((name, index), own), place, third in zip(shared.items(), places, thirds_of(places), strict=True)
-    ]
-    return matched, [Apart(name, tuple(sorted(models)), reason) for (name, reason), models in apart.items()]
-
-
-def _why_not(pair: CheckpointPair, name: str) -> str:
-    """Return why a tuned checkpoint has no update of a tensor of base."""
-    found = next((row for row in pair.tensors if row.base is not None and row.base.name == name), None)
-    return "It has no tensor that belongs to it." if found is None else found.reason
-
-
-def distinct_names(names: Sequence[str], given: str | None = None) -> list[str]:
-    """Return what tuned checkpoints are called: as given, or by their folders, numbered where two are called alike.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Of their folders.
-    given : str, optional
-        Names with commas between, one per checkpoint.
-
-    Raises
-    ------
-    PairError
-        If the given names are not as many as the checkpoints, or one is empty or given twice.
-    """
-    if given is not None:
-        chosen = [name.strip() for name in given.split(",")]
-        if len(chosen) != len(names):
-            raise PairError(f"--names has {len(chosen)} names for {len(names)} tuned checkpoints: give one for each")
-        if len(set(chosen)) < len(chosen) or "" in chosen:
-            raise PairError(f"--names {given!r} has an empty name or one twice: give each checkpoint its own")
-        return chosen
-    found: list[str] = []
-    for name in names:
-        numbered = (f"{name} ({number})" for number in range(2, len(names) + 2))
-        found.append(name if name not in found else next(item for item in numbered if item not in found))
-    return found
-
-
 def family_csv(models: Sequence[Mapping[str, Any]]) -> str:
     """Return the figures of every tuned checkpoint as CSV, a line per checkpoint and group.
 
@@ -347,6 +256,26 @@ def family_csv(models: Sequence[Mapping[str, Any]]) -> str:
     for model in models:
         for group in model["groups"]:
             values = ("" if group[name] is None else f"{group[name]:.9g}" for name in FIGURES)
-            name = '"' + model["name"].replace('"', '""') + '"'
-            lines.append(",".join((name, group["group"], str(group["weights"]), group["verdict"] or "", *values)))
+            about = _quoted(model["name"]), group["group"], str(group["weights"]), group["verdict"] or ""
+            lines.append(",".join((*about, *values)))
     return "\n".join(lines) + "\n"
+
+
+def noise_tables_csv(tables: Mapping[str, NoiseTable]) -> str:
+    """Return the noise tables of several models as CSV, one below the other, shares from 0 to 1.
+
+    Parameters
+    ----------
+    tables : mapping of str to NoiseTable
+        By the name of their model.
+    """
+    lines: list[str] = []
+    for name, table in tables.items():
+        title, *rows = noise_csv(table).splitlines()
+        lines += [*([] if lines else [f"model,{title}"]), *(f"{_quoted(name)},{row}" for row in rows)]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(name: str) -> str:
+    """Return a name as CSV holds one that may contain commas."""
+    return '"' + name.replace('"', '""') + '"'
