@@ -14,7 +14,7 @@ from dgviz.summary import describe_entries
 from dgviz.theory import bulk_edge, optimal_threshold, sigma_from_median
 from dgviz.threshold import RULES
 from dgviz.verdict import apply_rule
-from tests.deltas import low_rank, noise, spiked
+from tests.deltas import low_rank, noise, power_law, spiked, with_values
 from tests.noises import NOISES, planted
 
 SHAPE = (640, 240)
@@ -179,6 +179,112 @@ def test_the_verdict_of_a_model_is_that_of_most_of_it():
     assert diagnose_model([frozen] * 3).verdict == "no_effect"
     mixed = diagnose_model([sound] * 2 + [lora] * 2)
     assert mixed.verdict != "applies" and mixed.reasons
+
+
+def named(name, delta):
+    return dataclasses.replace(weighed(delta), name=name)
+
+
+def test_layers_left_out_are_named_by_number():
+    still, sound = torch.zeros(*SHAPE), SOUND
+    layers = [
+        named(f"model.layers.{i}.{kind}.weight", sound if i in (2, 3) else still) for i in range(6) for kind in "qv"
+    ]
+    found = diagnose_model(layers)
+    assert found.verdict == "applies"
+    assert any(
+        "all of layers 0-1, 4-5: frozen, or left out as CoFi-Tune leaves them" in text for text in found.reasons
+    )
+    some = diagnose_model([named("model.layers.0.q", sound), named("model.layers.0.k", still)])
+    assert any("such as model.layers.0.k: frozen, or no target of an adapter" in text for text in some.reasons)
+
+
+def test_an_embedding_whose_tokens_never_occurred_is_named_for_weight_and_model():
+    embedding = named("model.embed_tokens.weight", NOISES["a few rows of an embedding"](*SHAPE))
+    assert "other tokens never occurred" in embedding.diagnosis.flags[0].message
+    found = diagnose_model([embedding, named("model.layers.0.q", SOUND)])
+    assert any("model.embed_tokens.weight" in text and "never occurred" in text for text in found.reasons)
+
+
+def test_the_rank_that_merged_matrices_share_is_named():
+    lora = [named(f"model.layers.{i}.q", low_rank(*SHAPE)) for i in range(4)]
+    found = diagnose_model([*lora, named("model.layers.4.q", low_rank(*SHAPE, 8))])
+    assert found.verdict == "not_applicable" and "rank 16 in 4 of them" in " ".join(found.reasons)
+
+
+def test_advice_to_a_model_is_about_weights_and_says_everything_once():
+    uneven = [
+        named(f"w{i}", NOISES[name](*SHAPE))
+        for i, name in enumerate(("rows log-normal 1", "neighbours correlated .5"))
+    ]
+    lora = [named(f"l{i}", low_rank(*SHAPE)) for i in range(3)]
+    found = diagnose_model([*uneven, *lora])
+    text = " ".join(found.advice)
+    assert "this weight" not in text and "these weights" in text
+    assert len({advice.split(":")[0] for advice in found.advice}) == len(found.advice)
+    assert text.count("ScreeNOT:") == 1 and "unequal size" in text and "move together" in text
+    assert "this weight" in " ".join(lora[0].diagnosis.advice)
+
+
+SMALL = (0.02 * noise(*SHAPE, 9)).bfloat16()
+
+
+def stored(update):
+    return (SMALL.double() + update).float().bfloat16()
+
+
+@pytest.mark.parametrize("rank", [4, 16, 48])
+@pytest.mark.parametrize("relative", [3e-2, 3e-3])
+def test_a_lora_merged_in_bfloat16_is_recognised_with_its_rank(rank, relative):
+    diagnosis = judged_pair(SMALL, stored(0.02 * relative * low_rank(*SHAPE, rank) / (1e-3 * rank**0.5)))
+    assert diagnosis.verdict == "not_applicable" and diagnosis.flags[0].check == "merged_lora"
+    assert diagnosis.flags[0].value == rank and "what lies below is rounding" in diagnosis.reasons[0]
+
+
+def test_a_lora_both_of_whose_sides_were_rounded_is_recognised():
+    start = 0.02 * noise(*SHAPE, 9)
+    for relative in (3e-2, 3e-3):
+        diagnosis = judged_pair(start.bfloat16(), (start + 0.02 * relative * low_rank(*SHAPE) / 4e-3).bfloat16())
+        assert diagnosis.flags[0].check == "merged_lora" and "rounding of both sides" in diagnosis.reasons[0]
+
+
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("relative", [3e-2, 3e-3, 1e-3])
+def test_a_clean_full_update_stored_in_bfloat16_is_no_lora(exponent, relative):
+    update = power_law(*SHAPE, exponent)
+    diagnosis = judged_pair(SMALL, stored(0.02 * relative * update / update.square().mean().sqrt()))
+    assert diagnosis.verdict == "care" and "merged_lora" not in {flag.check for flag in diagnosis.flags}
+
+
+@pytest.mark.parametrize(
+    ("relative", "check"), [(3e-3, "rounding_floor"), (1.2e-3, "rounding_bulk"), (3e-4, "swallowed")]
+)
+def test_rounding_is_said_the_louder_the_more_it_is(relative, check):
+    diagnosis = judged_pair(SMALL, stored(0.02 * relative * noise(*SHAPE, 1)))
+    assert check in {flag.check for flag in diagnosis.flags}
+    assert (diagnosis.verdict == "applies") == (check == "rounding_floor")
+
+
+def test_noise_that_rounding_would_put_back_is_flagged_with_what_to_do():
+    signal = with_values(*SHAPE, [0.6, 0.5, 0.4])
+    diagnosis = judged_pair(SMALL, stored(signal + 8e-5 * noise(*SHAPE, 1)))
+    flag = next(flag for flag in diagnosis.flags if flag.check == "rounding_back")
+    assert flag.severity == "warn" and flag.value > flag.limit == LIMITS["rounding_back"].value
+    assert any("Write the repair in float32" in advice for advice in diagnosis.advice)
+    large = judged_pair(SMALL, stored(signal + 3e-3 * noise(*SHAPE, 1)))
+    assert "rounding_back" not in {flag.check for flag in large.flags}
+
+
+def test_strong_directions_do_not_raise_the_checks_of_variance():
+    _, diagnosis = judged(spiked(*SHAPE, 5, 12))
+    assert diagnosis.verdict == "applies" and not serious(diagnosis)
+
+
+def test_a_strong_direction_of_one_row_is_flagged():
+    delta = noise(*SHAPE)
+    delta[7] *= 20
+    threshold, diagnosis = judged(delta)
+    assert threshold.rank and [flag.check for flag in serious(diagnosis)] == ["concentrated"]
 
 
 @pytest.mark.parametrize("rule", ["mp_edge", "mp_edge_tw", "screenot"])

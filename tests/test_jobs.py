@@ -375,8 +375,8 @@ def test_a_job_gives_way_to_pages(start):
         "JobReporter.from_environment().finish({'nice': os.nice(0), 'group': found})"
     )
     result = ended(start(python(code))).result
-    assert result["nice"] == min(19, os.nice(0) + 10)
-    assert result["group"] == "" or result["group"].endswith(" nice 10\n")
+    assert result["nice"] == min(19, os.nice(0) + 5)
+    assert result["group"] == "" or result["group"].endswith(" nice 5\n")
 
 
 def test_the_last_line_on_stderr_is_the_error(start):

@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from dgviz.atlas import list_matrices
+from dgviz.checkpoint import open_pair
 from dgviz.demo import read_frontier
 from dgviz.jobs import list_jobs
 from dgviz.methods import METHODS
+from dgviz.scan import read_spectrum
+from dgviz.store import SpectrumStore
 from dgviz.ui.methods_model import comparisons_root
 from tests.checkpoints import write_pair
 
@@ -121,7 +125,6 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     app.run()
     command = app.code[0].value
     assert "compare-methods" in command and "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
-    assert len(app.dataframe) == 1
     app.button(key="start-comparison").click().run()
     assert not app.exception
     (job,) = list_jobs(comparisons_root())
@@ -130,12 +133,28 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
         time.sleep(0.2)
     assert job.state == "done", job.log_tail()
     app = open_page(pair_paths)
-    table = app.dataframe[1].value.set_index("method")
+    table = app.dataframe[-1].value.set_index("method")
     assert len(table) == len(METHODS)
     assert table["Distance to DG-Hard %"]["DG-Hard"] == 0
     assert table["Norm kept %"]["WiSE-FT (alpha=0.25)"] == pytest.approx(25, abs=0.1)
     assert table["Entries from base %"]["DARE"] > 50 > table["Entries from base %"]["DG-Hard"]
     assert app.button(key="start-comparison").label == "Measure again"
+
+
+def test_the_whole_model_is_previewed_from_stored_spectra(pair_paths):
+    matrices = list_matrices(open_pair(*pair_paths))
+    for paired, index in matrices[:4]:
+        read_spectrum(paired, index, "cpu", SpectrumStore())
+    app = open_page(pair_paths)
+    assert f"Spectra of 4 of {len(matrices)} matrices are stored" in texts(app)
+    for paired, index in matrices[4:]:
+        read_spectrum(paired, index, "cpu", SpectrumStore())
+    app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
+    app.multiselect(key="chosen-methods").set_value(["dg_hard", "wise_ft", "dare"]).run()
+    table = app.dataframe[1].value.set_index("method")
+    assert list(table.index) == ["DG-Hard", "WiSE-FT"]
+    assert table["norm kept %"]["WiSE-FT"] == pytest.approx(25) and table["distance to DG-Hard %"]["DG-Hard"] == 0
+    assert table["directions kept"]["DG-Hard"] > len(matrices) and "Not known from spectra: DARE" in texts(app)
 
 
 def test_a_method_is_taken_to_export(pair_paths):

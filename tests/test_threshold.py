@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgviz.errors import ThresholdError
@@ -68,6 +68,7 @@ def test_kept_values_are_strictly_above_tau():
     assert RULES["manual"].apply([3.0, 2.0, 2.0, 1.0], (4, 9), tau=math.inf).rank == 0
 
 
+@settings(deadline=None)
 @given(spectra, st.integers(0, 50))
 def test_fixed_rank_keeps_that_many_but_for_ties_and_zeros(values, rank):
     s = np.sort(values)[::-1]
@@ -79,6 +80,7 @@ def test_fixed_rank_keeps_that_many_but_for_ties_and_zeros(values, rank):
         assert "were asked for" in found.warnings[-1]
 
 
+@settings(deadline=None)
 @given(spectra, st.floats(0, 1))
 def test_energy_keeps_the_smallest_sufficient_rank(values, fraction):
     s = np.sort(values)[::-1]
@@ -98,6 +100,14 @@ def test_ties_are_kept_whole_and_all_the_energy_is_all_of_it():
     assert RULES["energy"].apply(s, (64, 64), fraction=1.0).rank == 64
 
 
+def test_the_reference_codes_other_level_keeps_more_than_half_of_square_noise():
+    s = np.linalg.svd(np.random.default_rng(0).standard_normal((300, 300)), compute_uv=False)
+    found = RULES["q25_mad"].apply(s, (300, 300))
+    assert found.rank / 300 == pytest.approx(0.58, abs=0.02)
+    assert found.tau == pytest.approx(4 / math.sqrt(3) * np.sort(s)[:75].mean() / 0.6745)
+
+
+@settings(deadline=None)
 @given(st.floats(1e-30, 1e30))
 def test_rules_are_scale_equivariant(scale):
     s = np.linspace(5, 0.3, 24)
@@ -108,7 +118,7 @@ def test_rules_are_scale_equivariant(scale):
 
 
 def test_every_rule_says_what_it_is():
-    noisy = ["dg_hard", "reference", "mp_edge", "mp_edge_tw", "known_sigma", "screenot", "flip_pa", "iqr"]
+    noisy = ["dg_hard", "reference", "mp_edge", "mp_edge_tw", "known_sigma", "screenot", "flip_pa", "iqr", "q25_mad"]
     assert list(RULES) == [*noisy, "energy", "fixed_rank", "manual"]
     for name, rule in RULES.items():
         assert rule.name == name

@@ -38,7 +38,7 @@ def check_median(case: Case) -> Flag | None:
         f"of rank {rank}, so the median measures no noise and the threshold is undefined; the published algorithm "
         "gives back the tuned weight unchanged."
     )
-    return Flag("low_rank", rank / case.p, 0.5, "error", message, _PAPER)
+    return Flag("low_rank", float(rank), case.p / 2, "error", message, _PAPER)
 
 
 def check_trimmed(case: Case) -> Flag | None:

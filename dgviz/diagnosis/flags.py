@@ -149,6 +149,7 @@ LIMITS: dict[str, Limit] = {
     "rounding_bulk": Limit(0.5, "more of the bulk is rounding than is not"),
     "stored_gain": Limit(0.5, "less of what was learned is stored than is not"),
     "merged_lora_share": Limit(0.9, f"rounding explains all below the directions, within its own error; {_ROUNDED}"),
+    "merged_lora_both": Limit(0.05, f"rounding of both sides explains all of it, neither more nor less; {_ROUNDED}"),
     "merged_lora_gain": Limit(0.4, f"updates stored more coarsely are all rounding, whatever they were; {_ROUNDED}"),
     "merged_lora_gap": Limit(1.5, f"last direction over the first value below: a full update decays; {_ROUNDED}"),
     "rounding_back": Limit(0.25, "a sixteenth of the removed energy comes back where the result is stored"),

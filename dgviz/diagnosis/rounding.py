@@ -22,15 +22,18 @@ def check_merged_lora(case: Case) -> Flag | None:
     if not 0 < rank <= case.p // 4 or case.s[rank - 1] < LIMITS["merged_lora_gap"].value * case.s[rank]:
         return None
     rest = float(np.linalg.norm(case.s[rank:])) / math.sqrt((case.shape[0] - rank) * (case.shape[1] - rank))
-    share, limit = (floor.sigma / rest) ** 2, LIMITS["merged_lora_share"].value
-    if share < limit:
+    share, both = (floor.sigma / rest) ** 2, (floor.sigma_most / rest) ** 2
+    alone = share >= LIMITS["merged_lora_share"].value
+    # Rounding of both sides may explain the bulk as well; noise of just that size would be a coincidence.
+    if not alone and abs(both - 1) > LIMITS["merged_lora_both"].value:
         return None
     message = (
-        f"As a LoRA of rank about {rank} merged in {floor.format}: {rank} of {case.p} directions stand clear of the "
-        f"others, and what lies below is rounding of the stored weights ({_percent(share)} of it), not noise of "
-        "training; the rule would remove rounding that storing the result puts back."
+        f"Looks like a LoRA of rank about {rank} merged in {floor.format}: {rank} of {case.p} directions stand clear "
+        f"of the others, and what lies below is rounding of {'the stored weights' if alone else 'both sides'} "
+        f"({_percent(share if alone else both)} of it), not noise of training; the rule would remove rounding that "
+        "storing the result puts back."
     )
-    return Flag("merged_lora", min(1.0, share), limit, "error", message, _BUSSGANG)
+    return Flag("merged_lora", float(rank), case.p / 4, "error", message, _BUSSGANG)
 
 
 def check_rounding_floor(case: Case) -> Flag | None:

@@ -1,11 +1,13 @@
 """From flags to a verdict, of one weight and of a model."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dgviz.diagnosis import checks
+from dgviz.diagnosis.advice import advise
 from dgviz.diagnosis.case import Case
 from dgviz.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
 from dgviz.diagnosis.rounding import check_merged_lora
@@ -14,29 +16,7 @@ from dgviz.store import Spectrum, StoredSpectrum
 from dgviz.threshold import Threshold
 
 _NOTHING = ("unchanged", "all_kept")  # these say that a repair changes nothing
-_UNEVEN = "Compare with ScreeNOT or with sign flips, which allow for noise of unequal size."
-_ADVICE = {
-    "low_rank": (
-        "Keep this weight as it is, or choose a fixed rank or an energy fraction: there is no bulk to remove."
-    ),
-    "merged_lora": (
-        "Take the adapter instead of the merge, or merge it again in float32; the directions kept can also be "
-        "written as an adapter of their own."
-    ),
-    "rounding_bulk": "Get the fine-tuned weights in float32 if they exist: most of this noise is not theirs.",
-    "swallowed": "Get the fine-tuned weights in float32 if they exist: this format holds too little of the update.",
-    "rounding_back": "Write the repair in float32, or as a LoRA adapter or factors.",
-    "concentrated": "Look at the largest entries on the weight's own page.",
-    "row_variance": _UNEVEN,
-    "column_variance": _UNEVEN,
-    "kurtosis": "Look at the largest entries on the weight's own page; ScreeNOT is no help against single entries.",
-    "mp_distance": "Compare the rules on this weight: where they disagree, a conservative choice keeps more.",
-    "near_tau": "Compare with the bulk edge: it keeps these weak directions.",
-    "screenot": "Compare with ScreeNOT, and with an optimal shrinker instead of a hard cut.",
-    "kept_share": "Compare with ScreeNOT, which takes many strong directions out before it judges the noise.",
-    "nothing_kept": "Keep this weight as tuned, or try WiSE-FT, which scales the update instead of cutting it.",
-    "autocorrelation": "Compare with ScreeNOT, which allows for entries that move together.",
-}
+_LAYER = re.compile(r"^.*?\.\d+\.")  # up to the first number in a name: which layer of which tower
 
 
 def diagnose(spectrum: Spectrum | StoredSpectrum, threshold: Threshold) -> Diagnosis:
@@ -88,8 +68,7 @@ def _concluded(flags: list[Flag], threshold: Threshold, count: int) -> Diagnosis
             f"{threshold.rank} of {count} directions stand above a bulk that follows the noise law, and no check "
             "found anything that would mislead the threshold."
         ]
-    advice = dict.fromkeys(_ADVICE[flag.check] for flag in flags if flag.check in _ADVICE)
-    return Diagnosis(verdict, tuple(reasons), tuple(advice), tuple(flags))
+    return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=False), tuple(flags))
 
 
 @dataclass(frozen=True)
@@ -153,11 +132,41 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
         if counts[name]
     ]
     if len(everything) > len(changed):
-        reasons.append(f"{len(everything) - len(changed)} matrices were not changed by fine-tuning.")
+        reasons.append(_unchanged(everything))
     flags = _gathered(counted)
-    reasons += [flag.message for flag in flags[:3]]
-    advice = dict.fromkeys(_ADVICE[flag.check] for flag in flags if flag.check in _ADVICE)
-    return Diagnosis(verdict, tuple(reasons), tuple(advice), tuple(flags))
+    serious = [flag for flag in flags if flag.severity != "info"]
+    # Rows that never occurred are the usual case of an embedding, and worth a word however sound the rest is.
+    named = [flag for flag in flags if flag.check == "trimmed"]
+    reasons += [flag.message for flag in dict.fromkeys((*(serious or flags)[:3], *named))]
+    return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=True), tuple(flags))
+
+
+def _unchanged(weights: list[WeighedDiagnosis]) -> str:
+    """Return the sentence about the matrices that fine-tuning did not touch, by layers where whole ones are."""
+    still = [weight.name for weight in weights if not weight.energy > 0]
+    layers: dict[str, list[bool]] = {}
+    for weight in weights:
+        number = _LAYER.search(weight.name)
+        if number:
+            layers.setdefault(number[0], []).append(weight.energy > 0)
+    whole = [layer for layer, moved in layers.items() if not any(moved)]
+    sentence = f"{len(still)} of {len(weights)} matrices were not changed by fine-tuning"
+    if 0 < len(whole) < len(layers):
+        numbers = sorted({int(re.search(r"\d+", layer)[0]) for layer in whole})
+        sentence += f", among them all of layer{'s' if len(numbers) > 1 else ''} {_ranges(numbers)}"
+        return sentence + ": frozen, or left out as CoFi-Tune leaves them."
+    return sentence + f", such as {still[0]}: frozen, or no target of an adapter."
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ascending numbers as runs: ``0-3, 8``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def _gathered(weights: list[WeighedDiagnosis]) -> list[Flag]:
@@ -169,6 +178,15 @@ def _gathered(weights: list[WeighedDiagnosis]) -> list[Flag]:
     flags = []
     for (check, severity), found in raised.items():
         name, example = found[0]
-        message = f"{example.title} in {len(found)} of {len(weights)} matrices, such as {name}: {example.message}"
+        where = f"{len(found)} of {len(weights)} matrices{_common_rank(check, found)}, such as {name}"
+        message = f"{example.title} in {where}: {example.message}"
         flags.append(Flag(check, float(len(found)), None, severity, message, example.reference))
     return sorted(flags, key=lambda flag: (-SEVERITIES.index(flag.severity), -(flag.value or 0)))
+
+
+def _common_rank(check: str, found: list[tuple[str, Flag]]) -> str:
+    """Return the words about a rank that low-rank updates share, as those of one adapter do."""
+    if check not in ("low_rank", "merged_lora"):
+        return ""
+    rank, count = Counter(int(flag.value) for _, flag in found).most_common(1)[0]
+    return f" (rank {rank} in {count} of them)"

@@ -14,7 +14,7 @@ LAW = "#4a7fd6"  # the Marchenko-Pastur density
 GRID = "rgba(125, 133, 151, 0.22)"
 RULE_COLOURS = (
     "#c6520d", "#4a7fd6", "#1a9988", "#b45cc9", "#b8860b", "#d6487a", "#6c8f2b", "#7d8597",
-    "#2f8fbf", "#a0653f", "#7a6ae0",
+    "#2f8fbf", "#a0653f", "#7a6ae0", "#c0504d",
 )  # fmt: skip
 PALE = ([0, "#eef4fb"], [0.5, "#8db5e1"], [1, "#1a5fb4"])  # shares from 0 to 1 on a light page, as the model's map
 DEEP = ([0, "#172334"], [0.5, "#28619d"], [1, "#7ab2f4"])  # and on a dark one

@@ -14,7 +14,9 @@ from dgviz.jobs.disk import read_json, write_json
 from dgviz.jobs.process import describe_process
 from dgviz.jobs.reporter import JOB_VARIABLE
 
-_NICE = 10  # of 19: whoever clicks comes first, and a job still goes on where the machine is busy with others
+_NICE = 5  # of 19: whoever clicks comes first, and a job still gets on where the machine is busy with others
+# Threads that wait for each other sleep: at a lower priority, spinning would take the time that the last one needs.
+_WAITING = {"OMP_WAIT_POLICY": "PASSIVE"}
 
 
 def yield_processor() -> None:
@@ -38,7 +40,7 @@ def main(directory: Path) -> None:
     """
     yield_processor()
     spec = read_json(directory / "spec.json")
-    environment = {**os.environ, JOB_VARIABLE: str(directory)}
+    environment = {**_WAITING, **os.environ, JOB_VARIABLE: str(directory)}
     # Apart, because a command's stdout is buffered and would arrive after the last word on stderr.
     with (directory / "log.txt").open("ab") as log, (directory / "output.txt").open("ab") as output:
         try:

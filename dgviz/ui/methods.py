@@ -8,20 +8,21 @@ import numpy as np
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dgviz.atlas import Atlas, read_atlas
 from dgviz.checkpoint import CheckpointPair
 from dgviz.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
 from dgviz.methods import METHODS, Method, block_depths
 from dgviz.plan import RepairPlan
+from dgviz.preview import common_factor
 from dgviz.shrinkage import SHRINKERS
-from dgviz.spectral import norm_ratio, reshape_spectrum
 from dgviz.store import Spectrum
 from dgviz.threshold import RULES, Parameter
 from dgviz.ui import work
+from dgviz.ui.atlas import load_atlas
 from dgviz.ui.messages import answered
 from dgviz.ui.method import take_to_export
+from dgviz.ui.methods_preview import draw_preview
 from dgviz.verdict import needs_delta, stored_tau
 
 DEFAULT = ("dg_hard", "wise_ft", "norm_matched", "complement")
@@ -169,6 +170,7 @@ def draw_weight(
         if slot.name in effects:
             _draw_spectrum(slot, spectrum, effects[slot.name])
     _draw_table(table, plans, effects, {})
+    draw_preview(pair, plans)
     panels: dict[str, MethodPanel] = {}
     for slot in slots:
         panels[slot.name] = _draw_map(slot, pair, weight, plans.get(slot.name, _AS_TUNED))
@@ -229,7 +231,7 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
     depth = block_depths(item.name for item in pair.tensors if item.tuned is not None).get(paired.name)
     factor = atlas = None
     if plan.recipe.whole_model:
-        atlas = read_atlas(pair)
+        atlas = load_atlas(pair)
         if atlas.missing:
             st.info(
                 f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(atlas.missing)} are not "
@@ -238,7 +240,7 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
             return None
     try:
         if atlas is not None:
-            factor = _common_factor(atlas, plan)
+            factor = common_factor(atlas.matrices, plan)
         return spectral_effect(
             plan,
             spectrum.live_s,
@@ -251,18 +253,6 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
     except DgvizError as error:
         st.warning(str(error))
         return None
-
-
-def _common_factor(atlas: Atlas, plan: RepairPlan) -> float:
-    """Return |D*| / |D| over all matrices."""
-    own = RepairPlan(plan.rule, plan.params, shrinker=plan.shrinker)
-    reshaped = [
-        reshape_spectrum(own, found.live_s, found.live_shape, tau=stored_tau(found, plan.rule, plan.params))
-        for found in (matrix.stored for matrix in atlas.matrices)
-    ]
-    return norm_ratio(
-        np.concatenate([item.values for item in reshaped]), np.concatenate([item.s for item in reshaped])
-    )
 
 
 def _draw_spectrum(slot: _Slot, spectrum: Spectrum, effect: Effect) -> None:

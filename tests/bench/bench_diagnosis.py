@@ -15,7 +15,7 @@ from dgviz.store import Spectrum
 from dgviz.summary import describe_entries
 from dgviz.threshold import RULES
 from dgviz.verdict import apply_rule
-from tests.deltas import low_rank, through
+from tests.deltas import low_rank, noise, through
 from tests.noises import NOISES
 
 COMPARED = [name for name in RULES if name not in ("reference", "known_sigma", "energy", "fixed_rank", "manual")]
@@ -30,7 +30,11 @@ def row(name, delta):
     """One line: what every rule keeps, the verdict and its flags."""
     delta = delta.float()
     found = decompose(delta, "cpu")
-    summary = describe_entries(delta, found, torch.ones(1), None)
+    base = tuned = None
+    if "bfloat16" in name:  # the sides that tests.noises and tests.deltas made it of
+        base = (0.02 * noise(*delta.shape, 9)).bfloat16()
+        tuned = (base.double() + delta.double()).bfloat16()
+    summary = describe_entries(delta, found, torch.ones(1) if base is None else base, tuned)
     spectrum = Spectrum(name, tuple(delta.shape), found.s.numpy(), {}, False, 0.0, (), summary)
     kept = [str(apply_rule(spectrum, rule, {}, delta).rank) for rule in COMPARED]
     diagnosis = diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
