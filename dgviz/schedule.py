@@ -71,7 +71,7 @@ def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:
 
     Beside the delta of N x p entries (N >= p; 4 bytes each, 8 in float64) there live, one after the other:
 
-    - one side as stored, while the delta is formed;
+    - both sides as stored, while their steps are counted; one while the delta is formed;
     - products with a block of at most p / 16 directions, in float64, before and after a rotation: N p bytes; and a
       run of rows being converted;
     - in the engine's last resort ten p x p matrices of float64 (triangular factor, singular vectors, workspace of
@@ -93,7 +93,7 @@ def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:
     elements, square = shape[0] * shape[1], 8 * min(shape) ** 2
     run = min(max(_BLOCK, square), 8 * elements)
     beside = (
-        int(elements * side),
+        int(2 * elements * side),
         elements + run,
         10 * square + run,
         4 * min(_BLOCK, 4 * elements) + 3 * square,

@@ -15,7 +15,7 @@ from dgviz.moments import LivePart
 _FORMATS = {"bfloat16": (7, -126), "float16": (10, -14)}
 """Fraction bits, and the exponent of the smallest normal number, below which the step stays the same."""
 
-_FLOAT32_BIAS, _EXPONENTS = 127, 256
+_FLOAT32_BIAS, _EXPONENTS, _EXPONENT_BITS = 127, 256, 0x7F800000
 _BLOCK = 2**18  # entries at once
 _NEGLIGIBLE = 1e-9  # of the sum of squared steps: entries near zero have steps of no account
 
@@ -96,9 +96,10 @@ def _class_sums(values: torch.Tensor, live: LivePart, kind: str) -> tuple[tuple[
     by_row = torch.empty(rows, dtype=torch.float64, device=device)
     by_column = torch.zeros(columns, dtype=torch.float64, device=device)
     for block in live.blocks(_BLOCK):
-        exponents = live.take(values, block).float().view(torch.int32).bitwise_right_shift(23).bitwise_and_(0xFF)
-        counts += torch.bincount(exponents.flatten(), minlength=_EXPONENTS)
-        own = squares[exponents]
+        fields = live.take(values, block).float().view(torch.int32).bitwise_and(_EXPONENT_BITS)
+        counts += torch.bincount(fields.bitwise_right_shift(23).flatten(), minlength=_EXPONENTS)
+        # Without its fraction a number is as many steps large as any other: in proportion to its step.
+        own = fields.view(torch.float32).double().clamp_min_(2.0**smallest).square_()
         by_row[block] = own.mean(dim=1)
         by_column += own.sum(dim=0)
     total = float((counts * squares).sum())

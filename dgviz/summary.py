@@ -60,19 +60,28 @@ def describe_entries(
         As stored; None where the delta was never rounded.
     """
     live = find_live(delta)
-    rank = _count_strong(decomposition, live)
+    rank, kept = _count_strong(decomposition, live)
     with full_float32():
-        strong = decomposition.triplets(rank) if rank else None
+        strong = None
+        if rank:
+            # Those that a repair keeps are asked for next: a few more at once cost less than all of them again.
+            left, right = decomposition.triplets(max(rank, kept))
+            strong = left[:, :rank], right[:rank]
         figures = dataclasses.asdict(compute_moments(delta, frobenius_norm(base), live, strong))
     steps = None if tuned is None else measure_steps(base, tuned, live)
     return figures | ({} if steps is None else {"steps": dataclasses.asdict(steps)})
 
 
-def _count_strong(decomposition: Decomposition, live: LivePart) -> int:
-    """Return how many directions lie far above the bulk edge; none where the median measures no noise."""
+def _count_strong(decomposition: Decomposition, live: LivePart) -> tuple[int, int]:
+    """Return how many directions lie far above the bulk edge, and how many DG-Hard keeps; neither beyond the most.
+
+    None where the median measures no noise.
+    """
     p = min(live.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)[:p]
     if p < 2 or np.median(s) <= DEGENERATE_MEDIAN * s[0]:
-        return 0
+        return 0, 0
+    most = int(_MOST_STRONG * p)
+    kept = find_rule("dg_hard").apply(s, live.shape).rank
     edge = find_rule("mp_edge").apply(s, live.shape).tau
-    return min(int(np.count_nonzero(s > STRONG * edge)), int(_MOST_STRONG * p))
+    return min(int(np.count_nonzero(s > STRONG * edge)), most), kept if kept <= most else 0

@@ -487,3 +487,22 @@ def test_an_entry_map_has_its_axes_in_rows_and_columns_and_no_placeholder_colour
     assert figure.layout.xaxis.range == (0, 800) and figure.layout.yaxis.range == (300, 0)
     assert heat.colorbar.ticktext[0] == "0" and len(heat.colorbar.tickvals) == len(heat.colorbar.ticktext) > 2
     assert not any(colour.startswith("#0000") for _, colour in heat.colorscale)
+
+
+@pytest.mark.parametrize("log", [True, False])
+def test_the_spectrum_of_rounding_is_a_labelled_line_that_moves_nothing_else(log):
+    s = np.linspace(3, 0.5, 200)
+    plain = spectrum_plot(s, 2.5, 2.0, log=log)
+    figure = spectrum_plot(s, 2.5, 2.0, log=log, rounding=("bfloat16", s / 2))
+    assert [trace.name for trace in figure.data] == ["dropped", "kept", "rounding to bfloat16 alone"]
+    assert np.array_equal(figure.data[2].y, s / 2) and figure.data[2].line.dash == "dot"
+    assert figure.layout.annotations[:2] == plain.layout.annotations and figure.layout.shapes == plain.layout.shapes
+    assert figure.layout.annotations[2].text == "rounding to bfloat16 alone"
+
+
+def test_rounding_below_the_axis_is_said_and_not_drawn():
+    figure = spectrum_plot(np.linspace(3, 0.5, 200), 2.5, 2.0, log=True, rounding=("float16", np.full(200, 1e-6)))
+    assert (
+        len(figure.data) == 2
+        and figure.layout.annotations[2].text == "rounding to float16 alone: below what is shown"
+    )

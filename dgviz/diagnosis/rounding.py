@@ -28,8 +28,8 @@ def check_merged_lora(case: Case) -> Flag | None:
     if not alone and abs(both - 1) > LIMITS["merged_lora_both"].value:
         return None
     message = (
-        f"As a LoRA of rank about {rank} merged in {floor.format}: {rank} of {case.p} directions stand clear of the "
-        f"others, and what lies below is rounding of {'the stored weights' if alone else 'both sides'} "
+        f"Looks like a LoRA of rank about {rank} merged in {floor.format}: {rank} of {case.p} directions stand clear "
+        f"of the others, and what lies below is rounding of {'the stored weights' if alone else 'both sides'} "
         f"({_percent(share if alone else both)} of it), not noise of training; the rule would remove rounding that "
         "storing the result puts back."
     )

@@ -12,6 +12,7 @@ from dgviz.threshold import DEGENERATE_MEDIAN
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
 META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
+_CORNER = 0.25  # share of a linear axis below a line in which its label has room
 
 
 def spectrum_plot(
@@ -87,7 +88,7 @@ def spectrum_plot(
     if not edge:  # kept in place, so that tau stays shape and annotation 1
         figure.layout.shapes[0].visible = figure.layout.annotations[0].visible = False
     if rounding is not None:
-        _draw_rounding(figure, *rounding, low, log)
+        _draw_rounding(figure, *rounding, low, high, log)
     if values[0] == 0:
         figure.add_annotation(
             text="all singular values are zero", xref="paper", yref="paper", x=0.5, y=0.5, showarrow=False
@@ -95,22 +96,23 @@ def spectrum_plot(
     return figure
 
 
-def _draw_rounding(figure: go.Figure, kind: str, expected: ArrayLike, low: float, log: bool) -> None:
-    """Add the line of what rounding alone would give, its label below its left end; a note where it is off."""
+def _draw_rounding(figure: go.Figure, kind: str, expected: ArrayLike, low: float, high: float, log: bool) -> None:
+    """Add the line of what rounding alone would give, labelled in the empty corner below it."""
     levels = np.asarray(expected, dtype=np.float64)
     at = thin_ranks(levels.size, 0, 400)
     label = f"rounding to {kind} alone"
-    if levels[0] <= low:
-        place = {"xref": "paper", "x": 0.01, "yref": "paper", "y": 0.01, "xanchor": "left", "yanchor": "bottom"}
-        figure.add_annotation(**place, text=f"{label}: below", showarrow=False, font={"color": LAW, "size": 13})
-        return
-    figure.add_scatter(x=at + 1, y=levels[at], name=label, mode="lines", cliponaxis=True)
-    hover = "rank %{x}: %{y:.5g}<extra>" + label + "</extra>"
-    figure.data[-1].update(line={"color": LAW, "width": 2, "dash": "dot"}, hovertemplate=hover)
-    start = float(levels[0])
+    start, place, note = float(levels[0]), {"yref": "paper", "y": 0.01}, label
+    if start <= low:
+        note = f"{label}: below what is shown"
+    else:
+        figure.add_scatter(x=at + 1, y=levels[at], name=label, mode="lines")
+        hover = "rank %{x}: %{y:.5g}<extra>" + label + "</extra>"
+        figure.data[-1].update(line={"color": LAW, "width": 2, "dash": "dot"}, hovertemplate=hover)
+        if not log and start < _CORNER * high:  # no room below
+            place = {"y": start, "yshift": 2}
     figure.add_annotation(
-        xref="paper", x=0.01, xanchor="left", y=math.log10(start) if log else start, yanchor="top", yshift=-2,
-        text=label, showarrow=False, font={"color": LAW, "size": 13},
+        xref="paper", x=0.01, xanchor="left", yanchor="bottom", **place,
+        text=note, showarrow=False, font={"color": LAW, "size": 13},
     )  # fmt: skip
 
 
