@@ -1,5 +1,6 @@
 """The Model page: the map of a pair that is scanned, that is not, and what its figures draw."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,19 @@ def test_what_is_not_known_and_what_is_left_out_is_marked(known):
     figure = drawn(grid, outside, left_out=[f"model.layers|{first.row}|{first.column}"])
     crosses = next(trace for trace in figure.data if trace.name == "left out")
     assert (crosses.x, crosses.y) == ((first.column,), (first.row,))
+
+
+@pytest.mark.parametrize("columns", [1, 4, 11, 40])
+def test_what_lies_outside_the_layers_has_room_for_its_name(known, columns):
+    rows = [row for row in known[1] if not row.matrix.place.layer]
+    outside = build_grid(rows, (), QUANTITIES["rank"], "")
+    grid = replace(outside, tower="layers", rows=("0",), columns=tuple(map(str, range(columns))), cells=())
+    strip = next(trace for trace in drawn(grid, outside).data if trace.type == "heatmap")
+    cells = next(trace for trace in drawn(grid, outside).data if trace.name == "cells")
+    share = (strip.x[1] - strip.x[0]) / max(columns, 3)
+    assert 1 / 6 <= share <= 1 / 3 and strip.x[0] == -0.5 and strip.x[-1] <= max(columns, 3) - 0.5
+    assert len(set(zip(cells.x, cells.y, strict=True))) == len(outside.cells)
+    assert all(strip.x[0] < x < strip.x[-1] for x in cells.x)
 
 
 def test_verdicts_are_steps_of_a_scale_with_words(known):

@@ -26,6 +26,8 @@ _UNKNOWN = "rgba(125, 133, 151, 0.16)"
 _TALLEST, _LOWEST, _MAP_HEIGHT = 28, 8, 720  # pixels of a row, and of all rows together
 _MOST_TEXTS = 260  # cells with their value written in
 _STRIP_ROW = 22  # pixels of a row of the strip
+_STRIP_CELLS = 6  # of the strip in one row at most, so that there is room for their names
+_STRIP_TEXT = 110  # characters that a row of the strip has room for
 _STRIP_GAP = 0.6  # rows between the map and the strip
 
 
@@ -91,21 +93,24 @@ def model_map(
         Whether a drag selects cells; otherwise it zooms.
     """
     columns = max(len(grid.columns), 1)
-    per_row = max(columns, 3)
+    wide = -(-columns // _STRIP_CELLS)  # columns of the map that one cell of the strip takes
+    per_row = max(columns, 3) // wide
     height = min(_TALLEST, max(_LOWEST, _MAP_HEIGHT / max(len(grid.rows), 1)))
     tall = max(1.0, _STRIP_ROW / height)  # rows of the map that one row of the strip takes
     below = len(grid.rows) - 0.5 + _STRIP_GAP + tall / 2
-    strip = {id(cell): (i % per_row, below + tall * (i // per_row)) for i, cell in enumerate(outside.cells)}
+    across = [wide * i + (wide - 1) / 2 for i in range(per_row)]
+    strip = {id(cell): (across[i % per_row], below + tall * (i // per_row)) for i, cell in enumerate(outside.cells)}
     strip_rows = -(-len(outside.cells) // per_row)
     at = strip | {id(cell): (cell.column, cell.row) for cell in grid.cells}
     cells = [*outside.cells, *grid.cells]
     figure = go.Figure()
     # Every column and row is named, also where nothing is known: a heatmap stretches its cells into gaps.
-    places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)), 1.0)]
-    places += [(outside.cells, range(per_row), [below + tall * i for i in range(strip_rows)], tall)]
+    places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)), (1.0, 1.0))]
+    places += [(outside.cells, across, [below + tall * i for i in range(strip_rows)], (wide, tall))]
     names = {id(cell): outside.columns[cell.column] for cell in outside.cells}
     texts = len(grid.cells) <= _MOST_TEXTS and height >= 15
-    labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], 150 // per_row)}  {short(cell)}"]
+    room = max(4, _STRIP_TEXT // per_row - 5)
+    labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], room)}  {short(cell)}"]
     known = {
         "zmin": span[0],
         "zmax": span[1],
@@ -116,6 +121,7 @@ def model_map(
         empty = [cell for cell in own if cell.value is None]
         if empty:
             flat = {"colorscale": [[0, _UNKNOWN], [1, _UNKNOWN]], "showscale": False}
+            flat["textfont"] = {"color": MUTED}  # by itself it would suit the ground without its transparency
             figure.add_trace(_heat(empty, at, axes, lambda _: 0.0, label, flat))
         if len(empty) < len(own):
             full = [cell for cell in own if cell.value is not None]
@@ -150,13 +156,13 @@ def model_map(
 def _heat(
     cells: Sequence[_Cell],
     at: dict[int, tuple[float, float]],
-    axes: tuple[Sequence[float], Sequence[float], float],
+    axes: tuple[Sequence[float], Sequence[float], tuple[float, float]],
     value: Callable[[_Cell], float],
     text: Callable[[_Cell], str] | None,
     colours: dict,
 ) -> go.Heatmap:
-    """Return coloured cells, some with text; `axes` are the columns, the rows and the height of a row."""
-    xs, ys, tall = axes
+    """Return coloured cells, some with text; `axes` are the columns, the rows and the size of a cell."""
+    xs, ys, (wide, tall) = axes
     column, row = ({position: i for i, position in enumerate(axis)} for axis in (xs, ys))
     z: list[list[float | None]] = [[None] * len(xs) for _ in ys]
     written = [[""] * len(xs) for _ in ys]
@@ -164,8 +170,10 @@ def _heat(
         x, y = at[id(cell)]
         z[row[y]][column[x]] = value(cell)
         written[row[y]][column[x]] = text(cell) if text else ""
-    edges = [ys[0] - tall / 2, *(y + tall / 2 for y in ys)]
-    heat = go.Heatmap(x=list(xs), y=edges, z=z, xgap=1, ygap=1, hoverinfo="skip", **colours)
+    across, down = (
+        [axis[0] - size / 2, *(position + size / 2 for position in axis)] for axis, size in ((xs, wide), (ys, tall))
+    )
+    heat = go.Heatmap(x=across, y=down, z=z, xgap=1, ygap=1, hoverinfo="skip", **colours)
     if text:
         heat.update(text=written, texttemplate="%{text}", textfont={"size": 11})
     return heat

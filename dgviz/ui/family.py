@@ -12,6 +12,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.family import distinct_names
 from dgviz.jobs import Job, JobError, list_jobs, start_job
+from dgviz.store import ENGINE_VERSION
 from dgviz.threshold import Rule
 from dgviz.ui.exports import shown_command
 from dgviz.ui.fetches import require_fetched
@@ -167,7 +168,7 @@ def result_file(members: list[Member], rule: Rule, params: dict) -> Path:
         What decides which directions are kept.
     """
     sides = [members[0].pair.base.fingerprint, *(member.pair.tuned.fingerprint for member in members)]
-    identity = orjson.dumps([*sides, rule.name, sorted(params.items())])
+    identity = orjson.dumps([ENGINE_VERSION, *sides, rule.name, sorted(params.items())])
     return families_root().resolve() / ".results" / f"{hashlib.sha256(identity).hexdigest()}.json"
 
 

@@ -1,4 +1,4 @@
-"""The map of a model in a real browser: from a cell to its weight, and back."""
+"""The map of a model in a real browser: from a cell to its weight and back, and clicks that choose what to repair."""
 
 import re
 import subprocess
@@ -22,19 +22,23 @@ def scanned(server):
     return server
 
 
-def point(page, across, down):
-    """Return a point of the map, by shares of its width and height."""
+def click_cell(page, across, down):
+    """Click a cell of the map, by shares of its width and height, as a hand does: pointed at first, then clicked."""
     area = page.locator(".js-plotly-plot .nsewdrag").first
     area.wait_for(timeout=LONG)
     box = area.bounding_box()
-    return box["x"] + across * box["width"], box["y"] + down * box["height"]
+    x, y = box["x"] + across * box["width"], box["y"] + down * box["height"]
+    page.mouse.move(x - 3, y)
+    page.mouse.move(x, y, steps=3)
+    page.locator(".js-plotly-plot .hoverlayer .hovertext").first.wait_for(timeout=LONG)
+    page.mouse.click(x, y)
 
 
 def test_from_the_map_to_a_weight_and_back(scanned, page):
     page.set_viewport_size({"width": 1440, "height": 1600})
     page.goto(f"{scanned.url}/model?base=demo:base&tuned=demo:noisy&quantity=energy_kept")
     expect(page.get_by_text("Every weight", exact=True)).to_be_visible(timeout=LONG)
-    page.mouse.click(*point(page, 0.1, 0.1))
+    click_cell(page, 0.1, 0.1)
     expect(page.get_by_role("heading", name="One weight's update")).to_be_visible(timeout=LONG)
     expect(page).to_have_url(re.compile(r"weight=vit\.encoder\.layer\.0\."))
     expect(page.get_by_label("Kept rank")).to_be_visible(timeout=LONG)
@@ -43,3 +47,25 @@ def test_from_the_map_to_a_weight_and_back(scanned, page):
     expect(page.get_by_role("heading", name="The whole update")).to_be_visible(timeout=LONG)
     expect(page.get_by_text("Every weight", exact=True)).to_be_visible(timeout=LONG)
     expect(page).to_have_url(re.compile("quantity=energy_kept"))
+
+
+def test_single_clicks_on_the_map_choose_what_is_repaired_and_exported(scanned, page):
+    page.set_viewport_size({"width": 1440, "height": 1600})
+    page.goto(f"{scanned.url}/model?base=demo:base&tuned=demo:noisy")
+    expect(page.get_by_text("Every weight", exact=True)).to_be_visible(timeout=LONG)
+    page.get_by_text("chooses weights to repair").click()
+    expect(page.get_by_text("Click a cell of the map, drag a box")).to_be_visible(timeout=LONG)
+    click_cell(page, 0.1, 0.1)
+    expect(page.get_by_text("1 weights are chosen on the map.")).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Repair only these").click()
+    expect(page.get_by_text("1 of 26")).to_be_visible(timeout=LONG)
+    click_cell(page, 0.3, 0.3)
+    expect(page.get_by_text("1 weights are chosen on the map.")).to_be_visible(timeout=LONG)
+    page.get_by_role("button", name="Repair these too").click()
+    expect(page.get_by_text("2 of 26")).to_be_visible(timeout=LONG)
+    expect(page).to_have_url(re.compile("include="))
+    page.get_by_role("button", name="Take to Export").click()
+    expect(page.get_by_role("heading", name="Write the repaired")).to_be_visible(timeout=LONG)
+    included = page.get_by_label("Repair only names matching").input_value()
+    assert included and re.search(included, "vit.encoder.layer.0.attention.attention.query.weight")
+    assert not re.search(included, "classifier.weight")
