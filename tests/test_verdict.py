@@ -1,5 +1,6 @@
 """The verdict on one weight: of noise, signals, low ranks and frozen weights, and how the page says it."""
 
+import json
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -9,9 +10,12 @@ from streamlit.testing.v1 import AppTest
 
 from dgviz.diagnosis import VERDICTS, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.moments import compute_moments
+from dgviz.spectrum import decompose
 from dgviz.store import Spectrum
+from dgviz.summary import describe_entries
 from dgviz.threshold import RULES
 from dgviz.ui.verdict import diagnosed
+from dgviz.verdict import matrix_row
 
 SHAPE = (300, 200)
 
@@ -117,3 +121,21 @@ def test_without_flags_there_is_nothing_to_unfold():
     found = replace(verdict(noise()), flags=(), advice=())
     app = AppTest.from_function(draw, args=(found.to_json(),)).run()
     assert not app.exception and not app.expander and not app.caption
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(torch.float32, None), (torch.bfloat16, 0.2)])
+def test_a_row_says_how_much_of_the_bulk_is_rounding(dtype, share):
+    generator = torch.Generator().manual_seed(0)
+    base, update = (torch.randn(96, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+    base = (0.02 * base).to(dtype)
+    tuned = (base.double() + 6e-5 * update).to(dtype)
+    delta = tuned.float() - base.float()
+    found = decompose(delta, "cpu")
+    summary = describe_entries(delta, found, base, tuned)
+    spectrum = Spectrum("w", (96, 64), found.s.numpy(), {"route": ""}, False, 0.0, (), summary)
+    row = json.loads(json.dumps(matrix_row(spectrum, "dg_hard", {})))
+    if share is None:
+        assert row["rounding"] is None
+    else:
+        assert row["rounding"]["share"] == pytest.approx(share, abs=0.05) and row["rounding"]["format"] == "bfloat16"
+        assert row["rounding"]["share"] <= row["rounding"]["share_most"] <= 1

@@ -164,20 +164,8 @@ def _draw_job(job: Job) -> None:
     state = job.state
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
         st.markdown(f"**{job.title}**  {_STATES[state]}")
-        if state == "running" and (job.directory / "cancel").exists():
-            st.markdown(":gray[cancelling: it stops after the tensor it is working on]")
-        elif state == "running":
-            st.button("Cancel", key=f"cancel-{job.id}", icon=":material/cancel:", on_click=job.cancel)
-        else:
-            if state != "done":
-                st.button(
-                    "Continue",
-                    key=f"continue-{job.id}",
-                    icon=":material/play_arrow:",
-                    on_click=_continue,
-                    args=(job,),
-                )
-            st.button("Forget", key=f"forget-{job.id}", icon=":material/close:", type="tertiary", on_click=job.forget)
+        with st.container(horizontal=True, vertical_alignment="center", width="content"):
+            _draw_buttons(job, state)
     if state == "running":
         _draw_progress(job)
     elif state == "done":
@@ -186,8 +174,28 @@ def _draw_job(job: Job) -> None:
         st.text(f"Cancelled. Continue takes over what is finished in {job.lock}.")
     else:
         st.text(job.error or "")
+        if job.lock.is_dir():
+            st.text(f"Continue takes over what is finished in {job.lock}.")
         with st.expander("Log"):
             st.code(job.log_tail(), language=None)
+
+
+def _draw_buttons(job: Job, state: str) -> None:
+    """Offer what can be done with an export."""
+    if state == "running" and (job.directory / "cancel").exists():
+        st.markdown(":gray[cancelling: it stops after the tensor it is working on]")
+    elif state == "running":
+        st.button("Cancel", key=f"cancel-{job.id}", icon=":material/cancel:", on_click=job.cancel)
+    else:
+        if state != "done":
+            st.button(
+                "Continue",
+                key=f"continue-{job.id}",
+                icon=":material/play_arrow:",
+                on_click=_continue,
+                args=(job,),
+            )
+        st.button("Forget", key=f"forget-{job.id}", icon=":material/close:", type="tertiary", on_click=job.forget)
 
 
 def _draw_progress(job: Job) -> None:

@@ -23,7 +23,7 @@ def draw_result(job: Job) -> None:
     result = job.result or {}
     out = Path(result["out"])
     st.markdown(
-        f"Wrote {result['total_bytes'] / 2**20:,.1f} MiB in {len(result['files'])} file(s) in "
+        f"Wrote {_size(result['total_bytes'])} in {len(result['files'])} file(s) in "
         f"{duration(result['seconds'])}; read back and compared with the plan."
     )
     if result.get("address"):
@@ -48,6 +48,11 @@ def draw_result(job: Job) -> None:
             st.dataframe(rows, hide_index=True, width="stretch")
     with st.expander("Every tensor"):
         _draw_rows(out)
+
+
+def _size(count: int) -> str:
+    """Return bytes in a unit in which they are not zero."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
 def _draw_overall(result: Mapping[str, Any]) -> None:

@@ -26,7 +26,8 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
     st.markdown("**The same settings on the whole model, from stored spectra**")
     if atlas.missing:
         st.caption(
-            f"Spectra of {known} of {total} matrices are stored; a scan on the Checkpoints page adds the others."
+            f"Spectra of {known} of {total} matrices are stored, and the figures are of these only; a scan on the "
+            "Checkpoints page adds the others."
         )
     if not known:
         return
