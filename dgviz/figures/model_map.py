@@ -61,7 +61,6 @@ def model_map(
     words: tuple[str, ...] = (),
     column_title: str = "",
     dark: bool = False,
-    selecting: bool = False,
 ) -> go.Figure:
     """Return the map of one tower, one colour per cell, with a cell per tensor outside the layers below it.
 
@@ -89,8 +88,6 @@ def model_map(
         What the columns are.
     dark : bool
         Whether the page is dark.
-    selecting : bool
-        Whether a drag selects cells; otherwise it zooms.
     """
     columns = max(len(grid.columns), 1)
     wide = -(-columns // _STRIP_CELLS)  # columns of the map that one cell of the strip takes
@@ -147,9 +144,7 @@ def model_map(
     )
     last = below + tall * (strip_rows - 0.5) if strip_rows else len(grid.rows) - 0.5
     pixels = round(height * (last + 0.5)) + 112
-    figure.update_layout(
-        _layout(grid, pixels, (last, below if strip_rows else None), max(columns, 3), column_title, selecting)
-    )
+    figure.update_layout(_layout(grid, pixels, (last, below if strip_rows else None), max(columns, 3), column_title))
     return figure
 
 
@@ -210,9 +205,7 @@ def _tail(name: str, length: int) -> str:
     return text if len(text) <= length else "…" + text[1 - length :]
 
 
-def _layout(
-    grid: _Grid, pixels: int, ends: tuple[float, float | None], columns: int, column_title: str, selecting: bool
-) -> go.Layout:
+def _layout(grid: _Grid, pixels: int, ends: tuple[float, float | None], columns: int, column_title: str) -> go.Layout:
     """Return axes with the labels of layers and modules, as many as fit; `ends`: the lower end, and the strip."""
     last, strip = ends
     step = max(1, round(len(grid.rows) / 45))
@@ -224,7 +217,7 @@ def _layout(
         max(pixels, 240),
         margin={"l": 76, "r": 8, "t": 84 if len(grid.columns) else 8, "b": 12},
         hoverdistance=90,
-        dragmode="select" if selecting else "zoom",
+        dragmode="zoom",  # with "select" Streamlit lets no single click choose a cell; the toolbar has box and lasso
         xaxis=quiet
         | {
             "range": [-0.5, columns - 0.5],

@@ -77,8 +77,8 @@ def _draw_choice(names: list[str], repaired: set[str]) -> None:
     chosen = {name for name in st.session_state.get(_CHOSEN, []) if name in known}
     if not chosen:
         st.markdown(
-            "Click a cell of the map, drag a box, or draw a lasso to choose weights; or type regular expressions. "
-            "Crossed cells are left out: they stay as tuned."
+            "Click a cell of the map to choose its weights, with Shift for more; for many, take the box or the lasso "
+            "from the map's toolbar. Or type regular expressions. Crossed cells are left out: they stay as tuned."
         )
         return
     st.markdown(f"**{len(chosen):,}** weights are chosen on the map.")

@@ -152,7 +152,6 @@ def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> tuple[Gr
         left_out=[name for name, cell in cells.items() if not repaired.intersection(cell.names)],
         column_title="expert" if grid.columns and grid.columns[0].isdecimal() else "",
         dark=st.context.theme.type == "dark",
-        selecting=choosing,
     )
     config = plot_config("model-map")
     if choosing:
