@@ -9,6 +9,7 @@ from dgviz.errors import DgvizError, PairError
 from dgviz.ui import work
 from dgviz.ui.exports import running_exports
 from dgviz.ui.fetches import running_fetches
+from dgviz.ui.late import readdress_late_reruns
 from dgviz.ui.messages import show_error
 from dgviz.ui.pair import checkpoint_label, load_pair, remember_pair
 from dgviz.ui.scans import running_scans
@@ -44,9 +45,12 @@ def run_app() -> None:
     work.worker()  # warms up while the first page is read
     chosen = _navigation()
     st.session_state["routed"] = True
-    with st.sidebar:
-        _sidebar()
-    chosen.run()
+    try:
+        with st.sidebar:
+            _sidebar()
+        chosen.run()
+    finally:
+        readdress_late_reruns()
 
 
 def _configure() -> None:

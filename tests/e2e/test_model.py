@@ -49,6 +49,20 @@ def test_from_the_map_to_a_weight_and_back(scanned, page):
     expect(page).to_have_url(re.compile("quantity=energy_kept"))
 
 
+def test_a_second_click_while_the_weight_opens_leaves_its_page_whole(scanned, page):
+    page.set_viewport_size({"width": 1440, "height": 1600})
+    page.goto(f"{scanned.url}/model?base=demo:base&tuned=demo:noisy")
+    expect(page.get_by_text("Every weight", exact=True)).to_be_visible(timeout=LONG)
+    box = page.locator(".js-plotly-plot .nsewdrag").first.bounding_box()
+    click_cell(page, 0.1, 0.1)
+    page.wait_for_timeout(100)
+    page.mouse.click(box["x"] + 0.3 * box["width"], box["y"] + 0.3 * box["height"])
+    expect(page.get_by_label("Kept rank")).to_be_visible(timeout=30_000)
+    page.wait_for_timeout(3000)  # the late answer to the second click comes after the page
+    expect(page.get_by_role("heading", name="One weight's update")).to_be_visible()
+    expect(page.get_by_label("Kept rank")).to_be_visible()
+
+
 def test_single_clicks_on_the_map_choose_what_is_repaired_and_exported(scanned, page):
     page.set_viewport_size({"width": 1440, "height": 1600})
     page.goto(f"{scanned.url}/model?base=demo:base&tuned=demo:noisy")
