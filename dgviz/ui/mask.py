@@ -81,7 +81,8 @@ def _draw_choice(names: list[str], repaired: set[str]) -> None:
             "from the map's toolbar. Or type regular expressions. Crossed cells are left out: they stay as tuned."
         )
         return
-    st.markdown(f"**{len(chosen):,}** weights are chosen on the map.")
+    what = "weight is" if len(chosen) == 1 else "weights are"
+    st.markdown(f"**{len(chosen):,}** {what} chosen on the map.")
     with st.container(horizontal=True):
         for title, icon, wanted in (
             ("Repair only these", ":material/filter_alt:", chosen),
