@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dgviz import products, solve, triplets
@@ -173,6 +173,7 @@ def test_low_rank_without_any_noise():
 
 @settings(max_examples=25, deadline=None)
 @given(decades=st.floats(0, 6), count=st.integers(1, 60), seed=st.integers(0, 99))
+@example(decades=5.0, count=28, seed=2)
 def test_leading_directions_hold_the_leading_eigenvectors(decades, count, seed):
     p = 300
     values = torch.cat(
@@ -184,7 +185,10 @@ def test_leading_directions_hold_the_leading_eigenvectors(decades, count, seed):
     assert block.shape[1] > count
     assert torch.allclose(block.T @ block, torch.eye(block.shape[1]).double(), atol=1e-6)
     wanted = vectors[:, :count]
-    assert float(torch.linalg.norm(wanted - block @ (block.T @ wanted), dim=0).max()) < 2e-4
+    # A weak direction is known to the rounding of the strongest one, over the gap to what is not wanted.
+    rounding = torch.finfo(torch.float32).eps * float(values[0] / (values[count - 1] - values[count]))
+    lost = float(torch.linalg.norm(wanted - block @ (block.T @ wanted), dim=0).max())
+    assert lost < max(2e-4, 5 * rounding)
 
 
 def test_a_filter_costs_less_only_while_few_directions_are_wanted():
