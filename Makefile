@@ -35,6 +35,7 @@ bench: $(TESTS)
 lint: $(TESTS)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(VENV)/bin/lint-imports --no-cache
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis

@@ -1,5 +1,5 @@
 """The dashboard: ``streamlit run app.py``."""
 
-from dgviz.ui.frame import run_app
+from dgviz.app.frame import run_app
 
 run_app()

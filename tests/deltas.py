@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dgviz.theory import aspect_ratio, svht_coef
+from dgviz.rmt.law import aspect_ratio, svht_coef
 
 EPS = 2.0**-23  # float32's
 

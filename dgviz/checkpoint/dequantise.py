@@ -100,20 +100,7 @@ def _entry(info: TensorInfo, index: int) -> TensorInfo:
 
 
 def dequantised(checkpoint: Checkpoint, role: str) -> Checkpoint:
-    """Return a checkpoint whose FP8-block and MXFP4 weights are read as numbers; others unchanged.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        An opened checkpoint.
-    role : str
-        ``"base"`` or ``"tuned"``, for messages.
-
-    Raises
-    ------
-    CheckpointError
-        If it is quantised in another way, or codes and scales do not fit each other.
-    """
+    """Return a checkpoint whose FP8-block and MXFP4 weights are read as numbers; others unchanged."""
     method = quantisation_method(checkpoint.config)
     tensors: dict[str, TensorInfo] = {}
     used: set[str] = set()

@@ -17,21 +17,7 @@ _Derived = TypeVar("_Derived", bound=DerivedTensor)
 def derive(
     kind: type[_Derived], like: TensorInfo, parts: tuple[TensorInfo, ...], *, shape: tuple[int, ...], **fields: Any
 ) -> _Derived:
-    """Return a derived tensor with the name, file and dtype of `like`.
-
-    Parameters
-    ----------
-    kind : type
-        A subclass of `DerivedTensor`.
-    like : TensorInfo
-        Whose place it takes.
-    parts : tuple of TensorInfo
-        What it is computed from.
-    shape : tuple of int
-        Its shape.
-    **fields
-        ``name`` and ``dtype`` where they differ from `like`'s, and the fields that `kind` adds.
-    """
+    """Return a derived tensor with the name, file and dtype of `like`."""
     name, dtype = fields.pop("name", like.name), fields.pop("dtype", like.dtype)
     nbytes = _WIDTHS[dtype]
     for length in shape:

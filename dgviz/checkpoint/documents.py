@@ -18,19 +18,7 @@ MAX_CONFIG_BYTES = 64_000_000
 
 
 def refuse_stray_link(file: Path) -> None:
-    """Raise where a file of a checkpoint is a link that leads out of its directory.
-
-    Parameters
-    ----------
-    file : Path
-        A file, there or not.
-
-    Raises
-    ------
-    CheckpointError
-        Unless it is no link, or leads to a file in the same directory or, in a snapshot of the Hugging Face cache
-        (``REPO/snapshots/COMMIT/...``), in ``REPO/blobs``.
-    """
+    """Raise where a file of a checkpoint is a link that leads out of its directory."""
     target = Path(os.path.realpath(file))
     directory = Path(os.path.realpath(file.parent))
     parents = [directory, *directory.parents]
@@ -44,24 +32,7 @@ def refuse_stray_link(file: Path) -> None:
 
 
 def read_document(file: Path, most: int, what: str) -> bytes:
-    """Return the bytes of a small file.
-
-    Parameters
-    ----------
-    file : Path
-        The file.
-    most : int
-        Cap on its size in bytes.
-    what : str
-        What it should be, for the message.
-
-    Raises
-    ------
-    FileNotFoundError
-        If it is not there.
-    CheckpointError
-        If it is no regular file, a link out of its directory, too large or unreadable.
-    """
+    """Return the bytes of a small file."""
     refuse_stray_link(file)
     try:
         found = file.stat()
@@ -85,22 +56,7 @@ def _article(word: str) -> str:
 
 
 def parse_json_object(raw: bytes, where: str, constants: bool = False) -> dict[str, Any]:
-    """Parse a JSON object, refusing what readers disagree on: duplicate keys, anything but an object.
-
-    Parameters
-    ----------
-    raw : bytes
-        UTF-8 text.
-    where : str
-        What it is, for the error message.
-    constants : bool
-        Whether NaN and Infinity are read: they are not JSON, but configs of real models hold them.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not one JSON object, or a key is there twice.
-    """
+    """Parse a JSON object, refusing what readers disagree on: duplicate keys, anything but an object."""
     refuse = None if constants else _no_constant
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse)

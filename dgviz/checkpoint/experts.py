@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgviz.checkpoint.derived import derive, matrix_rows
-from dgviz.checkpoint.lora import LoraTensor, lora_tensor
+from dgviz.checkpoint.lora.tensor import LoraTensor, lora_tensor
 from dgviz.checkpoint.read import read_tensor
 from dgviz.checkpoint.renaming import Member
 from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
@@ -86,19 +86,7 @@ class LoraStack(DerivedTensor):
 def lora_stack(
     base: TensorInfo, first: TensorInfo, second: TensorInfo, scaling: float, transposed: bool
 ) -> LoraStack | None:
-    """Return a stack of experts with an update of each; None where the factors do not fit it.
-
-    Parameters
-    ----------
-    base : TensorInfo
-        The experts, (experts, rows, columns).
-    first, second : TensorInfo
-        A (experts * rank, in) and B (out, rank * experts).
-    scaling : float
-        Factor of the product.
-    transposed : bool
-        How square experts are stored; others say so by their shape.
-    """
+    """Return a stack of experts with an update of each; None where the factors do not fit it."""
     if len(base.shape) != 3 or base.shape[0] < 2 or not _fits(first, second, base.shape[0]):
         return None
     product = second.shape[0], first.shape[1]
@@ -113,17 +101,7 @@ def lora_stack(
 def lora_members(
     members: Mapping[str, tuple[TensorInfo, Member]], first: TensorInfo, second: TensorInfo, scaling: float
 ) -> dict[str, LoraTensor] | None:
-    """Return experts stored one by one, each with its part of the update of their stack; None where nothing fits.
-
-    Parameters
-    ----------
-    members : mapping of str to (TensorInfo, Member)
-        The stored matrices that make up the stack.
-    first, second : TensorInfo
-        A and B of the stack.
-    scaling : float
-        Factor of the product.
-    """
+    """Return experts stored one by one, each with its part of the update of their stack; None where nothing fits."""
     experts = 1 + max(member.expert for _, member in members.values())
     updated = {}
     for name, (info, member) in members.items():
@@ -144,13 +122,6 @@ def stores_transposed(base: Checkpoint, name: str) -> bool | None:
 
     Twice as many numbers come out of gate_up_proj as go into down_proj: of the two at most one is square, and the
     other's shape tells.
-
-    Parameters
-    ----------
-    base : Checkpoint
-        The model.
-    name : str
-        The parameter of the experts that is square.
     """
     module = name.rpartition(".")[0]
     stacks = [base.tensors.get(f"{module}.{parameter}") for parameter in ("gate_up_proj", "down_proj")]
@@ -159,15 +130,7 @@ def stores_transposed(base: Checkpoint, name: str) -> bool | None:
 
 
 def parameter_names(module: str, targets: Sequence[str]) -> list[str]:
-    """Return the parameters of a module that ``target_parameters`` names, by their whole names.
-
-    Parameters
-    ----------
-    module : str
-        Name of the module in the model.
-    targets : sequence of str
-        Whole names, or the ends of names.
-    """
+    """Return the parameters of a module that ``target_parameters`` names, by their whole names."""
     whole = [f"{module}.{target.rpartition('.')[2]}" for target in targets]
     return [
         name for name, target in zip(whole, targets, strict=True) if name == target or name.endswith(f".{target}")
@@ -175,19 +138,7 @@ def parameter_names(module: str, targets: Sequence[str]) -> list[str]:
 
 
 def refuse_open(weights: Path, module: str, names: Sequence[str], merge: str) -> CheckpointError:
-    """Return the error for factors of which it is open whose they are.
-
-    Parameters
-    ----------
-    weights : Path
-        The adapter's file.
-    module : str
-        The module whose factors they are.
-    names : sequence of str
-        The parameters they could belong to.
-    merge : str
-        What to do instead.
-    """
+    """Return the error for factors of which it is open whose they are."""
     return CheckpointError(
         f"{weights}: by their shapes it is open which factors of {module!r} belong to which of "
         f"{', '.join(map(repr, names)) or 'its parameters'}: {merge}"

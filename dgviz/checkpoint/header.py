@@ -58,14 +58,7 @@ class Header:
 
 
 def read_header(file: Path) -> Header:
-    """Read and check the header of one safetensors file; no tensor data is read.
-
-    Raises
-    ------
-    CheckpointError
-        If the file cannot be read or is a link out of its directory, or anything in its header is not exactly as the
-        format says.
-    """
+    """Read and check the header of one safetensors file; no tensor data is read."""
     refuse_stray_link(file)
     try:
         with file.open("rb") as stream:

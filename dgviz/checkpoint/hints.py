@@ -22,17 +22,7 @@ def explain_missing_path(text: str, error: Exception) -> str:
 
 
 def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Sequence[str]) -> str:
-    """Say what was looked for in a directory, what is there instead, and what to do.
-
-    Parameters
-    ----------
-    directory : Path
-        The directory that was searched.
-    wanted : sequence of str
-        The file names looked for.
-    candidates : sequence of str
-        Files that could be weights, but leave open which.
-    """
+    """Say what was looked for in a directory, what is there instead, and what to do."""
     looked = f"no weights in {directory}: looked for {' and '.join(wanted)}"
     broken = next((entry.name for entry in sorted(directory.iterdir()) if _is_broken_link(entry)), None)
     if broken:
@@ -69,13 +59,7 @@ def explain_no_weights(directory: Path, wanted: Sequence[str], candidates: Seque
 
 
 def explain_pipeline(directory: Path) -> str:
-    """Say which components of a diffusers pipeline can be opened: a pipeline is several models, each a checkpoint.
-
-    Parameters
-    ----------
-    directory : Path
-        Holds ``model_index.json``.
-    """
+    """Say which components of a diffusers pipeline can be opened: a pipeline is several models, each a checkpoint."""
     components = sorted({file.parent for file in directory.glob("*/*.safetensors")})
     if not components:
         return (

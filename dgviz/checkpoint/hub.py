@@ -65,13 +65,7 @@ def split_hub_id(text: str) -> tuple[str, str | None] | None:
 
 
 def plan_download(repo: str, revision: str | None = None) -> HubPlan:
-    """Ask the hub what a model consists of; nothing is fetched.
-
-    Raises
-    ------
-    CheckpointError
-        If the hub cannot be reached, or does not give the model to this user.
-    """
+    """Ask the hub what a model consists of; nothing is fetched."""
     listed = _call(repo, revision, _WANTED, dry_run=True, tqdm_class=_counting_bar()[0])
     wanted = [item for item in listed if "/" not in item.filename.removeprefix(_FOLDER)]
     if not any(item.filename.endswith(".safetensors") for item in wanted):
@@ -93,18 +87,6 @@ def iter_fetch(plan: HubPlan, heartbeat: float = 0.5) -> Iterator[int]:
 
     The plan's commit is fetched, whatever the revision has become since; `find_cached` then has its directory. Left
     early, the download stops; files that are complete are kept and not fetched again.
-
-    Parameters
-    ----------
-    plan : HubPlan
-        From `plan_download`.
-    heartbeat : float
-        Seconds between two values.
-
-    Raises
-    ------
-    CheckpointError
-        If the hub cannot be reached, or the disk refuses or is too small.
     """
     _check_room(plan)
     names = [glob.escape(name) for name, _ in (*plan.files, *plan.cached)]

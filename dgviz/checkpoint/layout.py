@@ -94,3 +94,8 @@ def select_matrix(paired: PairedTensor, index: int | None) -> tuple[TensorInfo, 
         what = "one matrix, without an index" if layout.stack is None else f"a stack of {layout.stack} matrices"
         raise PairError(f"{paired.name!r} of shape {tuned.shape} is {what}: index {index} does not fit")
     return base.slice(index), tuned.slice(index), layout
+
+
+def label(name: str, index: int | None) -> str:
+    """Return a tensor's name, with the matrix of a stack in brackets."""
+    return name if index is None else f"{name}[{index}]"

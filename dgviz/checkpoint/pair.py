@@ -4,10 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from dgviz.checkpoint.adapter import is_adapter, open_adapter
-from dgviz.checkpoint.dequantise import dequantised
-from dgviz.checkpoint.derived import pick_rows
-from dgviz.checkpoint.fates import (
+from dgviz.checkpoint.actions import (
     Fate,
     block_float8,
     block_shapes,
@@ -17,7 +14,10 @@ from dgviz.checkpoint.fates import (
     own_fate,
     repair_fate,
 )
+from dgviz.checkpoint.dequantise import dequantised
+from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.local import local_path, open_checkpoint
+from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.names import Match, Matches, match_names
 from dgviz.checkpoint.quantised import refuse_quantised
 from dgviz.checkpoint.read import same_bytes
@@ -40,7 +40,7 @@ def open_pair(
 ) -> CheckpointPair:
     """Open two checkpoints and pair them, to be repaired; see `open_checkpoint` and `pair_checkpoints`.
 
-    The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.adapter`.
+    The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.lora.adapter`.
     """
     pair = inspect_pair(base_path, tuned_path, include, exclude)
     pair.refuse_blocked()
@@ -183,13 +183,6 @@ def _write_tied_once(
     """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's fate.
 
     They are one tensor, and transformers unties them without a word where their bytes differ.
-
-    Returns
-    -------
-    rows : list of PairedTensor
-        With the copies changed.
-    used : set of str
-        The names of base that they are about.
     """
     used = {name: match.uses for name, match in matches.found.items()}
     by_name = {row.name: row for row in rows}

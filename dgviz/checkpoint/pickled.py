@@ -27,13 +27,7 @@ def bin_allowed() -> bool:
 
 
 def read_pickled(file: Path) -> Header:
-    """Read names, shapes and offsets of a ``.bin`` file; no tensor data is read. Imports torch.
-
-    Raises
-    ------
-    CheckpointError
-        If it is not a plain mapping of names to dense, contiguous tensors, or holds anything but tensors.
-    """
+    """Read names, shapes and offsets of a ``.bin`` file; no tensor data is read. Imports torch."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgviz.checkpoint.fates import CAUSES
+from dgviz.checkpoint.actions import CAUSES
 from dgviz.checkpoint.findings import FINDINGS
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.types import (

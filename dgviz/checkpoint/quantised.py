@@ -22,20 +22,7 @@ _PACKED = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
 
 
 def refuse_quantised(checkpoint: Checkpoint, role: str) -> None:
-    """Raise where a checkpoint's weights are quantised, by its config or by its tensors.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        An opened checkpoint.
-    role : str
-        ``"base"`` or ``"tuned"``, for the message.
-
-    Raises
-    ------
-    CheckpointError
-        Naming the config entry or the tensor, and what to give instead.
-    """
+    """Raise where a checkpoint's weights are quantised, by its config or by its tensors."""
     sign = next(_signs(checkpoint), None)
     if sign is not None:
         raise CheckpointError(

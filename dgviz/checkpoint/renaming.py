@@ -66,13 +66,6 @@ def rename_like_transformers(config: Mapping[str, Any], names: Iterable[str]) ->
     Builds the model without weights (on torch's meta device) from transformers' own classes; code that a checkpoint
     brings along is never run. Imports transformers and torch, which takes seconds, so it is called only where exact
     names leave tensors unmatched on both sides.
-
-    Parameters
-    ----------
-    config : mapping
-        A ``config.json``.
-    names : iterable of str
-        Names of stored tensors.
     """
     if not isinstance(config.get("model_type"), str):
         return Renaming()  # nothing to ask about

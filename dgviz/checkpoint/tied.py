@@ -36,16 +36,7 @@ def tied_embedding(checkpoint: Checkpoint) -> str | None:
 
 
 def shared_embedding(name: str, checkpoint: Checkpoint) -> str | None:
-    """Return the tensor under which a checkpoint stores a shared embedding, or None.
-
-    Parameters
-    ----------
-    name : str
-        Any of the names of an embedding that encoder and decoder share: ``shared.weight``,
-        ``encoder.embed_tokens.weight`` or ``decoder.embed_tokens.weight``, each after the same prefix.
-    checkpoint : Checkpoint
-        Where it is looked for: ``shared.weight`` first; of the others the first, where they are all the same.
-    """
+    """Return the tensor under which a checkpoint stores a shared embedding, or None."""
     stem = _stem(name)
     if stem is None:
         return None

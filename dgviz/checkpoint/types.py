@@ -153,7 +153,7 @@ class PairedTensor:
         Where the vocabulary differs: the ranges (begin, end) of tuned's rows that base's rows belong to, in order.
         `base` then has just these rows; tuned's other rows are copied. None: all rows.
     cause : str
-        The reason as one of `dgviz.checkpoint.fates.CAUSES`, to count by.
+        The reason as one of `dgviz.checkpoint.actions.CAUSES`, to count by.
     via : str
         How the two sides were found to belong together where their names differ: ``"wrapped"``, ``"renamed"``,
         ``"experts"`` or ``"tied"``; empty for equal names.

@@ -27,19 +27,7 @@ class Vocabularies:
     tokens: tuple[dict[int, str], dict[int, str]] | None
 
     def common_rows(self, base: TensorInfo, tuned: TensorInfo) -> Ranges | None:
-        """Return the ranges (begin, end) of rows that both have for the same token.
-
-        Parameters
-        ----------
-        base, tuned : TensorInfo
-            One tensor, with different numbers of rows.
-
-        Returns
-        -------
-        tuple of (int, int) or None
-            None where the tensors are not about the vocabulary: something else than the number of rows differs, or
-            that number is not the vocabulary's on both sides.
-        """
+        """Return the ranges (begin, end) of rows that both have for the same token."""
         shapes = base.shape, tuned.shape
         if not all(shapes) or shapes[0][1:] != shapes[1][1:]:
             return None
@@ -53,13 +41,7 @@ class Vocabularies:
 
 
 def read_vocabularies(base: Checkpoint, tuned: Checkpoint) -> Vocabularies:
-    """Read what config.json and tokenizer.json say of both vocabularies.
-
-    Raises
-    ------
-    CheckpointError
-        If there is a tokenizer.json that cannot be read.
-    """
+    """Read what config.json and tokenizer.json say of both vocabularies."""
     tokens = _read_tokens(base.path), _read_tokens(tuned.path)
     sizes = _sizes(base.config), _sizes(tuned.config)
     return Vocabularies(sizes, None if tokens[0] is None or tokens[1] is None else (tokens[0], tokens[1]))

@@ -12,21 +12,16 @@ from tqdm import tqdm
 from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, print_json, repair_plans
 from dgviz.errors import ExportError
+from dgviz.files import json_number
 from dgviz.jobs import JobReporter
-from dgviz.methods import METHODS
-from dgviz.plan import RepairPlan, json_number
+from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.plan import RepairPlan
 
 FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     parser = commands.add_parser("compare-methods", help="measure what every method would write, and write nothing")
     add_pair(parser)
     add_methods(parser, default=",".join(METHODS))
@@ -35,13 +30,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
 
 
 def add_save(parser: argparse.ArgumentParser) -> None:
-    """Add where to keep the result.
-
-    Parameters
-    ----------
-    parser : ArgumentParser
-        Of the command.
-    """
+    """Add where to keep the result."""
     parser.add_argument("--save", metavar="FILE", help="also write the result there, as JSON")
 
 
@@ -68,18 +57,8 @@ def measure(
     reporter: JobReporter,
     ranks: bool = True,
 ) -> list[dict[str, Any]] | None:
-    """Return the table of a comparison with a progress bar, or None where it was cancelled.
-
-    Parameters
-    ----------
-    pair, plans, device, ranks
-        As for `dgviz.comparison.iter_comparison`.
-    command : str
-        What it is for.
-    reporter : JobReporter
-        Told how far it is.
-    """
-    from dgviz.comparison import comparison_table, is_measured, iter_comparison
+    """Return the table of a comparison with a progress bar, or None where it was cancelled."""
+    from dgviz.analysis.methods import comparison_table, is_measured, iter_comparison
 
     tensors = []
     total = sum(is_measured(paired) for paired in pair.tensors)
@@ -96,17 +75,7 @@ def measure(
 
 
 def describe(pair: CheckpointPair, table: list[dict[str, Any]], started: float) -> dict[str, Any]:
-    """Return a table with what it is about.
-
-    Parameters
-    ----------
-    pair : CheckpointPair
-        The checkpoints.
-    table : list of dict
-        Its rows.
-    started : float
-        When, by the performance counter.
-    """
+    """Return a table with what it is about."""
     sides = {
         side: {"name": checkpoint.path.name, "fingerprint": checkpoint.fingerprint}
         for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned))
@@ -115,22 +84,7 @@ def describe(pair: CheckpointPair, table: list[dict[str, Any]], started: float) 
 
 
 def finish(options: argparse.Namespace, reporter: JobReporter, result: dict[str, Any]) -> None:
-    """Keep the result where the options say, end the job and print JSON where it is asked for.
-
-    Parameters
-    ----------
-    options : Namespace
-        ``save`` and ``json``.
-    reporter : JobReporter
-        Given the result.
-    result : dict
-        Plain values.
-
-    Raises
-    ------
-    ExportError
-        If the file cannot be written.
-    """
+    """Keep the result where the options say, end the job and print JSON where it is asked for."""
     if options.save:
         save_json(Path(options.save).expanduser(), result)
     reporter.finish({key: value for key, value in result.items() if key != "methods"}, "done")
@@ -139,20 +93,7 @@ def finish(options: argparse.Namespace, reporter: JobReporter, result: dict[str,
 
 
 def save_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result in one step.
-
-    Parameters
-    ----------
-    path : Path
-        Its folder is made.
-    result : dict
-        Plain values.
-
-    Raises
-    ------
-    ExportError
-        If it cannot be written.
-    """
+    """Write a result in one step."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(path.name + ".partial")
@@ -163,11 +104,5 @@ def save_json(path: Path, result: dict[str, Any]) -> None:
 
 
 def figures(row: dict[str, Any]) -> list[str]:
-    """Return a row's figures as text.
-
-    Parameters
-    ----------
-    row : dict
-        From `dgviz.comparison.comparison_table`.
-    """
+    """Return a row's figures as text."""
     return ["" if row[name] is None else f"{row[name]:.4g}" for name in FIGURES]

@@ -12,13 +12,7 @@ from dgviz.demo import DemoEvent
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     demo = commands.add_parser("demo", help="write the built-in pair out")
     demo.add_argument("directory", metavar="DIR", help="new or empty folder")
     kind = demo.add_mutually_exclusive_group()

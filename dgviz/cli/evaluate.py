@@ -6,20 +6,15 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+import dgviz.demo.backend  # noqa: F401  (the demo among the evaluators)
 from dgviz.cli.options import print_columns, print_json
-from dgviz.evaluate import BACKENDS, Settings, TaskScores, iter_evaluation, write_results
 from dgviz.jobs import JobReporter
 from dgviz.scores import parse_scores
+from dgviz.scores.evaluate import BACKENDS, Settings, TaskScores, iter_evaluation, write_results
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     evaluate = commands.add_parser("evaluate", help="score a checkpoint on benchmarks, for `recovery`")
     evaluate.add_argument("model", metavar="MODEL", help="checkpoint with its tokenizer")
     evaluate.add_argument("--tasks", default="", metavar="A,B", help="tasks or groups, by the harness's names")

@@ -10,33 +10,27 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.atlas import assess, read_atlas
+from dgviz.analysis.family import FIGURES, WHOLE, distinct_names, family_csv, match_members, member_report
+from dgviz.analysis.family.overlap import kinship_report
+from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.noise_table import THIRDS
 from dgviz.checkpoint import CheckpointPair, inspect_pair
+from dgviz.checkpoint.layout import label
+from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare import add_save, save_json
 from dgviz.cli.options import add_rule, print_columns, print_json, rule_params
 from dgviz.errors import PairError
-from dgviz.family import FIGURES, WHOLE, distinct_names, family_csv, match_members, member_report
 from dgviz.jobs import JobReporter
-from dgviz.noise import THIRDS
-from dgviz.overlap import kinship_report
-from dgviz.places import CLASSES
-from dgviz.plan import RepairPlan
-from dgviz.schedule import plan_tasks
-from dgviz.store import label
-from dgviz.survey import iter_scan
+from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.model_scan import iter_scan
+from dgviz.spectra.schedule import plan_tasks
 
-_READ = 250.0  # work per entry of reading an update again, in the units of `dgviz.schedule.Task.work`
+_READ = 250.0  # work per entry of reading an update again, in the units of `dgviz.spectra.schedule.Task.work`
 _NAMED = 10  # weights that a terminal lists; --json has all
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     family = commands.add_parser("family", help="several tuned checkpoints of one base side by side; scans first")
     family.add_argument("base", metavar="BASE", help="checkpoint before fine-tuning")
     family.add_argument("tuned", metavar="TUNED", nargs="+", help="checkpoints after fine-tuning, two or more")
@@ -106,7 +100,7 @@ def _compute(
     reporter: JobReporter,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None:
     """Return every model's figures, the comparison, and what failed; None where it was cancelled."""
-    from dgviz.shared import iter_compared
+    from dgviz.analysis.family.shared import iter_compared
 
     weights, apart = match_members(pairs)
     scans = [math.fsum(task.work for task in plan_tasks(pair)) for pair in pairs]

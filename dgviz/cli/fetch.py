@@ -15,13 +15,7 @@ from dgviz.jobs import JobReporter
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     parser = commands.add_parser("fetch", help="a model of the Hugging Face Hub, into its cache")
     parser.add_argument(
         "model", metavar="ORG/NAME[@REVISION]", help="hub id; the revision is a branch, tag or commit"

@@ -10,13 +10,7 @@ _TITLES = {"blocks": "BLOCKS", "warning": "warning", "info": "note"}
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     inspect = commands.add_parser("inspect", help="what would happen to every tensor of a pair")
     add_pair(inspect)
     inspect.set_defaults(run=_inspect)

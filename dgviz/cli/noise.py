@@ -3,20 +3,14 @@
 import argparse
 import sys
 
-from dgviz.atlas import assess, read_atlas
+from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.noise_table import noise_csv, noise_table
+from dgviz.checkpoint.layout import label
 from dgviz.cli.options import add_pair, add_rule, chosen_pair, print_columns, print_json, rule_params
-from dgviz.noise import noise_csv, noise_table
-from dgviz.store import label
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     noise = commands.add_parser("noise", help="noise per class of weight and per third of the depth, after a scan")
     add_pair(noise)
     add_rule(noise)

@@ -8,10 +8,11 @@ from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
 from dgviz.errors import MethodError, ThresholdError
-from dgviz.methods import METHODS
-from dgviz.plan import OUTPUT_DTYPES, RepairPlan, json_number, read_plan
-from dgviz.shrinkage import SHRINKERS
-from dgviz.threshold import RULES, find_rule
+from dgviz.files import json_number
+from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.plan import OUTPUT_DTYPES, RepairPlan, read_plan
+from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.rmt.threshold import RULES, find_rule
 
 NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 """What a threshold says of a matrix, in the order printed."""

@@ -8,13 +8,7 @@ from dgviz.export.push import push
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     parser = commands.add_parser("push", help="upload a finished output to the Hugging Face Hub")
     parser.add_argument("out", metavar="OUT", help="what repair has written")
     parser.add_argument("repository", metavar="ORG/NAME", help="a new or empty repository")

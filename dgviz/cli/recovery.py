@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from dgviz.cli.options import print_columns, print_json
 from dgviz.errors import ScoresError
-from dgviz.recovery import (
+from dgviz.scores import choose_scores, read_scores
+from dgviz.scores.recovery import (
     AVERAGES,
     COMBINATIONS,
     METRICS,
@@ -18,19 +19,12 @@ from dgviz.recovery import (
     read_study,
     recovery_report,
 )
-from dgviz.recovery.report import definition, tolerance_sentence
-from dgviz.recovery.resample import RESAMPLED
-from dgviz.scores import choose_scores, read_scores
+from dgviz.scores.recovery.report import definition, tolerance_sentence
+from dgviz.scores.recovery.resample import RESAMPLED
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     recovery = commands.add_parser("recovery", help="what a repair healed and preserved, from benchmark scores")
     recovery.add_argument(
         "scores",

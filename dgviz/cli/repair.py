@@ -15,13 +15,7 @@ from dgviz.jobs import JobReporter
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     repair = commands.add_parser("repair", help="write the repaired checkpoint")
     add_pair(repair)
     repair.add_argument("out", metavar="OUT", help="output folder, new or empty")

@@ -12,13 +12,7 @@ from dgviz.jobs import JobReporter
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     parser = commands.add_parser("repair-all", help="several methods' checkpoints in one read of the pair")
     add_pair(parser)
     parser.add_argument("directory", metavar="DIR", help="a folder in it for every method, named after it")

@@ -9,18 +9,12 @@ from tqdm import tqdm
 
 from dgviz.cli.options import NUMBERS, add_pair, add_rule, print_columns, print_json, rule_params, seen_pair
 from dgviz.jobs import JobReporter
-from dgviz.schedule import plan_tasks
-from dgviz.survey import ScannedMatrix, iter_scan, scan_report
+from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
+from dgviz.spectra.schedule import plan_tasks
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     scan = commands.add_parser("scan", help="spectrum and figures of every weight's update, into the store")
     add_pair(scan)
     add_rule(scan)

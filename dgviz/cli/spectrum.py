@@ -6,13 +6,7 @@ from dgviz.cli.options import NUMBERS, add_pair, add_rule, print_json, rule_para
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     spectrum = commands.add_parser("spectrum", help="singular values and threshold of one weight's update")
     add_pair(spectrum)
     spectrum.add_argument("tensor", metavar="TENSOR", help="name of a tensor in both checkpoints")
@@ -22,7 +16,7 @@ def add_command(commands: "argparse._SubParsersAction") -> None:
 
 def _spectrum(options: argparse.Namespace) -> int:
     """Print one weight's spectrum and threshold."""
-    from dgviz.scan import spectrum_report
+    from dgviz.spectra.scan import spectrum_report
 
     params = rule_params(options)
     report = spectrum_report(seen_pair(options), options.tensor, options.rule, params, options.device)

@@ -9,15 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.compare import add_save, describe, finish, measure
-from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, repair_plans
-from dgviz.errors import DgvizError, MethodError, ScoresError
-from dgviz.jobs import JobReporter
-from dgviz.methods import METHODS
-from dgviz.plan import RepairPlan, read_plan
-from dgviz.scores import choose_scores, read_scores
-from dgviz.sweep import (
+from dgviz.analysis.sweep import (
     SweepLine,
     find_standing,
     plan_scores,
@@ -26,18 +18,20 @@ from dgviz.sweep import (
     sweep_plans,
     sweep_result,
 )
+from dgviz.checkpoint import CheckpointPair
+from dgviz.cli.compare import add_save, describe, finish, measure
+from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, repair_plans
+from dgviz.errors import DgvizError, MethodError, ScoresError
+from dgviz.jobs import JobReporter
+from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.plan import RepairPlan, read_plan
+from dgviz.scores import choose_scores, read_scores
 
 _FIGURES = "norm_kept", "drift", "sparsity"
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     parser = commands.add_parser("sweep", help="measure methods at every strength; writes no checkpoint")
     add_pair(parser)
     add_methods(parser, default=",".join(METHODS))

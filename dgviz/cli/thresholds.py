@@ -4,24 +4,18 @@ import argparse
 import sys
 from typing import Any
 
-from dgviz.atlas import read_atlas
+from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.rules import comparison_report, cut_model, read_rule, rule_label
+from dgviz.checkpoint.layout import label
 from dgviz.cli.options import add_pair, print_columns, print_json, seen_pair
 from dgviz.errors import ThresholdError
-from dgviz.rules_compared import comparison_report, cut_model, read_rule, rule_label
-from dgviz.store import label
-from dgviz.threshold import RULES
+from dgviz.rmt.threshold import RULES
 
 _NAMED = 10  # missing matrices that a terminal lists; --json has all
 
 
 def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar.
-
-    Parameters
-    ----------
-    commands : argparse subparsers
-        Of the whole command line.
-    """
+    """Add the command to the grammar."""
     thresholds = commands.add_parser("thresholds", help="threshold rules side by side over the model, after a scan")
     add_pair(thresholds)
     thresholds.add_argument(

@@ -57,25 +57,7 @@ def load_digits_split() -> tuple[Digits, Digits]:
 
 
 def apply_view(images: NDArray[np.float32], view: str) -> NDArray[np.float32]:
-    """Return pictures as one of the `VIEWS`, or as the `TARGET`.
-
-    Parameters
-    ----------
-    images : (n, 8, 8) float32 array
-        Plain pictures from `load_digits_split`.
-    view : str
-        A name of `VIEWS`, or `TARGET` for the shuffled pixels.
-
-    Returns
-    -------
-    (n, 8, 8) float32 array
-        Contiguous.
-
-    Raises
-    ------
-    ValueError
-        If the view is unknown.
-    """
+    """Return pictures as one of the `VIEWS`, or as the `TARGET`."""
     if view == "plain":
         seen = images
     elif view == "negative":

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.demo.packaged import new_directory
-from dgviz.theory import bulk_edge
+from dgviz.rmt.law import bulk_edge
 
 SHAPE = (8192, 3072)
 SPIKES = 30
@@ -73,17 +73,7 @@ def write_figure4_pair(
 
 
 def figure4_delta(generator: np.random.Generator, shape: tuple[int, int], spikes: int) -> NDArray[np.float32]:
-    """Return noise with scaled columns plus planted directions.
-
-    Parameters
-    ----------
-    generator : numpy.random.Generator
-        Source of all randomness.
-    shape : (int, int)
-        Rows and columns.
-    spikes : int
-        Number of planted directions, orthonormal on both sides.
-    """
+    """Return noise with scaled columns plus planted directions."""
     rows, columns = shape
     delta = generator.standard_normal(shape, dtype=np.float32)
     delta *= np.exp(_COLUMN_SPREAD * generator.standard_normal(columns)).astype(np.float32)

@@ -113,7 +113,7 @@ def read_frontier(directory: str | Path | None = None) -> dict[str, Any] | None:
     -------
     dict or None
         For ``clean`` and ``noisy``: ``ends``, the scores of ``base`` and ``tuned``, and ``lines`` as
-        `dgviz.sweep.sweep_result` has them. Scores are ``{"held_out", "target": {"score", "stderr", "n"}}``, shares
+        `sweep_result` has them. Scores are ``{"held_out", "target": {"score", "stderr", "n"}}``, shares
         of 1.
 
     Raises
@@ -176,15 +176,7 @@ def write_demo(directory: str | Path) -> dict[str, Path]:
 
 
 def copy_packaged(names: Iterable[Path], directory: Path) -> None:
-    """Copy some of the packaged files into a directory.
-
-    Parameters
-    ----------
-    names : iterable of Path
-        Relative to the demo's directory.
-    directory : Path
-        Theirs.
-    """
+    """Copy some of the packaged files into a directory."""
     for name in names:
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(CHECKPOINTS / name, directory / name)
@@ -197,23 +189,7 @@ def checkpoint_files() -> list[Path]:
 
 @contextlib.contextmanager
 def new_directory(directory: str | Path) -> Iterator[Path]:
-    """Give a hidden folder to write into, whose content appears in `directory` when all of it is written.
-
-    Parameters
-    ----------
-    directory : str or Path
-        New or empty; it is created.
-
-    Yields
-    ------
-    Path
-        The folder to fill; after an error nothing of it stays.
-
-    Raises
-    ------
-    ExportError
-        If the directory holds something or the file system refuses.
-    """
+    """Give a hidden folder to write into, whose content appears in `directory` when all of it is written."""
     target = Path(directory).expanduser()
     with _write_errors(target):
         if not _is_empty(target):

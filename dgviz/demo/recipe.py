@@ -74,13 +74,7 @@ PHASES = (BASE, CLEAN, NOISY)
 
 
 def describe_recipe(phases: tuple[Phase, ...] = PHASES) -> dict[str, Any]:
-    """Return the recipe as plain JSON values, for ``scores.json``.
-
-    Parameters
-    ----------
-    phases : tuple of Phase
-        What was run.
-    """
+    """Return the recipe as plain JSON values, for ``scores.json``."""
     return {
         "model": {"architecture": "ViTForImageClassification", **MODEL, "initial_seed": INITIAL_SEED},
         "optimizer": "AdamW",

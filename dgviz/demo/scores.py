@@ -12,14 +12,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from dgviz.analysis.sweep import sweep_lines, sweep_plans, sweep_result
 from dgviz.checkpoint import open_pair
 from dgviz.demo.data import TARGET, VIEWS, load_digits_split
 from dgviz.demo.evaluation import HELD_OUT, evaluate
 from dgviz.demo.packaged import FINE_TUNES, demo_files
 from dgviz.demo.recipe import Phase, describe_recipe
-from dgviz.methods import METHODS
-from dgviz.plan import RepairPlan
-from dgviz.sweep import sweep_lines, sweep_plans, sweep_result
+from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.plan import RepairPlan
 
 _ALPHAS = (0.25, 0.5, 0.6, 0.75, 0.9)
 _REPAIRS = {
@@ -56,29 +56,7 @@ def iter_tables(
     models: Sequence[str] = SCORED_MODELS,
     methods: Sequence[str] = SWEPT_METHODS,
 ) -> Iterator[str | tuple[dict[str, Any], dict[str, Any]]]:
-    """Score a demo's three models, their repairs and a sweep of every method; yield each name, and the tables last.
-
-    Parameters
-    ----------
-    directory : str or Path
-        Holds the checkpoints ``base``, ``clean`` and ``noisy``.
-    phases : tuple of Phase
-        The recipe they were made by, for the record.
-    models : sequence of str
-        Of `SCORED_MODELS`, what ``scores.json`` is of.
-    methods : sequence of str
-        What ``frontier.json`` is of.
-
-    Yields
-    ------
-    str or (dict, dict)
-        The name of a model that was scored; at the end the content of ``scores.json`` and of ``frontier.json``.
-
-    Raises
-    ------
-    DgvizError
-        If a checkpoint cannot be read, repaired or evaluated.
-    """
+    """Score a demo's three models, their repairs and a sweep of every method; yield names, then the tables."""
     from dgviz.export.passing import iter_written
 
     folders = demo_files(directory)
@@ -107,13 +85,7 @@ def iter_tables(
 
 
 def count_steps(models: Sequence[str] = SCORED_MODELS, methods: Sequence[str] = SWEPT_METHODS) -> int:
-    """Return how many names `iter_tables` yields.
-
-    Parameters
-    ----------
-    models, methods
-        As there.
-    """
+    """Return how many names `iter_tables` yields."""
     swept = sweep_plans(sweep_lines([RepairPlan(method=name) for name in methods], every=True))
     return len(models) + len(FINE_TUNES) * len(swept)
 
@@ -122,7 +94,7 @@ def _iter_frontier(
     base: Path, tuned: Path, methods: Sequence[str], seen: _Evaluations
 ) -> Iterator[str | dict[str, Any]]:
     """Score a sweep of methods over one pair; yield each plan's label, and the sweep last."""
-    from dgviz.comparison import comparison_table, iter_comparison
+    from dgviz.analysis.methods import comparison_table, iter_comparison
     from dgviz.export.passing import iter_written
 
     pair = open_pair(base, tuned)
@@ -145,23 +117,7 @@ def _in_frontier(rows: Mapping[str, Any]) -> dict[str, Any]:
 def build_scores(
     results: Mapping[str, Mapping[str, Any]], spectra: Mapping[str, Mapping[str, float]], phases: tuple[Phase, ...]
 ) -> dict[str, Any]:
-    """Return the content of ``scores.json``.
-
-    Parameters
-    ----------
-    results : mapping
-        For each model, what `dgviz.demo.evaluate` returned.
-    spectra : mapping
-        For each fine-tune, the summary of its weights under DG-Hard.
-    phases : tuple of Phase
-        The recipe.
-
-    Returns
-    -------
-    dict
-        ``scores`` (rows of model, benchmark, score, stderr, n), what the names of ``benchmarks`` and ``models`` mean,
-        the ``spectra`` of the updates, the ``recipe`` with its seeds, the ``split`` and the ``versions`` used.
-    """
+    """Return the content of ``scores.json``."""
     train, held_out = load_digits_split()
     benchmarks = {view: {"role": "held_out", "metric": "accuracy", "higher_is_better": True} for view in VIEWS}
     benchmarks[HELD_OUT] = {"role": "summary", "mean_of": list(VIEWS), "metric": "accuracy", "higher_is_better": True}

@@ -130,13 +130,7 @@ def _write_tables(
 
 
 def build_model(seed: int = INITIAL_SEED) -> "nn.Module":
-    """Return the demo's vision transformer with random weights, about 0.53 million parameters in float32.
-
-    Parameters
-    ----------
-    seed : int
-        Of the initial weights; torch's global generator is left as it was.
-    """
+    """Return the demo's vision transformer with random weights, about 0.53 million parameters in float32."""
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 
@@ -153,27 +147,7 @@ def _clone(model: "nn.Module") -> "nn.Module":
 
 
 def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[tuple[int, float]]:
-    """Train a model in place through one phase.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        From `build_model`; afterwards it holds the trained weights.
-    phase : Phase
-        What to do.
-    digits : Digits
-        The training pictures, plain.
-
-    Yields
-    ------
-    (int, float)
-        Steps done and the last batch's loss, every few steps and at the end.
-
-    Raises
-    ------
-    DgvizError
-        If a loss is not finite.
-    """
+    """Train a model in place through one phase."""
     import torch
 
     labels = torch.from_numpy(digits.labels)
@@ -216,17 +190,7 @@ def _rate_factor(step: int, phase: Phase) -> float:
 
 
 def privatise_gradient(model: "nn.Module", phase: Phase, draws: "torch.Generator") -> None:
-    """Clip the batch gradient and add noise to it, where the phase asks for that.
-
-    Parameters
-    ----------
-    model : torch.nn.Module
-        Every parameter has a gradient; it is changed in place.
-    phase : Phase
-        `clip_norm` and `noise`.
-    draws : torch.Generator
-        Source of the noise.
-    """
+    """Clip the batch gradient and add noise to it, where the phase asks for that."""
     import torch
 
     if phase.clip_norm is not None:

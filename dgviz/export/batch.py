@@ -17,41 +17,17 @@ from dgviz.export.inputs import hash_inputs
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import REPORT, ExportPlan, plan_export
 from dgviz.export.write import ExportResult, iter_export
-from dgviz.facts import ModelFacts, Squares, gather_facts
-from dgviz.plan import RepairPlan
-from dgviz.repair import TensorRepairs
-from dgviz.report import RepairedTensor, TensorReport
-from dgviz.spectrum import resolve_device
+from dgviz.repair.facts import ModelFacts, Squares, gather_facts
+from dgviz.repair.plan import RepairPlan
+from dgviz.repair.report import RepairedTensor, TensorReport
+from dgviz.repair.tensor import TensorRepairs
+from dgviz.spectra.svd.decompose import resolve_device
 
 
 def plan_exports(
     pair: CheckpointPair, repairs: Sequence[RepairPlan], folder: str | Path
 ) -> tuple[list[ExportPlan], dict[str, dict[str, Any]]]:
-    """Return what is to be written below a folder, one output per plan, and the reports of those that are there.
-
-    Parameters
-    ----------
-    pair : CheckpointPair
-        Base and tuned.
-    repairs : sequence of RepairPlan
-        Told apart by their labels, which name the outputs.
-    folder : str or Path
-        Holds the outputs.
-
-    Returns
-    -------
-    plans : list of ExportPlan
-        To be written.
-    finished : dict
-        Report of every output that an earlier run of the same inputs and plan has finished, by label.
-
-    Raises
-    ------
-    ExportError
-        If an output cannot be written, or all of them together have too little room on the disk.
-    PairError
-        If something blocks a repair of the pair.
-    """
+    """Return what is to be written below a folder, one output per plan, and the reports of those that are there."""
     pair.refuse_blocked()
     if not str(folder).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
@@ -73,13 +49,7 @@ def plan_exports(
 
 
 def output_name(repair: RepairPlan) -> str:
-    """Return the folder name of a plan's output.
-
-    Parameters
-    ----------
-    repair : RepairPlan
-        The plan.
-    """
+    """Return the folder name of a plan's output."""
     return repair.label.replace(":", "-")
 
 
@@ -104,25 +74,6 @@ def iter_exports(
 ) -> Iterator[tuple[str, TensorReport | ExportResult]]:
     """Write several outputs of one pair, yielding (label, report) as `dgviz.export.write.iter_export` does.
 
-    Parameters
-    ----------
-    plans : sequence of ExportPlan
-        Of one pair and with one set of masks.
-    device : str
-        Where to compute.
-
-    Yields
-    ------
-    (str, TensorReport or ExportResult)
-        Tensor by tensor, and within a tensor plan by plan; the results last.
-
-    Raises
-    ------
-    ExportError
-        As `iter_export`; what the others have finished stays.
-
-    Notes
-    -----
     Methods that need the whole model first (``whole_model`` in the registry) cost reads of their own: TIES two,
     before the common one. The control with one factor is written after the others, from lengths they have found.
     """

@@ -7,7 +7,7 @@ from typing import Any
 from dgviz.checkpoint import Checkpoint
 from dgviz.export.command import repair_command
 from dgviz.export.plan import ExportPlan, hub_name
-from dgviz.threshold import find_rule
+from dgviz.rmt.threshold import find_rule
 
 _ROWS = 40
 _RELATIONS = {"full": "finetune", "lora": "adapter"}
@@ -15,15 +15,7 @@ _LIBRARIES = {"full": "transformers", "lora": "peft"}
 
 
 def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
-    """Return the content of ``README.md``.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What was written.
-    report : mapping
-        Content of ``dgviz.json``.
-    """
+    """Return the content of ``README.md``."""
     from huggingface_hub import ModelCard, ModelCardData
 
     data = ModelCardData(
@@ -122,13 +114,7 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
 
 
 def checked_words(outcome: Any) -> str:
-    """Return what a check found, in words.
-
-    Parameters
-    ----------
-    outcome : str or mapping
-        One entry of ``verified``.
-    """
+    """Return what a check found, in words."""
     if not isinstance(outcome, Mapping):
         return str(outcome)
     if "skipped" in outcome:

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dgviz.plan import RepairPlan
-from dgviz.threshold import find_rule
+from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.threshold import find_rule
 
 
 def repair_command(

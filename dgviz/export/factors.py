@@ -12,7 +12,7 @@ from dgviz.export.parts import Part, describe_parts, iter_parts
 from dgviz.export.plan import ExportPlan
 from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order
-from dgviz.report import TensorReport
+from dgviz.repair.report import TensorReport
 
 FACTORS = "factors.safetensors"
 FORMULA = "repaired = base.reshape(rows, columns) + NAME.left @ NAME.right, reshaped to base's shape"
@@ -20,15 +20,7 @@ STACK_FORMULA = "repaired[e] = base[e] + NAME.e.left @ NAME.e.right for every en
 
 
 def iter_factors(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
-    """Write the factors, yielding a report after every tensor and the content of ``dgviz.json`` last.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What to write.
-    device : str
-        Where to compute.
-    """
+    """Write the factors, yielding a report after every tensor and the content of ``dgviz.json`` last."""
     parts = []
     for report, part in iter_parts(plan, plan.pair.repairable, device):
         parts.append(part)

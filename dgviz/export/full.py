@@ -14,9 +14,10 @@ from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import ExportPlan, ShardPlan
 from dgviz.export.report import describe_export, pretty_json, write_report
-from dgviz.export.shard import Entry, ShardWriter, file_digest, write_file
+from dgviz.export.shard import Entry, ShardWriter, file_digest
 from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
-from dgviz.report import RepairedTensor, TensorReport
+from dgviz.files import write_file
+from dgviz.repair.report import RepairedTensor, TensorReport
 
 Repair = Callable[[PairedTensor], RepairedTensor]
 """Makes one tensor of the output."""
@@ -26,19 +27,7 @@ _FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
 def iter_full(
     plan: ExportPlan, manifest: dict[str, Any], device: str, repair: Repair
 ) -> Iterator[TensorReport | dict[str, Any]]:
-    """Write a checkpoint, yielding a report after every tensor and the content of ``dgviz.json`` last.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What to write.
-    manifest : dict
-        Of the export begun or continued; changed and saved with every finished file.
-    device : str
-        Where it is computed.
-    repair : callable
-        What makes a tensor.
-    """
+    """Write a checkpoint, yielding a report after every tensor and the content of ``dgviz.json`` last."""
     watch = InputWatch(plan)
     for shard in plan.shards:
         yield from _iter_shard(plan, shard, manifest, watch, repair)
@@ -127,13 +116,7 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
 
 
 def copy_sidecars(plan: ExportPlan) -> None:
-    """Copy the other files of the plan, all but the config.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What to write.
-    """
+    """Copy the other files of the plan, all but the config."""
     for name, _, source in plan.sidecars:
         if name != "config.json":
             target = plan.out / name
@@ -142,18 +125,7 @@ def copy_sidecars(plan: ExportPlan) -> None:
 
 
 def read_sidecar(source: Path) -> bytes:
-    """Return what a file of an input holds.
-
-    Parameters
-    ----------
-    source : Path
-        From the plan.
-
-    Raises
-    ------
-    CheckpointError
-        If it is gone or cannot be read.
-    """
+    """Return what a file of an input holds."""
     try:
         return source.read_bytes()
     except OSError as error:

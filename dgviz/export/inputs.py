@@ -12,59 +12,23 @@ from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
 from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportError
 from dgviz.export.plan import ExportPlan
-from dgviz.plan import RepairPlan
+from dgviz.repair.plan import RepairPlan
 
 _Stamps = dict[Path, tuple[int, int, int]]
 
 
 def sides_of(paired: PairedTensor, repair: RepairPlan) -> dict[str, TensorInfo]:
-    """Return the inputs that decide what one tensor becomes, by side; tuned alone where it is copied.
-
-    Parameters
-    ----------
-    paired : PairedTensor
-        A tensor that is written.
-    repair : RepairPlan
-        What becomes of it.
-    """
+    """Return the inputs that decide what one tensor becomes, by side; tuned alone where it is copied."""
     return {"base": paired.base, "tuned": paired.tuned} if repair.changes(paired) else {"tuned": paired.tuned}
 
 
 def hash_inputs(paired: PairedTensor, repair: RepairPlan) -> dict[str, str]:
-    """Return the hash of the contents of each side that decides what one tensor becomes.
-
-    Parameters
-    ----------
-    paired : PairedTensor
-        A tensor that is written.
-    repair : RepairPlan
-        What becomes of it.
-
-    Raises
-    ------
-    CheckpointError
-        If a file vanished or cannot be read.
-    """
+    """Return the hash of the contents of each side that decides what one tensor becomes."""
     return {side: content_hash(info) for side, info in sides_of(paired, repair).items()}
 
 
 def refuse_other_inputs(plan: ExportPlan, hashes: Mapping[str, Mapping[str, str]]) -> None:
-    """Refuse to go on where an input of what is written already has other contents now.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        Inputs as they are now, and output.
-    hashes : mapping
-        Per tensor, what `hash_inputs` returned when it was written.
-
-    Raises
-    ------
-    ExportError
-        If one differs.
-    CheckpointError
-        If a file vanished or cannot be read.
-    """
+    """Refuse to go on where an input of what is written already has other contents now."""
     pair, out = plan.pair, plan.out
     known = {paired.name: paired for paired in pair.tensors}
     for name, before in hashes.items():
@@ -91,13 +55,7 @@ _ADVICE = "bring the earlier input back to finish, or export into a new folder"
 
 
 class InputWatch:
-    """Notices when an input file is replaced or rewritten during a run.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        Inputs and output.
-    """
+    """Notices when an input file is replaced or rewritten during a run."""
 
     def __init__(self, plan: ExportPlan) -> None:
         self._plan = plan
@@ -119,20 +77,7 @@ class InputWatch:
         return stamps
 
     def refuse_changed(self, hashes: Mapping[str, Mapping[str, str]]) -> None:
-        """Raise when an input has changed since the last look; a file that was only touched has not.
-
-        Parameters
-        ----------
-        hashes : mapping
-            Per tensor written in this run or taken over, its inputs' hashes from before it was used.
-
-        Raises
-        ------
-        ExportError
-            If contents differ.
-        CheckpointError
-            If a file is gone.
-        """
+        """Raise when an input has changed since the last look; a file that was only touched has not."""
         now = self._look()
         if now != self._stamps:
             refuse_other_inputs(self._plan, hashes)

@@ -20,18 +20,7 @@ _OPTIONS |= {"facts": "what the method takes from the whole model"}
 
 
 def read_manifest(target: Path) -> Mapping[str, Any] | None:
-    """Return the manifest of an unfinished export, or None.
-
-    Parameters
-    ----------
-    target : Path
-        Output directory.
-
-    Raises
-    ------
-    ExportError
-        If there is one and it cannot be read, or an earlier version wrote it.
-    """
+    """Return the manifest of an unfinished export, or None."""
     path = target / MANIFEST
     try:
         manifest = orjson.loads(path.read_bytes())
@@ -46,31 +35,12 @@ def read_manifest(target: Path) -> Mapping[str, Any] | None:
 
 
 def new_manifest(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of an export that has nothing finished.
-
-    Parameters
-    ----------
-    options : mapping
-        What decides the output's bytes, apart from the inputs' contents.
-    """
+    """Return the manifest of an export that has nothing finished."""
     return {"version": _VERSION, "options": dict(options), "shards": {}}
 
 
 def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
-    """Return what an unfinished export with these options left complete; refuse any other content of the folder.
-
-    Parameters
-    ----------
-    target : Path
-        Output directory, there or not.
-    options : mapping
-        Options of the export to be made; those that the manifest holds besides are not compared.
-
-    Raises
-    ------
-    ExportError
-        If the directory holds anything else, or an export with other options.
-    """
+    """Return what an unfinished export with these options left complete; refuse any other content of the folder."""
     if not target.is_dir():
         return frozenset()
     try:
@@ -97,20 +67,7 @@ def _part_names(target: Path) -> frozenset[str]:
 
 
 def refuse_other_options(target: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Refuse to continue an export with other options, and say which differ.
-
-    Parameters
-    ----------
-    target : Path
-        Output directory.
-    before, now : mapping
-        Options of the unfinished export and of this one; only names in both count.
-
-    Raises
-    ------
-    ExportError
-        If an option differs.
-    """
+    """Refuse to continue an export with other options, and say which differ."""
     differing = [
         f"{_OPTIONS.get(key, f'--{key}')} was {_shown(before[key])} and is now {_shown(now[key])}"
         for key in now
@@ -131,13 +88,7 @@ def _shown(value: Any) -> str:
 
 
 def remove_leftovers(target: Path) -> None:
-    """Remove what an interrupted run left half-written: it has no final name.
-
-    Parameters
-    ----------
-    target : Path
-        Output directory, its lock held.
-    """
+    """Remove what an interrupted run left half-written: it has no final name."""
     for folder in (target, target / PARTS):
         if folder.is_dir():
             for path in folder.glob("*.partial"):

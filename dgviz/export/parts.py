@@ -18,17 +18,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from dgviz.checkpoint import PairedTensor, matrix_layout
-from dgviz.delta import compute_delta
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import PARTS
 from dgviz.export.plan import ExportPlan
 from dgviz.export.report import describe_export
-from dgviz.export.shard import write_file
-from dgviz.kept import KeptDirections, keep_directions
-from dgviz.report import TensorReport
-from dgviz.spectral import ReshapedSpectrum, mp_fits
-from dgviz.spectrum import decompose
-from dgviz.store import SpectrumStore
+from dgviz.files import write_file
+from dgviz.repair.kept import KeptDirections, keep_directions
+from dgviz.repair.report import TensorReport
+from dgviz.repair.reshape import ReshapedSpectrum, mp_fits
+from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.svd.decompose import decompose
 
 
 @dataclass(frozen=True)
@@ -59,29 +59,13 @@ class Part:
     inputs: dict[str, str]
 
     def read(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return left (m, rank) and right (rank, n) of one matrix, float32.
-
-        Parameters
-        ----------
-        index : int
-            Which matrix; its rank must not be 0.
-        """
+        """Return left (m, rank) and right (rank, n) of one matrix, float32."""
         with safe_open(self.path, framework="pt") as file:
             return file.get_tensor(f"{index}.left"), file.get_tensor(f"{index}.right")
 
 
 def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -> Iterator[tuple[TensorReport, Part]]:
-    """Yield the factors of every tensor: taken over where an earlier run finished them, else computed and written.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What to write.
-    tensors : sequence of PairedTensor
-        Whose factors; their fate is repair.
-    device : str
-        Where to compute.
-    """
+    """Yield the factors of every tensor: taken over where an earlier run finished them, else computed and written."""
     folder = plan.out / PARTS
     folder.mkdir(exist_ok=True)
     watch = InputWatch(plan)
@@ -102,21 +86,7 @@ def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -
 
 
 def describe_parts(plan: ExportPlan, parts: Iterable[Part], device: str, path: Path, digest: str) -> dict[str, Any]:
-    """Return the content of ``dgviz.json`` of a file that is made of parts, but for what verification found.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What was written.
-    parts : iterable of Part
-        In any order.
-    device : str
-        Where they were computed.
-    path : Path
-        The file; it may still have to be moved.
-    digest : str
-        Its SHA-256.
-    """
+    """Return the content of ``dgviz.json`` of a file that is made of parts, but for what verification found."""
     parts = list(parts)
     files = {path.name: {"bytes": path.stat().st_size, "sha256": digest}}
     report = describe_export(plan, {part.name: part.row for part in parts}, device, files)

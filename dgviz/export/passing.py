@@ -7,7 +7,7 @@ from pathlib import Path
 from dgviz.checkpoint import CheckpointPair
 from dgviz.export.batch import iter_exports, plan_exports
 from dgviz.export.write import ExportResult
-from dgviz.plan import RepairPlan
+from dgviz.repair.plan import RepairPlan
 
 _TOGETHER = 12  # so many outputs lie on the disk at once, made in one read of the pair
 
@@ -15,28 +15,7 @@ _TOGETHER = 12  # so many outputs lie on the disk at once, made in one read of t
 def iter_written(
     pair: CheckpointPair, plans: Sequence[RepairPlan], device: str = "auto"
 ) -> Iterator[tuple[RepairPlan, Path, ExportResult]]:
-    """Write a checkpoint per plan in a temporary folder, and give it to look at until the next is asked for.
-
-    Parameters
-    ----------
-    pair : CheckpointPair
-        Base and tuned.
-    plans : sequence of RepairPlan
-        Told apart by their labels; with one set of masks, that of the pair.
-    device : str
-        Where to compute.
-
-    Yields
-    ------
-    (RepairPlan, Path, ExportResult)
-        The plan, the folder of its checkpoint, which goes when the generator is done with its batch or closed, and
-        what was written.
-
-    Raises
-    ------
-    ExportError
-        As `dgviz.export.batch.iter_exports`; also where the temporary folder has too little room.
-    """
+    """Write a checkpoint per plan in a temporary folder, and give it to look at until the next is asked for."""
     for start in range(0, len(plans), _TOGETHER):
         batch = plans[start : start + _TOGETHER]
         with tempfile.TemporaryDirectory(prefix="dgviz-sweep-") as scratch:

@@ -16,7 +16,7 @@ from dgviz.errors import ExportError
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.export.sidecars import find_sidecars
-from dgviz.plan import RepairPlan
+from dgviz.repair.plan import RepairPlan
 
 REPORT = "dgviz.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -27,7 +27,7 @@ FORMATS: Mapping[str, str] = {
 }
 """What can be written, and what it is."""
 LOW_RANK = ("dg_hard", "rank_r")
-"""Methods whose update has factors, see `dgviz.kept`."""
+"""Methods whose update has factors, see `dgviz.repair.kept`."""
 _ROW_BYTES = 4096  # disk kept free per tensor for header, index and report
 
 
@@ -129,13 +129,7 @@ class ExportPlan:
 
 
 def hub_name(checkpoint: Checkpoint) -> str | None:
-    """Return the hub id of a checkpoint that lies in the Hugging Face cache, or None.
-
-    Parameters
-    ----------
-    checkpoint : Checkpoint
-        An input.
-    """
+    """Return the hub id of a checkpoint that lies in the Hugging Face cache, or None."""
     for folder in checkpoint.path.parents:
         if folder.name.startswith("models--"):
             return folder.name.removeprefix("models--").replace("--", "/")
@@ -143,19 +137,7 @@ def hub_name(checkpoint: Checkpoint) -> str | None:
 
 
 def plan_options(repair: RepairPlan, output: str, allow_code: bool, base_name: str) -> dict[str, Any]:
-    """Return what decides every output byte apart from the inputs' contents, as JSON gives it back.
-
-    Parameters
-    ----------
-    repair : RepairPlan
-        Rule and output dtype.
-    output : str
-        One of `FORMATS`.
-    allow_code : bool
-        Whether ``*.py`` files are carried over.
-    base_name : str
-        What base is called on the hub.
-    """
+    """Return what decides every output byte apart from the inputs' contents, as JSON gives it back."""
     versions = {"dgviz": dgviz.__version__, "torch": importlib.metadata.version("torch")}
     options = {"format": output, **repair.to_json(), "allow-code": allow_code, "base-name": base_name, **versions}
     return dict(orjson.loads(orjson.dumps(options)))

@@ -11,18 +11,7 @@ from dgviz.export.plan import ADAPTER_CONFIG, REPORT, ExportPlan
 
 
 def check_repository(repository: str) -> str:
-    """Return the name of a repository on the hub.
-
-    Parameters
-    ----------
-    repository : str
-        ``org/name``.
-
-    Raises
-    ------
-    ExportError
-        If it is no such name.
-    """
+    """Return the name of a repository on the hub."""
     found = HUB_ID.fullmatch(repository)
     if found is None or found["revision"] or ".." in repository or "--" in repository:
         raise ExportError(f"{repository!r} is no name of a repository on the hub; give ORG/NAME")
@@ -30,18 +19,7 @@ def check_repository(repository: str) -> str:
 
 
 def refuse_local_base(plan: ExportPlan) -> None:
-    """Refuse to upload an adapter that will name its base by a path of this machine.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What is to be written and uploaded.
-
-    Raises
-    ------
-    ExportError
-        If base has no name on the hub.
-    """
+    """Refuse to upload an adapter that will name its base by a path of this machine."""
     if plan.format == "lora" and plan.base_id is None:
         raise ExportError(
             f"an adapter names its base, and {plan.pair.base.path} is a folder of this machine, which nobody who "
@@ -64,22 +42,6 @@ def push(out: Path, repository: str, private: bool = False) -> str:
     """Upload a finished output, its card included, into a new or empty repository, and return its address.
 
     Who uploads is decided by ``HF_TOKEN`` or the hub's own login (``hf auth login``); nothing is asked or kept here.
-
-    Parameters
-    ----------
-    out : Path
-        A finished export.
-    repository : str
-        ``org/name``.
-    private : bool
-        Whether a new repository is visible to its members only.
-
-    Raises
-    ------
-    ExportError
-        If `out` is no finished export, or an adapter that names its base by a path of this machine.
-    ExportFailedError
-        If the repository holds a model already, or the hub refuses or cannot be reached. `out` is as it was.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError

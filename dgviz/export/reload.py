@@ -18,13 +18,7 @@ _KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatche
 
 
 def find_model_class(directory: Path) -> tuple[Any, str]:
-    """Return transformers' class for a checkpoint, or None and the reason.
-
-    Parameters
-    ----------
-    directory : Path
-        Holds ``config.json``.
-    """
+    """Return transformers' class for a checkpoint, or None and the reason."""
     import transformers
 
     config = json.loads((directory / "config.json").read_bytes())
@@ -41,13 +35,7 @@ def find_model_class(directory: Path) -> tuple[Any, str]:
 
 
 def load(directory: Path) -> dict[str, Any]:
-    """Return the class and the keys that did not fit, or why it was not loaded.
-
-    Parameters
-    ----------
-    directory : Path
-        A checkpoint.
-    """
+    """Return the class and the keys that did not fit, or why it was not loaded."""
     try:
         kind, reason = find_model_class(directory)
         if kind is None:
@@ -72,15 +60,7 @@ def _key(item: Any) -> Any:
 
 
 def compare(directory: Path, reference: Path | None) -> dict[str, Any]:
-    """Return what loading a checkpoint gave, without the keys that its reference lacks or has too many as well.
-
-    Parameters
-    ----------
-    directory : Path
-        A checkpoint.
-    reference : Path or None
-        One whose own misfits are to be expected.
-    """
+    """Return what loading a checkpoint gave, without the keys that its reference lacks or has too many as well."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -99,13 +79,7 @@ def compare(directory: Path, reference: Path | None) -> dict[str, Any]:
 
 
 def main(arguments: list[str]) -> None:
-    """Print what loading gave as one line of JSON.
-
-    Parameters
-    ----------
-    arguments : list of str
-        The checkpoint, and one whose own misfits are to be expected.
-    """
+    """Print what loading gave as one line of JSON."""
     print(json.dumps(compare(Path(arguments[0]), Path(arguments[1]) if len(arguments) > 1 else None)))
 
 

@@ -12,7 +12,7 @@ import dgviz
 from dgviz.checkpoint.types import FATES
 from dgviz.export.card import model_card
 from dgviz.export.plan import REPORT, ExportPlan
-from dgviz.export.shard import write_file
+from dgviz.files import write_file
 
 POOR_GAIN = 0.9
 """Below this, or above its inverse, a user is told: a tenth of the repaired update is lost or added by rounding."""
@@ -24,17 +24,6 @@ def describe_export(
     """Return the content of ``dgviz.json`` but for what verification found.
 
     The same inputs and options give the same content: nothing of time or place is in it.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What was written.
-    rows : mapping
-        `TensorReport.to_json` per tensor.
-    device : str
-        Where it was computed.
-    files : mapping
-        Size and SHA-256 of every file of tensors, by name.
     """
     ordered = {item.name: _without_time(rows[item.name]) for item in plan.pair.tensors if item.name in rows}
     overall = overall_gain(ordered.values())
@@ -60,27 +49,13 @@ def describe_export(
 
 
 def write_report(plan: ExportPlan, report: Mapping[str, Any]) -> None:
-    """Write ``dgviz.json`` and the model card.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What was written.
-    report : mapping
-        The finished report.
-    """
+    """Write ``dgviz.json`` and the model card."""
     write_file(plan.out / REPORT, pretty_json(report))
     write_file(plan.out / "README.md", model_card(plan, report).encode())
 
 
 def pretty_json(value: Any) -> bytes:
-    """Return readable JSON with a final newline.
-
-    Parameters
-    ----------
-    value : any
-        What JSON can hold.
-    """
+    """Return readable JSON with a final newline."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
@@ -99,16 +74,6 @@ def overall_gain(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
     ``gain = sum <O, D*> / sum <D*, D*>`` and ``noise_restored = sqrt(sum |O - D*|^2 / sum |D - D*|^2)``, over the
     matrices whose update was added up and rounded; copied bytes are not rounded and not counted.
-
-    Parameters
-    ----------
-    rows : iterable of mapping
-        Rows of ``dgviz.json``.
-
-    Returns
-    -------
-    dict
-        ``matrices`` counted, ``gain``, ``noise_restored``; the latter two None where nothing was computed.
     """
     overlap = kept = rounding = removed = 0.0
     count = 0
@@ -133,15 +98,7 @@ def overall_gain(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def gain_warnings(overall: Mapping[str, Any], plan: ExportPlan) -> list[str]:
-    """Return the sentence about a repair that rounding spoils, with what to do instead.
-
-    Parameters
-    ----------
-    overall : mapping
-        From `overall_gain`.
-    plan : ExportPlan
-        What was written.
-    """
+    """Return the sentence about a repair that rounding spoils, with what to do instead."""
     gain, restored = overall["gain"], overall["noise_restored"]
     if gain is None or POOR_GAIN <= gain <= 1 / POOR_GAIN:
         return []

@@ -16,6 +16,7 @@ import orjson
 
 from dgviz.checkpoint.header import DTYPES
 from dgviz.errors import ExportError
+from dgviz.files import sync_directory
 
 # The format's own enumeration of dtypes: it decides the order of tensors in a file, last first.
 _ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16")
@@ -26,15 +27,7 @@ ITEM_BYTES = dict(DTYPES.values())
 
 
 def shard_order(dtype: str, name: str) -> tuple[int, str]:
-    """Return the sort key of a tensor inside a file: widest dtype first, then by name.
-
-    Parameters
-    ----------
-    dtype : str
-        In torch's words.
-    name : str
-        Tensor name.
-    """
+    """Return the sort key of a tensor inside a file: widest dtype first, then by name."""
     return -_ORDER.index(_CODES[dtype]), name
 
 
@@ -59,15 +52,7 @@ class Entry:
 
 
 def header_bytes(entries: Sequence[Entry], metadata: Mapping[str, str] = _METADATA) -> bytes:
-    """Return the header of a file that holds `entries` in this order, its length prefix included.
-
-    Parameters
-    ----------
-    entries : sequence of Entry
-        Sorted by `shard_order`.
-    metadata : mapping
-        Text by name.
-    """
+    """Return the header of a file that holds `entries` in this order, its length prefix included."""
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     offset = 0
     for entry in entries:
@@ -82,17 +67,6 @@ def header_bytes(entries: Sequence[Entry], metadata: Mapping[str, str] = _METADA
 class ShardWriter:
     """Writes one file under a temporary name and gives it its own when it is whole and on disk.
 
-    Parameters
-    ----------
-    path : Path
-        Final name.
-    entries : sequence of Entry
-        What will be written, sorted by `shard_order`.
-    metadata : mapping
-        Text by name; what transformers writes by default.
-
-    Notes
-    -----
     Leaving the ``with`` block by an exception removes the temporary file: nothing half-written gets the final name.
     """
 
@@ -111,20 +85,7 @@ class ShardWriter:
         return self
 
     def write(self, name: str, data: bytes | bytearray | memoryview) -> None:
-        """Append the bytes of the next tensor.
-
-        Parameters
-        ----------
-        name : str
-            Must be the next of the entries.
-        data : bytes-like
-            Exactly as many bytes as the header promised.
-
-        Raises
-        ------
-        ExportError
-            If the tensor or its size is not what the header says: a bug, caught before it reaches a final name.
-        """
+        """Append the bytes of the next tensor."""
         entry = self._entries[self._next]
         view = memoryview(data).cast("B")
         if name != entry.name or view.nbytes != entry.nbytes:
@@ -167,47 +128,7 @@ class ShardWriter:
         return self._hash.hexdigest()
 
 
-def write_file(path: Path, data: bytes) -> None:
-    """Write a small file atomically: temporary name, fsync, rename, fsync of the directory.
-
-    Parameters
-    ----------
-    path : Path
-        Final name; its directory exists.
-    data : bytes
-        Content.
-    """
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in a directory durable.
-
-    Parameters
-    ----------
-    path : Path
-        The directory.
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def file_digest(path: Path) -> str:
-    """Return the hash `ShardWriter.digest` gave when the file was written, if it is still that file.
-
-    Parameters
-    ----------
-    path : Path
-        A finished file.
-    """
+    """Return the hash `ShardWriter.digest` gave when the file was written, if it is still that file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,22 +36,7 @@ _NEVER = (".py", ".safetensors", ".bin", ".pt", ".pth")
 def find_sidecars(
     pair: CheckpointPair, output: str = "full", allow_code: bool = False
 ) -> tuple[tuple[tuple[str, str, Path], ...], tuple[str, ...]]:
-    """Return the other files a model needs, from tuned, or from base where tuned has none of that kind.
-
-    Parameters
-    ----------
-    pair : CheckpointPair
-        Base and tuned.
-    output : str
-        Format: an adapter is read beside its base and takes no config of the model; factors take no files.
-    allow_code : bool
-        Whether ``*.py`` files come too. They are copied, never run here.
-
-    Returns
-    -------
-    (files, warnings)
-        Files as (relative name, ``"tuned"`` or ``"base"``, source), and sentences for the user.
-    """
+    """Return the other files a model needs, from tuned, or from base where tuned has none of that kind."""
     if output == "factors":
         return (), ()
     found: list[tuple[str, str, Path]] = []

@@ -104,18 +104,7 @@ class Targets:
 
 
 def build_model(config: Mapping[str, Any]) -> Any:
-    """Return base's model with every parameter in place and none in memory: each is one number seen as a tensor.
-
-    Parameters
-    ----------
-    config : mapping
-        Base's ``config.json``.
-
-    Raises
-    ------
-    ExportError
-        If transformers has no such model.
-    """
+    """Return base's model with every parameter in place and none in memory: each is one number seen as a tensor."""
     import transformers
 
     refused = "so no adapter can be checked against it; write --format full or factors"
@@ -160,15 +149,7 @@ def quiet() -> Iterator[None]:
 
 
 def find_targets(pair: CheckpointPair, model: Any) -> Targets:
-    """Return what an adapter of a model can change of a pair's repairable tensors.
-
-    Parameters
-    ----------
-    pair : CheckpointPair
-        Base and tuned.
-    model : transformers model
-        From `build_model`.
-    """
+    """Return what an adapter of a model can change of a pair's repairable tensors."""
     modules = dict(model.named_modules())
     parameters = dict(model.named_parameters(remove_duplicate=False))
     stored = {paired.name: paired.tuned for paired in pair.tensors if paired.tuned is not None}

@@ -27,13 +27,6 @@ def sampled_ranges(dtype: str, shape: tuple[int, ...]) -> list[tuple[int, int]]:
     """Return the byte ranges (begin, end) of the rows sampled of a tensor: its first, middle and last.
 
     A row runs along the last dimension.
-
-    Parameters
-    ----------
-    dtype : str
-        In torch's words.
-    shape : tuple of int
-        Of the tensor.
     """
     return [(row * width, (row + 1) * width) for row, width in _sampled_rows(dtype, shape)]
 
@@ -49,15 +42,7 @@ def _sampled_rows(dtype: str, shape: tuple[int, ...]) -> Iterator[tuple[int, int
 
 
 def sample_digest(dtype: str, shape: tuple[int, ...], data: memoryview) -> str:
-    """Return the hash of the sampled rows of a tensor's bytes.
-
-    Parameters
-    ----------
-    dtype, shape
-        Of the tensor.
-    data : memoryview
-        All its bytes.
-    """
+    """Return the hash of the sampled rows of a tensor's bytes."""
     return _digest(bytes(data[begin:end]) for begin, end in sampled_ranges(dtype, shape))
 
 
@@ -69,20 +54,7 @@ def _digest(pieces: Iterator[bytes]) -> str:
 
 
 def verify_headers(plan: ExportPlan, directory: Path) -> str:
-    """Open what was written as any reader would, compare it with the plan, and say what was compared.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What was to be written.
-    directory : Path
-        Where a reader finds it.
-
-    Raises
-    ------
-    ExportFailedError
-        If anything is not as planned.
-    """
+    """Open what was written as any reader would, compare it with the plan, and say what was compared."""
     try:
         written = open_checkpoint(directory)
     except CheckpointError as error:
@@ -106,20 +78,6 @@ def verify_values(plan: ExportPlan, samples: Mapping[str, str], rows: Mapping[st
     """Read sampled rows of every tensor back with safetensors, compare them, and say what was compared.
 
     They must be the bytes that were computed; and, where a tensor was copied, the input's at the same place.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        What was written.
-    samples : mapping
-        `sample_digest` of every tensor from when it was written.
-    rows : mapping
-        Report rows by tensor.
-
-    Raises
-    ------
-    ExportFailedError
-        If a sample differs.
     """
     copied = 0
     for shard in plan.shards:
@@ -163,19 +121,6 @@ def load_with_transformers(directory: Path, reference: Path | None = None) -> di
     """Load a checkpoint with transformers, without reading weights into memory.
 
     In a process of its own, since importing transformers takes seconds and memory; in this one where that is done.
-
-    Parameters
-    ----------
-    directory : Path
-        The checkpoint.
-    reference : Path, optional
-        One with the same tensor names: keys that transformers misses or does not expect there are not held against
-        `directory`.
-
-    Returns
-    -------
-    dict
-        ``class`` and ``missing``, ``unexpected``, ``mismatched`` keys; or ``skipped``, the reason.
     """
     if "transformers" in sys.modules:
         return compare(directory, reference)
@@ -192,20 +137,7 @@ def load_with_transformers(directory: Path, reference: Path | None = None) -> di
 
 
 def verify_load(plan: ExportPlan, config: bytes | None, index: bytes | None) -> dict[str, Any]:
-    """Load the output with transformers before it has its config, so that a failure leaves nothing that loads.
-
-    Parameters
-    ----------
-    plan : ExportPlan
-        Its files of tensors are in place.
-    config, index : bytes or None
-        What ``config.json`` and the index will hold.
-
-    Raises
-    ------
-    ExportFailedError
-        If transformers misses keys, or finds some unexpected or of another shape.
-    """
+    """Load the output with transformers before it has its config, so that a failure leaves nothing that loads."""
     if config is None:
         return {"skipped": "there is no config.json"}
     if not json.loads(config).get("model_type"):

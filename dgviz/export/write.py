@@ -12,9 +12,9 @@ import orjson
 from filelock import FileLock, Timeout
 
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
-from dgviz.export.adapter import iter_adapter
 from dgviz.export.factors import iter_factors
 from dgviz.export.full import Repair, iter_full
+from dgviz.export.lora.adapter import iter_adapter
 from dgviz.export.manifest import (
     LOCK,
     MANIFEST,
@@ -26,11 +26,11 @@ from dgviz.export.manifest import (
     remove_leftovers,
 )
 from dgviz.export.plan import ExportPlan
-from dgviz.export.shard import write_file
-from dgviz.facts import gather_facts
-from dgviz.repair import repair_tensor
-from dgviz.report import TensorReport
-from dgviz.spectrum import resolve_device
+from dgviz.files import write_file
+from dgviz.repair.facts import gather_facts
+from dgviz.repair.report import TensorReport
+from dgviz.repair.tensor import repair_tensor
+from dgviz.spectra.svd.decompose import resolve_device
 
 _CONTINUE = "what is finished is kept, repeat the same command to continue"
 
@@ -52,31 +52,6 @@ def iter_export(
 ) -> Iterator[TensorReport | ExportResult]:
     """Write the output, yielding a report after every tensor and an `ExportResult` last.
 
-    Parameters
-    ----------
-    plan : ExportPlan
-        From `dgviz.export.plan_export`.
-    device : str
-        Where to compute.
-    repair : callable, optional
-        What makes a tensor of a whole checkpoint, for exports that share the work; by default each is repaired on
-        its own.
-
-    Yields
-    ------
-    TensorReport or ExportResult
-        One report per tensor (also for those an earlier run finished), then the result.
-
-    Raises
-    ------
-    ExportError
-        If another process writes the same output, the inputs or options are not those of the unfinished export there,
-        the disk refuses, or what was written does not read back.
-    CheckpointError
-        If an input vanished or changes while it is read.
-
-    Notes
-    -----
     Closing the generator, or an error, leaves what is finished and a manifest; the same plan continues from there. A
     run that is killed and repeated leaves the same bytes as one that was not.
     """

@@ -34,7 +34,7 @@ def depth_curves(
     Parameters
     ----------
     grid : Grid
-        Layers by modules (`dgviz.grid.Grid`).
+        Layers by modules (`dgviz.analysis.model_map.Grid`).
     title, unit : str
         Of the vertical axis.
     hover : callable

@@ -5,8 +5,8 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.colors import sequential
 
+from dgviz.figures.figure4.maps import TOP_CODE, Scale
 from dgviz.figures.style import base_layout
-from dgviz.maps import TOP_CODE, Scale
 
 # Streamlit's theme takes #000001 to #000038 for placeholders of its own, and magma starts with one of them.
 _COLOURS = ["#020008", *sequential.Magma[1:]]
@@ -27,7 +27,7 @@ def entry_map(
     Parameters
     ----------
     codes : (rows, cols) uint8 array
-        One map of `dgviz.maps.EntryPanels`.
+        One map of `dgviz.figures.figure4.maps.EntryPanels`.
     scale : Scale
         What the codes stand for.
     shape : (int, int)

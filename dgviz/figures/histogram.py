@@ -7,8 +7,8 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number
-from dgviz.theory import aspect_ratio, mp_sv_pdf, mp_sv_support
-from dgviz.threshold import DEGENERATE_MEDIAN
+from dgviz.rmt.law import aspect_ratio, mp_sv_pdf, mp_sv_support
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 
 # Where the browser finds what it moves: shape and annotation of edge and tau, and the two traces of bars.
 META = {"dgviz": "histogram", "edge": 0, "tau": 1, "dropped_trace": 0, "kept_trace": 1}
@@ -97,31 +97,13 @@ def _density(part: NDArray[np.float64], s: NDArray[np.float64], bins: NDArray[np
 
 
 def has_law(s: NDArray[np.float64], sigma: float | None) -> bool:
-    """Return whether a spectrum can be held against pure noise: sigma is positive and more than rounding.
-
-    Parameters
-    ----------
-    s : (p,) array
-        Singular values, descending.
-    sigma : float or None
-        Per-entry noise standard deviation.
-    """
+    """Return whether a spectrum can be held against pure noise: sigma is positive and more than rounding."""
     known = sigma is not None and math.isfinite(sigma) and sigma > 0
     return known and bool(np.median(s) > DEGENERATE_MEDIAN * s[0])
 
 
 def axis_end(s: NDArray[np.float64], tau: float, edge: float | None) -> float:
-    """Return where the axis of singular values ends: 1.35 times beyond edge and tau, sooner if nothing is out there.
-
-    Parameters
-    ----------
-    s : (p,) array
-        Singular values, descending.
-    tau : float
-        Threshold.
-    edge : float or None
-        Upper end of the noise bulk, if there is one.
-    """
+    """Return where the axis of singular values ends: 1.35 times beyond edge and tau, sooner if all is below."""
     largest = float(s[0])
     if edge is None:
         return 1.05 * largest or 1.0
@@ -130,33 +112,12 @@ def axis_end(s: NDArray[np.float64], tau: float, edge: float | None) -> float:
 
 
 def histogram_bins(s: NDArray[np.float64], end: float) -> NDArray[np.float64]:
-    """Return equal bins over ``[0, end]``: about sqrt(2 p) of them, 24 to 120.
-
-    Parameters
-    ----------
-    s : (p,) array
-        Singular values.
-    end : float
-        Right end of the axis.
-    """
+    """Return equal bins over ``[0, end]``: about sqrt(2 p) of them, 24 to 120."""
     return np.linspace(0.0, end, int(np.clip(round(math.sqrt(2 * s.size)), 24, 120)) + 1)
 
 
 def law_curve(sigma: float, shape: tuple[int, int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the Marchenko-Pastur density over s as points of a line, from one end of its support to the other.
-
-    Parameters
-    ----------
-    sigma : float
-        Per-entry noise standard deviation, positive.
-    shape : (int, int)
-        Rows and columns.
-
-    Returns
-    -------
-    (k,), (k,) float64 arrays
-        Singular values and density; it integrates to 1.
-    """
+    """Return the Marchenko-Pastur density over s as points of a line, from one end of its support to the other."""
     beta, unit = aspect_ratio(shape), sigma * math.sqrt(max(shape))
     low, high = mp_sv_support(beta)
     # Points crowd at both ends, where the density falls like a square root.

@@ -69,7 +69,7 @@ def model_map(
     Parameters
     ----------
     grid, outside : Grid
-        A tower, and what lies outside all layers (`dgviz.grid.Grid`).
+        A tower, and what lies outside all layers (`dgviz.analysis.model_map.Grid`).
     title, unit : str
         Of the colour bar.
     span : (float, float)

@@ -26,7 +26,7 @@ def noise_bars(rows: Sequence[_Row], *, height: int | None = None) -> go.Figure:
     Parameters
     ----------
     rows : sequence of NoiseRow
-        Classes of weights, or thirds of the depth (`dgviz.noise.NoiseRow`).
+        Classes of weights, or thirds of the depth (`dgviz.analysis.noise_table.NoiseRow`).
     height : int, optional
         Height in pixels; by default so that every group has room.
     """

@@ -55,13 +55,7 @@ class RepairPoint:
 
 
 def family_colours(families: Sequence[str]) -> dict[str, str]:
-    """Return one colour per method; the accent is DG-Hard's.
-
-    Parameters
-    ----------
-    families : sequence of str
-        Methods, in the order drawn.
-    """
+    """Return one colour per method; the accent is DG-Hard's."""
     others = [name for name in dict.fromkeys(families) if name != "dg_hard"]
     palette = [colour for colour in RULE_COLOURS if colour not in (ACCENT, MUTED)]
     return {"dg_hard": ACCENT} | {name: palette[i % len(palette)] for i, name in enumerate(others)}
@@ -178,13 +172,7 @@ def _contour(figure: go.Figure, text: str, level: float, dash: str) -> None:
 
 
 def pareto(points: Sequence[RepairPoint]) -> list[RepairPoint]:
-    """Return the points that no other one equals or beats on both axes, from left to right.
-
-    Parameters
-    ----------
-    points : sequence of RepairPoint
-        Any.
-    """
+    """Return the points that no other one equals or beats on both axes, from left to right."""
     best: list[RepairPoint] = []
     for point in sorted(points, key=lambda p: (-p.x, -p.y)):
         if not best or point.y > best[-1].y:
@@ -206,15 +194,7 @@ def _frontier(figure: go.Figure, points: Sequence[RepairPoint]) -> None:
 
 
 def label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_range: Sequence[float]) -> list[str]:
-    """Return a text position per point that overlaps no marker and no other label; empty where there is none.
-
-    Parameters
-    ----------
-    points : sequence of RepairPoint
-        The first have the choice.
-    x_range, y_range : (float, float)
-        Ends of the axes.
-    """
+    """Return a text position per point that overlaps no marker and no other label; empty where there is none."""
     scale = [size / (high - low) for size, (low, high) in zip(_INNER, (x_range, y_range), strict=True)]
     at = [((p.x - x_range[0]) * scale[0], (p.y - y_range[0]) * scale[1]) for p in points]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]

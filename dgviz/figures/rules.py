@@ -87,27 +87,7 @@ def _pixel(value: float, low: float, high: float, inner: float, log: bool) -> fl
 
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Return positions at least `gap` apart, in the order wanted and as near to it as the gap allows.
-
-    Parameters
-    ----------
-    wanted : sequence of float
-        Where labels would like to be, in any order.
-    gap : float
-        Smallest distance between two labels.
-    low, high : float
-        Ends of the room; kept to while all labels fit.
-
-    Returns
-    -------
-    list of float
-        One position per label, in the order given.
-
-    Examples
-    --------
-    >>> spread([10, 11, 50], 4, 0, 100)
-    [8.5, 12.5, 50.0]
-    """
+    """Return positions at least `gap` apart, in the order wanted and as near to it as the gap allows."""
     order = sorted(range(len(wanted)), key=lambda i: wanted[i])
     # Runs of labels pushed together: [sum of (wanted - offset), members]; neighbours that collide are merged and
     # settle where the sum of squared moves is least (pool adjacent violators).

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number, spectrum_floor, thin_ranks
-from dgviz.threshold import DEGENERATE_MEDIAN
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
 META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
@@ -117,17 +117,7 @@ def _draw_rounding(figure: go.Figure, kind: str, expected: ArrayLike, low: float
 
 
 def line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: str) -> go.Scatter:
-    """Return the singular values at some positions as a line, with markers where they are kept.
-
-    Parameters
-    ----------
-    values : (p,) array
-        Singular values, descending.
-    at : (k,) int array
-        0-based positions to draw; ranks count from 1.
-    colour, name : str
-        Of the trace.
-    """
+    """Return the singular values at some positions as a line, with markers where they are kept."""
     few = at.size <= 64
     return go.Scatter(
         x=at + 1,
@@ -141,15 +131,7 @@ def line(values: NDArray[np.float64], at: NDArray[np.int64], colour: str, name: 
 
 
 def rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
-    """Return the axis of ranks, with a little air on both sides.
-
-    Parameters
-    ----------
-    count : int
-        Largest rank.
-    log_rank : bool
-        Logarithmic axis.
-    """
+    """Return the axis of ranks, with a little air on both sides."""
     if log_rank:
         ends = [math.log10(0.9), math.log10(count * 1.1)]
         return {"title": {"text": "rank r"}, "type": "log", "range": ends, "dtick": 1}
@@ -157,19 +139,7 @@ def rank_axis(count: int, log_rank: bool) -> dict[str, Any]:
 
 
 def value_range(values: NDArray[np.float64], tau: float, edge: float | None, log: bool) -> tuple[float, float]:
-    """Return the ends of the axis of singular values: all of them, the edge, and tau up to twice s_1.
-
-    Parameters
-    ----------
-    values : (p,) array
-        Singular values, descending.
-    tau : float
-        Threshold.
-    edge : float or None
-        Upper end of the noise bulk.
-    log : bool
-        Logarithmic axis: its lower end is positive and leaves out a tail of rounding (`spectrum_floor`).
-    """
+    """Return the ends of the axis of singular values: all of them, the edge, and tau up to twice s_1."""
     top = max(float(values[0]), edge or 0.0, min(tau, 2 * float(values[0]))) or 1.0
     if not log:
         return 0.0, 1.06 * top
@@ -178,15 +148,7 @@ def value_range(values: NDArray[np.float64], tau: float, edge: float | None, log
 
 
 def value_axis(low: float, high: float, log: bool) -> dict[str, Any]:
-    """Return the axis of singular values.
-
-    Parameters
-    ----------
-    low, high : float
-        Its ends.
-    log : bool
-        Logarithmic axis.
-    """
+    """Return the axis of singular values."""
     axis = {"title": {"text": "singular value s<sub>r</sub>"}}
     if log:
         ticks = {"tickformat": "~g", "dtick": _decades(low, high)}

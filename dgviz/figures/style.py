@@ -41,15 +41,7 @@ def plot_config(filename: str, image: str = "svg") -> dict[str, Any]:
 
 
 def base_layout(height: int, **axes: Any) -> go.Layout:
-    """Return the layout common to all figures: transparent, no template, quiet grid.
-
-    Parameters
-    ----------
-    height : int
-        Height in pixels.
-    **axes : dict
-        ``xaxis`` and ``yaxis`` settings, and anything else a layout takes.
-    """
+    """Return the layout common to all figures: transparent, no template, quiet grid."""
     quiet = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside"}
     quiet |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
     for name in ("xaxis", "yaxis"):
@@ -61,34 +53,12 @@ def base_layout(height: int, **axes: Any) -> go.Layout:
 
 
 def number(value: float) -> str:
-    """Return a value as the figures print it: four significant digits.
-
-    Parameters
-    ----------
-    value : float
-        Any number.
-    """
+    """Return a value as the figures print it: four significant digits."""
     return f"{value:.4g}"
 
 
 def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:
-    """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder.
-
-    Parameters
-    ----------
-    count : int
-        Length of the line.
-    rank : int
-        Number of kept values; the last kept and the first dropped one are always drawn.
-    limit : int
-        Largest number of positions returned.
-
-    Returns
-    -------
-    (k,) int64 array
-        Ascending, k <= limit; everything when ``count <= limit``. Otherwise the first quarter of `limit` is dense
-        (spikes live there), and the rest is even over the remaining ranks.
-    """
+    """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder."""
     if count <= limit:
         return np.arange(count)
     dense = limit // 4
@@ -98,19 +68,7 @@ def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int
 
 
 def spectrum_floor(s: ArrayLike) -> float:
-    """Return the smallest singular value a logarithmic axis needs to show.
-
-    Parameters
-    ----------
-    s : (p,) array
-        Singular values.
-
-    Returns
-    -------
-    float
-        The smallest positive value, but not less than a hundredth of the median (square noise reaches down to zero,
-        and a rank-deficient tail is rounding); a thousandth of the largest when the median is zero.
-    """
+    """Return the smallest singular value a logarithmic axis needs to show."""
     values = np.asarray(s, dtype=np.float64)
     positive = values[values > 0]
     if positive.size == 0:

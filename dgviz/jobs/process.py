@@ -7,26 +7,12 @@ _SAME_START = 2.0  # seconds
 
 
 def describe_process(pid: int) -> dict[str, float]:
-    """Return what identifies a process of this machine, as the arguments of `is_alive`.
-
-    Parameters
-    ----------
-    pid : int
-        A living process, or a child of this one not yet waited for.
-    """
+    """Return what identifies a process of this machine, as the arguments of `is_alive`."""
     return {"pid": pid, "started": psutil.Process(pid).create_time()}
 
 
 def is_alive(pid: int, started: float) -> bool:
-    """Return whether that very process runs; a zombie has ended and only waits to be collected.
-
-    Parameters
-    ----------
-    pid : int
-        Its number.
-    started : float
-        When it started, in seconds since the epoch.
-    """
+    """Return whether that very process runs; a zombie has ended and only waits to be collected."""
     try:
         process = psutil.Process(pid)
         same = abs(process.create_time() - started) < _SAME_START

@@ -133,13 +133,7 @@ class JobReporter:
 
 
 def read_progress(directory: Path) -> Progress | None:
-    """Return the last progress written in a job's directory, or None where none was.
-
-    Parameters
-    ----------
-    directory : Path
-        The job's directory.
-    """
+    """Return the last progress written in a job's directory, or None where none was."""
     found = read_json(directory / "progress.json")
     if found is None:
         return None

@@ -17,19 +17,7 @@ from dgviz.jobs.wire import receive_frame, send_frame
 
 
 class Failure(NamedTuple):
-    """An exception on its way to the parent, which decides whether it can and may rebuild the class.
-
-    Parameters
-    ----------
-    module, name : str
-        Where the class lives.
-    message : str
-        `str` of the exception.
-    pickled : bytes or None
-        The exception itself, None where it cannot be pickled.
-    trace : str
-        The traceback as Python prints it.
-    """
+    """An exception on its way to the parent, which decides whether it can and may rebuild the class."""
 
     module: str
     name: str
@@ -39,13 +27,7 @@ class Failure(NamedTuple):
 
 
 def main(arguments: list[str]) -> None:
-    """Answer calls one by one.
-
-    Parameters
-    ----------
-    arguments : list of str
-        File descriptor of the socket, module to look functions up in, nice value to add.
-    """
+    """Answer calls one by one."""
     descriptor, module_name, nice = int(arguments[0]), arguments[1], int(arguments[2])
     faulthandler.enable()  # a crash in native code leaves its stack in the log
     # Ctrl-C in the terminal reaches the whole process group; the parent decides, and its end is seen below.

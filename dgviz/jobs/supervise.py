@@ -31,13 +31,7 @@ def yield_processor() -> None:
 
 
 def main(directory: Path) -> None:
-    """Run the job's command to its end and record how it ended.
-
-    Parameters
-    ----------
-    directory : Path
-        The job's directory.
-    """
+    """Run the job's command to its end and record how it ended."""
     yield_processor()
     spec = read_json(directory / "spec.json")
     environment = {**_WAITING, **os.environ, JOB_VARIABLE: str(directory)}

@@ -11,24 +11,7 @@ _LENGTH = struct.Struct("!Q")
 
 
 def send_frame(channel: socket.socket, payload: bytes, deadline: float | None = None) -> None:
-    """Send one length-prefixed frame.
-
-    Parameters
-    ----------
-    channel : socket.socket
-        Connected stream socket.
-    payload : bytes
-        Anything, 2^64 bytes at most.
-    deadline : float, optional
-        Moment on `time.monotonic`'s clock, in seconds, after which to give up.
-
-    Raises
-    ------
-    TimeoutError
-        When the deadline passes; the stream is then out of step and must be closed.
-    OSError
-        When the other end is gone.
-    """
+    """Send one length-prefixed frame."""
     channel.settimeout(_seconds_left(deadline))
     channel.sendall(_LENGTH.pack(len(payload)))
     channel.settimeout(_seconds_left(deadline))
@@ -36,22 +19,7 @@ def send_frame(channel: socket.socket, payload: bytes, deadline: float | None = 
 
 
 def receive_frame(channel: socket.socket, deadline: float | None = None) -> bytearray:
-    """Return the payload of the next frame.
-
-    Parameters
-    ----------
-    channel : socket.socket
-        Connected stream socket.
-    deadline : float, optional
-        Moment on `time.monotonic`'s clock, in seconds, after which to give up.
-
-    Raises
-    ------
-    EOFError
-        When the other end closes, in the middle of a frame or between two.
-    TimeoutError
-        When the deadline passes; the stream is then out of step and must be closed.
-    """
+    """Return the payload of the next frame."""
     (length,) = _LENGTH.unpack(_receive_exactly(channel, _LENGTH.size, deadline))
     return _receive_exactly(channel, length, deadline)
 
@@ -83,11 +51,6 @@ def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
     `streamlit run` puts the app's folder on `sys.path`, and a console script started elsewhere has no project
     folder at all, so the path is handed over rather than left to the child's working directory.
-
-    Parameters
-    ----------
-    extra : mapping of str to str, optional
-        Variables to set on top.
     """
     path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)  # noqa: PTH109 - a string is wanted
     return {**os.environ, "PYTHONPATH": path, **(extra or {})}

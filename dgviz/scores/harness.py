@@ -34,36 +34,13 @@ _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path")
 
 
 def is_harness(content: Mapping[str, Any]) -> bool:
-    """Return whether a JSON object looks like the harness's results.
-
-    Parameters
-    ----------
-    content : mapping
-        The file's content.
-    """
+    """Return whether a JSON object looks like the harness's results."""
     results = content.get("results")
     return isinstance(results, dict) and all(isinstance(row, dict) for row in results.values())
 
 
 def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: str) -> ScoreTable:
-    """Return every metric of every task and group of a results file.
-
-    Parameters
-    ----------
-    content : mapping
-        The file's content.
-    source : str
-        The file's name, for messages.
-    model : str
-        The model's name, or empty to take it from the file.
-    folder : str
-        Name of the folder the file lies in, the last resort for the model's name; empty for an upload.
-
-    Raises
-    ------
-    ScoresError
-        If nothing names the model, or there is no task.
-    """
+    """Return every metric of every task and group of a results file."""
     results = _rows(content["results"])
     rows = results | {name: row for name, row in _rows(content.get("groups")).items() if name not in results}
     rows = {name: row for name, row in rows.items() if any(_metrics(row))}
@@ -102,13 +79,7 @@ def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: s
 
 
 def model_name(content: Mapping[str, Any]) -> str:
-    """Return the model's name as the harness recorded it, or an empty string.
-
-    Parameters
-    ----------
-    content : mapping
-        The file's content.
-    """
+    """Return the model's name as the harness recorded it, or an empty string."""
     if isinstance(content.get("model_name"), str) and content["model_name"]:
         return content["model_name"]
     config = content.get("config")

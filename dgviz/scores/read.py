@@ -135,18 +135,7 @@ def _renamed(score: Score, short: dict[str, str]) -> Score:
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
-    """Return for every name what to call it: a local path by its last parts, as many as tell it from the others.
-
-    Parameters
-    ----------
-    names : iterable of str
-        Names of models; one that begins with ``/``, ``~`` or ``.`` is a path.
-
-    Examples
-    --------
-    >>> short_names(["/a/x/tuned", "/a/y/tuned", "/a/base", "org/model"])
-    {'/a/x/tuned': 'x/tuned', '/a/y/tuned': 'y/tuned', '/a/base': 'base', 'org/model': 'org/model'}
-    """
+    """Return for every name what to call it: a local path by its last parts, as many as tell it from the others."""
     known = list(dict.fromkeys(names))
     result = {}
     for name in known:

@@ -15,21 +15,7 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def parse_csv(text: str, source: str) -> ScoreTable:
-    """Return the scores of a comma-separated table.
-
-    Parameters
-    ----------
-    text : str
-        With a header that names at least model, benchmark and score; stderr, n, cell, metric and higher_is_better are
-        read where they are there. An empty score is a missing one.
-    source : str
-        The file's name, for messages.
-
-    Raises
-    ------
-    ScoresError
-        If a column is missing or a value is no number; the message names the line.
-    """
+    """Return the scores of a comma-separated table."""
     try:
         lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True))
     except csv.Error as error:
@@ -119,31 +105,12 @@ def _checked(score: Score, where: str) -> Score:
 
 
 def is_table(content: Mapping[str, Any]) -> bool:
-    """Return whether a JSON object is a table of scores.
-
-    Parameters
-    ----------
-    content : mapping
-        The file's content.
-    """
+    """Return whether a JSON object is a table of scores."""
     return isinstance(content.get("scores"), list)
 
 
 def parse_table(content: Mapping[str, Any], source: str) -> ScoreTable:
-    """Return the scores of a JSON table: rows of ``scores``, and what ``models`` and ``benchmarks`` say of the names.
-
-    Parameters
-    ----------
-    content : mapping
-        The file's content; see `dgviz.demo.scores.build_scores`.
-    source : str
-        The file's name, for messages.
-
-    Raises
-    ------
-    ScoresError
-        If a row is no score; the message names it.
-    """
+    """Return the scores of a JSON table: rows of ``scores``, and what ``models`` and ``benchmarks`` say of names."""
     about = {name: row for name, row in _objects(content.get("benchmarks")).items()}
     scores = []
     for number, row in enumerate(content["scores"]):

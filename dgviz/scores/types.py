@@ -104,25 +104,13 @@ class ScoreTable:
 
 
 def finite(value: Any) -> float | None:
-    """Return a JSON number as a float, or None when it is no finite number.
-
-    Parameters
-    ----------
-    value : any
-        What a file holds; truth values are no numbers.
-    """
+    """Return a JSON number as a float, or None when it is no finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     return float(value) if math.isfinite(value) else None
 
 
 def count(value: Any) -> int | None:
-    """Return a JSON number as a positive whole number, or None when it is none.
-
-    Parameters
-    ----------
-    value : any
-        What a file holds.
-    """
+    """Return a JSON number as a positive whole number, or None when it is none."""
     number = finite(value)
     return int(number) if number is not None and number >= 1 and number == int(number) else None

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import torch
 
-from dgviz.diagnosis import LIMITS, diagnose
-from dgviz.spectrum import decompose
-from dgviz.store import Spectrum
-from dgviz.summary import describe_entries
-from dgviz.threshold import RULES
-from dgviz.verdict import apply_rule
+from dgviz.rmt.assess import apply_rule
+from dgviz.rmt.diagnosis import LIMITS, diagnose
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.threshold import RULES
+from dgviz.spectra.entries import describe_entries
+from dgviz.spectra.svd.decompose import decompose
 from tests.deltas import low_rank, noise, through
 from tests.noises import NOISES
 

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-import dgviz.solve
-import dgviz.triplets
-from dgviz.spectrum import decompose
-from dgviz.theory import aspect_ratio, svht_coef
+import dgviz.spectra.svd.solve
+import dgviz.spectra.svd.triplets
+from dgviz.rmt.law import aspect_ratio, svht_coef
+from dgviz.spectra.svd.decompose import decompose
 from tests.deltas import FAMILIES, compare
 
 
@@ -152,13 +152,13 @@ HEADER = (
     "| route | rank | dtau/tau | dD*/D* |\n|" + "---|" * 13
 )
 STEPS = {
-    (dgviz.solve, "find_spikes"): "spikes far above the bulk",
-    (dgviz.solve, "deflated_gram"): "half Gram matrix of what is left",
-    (dgviz.solve, "bulk_eigenvalues"): "its eigenvalues",
-    (dgviz.triplets, "mirrored"): "its other half",
-    (dgviz.triplets, "leading_directions"): "filtered directions above tau",
-    (dgviz.triplets, "rayleigh_ritz"): "triplets",
-    (dgviz.triplets, "residual"): "residuals",
+    (dgviz.spectra.svd.solve, "find_spikes"): "spikes far above the bulk",
+    (dgviz.spectra.svd.solve, "deflated_gram"): "half Gram matrix of what is left",
+    (dgviz.spectra.svd.solve, "bulk_eigenvalues"): "its eigenvalues",
+    (dgviz.spectra.svd.triplets, "mirrored"): "its other half",
+    (dgviz.spectra.svd.triplets, "leading_directions"): "filtered directions above tau",
+    (dgviz.spectra.svd.triplets, "rayleigh_ritz"): "triplets",
+    (dgviz.spectra.svd.triplets, "residual"): "residuals",
 }
 
 

@@ -25,7 +25,7 @@ import torch
 from dgviz.checkpoint import open_pair
 from dgviz.export import plan_export
 from dgviz.export.write import iter_export
-from dgviz.plan import RepairPlan
+from dgviz.repair.plan import RepairPlan
 from tests.bench.bench_repair import anonymous_bytes
 from tests.checkpoints import write_checkpoint
 

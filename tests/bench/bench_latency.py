@@ -32,8 +32,8 @@ from tests.bench.bench_export import planted_pair
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-from conftest import CHROMIUM_FLAGS, AppServer  # noqa: E402
-from find_browser import find_browser  # noqa: E402
+from tests.e2e.conftest import CHROMIUM_FLAGS, AppServer  # noqa: E402
+from tests.e2e.find_browser import find_browser  # noqa: E402
 
 WAIT = 120_000  # milliseconds; only ends a run that would hang
 SHAPE, COUNT, SHARDS = (2048, 1024), 96, 12

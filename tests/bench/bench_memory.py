@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import save_file
 
 from dgviz.checkpoint import open_pair
-from dgviz.schedule import WORKER_BYTES, plan_tasks
+from dgviz.spectra.schedule import WORKER_BYTES, plan_tasks
 from tests.bench.bench_repair import NOISE, SHAPES, SPIKES, anonymous_bytes, write_pair
 
 DEPTH, GROWTH = 4, 1.05

@@ -31,7 +31,7 @@ PLAIN = """
 import sys, torch
 from safetensors.torch import load_file, save_file
 base, tuned = load_file(sys.argv[1] + "/model.safetensors"), load_file(sys.argv[2] + "/model.safetensors")
-from dgviz.theory import svht_coef, aspect_ratio
+from dgviz.rmt.law import svht_coef, aspect_ratio
 out = {}
 for name, after in tuned.items():
     before = base[name]

@@ -16,12 +16,12 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.demo import demo_paths
-from dgviz.diagnosis import VERDICTS, diagnose
-from dgviz.floor import rounding_floor, rounding_returned, rounding_spectrum
-from dgviz.spectrum import decompose
-from dgviz.store import StoredSpectrum
-from dgviz.summary import describe_entries
-from dgviz.verdict import apply_rule
+from dgviz.rmt.assess import apply_rule
+from dgviz.rmt.diagnosis import VERDICTS, diagnose
+from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned, rounding_spectrum
+from dgviz.rmt.spectrum import StoredSpectrum
+from dgviz.spectra.entries import describe_entries
+from dgviz.spectra.svd.decompose import decompose
 from tests.deltas import noise, power_law, with_values
 
 M, N = 640, 384

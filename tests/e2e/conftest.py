@@ -10,8 +10,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from find_browser import ADVICE, find_browser
 from playwright.sync_api import sync_playwright
+
+from tests.e2e.find_browser import ADVICE, find_browser
 
 ROOT = Path(__file__).parent.parent.parent
 ARTEFACTS = ROOT / "build" / "e2e"  # screenshot, page and server log of what failed

@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
 from playwright.sync_api import expect
+
+from tests.e2e.conftest import ROOT
 
 pytestmark = pytest.mark.e2e
 LONG = 90_000  # milliseconds: the worker imports torch at the first question

@@ -1,0 +1,139 @@
+"""Which weights of several tuned checkpoints belong together, and which cannot be compared."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dgviz.analysis.model_spectra import list_matrices
+from dgviz.analysis.noise_table import thirds_of
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint.layout import label
+from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.errors import PairError
+
+
+@dataclass(frozen=True, eq=False)
+class SharedWeight:
+    """One matrix of base and its counterparts.
+
+    Attributes
+    ----------
+    name : str
+        Of the tensor in base.
+    index : int or None
+        Which matrix of a stack.
+    place : Place
+        Where it belongs in base.
+    third : str
+        Its third of the depth, one of `dgviz.analysis.noise_table.THIRDS`.
+    sides : tuple of PairedTensor or None
+        Per tuned checkpoint, in order; None where it has no update of this matrix to compare.
+    """
+
+    name: str
+    index: int | None
+    place: Place
+    third: str
+    sides: tuple[PairedTensor | None, ...]
+
+    @property
+    def label(self) -> str:
+        """The tensor's name in base, with the matrix of a stack in brackets."""
+        return label(self.name, self.index)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """A weight that not all tuned checkpoints can be compared on.
+
+    Attributes
+    ----------
+    weight : str
+        Its name in base.
+    models : tuple of int
+        Positions of the tuned checkpoints that are left out.
+    reason : str
+        Why, in a sentence.
+    """
+
+    weight: str
+    models: tuple[int, ...]
+    reason: str
+
+
+def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], list[Apart]]:
+    """Return the matrices of base that at least two tuned checkpoints update, and every one that some do not.
+
+    Weights belong together by the tensor of base that each is paired with, whatever their names in tuned.
+
+    Parameters
+    ----------
+    pairs : sequence of CheckpointPair
+        One base, several tuned checkpoints.
+
+    Raises
+    ------
+    PairError
+        If the pairs do not have one base.
+    """
+    bases = {pair.base.fingerprint: pair.base.path for pair in pairs}
+    if len(bases) != 1:
+        raise PairError(f"a family has one base; got {', '.join(map(str, bases.values()))}: give one base for all")
+    sides: dict[tuple[str, int | None], list[PairedTensor | None]] = {}
+    for position, pair in enumerate(pairs):
+        for paired, index in list_matrices(pair):
+            key = paired.base.name, index
+            sides.setdefault(key, [None] * len(pairs))[position] = paired
+    apart: dict[tuple[str, str], set[int]] = {}
+    for (name, _), own in sides.items():
+        first = next(paired for paired in own if paired is not None)
+        for position, paired in enumerate(own):
+            if paired is None:
+                reason = _why_not(pairs[position], name)
+            elif paired.base != first.base:
+                reason = f"It has other rows of base's tensor than the first: {paired.reason}"
+                own[position] = None
+            else:
+                continue
+            apart.setdefault((name, reason), set()).add(position)
+    shared = {key: own for key, own in sides.items() if sum(paired is not None for paired in own) > 1}
+    places = [place_of(name) for name, _ in shared]
+    matched = [
+        SharedWeight(name, index, place, third, tuple(own))
+        for ((name, index), own), place, third in zip(shared.items(), places, thirds_of(places), strict=True)
+    ]
+    return matched, [Apart(name, tuple(sorted(models)), reason) for (name, reason), models in apart.items()]
+
+
+def _why_not(pair: CheckpointPair, name: str) -> str:
+    """Return why a tuned checkpoint has no update of a tensor of base."""
+    found = next((row for row in pair.tensors if row.base is not None and row.base.name == name), None)
+    return "It has no tensor that belongs to it." if found is None else found.reason
+
+
+def distinct_names(names: Sequence[str], given: str | None = None) -> list[str]:
+    """Return what tuned checkpoints are called: as given, or by their folders, numbered where two are called alike.
+
+    Parameters
+    ----------
+    names : sequence of str
+        Of their folders.
+    given : str, optional
+        Names with commas between, one per checkpoint.
+
+    Raises
+    ------
+    PairError
+        If the given names are not as many as the checkpoints, or one is empty or given twice.
+    """
+    if given is not None:
+        chosen = [name.strip() for name in given.split(",")]
+        if len(chosen) != len(names):
+            raise PairError(f"--names has {len(chosen)} names for {len(names)} tuned checkpoints: give one for each")
+        if len(set(chosen)) < len(chosen) or "" in chosen:
+            raise PairError(f"--names {given!r} has an empty name or one twice: give each checkpoint its own")
+        return chosen
+    found: list[str] = []
+    for name in names:
+        numbered = (f"{name} ({number})" for number in range(2, len(names) + 2))
+        found.append(name if name not in found else next(item for item in numbered if item not in found))
+    return found

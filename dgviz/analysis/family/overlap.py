@@ -1,0 +1,192 @@
+"""How much two updates of one weight have in common: the overlap of their kept directions, against chance.
+
+Two subspaces of k1 and k2 dimensions in m share ``|U1' U2|_F^2 / min(k1, k2)``, U1 and U2 being orthonormal bases:
+1 where the smaller lies in the larger, 0 where they are orthogonal. It is not 0 by chance: two subspaces drawn at
+random share ``max(k1, k2) / m`` on average, so an overlap is worth what it has beyond that.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dgviz.analysis.noise_table import THIRDS
+from dgviz.checkpoint.module_path import CLASSES, Place
+
+
+@dataclass(frozen=True)
+class SideOverlap:
+    """The overlap of two subspaces on one side of a weight.
+
+    Attributes
+    ----------
+    value : float
+        ``|U1' U2|_F^2 / min(k1, k2)``, from 0 to 1.
+    chance : float
+        Its mean for random subspaces of the same dimensions.
+    spread : float
+        Its standard deviation for random subspaces of the same dimensions.
+    """
+
+    value: float
+    chance: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What two updates D1 and D2 of one weight have in common.
+
+    Attributes
+    ----------
+    ranks : (int, int)
+        Directions kept of each.
+    left, right : SideOverlap or None
+        Of the column spaces (what the weight writes) and the row spaces (what it reads) of D1* and D2*; None where
+        nothing is kept of one of them.
+    kept_norms, norms : (float, float)
+        Frobenius norms of D1* and D2*, and of D1 and D2.
+    kept_cosine, cosine : float or None
+        ``<D1*, D2*> / (|D1*| |D2*|)`` and ``<D1, D2> / (|D1| |D2|)``; None where one of them is zero.
+    """
+
+    ranks: tuple[int, int]
+    left: SideOverlap | None
+    right: SideOverlap | None
+    kept_norms: tuple[float, float]
+    norms: tuple[float, float]
+    kept_cosine: float | None
+    cosine: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def chance_overlap(ranks: Sequence[int], lengths: Sequence[int], common: int) -> tuple[float, float]:
+    """Return mean and standard deviation of the overlap of two random subspaces.
+
+    Where rows or columns of an update are zero throughout, its subspace lies in the others: so does the random one it
+    is compared with.
+
+    ``E[U1 U1'] = (k1 / a) I`` on the coordinates of the first, so ``E |U1' U2|_F^2 = k1 k2 c / (a b)``. The variance
+    is that of ``tr(P Q)`` for a fixed projection P and a random one Q of M dimensions (second moments of the Haar
+    measure: Collins & Sniady 2006, doi 10.1007/s00220-006-1554-3); exact where a = b = c.
+    """
+    if common == 0:
+        return 0.0, 0.0
+    k1, k2 = ranks
+    size = lengths[0] * lengths[1] / common
+    if size <= 1:
+        return 1.0, 0.0
+    variance = 2 * k1 * (size - k1) * k2 * (size - k2) / (size**2 * (size - 1) * (size + 2))
+    return max(k1, k2) / size, math.sqrt(max(0.0, variance)) / min(k1, k2)
+
+
+@dataclass(frozen=True)
+class MeanOverlap:
+    """Overlaps of many weights, averaged.
+
+    Attributes
+    ----------
+    weights : int
+        How many there are.
+    compared : int
+        Of how many both updates keep a direction; the averages of `left` and `right` are over these, each once.
+    left, right : SideOverlap or None
+        Mean, mean by chance, and the standard deviation of that mean.
+    kept_cosine, cosine : float or None
+        Of the updates of all the weights put together as two long vectors: kept parts, and whole.
+    """
+
+    weights: int
+    compared: int
+    left: SideOverlap | None
+    right: SideOverlap | None
+    kept_cosine: float | None
+    cosine: float | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def mean_overlap(overlaps: Iterable[Overlap]) -> MeanOverlap:
+    """Return the average over weights."""
+    every = list(overlaps)
+    both = [item for item in every if item.left is not None and item.right is not None]
+    return MeanOverlap(
+        len(every),
+        len(both),
+        _mean([item.left for item in both]),
+        _mean([item.right for item in both]),
+        _joint([(item.kept_cosine, item.kept_norms) for item in every]),
+        _joint([(item.cosine, item.norms) for item in every]),
+    )
+
+
+def _mean(sides: Sequence[SideOverlap]) -> SideOverlap | None:
+    """Return the mean of one side over weights."""
+    if not sides:
+        return None
+    count = len(sides)
+    return SideOverlap(
+        math.fsum(side.value for side in sides) / count,
+        math.fsum(side.chance for side in sides) / count,
+        math.sqrt(math.fsum(side.spread**2 for side in sides)) / count,
+    )
+
+
+def _joint(parts: Sequence[tuple[float | None, tuple[float, float]]]) -> float | None:
+    """Return the cosine of two vectors from those of their parts and the parts' lengths."""
+    unit = max((length for _, lengths in parts for length in lengths), default=0.0)
+    if unit == 0:
+        return None
+    scaled = [(cosine, one / unit, other / unit) for cosine, (one, other) in parts]
+    inner = math.fsum(cosine * one * other for cosine, one, other in scaled if cosine is not None)
+    squares = [math.fsum(row[side] ** 2 for row in scaled) for side in (1, 2)]
+    return inner / math.sqrt(squares[0] * squares[1]) if min(squares) > 0 else None
+
+
+def kinship_report(
+    weights: Sequence[tuple[str, Place, str, Sequence[int | None], Mapping[tuple[int, int], Overlap]]],
+) -> dict[str, Any]:
+    """Return the comparison of several models as plain values."""
+    pairs = sorted({pair for *_, overlaps in weights for pair in overlaps})
+    by_pair = []
+    for pair in pairs:
+        own = [(place, third, overlaps[pair]) for _, place, third, _, overlaps in weights if pair in overlaps]
+        layers: dict[tuple[str, tuple[int, ...]], list[Overlap]] = {}
+        for place, _, overlap in own:
+            if place.layer:
+                layers.setdefault((place.tower, place.layer), []).append(overlap)
+        by_pair.append(
+            {
+                "models": list(pair),
+                "all": mean_overlap(overlap for *_, overlap in own).to_json(),
+                "classes": _grouped(CLASSES, [(place.kind, overlap) for place, _, overlap in own]),
+                "thirds": _grouped(THIRDS, [(third, overlap) for _, third, overlap in own]),
+                "layers": [
+                    {"tower": at[0], "layer": ".".join(map(str, at[1])), **mean_overlap(layers[at]).to_json()}
+                    for at in sorted(layers)
+                ],
+            }
+        )
+    rows = [
+        {
+            "name": name,
+            "class": place.kind,
+            "tower": place.tower,
+            "layer": place.level,
+            "ranks": list(ranks),
+            "overlaps": [{"models": list(pair), **overlap.to_json()} for pair, overlap in sorted(overlaps.items())],
+        }
+        for name, place, _, ranks, overlaps in weights
+    ]
+    return {"overlap": by_pair, "weights": rows}
+
+
+def _grouped(names: Sequence[str], overlaps: Sequence[tuple[str, Overlap]]) -> list[dict[str, Any]]:
+    """Return the averages by group, in the order of their names; empty ones left out."""
+    held = {name: [overlap for own, overlap in overlaps if own == name] for name in names}
+    return [{"group": name, **mean_overlap(own).to_json()} for name, own in held.items() if own]

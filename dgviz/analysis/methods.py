@@ -1,0 +1,176 @@
+"""Methods side by side on one pair, measured on what they would write: nothing is written.
+
+All figures are of the whole written model against the base, over every floating-point tensor that both sides have in
+one shape: a method that leaves vectors to tuned is charged with tuned's vectors. Notation: W the method's result.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout, read_tensor
+from dgviz.repair.facts import gather_facts
+from dgviz.repair.methods.edits import TensorUpdate
+from dgviz.repair.plan import RepairPlan
+from dgviz.repair.report import RepairedTensor
+from dgviz.repair.reshape import effective_rank
+from dgviz.repair.rounding import BLOCK_ELEMENTS
+from dgviz.repair.tensor import TensorRepairs
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.svd.decompose import decompose, resolve_device
+
+REFERENCE = RepairPlan()
+"""DG-Hard as published: what distances are measured from."""
+
+
+@dataclass(frozen=True)
+class MeasuredTensor:
+    """One tensor under every plan.
+
+    Attributes
+    ----------
+    name : str
+        The tensor.
+    numel : int
+        Entries that both sides have.
+    base_square, delta_square : float
+        Sums of squares of W0 and of W1 - W0.
+    rows : dict of str to dict
+        By label: ``moved_square`` of W - W0, ``distance_square`` of W minus DG-Hard's result, ``unmoved`` entries,
+        ``effective_rank`` (one per matrix, empty for what is no matrix) and ``written``.
+    """
+
+    name: str
+    numel: int
+    base_square: float
+    delta_square: float
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def iter_comparison(
+    pair: CheckpointPair,
+    plans: Sequence[RepairPlan],
+    device: str = "auto",
+    store: SpectrumStore | None = None,
+    ranks: bool = True,
+) -> Iterator[MeasuredTensor]:
+    """Measure every tensor under every plan, each read and decomposed once."""
+    device = resolve_device(device)
+    masks = {"include": plans[0].include, "exclude": plans[0].exclude, "dtype": plans[0].dtype} if plans else {}
+    reference = RepairPlan(**masks)
+    squares: dict = {}
+    chosen = [reference, *plans]
+    settings = [(plan, gather_facts(pair, plan, device, store, squares)) for plan in chosen]
+    for paired in pair.tensors:
+        if is_measured(paired):
+            yield _measure(paired, TensorRepairs(paired, settings, device, store), chosen, device, ranks)
+
+
+def is_measured(paired: PairedTensor) -> bool:
+    """Return whether both sides of a tensor have numbers in one shape."""
+    base, tuned = paired.base, paired.tuned
+    if base is None or tuned is None:
+        return False
+    floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
+    return floating and (paired.rows is not None or base.shape == tuned.shape)
+
+
+def _measure(
+    paired: PairedTensor, repairs: TensorRepairs, plans: Sequence[RepairPlan], device: str, ranks: bool
+) -> MeasuredTensor:
+    """Return one tensor's figures; the first plan is the one that distances are measured from."""
+    update = TensorUpdate(paired, device)
+    results = (repairs.repair(number) for number in range(len(plans)))
+    reference = _values(paired, next(results))
+    rows: dict[str, dict[str, Any]] = {}
+    sums = np.zeros(2)
+    for plan, done in zip(plans[1:], results, strict=True):
+        values = _values(paired, done)
+        moved, distance, unmoved, *sums = _sums(update, values, reference)
+        rows[plan.label] = {
+            "moved_square": moved,
+            "distance_square": distance,
+            "unmoved": int(unmoved),
+            "effective_rank": _ranks(paired, plan, repairs, update, values, done) if ranks else [],
+            "written": done.report.written,
+        }
+    return MeasuredTensor(paired.name, update.numel, float(sums[0]), float(sums[1]), rows)
+
+
+def _values(paired: PairedTensor, done: RepairedTensor) -> torch.Tensor:
+    """Return a result's entries that have a counterpart in base, flat."""
+    tensor = done.tensor if done.tensor is not None else read_tensor(done.source)
+    if paired.rows is not None and tensor.shape == paired.tuned.shape:
+        tensor = torch.cat([tensor[begin:end] for begin, end in paired.rows])
+    return tensor.reshape(-1)
+
+
+def _sums(update: TensorUpdate, values: torch.Tensor, reference: torch.Tensor) -> list[float]:
+    """Return the squares of W - W0 and of W minus the reference, the entries of W that are W0's, and of W0 and D."""
+    total = torch.zeros(5, dtype=torch.float64, device=update.device)
+    for start in range(0, update.numel, BLOCK_ELEMENTS):
+        block = slice(start, min(start + BLOCK_ELEMENTS, update.numel))
+        base, result = update.wide(update.base, block), update.wide(values, block)
+        moved = torch.where(result == base, 0.0, result - base)  # equal infinities differ by nan
+        other = update.wide(reference, block)
+        distance = torch.where(result == other, 0.0, result - other)
+        finite = torch.nan_to_num(base, 0.0, 0.0, 0.0)
+        squared = [torch.sum(part * part, dtype=torch.float64) for part in (moved, distance)]
+        own = [torch.sum(part * part, dtype=torch.float64) for part in (finite, update.delta(block, base))]
+        total += torch.stack([*squared, (moved == 0).sum().to(torch.float64), *own])
+    return total.tolist()
+
+
+def _ranks(
+    paired: PairedTensor,
+    plan: RepairPlan,
+    repairs: TensorRepairs,
+    update: TensorUpdate,
+    values: torch.Tensor,
+    done: RepairedTensor,
+) -> list[float]:
+    """Return the effective rank of the update of every matrix of a tensor that the plans may change."""
+    if paired.action != "repair":
+        return []
+    layout = matrix_layout(paired.name, paired.tuned.shape)
+    known = done.report.effective_rank
+    if known is not None:
+        return known if layout.stack is not None else [known]
+    own = [effective_rank(s) for _, s in sorted(repairs.spectra.items(), key=lambda item: item[0] or 0)]
+    if done.report.written.startswith("base"):
+        return [0.0] * len(own)
+    if plan.recipe.spectral or done.report.written.startswith("tuned"):
+        return own  # the update's own values, all multiplied by one number
+    shape = (layout.stack or 1, -1, layout.cols)
+    base, result = (side.to(update.device).to(update.work).reshape(shape) for side in (update.base, values))
+    found = [
+        decompose(after - before, update.device, paired.name) for before, after in zip(base, result, strict=True)
+    ]
+    return [effective_rank(np.asarray(item.s, dtype=np.float64)) for item in found]
+
+
+def comparison_table(tensors: Sequence[MeasuredTensor], plans: Sequence[RepairPlan]) -> list[dict[str, Any]]:
+    """Return one row per plan over the whole model, as plain values."""
+    base, delta = (sum(getattr(tensor, name) for tensor in tensors) for name in ("base_square", "delta_square"))
+    numel = sum(tensor.numel for tensor in tensors)
+    table = []
+    for plan in plans:
+        rows = [tensor.rows[plan.label] for tensor in tensors]
+        moved, distance = (sum(row[name] for row in rows) for name in ("moved_square", "distance_square"))
+        ranks = [rank for row in rows for rank in row["effective_rank"]]
+        table.append(
+            {
+                "label": plan.label,
+                "method": plan.method,
+                "plan": plan.to_json(),
+                "norm_kept": float(np.sqrt(moved / delta)) if delta else 1.0,
+                "drift": float(np.sqrt(moved / base)) if base else 0.0,
+                "sparsity": sum(row["unmoved"] for row in rows) / max(1, numel),
+                "distance": float(np.sqrt(distance / delta)) if delta else 0.0,
+                "effective_rank": float(np.median(ranks)) if ranks else None,
+            }
+        )
+    return table

@@ -1,0 +1,107 @@
+"""The noise table: how much of the update each class of weight carries, and how much of that a rule drops.
+
+The paper's Table 16 (DG-Hard, arXiv 2605.20296, App. I.1) per class of layer, and the same per third of the depth.
+Parameters of one dimension, such as norms and biases, have no spectrum and are not part of it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from dgviz.analysis.model_spectra import Assessment
+from dgviz.checkpoint.module_path import CLASSES, Place
+
+THIRDS = ("first third", "middle third", "last third", "outside the layers")
+"""Parts of the depth, in order."""
+
+
+@dataclass(frozen=True)
+class NoiseRow:
+    """One class of weight, or one third of the depth.
+
+    Attributes
+    ----------
+    group : str
+        Its name.
+    matrices : int
+        How many matrices are in it.
+    parameters : int
+        Their entries.
+    mean_noise : float
+        Mean over them of ``1 - |D*|^2 / |D|^2``, each matrix counted once.
+    norm_share : float
+        Their ``|D|^2`` over that of all matrices.
+    product : float
+        `mean_noise` times `norm_share`, as the paper has it.
+    dropped_share : float
+        Their ``|D|^2 - |D*|^2`` over ``|D|^2`` of all matrices: the share of the whole update that is dropped here.
+        Equal to `product` where all matrices of the group are equally noisy.
+    """
+
+    group: str
+    matrices: int
+    parameters: int
+    mean_noise: float
+    norm_share: float
+    product: float
+    dropped_share: float
+
+
+@dataclass(frozen=True)
+class NoiseTable:
+    """The noise of an update by class of weight and by third of the depth, and of all of it together."""
+
+    classes: tuple[NoiseRow, ...]
+    thirds: tuple[NoiseRow, ...]
+    whole: NoiseRow
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self)
+
+
+def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
+    """Return the noise table of what a rule makes of a model."""
+    energy = sum(row.matrix.energy for row in rows)
+    thirds = thirds_of([row.matrix.place for row in rows])
+    by_class = {name: [row for row in rows if row.matrix.place.kind == name] for name in CLASSES}
+    by_third = {name: [row for row, third in zip(rows, thirds, strict=True) if third == name] for name in THIRDS}
+    return NoiseTable(
+        tuple(_row(name, own, energy) for name, own in by_class.items() if own),
+        tuple(_row(name, own, energy) for name, own in by_third.items() if own),
+        _row("all", rows, energy),
+    )
+
+
+def thirds_of(places: Sequence[Place]) -> list[str]:
+    """Return which third of its tower each weight lies in, one of `THIRDS`."""
+    found: dict[str, set[tuple[int, ...]]] = {}
+    for place in places:
+        found.setdefault(place.tower, set()).add(place.layer)
+    layers = {tower: {layer: i for i, layer in enumerate(sorted(own))} for tower, own in found.items()}
+    return [
+        THIRDS[3 * layers[place.tower][place.layer] // len(layers[place.tower])] if place.layer else THIRDS[3]
+        for place in places
+    ]
+
+
+def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
+    """Return the figures of one group; `whole` is the squared norm of the update over all groups."""
+    noise = sum(row.noise_share for row in rows) / len(rows) if rows else 0.0
+    share, dropped = (
+        sum(values) / whole if whole > 0 else 0.0
+        for values in ([row.matrix.energy for row in rows], [row.dropped_energy for row in rows])
+    )
+    parameters = sum(row.matrix.parameters for row in rows)
+    return NoiseRow(name, len(rows), parameters, noise, share, noise * share, dropped)
+
+
+def noise_csv(table: NoiseTable) -> str:
+    """Return the table as CSV, shares from 0 to 1."""
+    lines = ["by,group,matrices,parameters,mean_noise,norm_share,product,dropped_share"]
+    for by, rows in (("class", table.classes), ("depth", table.thirds), ("all", (table.whole,))):
+        for row in rows:
+            figures = row.mean_noise, row.norm_share, row.product, row.dropped_share
+            numbers = ",".join(f"{value:.9g}" for value in figures)
+            lines.append(f"{by},{row.group},{row.matrices},{row.parameters},{numbers}")
+    return "\n".join(lines) + "\n"

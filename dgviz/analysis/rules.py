@@ -1,0 +1,296 @@
+"""Threshold rules side by side over a whole model, from stored spectra: nothing is decomposed, no tensor is read."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgviz.analysis.model_spectra import Assessment, Matrix, assess
+from dgviz.errors import ThresholdError
+from dgviz.repair.plan import RepairPlan, read_plan
+from dgviz.rmt.assess import needs_delta
+from dgviz.rmt.law import mp_fit
+from dgviz.rmt.shrinkage import SHRINKERS, find_shrinker
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
+
+MULTIPLIERS: NDArray[np.float64] = 2.0 ** (np.arange(-32, 33) / 16)
+"""Factors on tau of `TauCurve`: 0.25 to 4 in 64 equal steps of the logarithm, 1 among them."""
+
+_QUANTILES = {"low": 0, "p5": 5, "q1": 25, "median": 50, "q3": 75, "p95": 95, "high": 100}
+
+
+@dataclass(frozen=True, eq=False)
+class ModelCut:
+    """What a rule, with or without a shrinker, makes of every matrix of a model.
+
+    Attributes
+    ----------
+    plan : RepairPlan
+        Rule, parameters and shrinker.
+    rows : tuple of Assessment
+        The rule's own, matrix by matrix.
+    ranks : (w,) int64 array
+        Directions kept, of which the shrinker has left something.
+    energy_kept : (w,) float64 array
+        ``|D*|^2 / |D|^2`` of every matrix, shrunk values counted as they are.
+    residual_fit : (w,) float64 array
+        MP-fit of what is taken away, in percent; nan where the median measures no noise.
+    """
+
+    plan: RepairPlan
+    rows: tuple[Assessment, ...]
+    ranks: NDArray[np.int64]
+    energy_kept: NDArray[np.float64]
+    residual_fit: NDArray[np.float64]
+
+    @property
+    def label(self) -> str:
+        """The rule and its settings as `read_rule` reads them: ``energy:fraction=0.8``."""
+        return rule_label(self.plan)
+
+
+@dataclass(frozen=True)
+class RuleTotals:
+    """One rule over the whole model.
+
+    Attributes
+    ----------
+    label, rule, shrinker : str
+        What was applied; `label` with its settings.
+    params : mapping
+        All parameters of the rule.
+    matrices, directions, parameters : int
+        Counted over the model.
+    rank : int
+        Directions kept, summed.
+    kept_parameters : int
+        ``rank (m + n)`` summed: numbers needed to write the kept parts as two factors each.
+    kept_share : float
+        `kept_parameters` over `parameters`; above 1 where factors are larger than the matrices.
+    energy_kept : float
+        Share of the whole update's squared norm.
+    residual_fit : float or None
+        Mean MP-fit of what is taken away, weighted by the matrices' entries, over those that have one.
+    residual_matrices : int
+        How many have one.
+    emptied, unchanged : int
+        Matrices of which nothing is kept, and of which every direction is.
+    rank_share : mapping
+        Distribution over the matrices of kept directions over all p of them: ``low``, ``p5``, ``q1``, ``median``,
+        ``q3``, ``p95``, ``high``.
+    lowest, highest : str
+        Labels of the matrices with the least and the largest share.
+    """
+
+    label: str
+    rule: str
+    shrinker: str
+    params: Mapping[str, float]
+    matrices: int
+    directions: int
+    parameters: int
+    rank: int
+    kept_parameters: int
+    kept_share: float
+    energy_kept: float
+    residual_fit: float | None
+    residual_matrices: int
+    emptied: int
+    unchanged: int
+    rank_share: Mapping[str, float]
+    lowest: str
+    highest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """How often rules decide alike, rule by rule.
+
+    Attributes
+    ----------
+    directions : (k, k) float64 array
+        Share of all directions of the model that both keep or both drop.
+    same_rank : (k, k) float64 array
+        Share of matrices in which both keep the same number.
+    """
+
+    directions: NDArray[np.float64]
+    same_rank: NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class TauCurve:
+    """What a rule keeps of the whole model when its tau is multiplied.
+
+    Attributes
+    ----------
+    rank, kept_parameters : (65,) int64 arrays
+        Summed over the matrices, at every one of `MULTIPLIERS`.
+    energy_kept : (65,) float64 array
+        Share of the whole update's squared norm.
+    parameters : int
+        Entries of all matrices.
+    """
+
+    rank: NDArray[np.int64]
+    kept_parameters: NDArray[np.int64]
+    energy_kept: NDArray[np.float64]
+    parameters: int
+
+
+def read_rule(text: str) -> RepairPlan:
+    """Return the rule that a short text names."""
+    plan = read_plan(f"dg_hard:rule={text.strip()}")
+    if plan.method_params != plan.recipe.checked({}):
+        raise ThresholdError(f"{text!r} sets a parameter of a method; a rule takes its own parameters and a shrinker")
+    return plan
+
+
+def rule_label(plan: RepairPlan) -> str:
+    """Return a plan's rule, settings and shrinker in the words of `read_rule`."""
+    changed = find_rule(plan.rule).changed(plan.params)
+    parts = [plan.rule, *(f"{name}={value:.12g}" for name, value in changed.items())]
+    return ":".join(parts + ([f"shrinker={plan.shrinker}"] if plan.shrinker != "hard" else []))
+
+
+def rule_title(plan: RepairPlan) -> str:
+    """Return a plan's rule, settings and shrinker as a page shows them."""
+    rule = find_rule(plan.rule)
+    settings = [f"{name} {value:.4g}" for name, value in rule.changed(plan.params).items()]
+    if plan.shrinker != "hard":
+        settings.append(f"{SHRINKERS[plan.shrinker].name} shrinker")
+    return ", ".join([rule.title, *settings])
+
+
+def cut_model(matrices: Sequence[Matrix], plan: RepairPlan, rows: Sequence[Assessment] | None = None) -> ModelCut:
+    """Return what a rule makes of every matrix."""
+    refuse_unknown(matrices, plan)
+    rows = tuple(rows or (assess(matrix, plan.rule, plan.params) for matrix in matrices))
+    ranks = np.array([row.rank for row in rows], dtype=np.int64)
+    kept = np.array([row.energy_kept for row in rows])
+    fits = [None] * len(rows)
+    for i, row in enumerate(rows):
+        values = _shrunk(row, plan)
+        if values is None:
+            fits[i] = row.residual_fit
+            continue
+        values[row.rank :] = 0.0
+        s = row.matrix.stored.live_s
+        ranks[i] = np.count_nonzero(values)
+        kept[i] = float(np.sum((values / s[0]) ** 2) / np.sum((s / s[0]) ** 2))
+        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.live_shape)
+    return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
+
+
+def refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
+    """Refuse a rule that needs the weights themselves where no scan has stored what it found in them."""
+    unknown = [matrix.label for matrix in matrices if needs_delta(matrix.stored, plan.rule, plan.params)]
+    if not unknown:
+        return
+    settings = {k: v for k, v in find_rule(plan.rule).changed(plan.params).items() if k != "scale"}
+    command = " ".join(
+        [f"--rule {plan.rule}", *(f"--rule-param {name}={value:g}" for name, value in settings.items())]
+    )
+    raise ThresholdError(
+        f"rule {plan.rule!r} cannot be told from singular values, and no scan has stored what it finds in "
+        f"{len(unknown)} of {len(matrices)} matrices, such as {unknown[0]}; run dgviz scan {command} first"
+    )
+
+
+def _shrunk(row: Assessment, plan: RepairPlan) -> NDArray[np.float64] | None:
+    """Return the live singular values of a matrix after the plan's shrinker; None where nothing is shrunk."""
+    if plan.shrinker == "hard" or row.threshold.degenerate or not row.threshold.sigma > 0:
+        return None
+    stored = row.matrix.stored
+    return find_shrinker(plan.shrinker).apply(stored.live_s, stored.live_shape, row.threshold.sigma)
+
+
+def sum_up(cut: ModelCut) -> RuleTotals:
+    """Return what a rule makes of the whole model."""
+    matrices = [row.matrix for row in cut.rows]
+    directions = np.array([matrix.stored.s.size for matrix in matrices])
+    sides = np.array([sum(matrix.stored.shape) for matrix in matrices])
+    entries = np.array([matrix.parameters for matrix in matrices])
+    energy = np.array([matrix.energy for matrix in matrices])
+    shares = cut.ranks / directions
+    fitted = np.isfinite(cut.residual_fit)
+    fit = float(np.average(cut.residual_fit[fitted], weights=entries[fitted])) if fitted.any() else None
+    nonzero = np.array([np.count_nonzero(matrix.stored.s) for matrix in matrices])
+    parameters, kept = int(entries.sum()), int((cut.ranks * sides).sum())
+    return RuleTotals(
+        label=cut.label,
+        rule=cut.plan.rule,
+        shrinker=cut.plan.shrinker,
+        params=dict(cut.plan.params),
+        matrices=len(matrices),
+        directions=int(directions.sum()),
+        parameters=parameters,
+        rank=int(cut.ranks.sum()),
+        kept_parameters=kept,
+        kept_share=kept / parameters,
+        energy_kept=float((cut.energy_kept * energy).sum() / energy.sum()) if energy.sum() > 0 else 1.0,
+        residual_fit=fit,
+        residual_matrices=int(fitted.sum()),
+        emptied=int(((cut.ranks == 0) & (energy > 0)).sum()),
+        unchanged=int((cut.ranks == nonzero).sum()),
+        rank_share={name: float(np.percentile(shares, at)) for name, at in _QUANTILES.items()},
+        lowest=matrices[int(np.argmin(shares))].label,
+        highest=matrices[int(np.argmax(shares))].label,
+    )
+
+
+def compare_cuts(cuts: Sequence[ModelCut]) -> Agreement:
+    """Return how often rules decide alike. Every rule keeps the first directions, two differ in the ranks between."""
+    ranks = np.array([cut.ranks for cut in cuts])
+    directions = sum(row.matrix.stored.s.size for row in cuts[0].rows)
+    apart = np.abs(ranks[:, None, :] - ranks[None, :, :])
+    return Agreement(1 - apart.sum(axis=2) / directions, (apart == 0).mean(axis=2))
+
+
+def scaled_plan(plan: RepairPlan, multiplier: float) -> RepairPlan | None:
+    """Return a plan with its tau multiplied; None for a rule whose tau no parameter multiplies."""
+    name = "tau" if plan.rule == "manual" else "scale"
+    if name not in plan.params:
+        return None
+    return replace(plan, params={**plan.params, name: plan.params[name] * multiplier})
+
+
+def trace_tau(cut: ModelCut) -> TauCurve | None:
+    """Return what is kept at every one of `MULTIPLIERS`; None for a rule whose tau no parameter multiplies."""
+    if scaled_plan(cut.plan, 1.0) is None:
+        return None
+    based = find_rule(cut.plan.rule).noise_based
+    rank, kept = np.zeros((2, MULTIPLIERS.size), dtype=np.int64)
+    energy = np.zeros(MULTIPLIERS.size)
+    for row in cut.rows:
+        s = row.matrix.stored.live_s
+        taus = row.threshold.tau * MULTIPLIERS
+        if row.threshold.degenerate and based:
+            taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic
+        ranks = s.size - np.searchsorted(s[::-1], taus, side="right")
+        values = _shrunk(row, cut.plan)
+        if values is None:
+            values = s
+        else:
+            ranks = np.minimum(ranks, np.count_nonzero(values))
+        rank += ranks
+        kept += ranks * sum(row.matrix.stored.shape)
+        energy += np.concatenate([[0.0], np.cumsum(values**2)])[ranks]
+    whole = sum(row.matrix.energy for row in cut.rows)
+    share = np.minimum(energy / whole, 1.0) if whole > 0 else np.ones(MULTIPLIERS.size)
+    return TauCurve(rank, kept, share, sum(row.matrix.parameters for row in cut.rows))
+
+
+def comparison_report(cuts: Sequence[ModelCut]) -> dict[str, Any]:
+    """Return the comparison as plain values: a row per rule, and the agreement of every two."""
+    agreement = compare_cuts(cuts)
+    return {
+        "rules": [vars(sum_up(cut)) for cut in cuts],
+        "agreement": {
+            "labels": [cut.label for cut in cuts],
+            "directions": agreement.directions.tolist(),
+            "same_rank": agreement.same_rank.tolist(),
+        },
+    }

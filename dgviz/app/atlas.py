@@ -1,0 +1,71 @@
+"""All stored spectra of the pair in view and what a rule makes of them, read once and kept while the server runs."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import streamlit as st
+
+from dgviz.analysis.model_spectra import Assessment, Atlas, assess, read_atlas
+from dgviz.analysis.rules import ModelCut, TauCurve, cut_model, refuse_unknown, rule_label, trace_tau
+from dgviz.checkpoint import CheckpointPair
+from dgviz.repair.plan import RepairPlan
+
+_RULES_KEPT = 8  # settings of a rule whose figures are kept beside each other: going back to one costs nothing
+_CUTS_KEPT = 24  # the same of the comparison of rules, which has several on one page
+
+
+class _Known:
+    """What has been read of one pair; it grows while a scan runs."""
+
+    def __init__(self) -> None:
+        self.atlas: Atlas | None = None
+        self.assessed: dict[tuple, dict[str, Assessment]] = {}
+        self.cuts: dict[str, tuple[ModelCut, TauCurve | None]] = {}
+        self.scan = ""
+
+
+@st.cache_resource(max_entries=12, show_spinner=False)  # a family of models has several pairs on one page
+def _known(fingerprints: tuple[str, str, int]) -> _Known:
+    """Return the place where a pair's spectra are kept."""
+    return _Known()
+
+
+def _place(pair: CheckpointPair) -> _Known:
+    """Return what is kept of a pair."""
+    return _known((pair.base.fingerprint, pair.tuned.fingerprint, len(pair.repairable)))
+
+
+def load_atlas(pair: CheckpointPair, scan: str = "") -> Atlas:
+    """Return the stored spectra of a pair; only those that were missing at the last look are looked for again."""
+    known = _place(pair)
+    again = scan not in ("", known.scan)
+    if again or known.atlas is None or known.atlas.missing:
+        known.atlas = read_atlas(pair, previous=None if again else known.atlas)
+        known.scan = scan or known.scan
+    return known.atlas
+
+
+def load_assessments(pair: CheckpointPair, atlas: Atlas, rule: str, params: Mapping[str, Any]) -> list[Assessment]:
+    """Return what a rule makes of every stored matrix, in the order of the checkpoint."""
+    kept = _place(pair).assessed
+    own = kept.setdefault((rule, tuple(sorted(params.items()))), {})
+    for matrix in atlas.matrices:
+        if matrix.label not in own:
+            own[matrix.label] = assess(matrix, rule, params)
+    for settings in list(kept)[:-_RULES_KEPT]:
+        kept.pop(settings, None)
+    return [own[matrix.label] for matrix in atlas.matrices]
+
+
+def load_cut(pair: CheckpointPair, atlas: Atlas, plan: RepairPlan) -> tuple[ModelCut, TauCurve | None]:
+    """Return what a rule, with or without a shrinker, makes of every stored matrix, also over multiples of tau."""
+    kept = _place(pair).cuts
+    found = kept.pop(rule_label(plan), None)
+    if found is None or len(found[0].rows) != len(atlas.matrices):
+        refuse_unknown(atlas.matrices, plan)
+        cut = cut_model(atlas.matrices, plan, load_assessments(pair, atlas, plan.rule, plan.params))
+        found = cut, trace_tau(cut)
+    kept[rule_label(plan)] = found
+    for label in list(kept)[:-_CUTS_KEPT]:
+        kept.pop(label, None)
+    return found

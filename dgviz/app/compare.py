@@ -1,0 +1,129 @@
+"""Several threshold rules on one weight."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dgviz.app import worker as work
+from dgviz.app.messages import answered
+from dgviz.errors import ThresholdError
+from dgviz.figures import entry_map, plot_config, rules_plot
+from dgviz.rmt.assess import apply_rule
+from dgviz.rmt.law import mp_fit_triple, sigma_from_median
+from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.threshold import RULES, Threshold
+
+
+def choose_rules(starts: Mapping[str, float]) -> dict[str, dict[str, Any]]:
+    """Let the user pick rules and their parameters, the same for one weight and for the whole model."""
+    names = st.multiselect(
+        "Threshold rules",
+        list(RULES),
+        default=["dg_hard", "reference", "mp_edge", "energy"],
+        format_func=lambda name: RULES[name].title,
+        key="compared-rules",
+    )
+    with st.container(horizontal=True):
+        return {name: _parameters(name, starts) for name in names}
+
+
+def starting_points(spectrum: Spectrum | StoredSpectrum) -> dict[str, float]:
+    """Return where parameters without a default start, by name: half of the first value, and the noise measured."""
+    sigma = sigma_from_median(float(np.median(spectrum.live_s)), spectrum.live_shape)
+    return {"tau": float(spectrum.s[0]) / 2, "sigma": sigma}
+
+
+def apply_rules(spectrum: Spectrum, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Threshold]:
+    """Return what every rule finds in a spectrum, by title; one that cannot be applied is said and left out."""
+    found: dict[str, Threshold] = {}
+    for name, own in params.items():
+        try:
+            found[RULES[name].title] = apply_rule(spectrum, name, own)
+        except ThresholdError as error:
+            st.warning(str(error))
+    return found
+
+
+def _parameters(name: str, starts: Mapping[str, float]) -> dict[str, Any]:
+    """Show number fields for a rule's parameters and return their values."""
+    values = {}
+    for parameter in RULES[name].parameters:
+        if parameter.name == "scale":
+            continue  # the multiplier belongs to the comparison over the whole model
+        kind = int if parameter.integer else float
+        start = starts[parameter.name] if parameter.default is None else parameter.default
+        values[parameter.name] = st.number_input(
+            f"{RULES[name].title}: {parameter.description}",
+            kind(parameter.minimum),
+            kind(min(parameter.maximum, 2**31)),
+            kind(start),
+            step=1 if parameter.integer else None,
+            format=None if parameter.integer else "%.6g",
+            key=f"compare-{name}-{parameter.name}",
+            width=280,
+        )
+    return values
+
+
+def draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
+    """Draw every rule's line on the one spectrum."""
+    st.plotly_chart(rules_plot(spectrum.s, found), config=plot_config("rules"), key="rules")
+
+
+def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
+    """Show tau, rank, energy and MP-fit per rule."""
+    energy = np.cumsum(spectrum.s**2)
+    total = energy[-1] or 1.0
+    rows = []
+    for title, threshold in found.items():
+        fit = mp_fit_triple(spectrum.live_s, threshold.rank, threshold.sigma, spectrum.live_shape)
+        rows.append(
+            {
+                "rule": title,
+                "tau": threshold.tau,
+                "tau / edge": threshold.tau / threshold.edge if threshold.edge else None,
+                "kept rank": threshold.rank,
+                "of": spectrum.s.size,
+                "energy kept %": 100 * float(energy[threshold.rank - 1] / total) if threshold.rank else 0.0,
+                "MP-fit of what is kept": fit["repaired"],
+                "MP-fit of what is dropped": fit["discarded"],
+                "note": "; ".join(threshold.warnings),
+            }
+        )
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        column_config={
+            "tau": st.column_config.NumberColumn(format="%.5g"),
+            "tau / edge": st.column_config.NumberColumn(format="%.3f"),
+            "energy kept %": st.column_config.NumberColumn(format="%.2f"),
+            "MP-fit of what is kept": st.column_config.NumberColumn(format="%.1f"),
+            "MP-fit of what is dropped": st.column_config.NumberColumn(
+                format="%.1f",
+                help="How well the dropped part fits the noise law; pure iid noise scores 99.6 to 99.9.",
+            ),
+        },
+    )
+
+
+def draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
+    """Draw the repaired delta of two chosen rules on one colour scale."""
+    titles = list(found)
+    st.subheader("The repaired update under two rules", anchor=False)
+    for number, column in enumerate(st.columns(2)):
+        with column:
+            title = st.selectbox(
+                ("Left", "Right")[number], titles, index=number * (len(titles) - 1), key=f"side-{number}"
+            )
+            rank = found[title].rank
+            with st.spinner(f"Drawing rank {rank} ..."), answered():
+                panels = work.entry_panels(*weight, rank)
+            st.plotly_chart(
+                entry_map(panels.repaired, panels.scale, panels.shape, dark=st.context.theme.type == "dark"),
+                config=plot_config(f"repaired-rank-{rank}"),
+                key=f"map-{number}",
+            )
+            st.caption(f"{title}: rank {rank} of {min(panels.shape)}. Both maps share one colour scale.")

@@ -1,0 +1,116 @@
+"""What an export has written: figures, warnings, how to load it, every tensor."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+import streamlit as st
+
+from dgviz.export.card import checked_words
+from dgviz.jobs import Job
+
+
+def draw_result(job: Job) -> None:
+    """Show what was written and how to load it."""
+    result = job.result or {}
+    out = Path(result["out"])
+    st.markdown(
+        f"Wrote {_size(result['total_bytes'])} in {len(result['files'])} file(s) in "
+        f"{duration(result['seconds'])}; read back and compared with the plan."
+    )
+    if result.get("address"):
+        st.markdown(f"Uploaded to {result['address']}")
+    _draw_overall(result)
+    kind = _model_class(out) if result["format"] == "full" else None
+    if kind is not None:
+        st.code(f"from transformers import {kind}\n\nmodel = {kind}.from_pretrained({str(out)!r})", language="python")
+    if result["format"] == "lora":
+        st.code(
+            f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base_model, {str(out)!r})",
+            language="python",
+        )
+    for warning in result["warnings"][:5]:
+        st.caption(f":material/warning: {_escaped(warning)}")
+    with st.expander("What was verified"):
+        for check, outcome in result["verified"].items():
+            st.markdown(f"- {check}: {_escaped(checked_words(outcome))}")
+    if result.get("left_at_base"):
+        with st.expander(f"{len(result['left_at_base'])} changed tensors that stay as in base"):
+            rows = [{"tensor": name, "why": why} for name, why in result["left_at_base"].items()]
+            st.dataframe(rows, hide_index=True, width="stretch")
+    with st.expander("Every tensor"):
+        _draw_rows(out)
+
+
+def _size(count: int) -> str:
+    """Return bytes in a unit in which they are not zero."""
+    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
+
+
+def _draw_overall(result: Mapping[str, Any]) -> None:
+    """Show what rounding did to the repair of the whole model."""
+    overall = result["overall"]
+    if overall["gain"] is None:
+        if result["format"] != "full":
+            st.markdown("Written in float32: nothing of the repaired update is rounded away.")
+        return
+    back = overall["noise_restored"]
+    restored = "" if back is None else f"; rounding put back {back:.1%} of the noise that was removed"
+    st.markdown(f"Gain **{overall['gain']:.4f}**: the share of the repaired update that is in the files{restored}.")
+
+
+def _escaped(text: str) -> str:
+    """Return text with nothing in it that Markdown would take for its own: names hold underscores."""
+    for sign in "\\*_[]`$~<>":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _model_class(out: Path) -> str | None:
+    """Return the transformers class that the output's config names, or the general one; None without a config."""
+    try:
+        names = json.loads((out / "config.json").read_bytes()).get("architectures") or []
+    except (OSError, ValueError):
+        return None
+    return names[0] if names else "AutoModel"
+
+
+def _draw_rows(out: Path) -> None:
+    """Show the report the output carries."""
+    try:
+        report = orjson.loads((out / "dgviz.json").read_bytes())
+    except (OSError, orjson.JSONDecodeError) as error:
+        st.text(f"{out / 'dgviz.json'} cannot be read any more: {error}")
+        return
+    rows = [
+        {
+            "tensor": name,
+            "written": row["written"],
+            "rank": _plain(row.get("rank")),
+            "energy kept": _plain(row.get("energy_kept")),
+            "MP-fit of what was dropped": _plain((row.get("mp_fit") or {}).get("discarded")),
+            "gain after rounding": _plain(row.get("gain")),
+        }
+        for name, row in report["tensors"].items()
+    ]
+    st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 420))
+
+
+def _plain(value: object) -> str:
+    """Return a figure, or the range of a stack's figures, as text."""
+    if value is None:
+        return ""
+    if isinstance(value, list):
+        known = [item for item in value if item is not None]
+        return f"{min(known):.4g} to {max(known):.4g}" if known else ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,199 @@
+"""A family from its stored spectra: figures side by side, over depth, and the noise tables."""
+
+from typing import Any
+
+import streamlit as st
+
+from dgviz.analysis.family import (
+    FIGURES,
+    WHOLE,
+    depth_grid,
+    family_csv,
+    figures_of,
+    groups_of,
+    member_report,
+    noise_tables_csv,
+    verdict_of,
+)
+from dgviz.analysis.model_map import towers
+from dgviz.analysis.model_spectra import Assessment, Atlas
+from dgviz.analysis.noise_table import noise_table
+from dgviz.app.atlas import load_assessments, load_atlas
+from dgviz.app.family import Member
+from dgviz.app.messages import show_error
+from dgviz.app.model_verdict import check_weights
+from dgviz.errors import ThresholdError
+from dgviz.figures import depth_curves, noise_by_model, plot_config
+from dgviz.rmt.diagnosis import VERDICTS
+from dgviz.rmt.threshold import Rule
+
+_COLUMNS = {
+    "rank": "kept rank",
+    "rank_share": "share of rank",
+    "energy_kept": "energy kept",
+    "noise_share": "mean noise",
+    "relative_size": "relative size",
+    "mp_fit": "MP-fit",
+    "stable_rank": "stable rank",
+    "zero_share": "zeros",
+}
+_NOISE = {
+    "mean_noise": ("mean noise", "Mean over the weights of the group of 1 - |D*|²/|D|²."),
+    "norm_share": ("norm share", "Part of the group in the whole update's squared norm."),
+    "product": ("product", "Mean noise times norm share, as in the paper's Table 16."),
+    "dropped_share": ("dropped", "Share of the whole update's squared norm that the rule drops in the group."),
+}
+
+
+def read_members(
+    members: list[Member], rule: Rule, params: dict[str, Any], finished: str
+) -> dict[str, list[Assessment]]:
+    """Return what the rule makes of every stored weight of every model, saying what is not stored."""
+    found: dict[str, list[Assessment]] = {}
+    for member in members:
+        atlas = load_atlas(member.pair, finished)
+        if atlas.missing:
+            st.markdown(_missing(member, atlas))
+        try:
+            rows = load_assessments(member.pair, atlas, rule.name, params)
+        except ThresholdError as error:  # a rule that needs more than what a scan has stored
+            show_error(error)
+            continue
+        if rows:
+            found[member.name] = rows
+    return found
+
+
+def _missing(member: Member, atlas: Atlas) -> str:
+    """Return in words how much of a model is not stored."""
+    total = len(atlas.missing) + len(atlas.matrices)
+    name = member.name.replace("*", r"\*").replace("_", r"\_")
+    return (
+        f":material/hourglass_empty: **{name}**: {len(atlas.missing):,} of {total:,} weights have no stored spectrum "
+        "and are not part of the tables below. Comparing computes them."
+    )
+
+
+def draw_figures(rows: dict[str, list[Assessment]]) -> None:
+    """Show the figures of every model side by side, and one of them over depth."""
+    st.subheader("Side by side", anchor=False)
+    groups = {name: groups_of(own) for name, own in rows.items()}
+    present = list(dict.fromkeys(group for own in groups.values() for group in own))
+    chosen = st.pills("Weights", present, default=WHOLE, key="family-group", required=True, format_func=_group_title)
+    slot = st.empty()
+    for own in rows.values():
+        check_weights(own, slot)
+    slot.empty()
+    table = []
+    for name, own in groups.items():
+        verdict = verdict_of(own.get(chosen, []))
+        row: dict[str, Any] = {
+            "model": name,
+            "weights": len(own.get(chosen, [])),
+            "verdict": "" if verdict is None else VERDICTS[verdict.verdict],
+        }
+        figures = figures_of(own.get(chosen, []))
+        table.append(row | {title: figures[key] for key, title in _COLUMNS.items()})
+    formats = {"rank": "localized", "stable_rank": "%.1f", "mp_fit": "%.1f"}
+    number = st.column_config.NumberColumn
+    columns = {
+        title: number(format=formats.get(key, "%.2f %%"), help=f"{FIGURES[key].title}. {FIGURES[key].about}")
+        for key, title in _COLUMNS.items()
+    }
+    st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
+    st.download_button(
+        "Download every group as CSV",
+        lambda: family_csv([{"name": name, **member_report(own)} for name, own in rows.items()]),
+        "family.csv",
+        "text/csv",
+        icon=":material/download:",
+        key="family-csv",
+    )
+    _draw_depth({name: own.get(chosen, []) for name, own in groups.items()})
+
+
+def _group_title(group: str) -> str:
+    """Return what a group of weights is called on the page."""
+    return "all weights" if group == WHOLE else group
+
+
+def _draw_depth(rows: dict[str, list[Assessment]]) -> None:
+    """Draw one figure over the layers, a line per model."""
+    labels = towers(row.matrix.name for own in rows.values() for row in own)
+    if not labels:
+        st.info("These weights lie outside the layers: there is nothing to draw over depth.")
+        return
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        figure = FIGURES[
+            st.selectbox(
+                "Over depth",
+                list(FIGURES),
+                index=list(FIGURES).index("energy_kept"),
+                format_func=lambda name: FIGURES[name].title,
+                key="family-figure",
+                width=280,
+            )
+        ]
+        tower = next(iter(labels))
+        if len(labels) > 1:
+            tower = st.selectbox(
+                "Part of the model", list(labels), format_func=labels.get, key="family-tower", width=240
+            )
+    grid = depth_grid(rows, tower, figure)
+    if len(grid.rows) < 2:
+        st.info("There are no curves to draw: fewer than two layers hold such weights.")
+        return
+    st.plotly_chart(
+        depth_curves(
+            grid,
+            title=figure.title,
+            unit=figure.unit,
+            hover=lambda cell: figure.text(cell.value),
+            from_zero=figure.name != "mp_fit",
+        ),
+        key="family-depth",
+        config=plot_config("family-depth"),
+    )
+    st.caption(f"Per layer, over the weights chosen above. {figure.about}")
+
+
+def draw_noise_tables(rows: dict[str, list[Assessment]], title: str) -> None:
+    """Show the noise tables of every model side by side."""
+    st.subheader("Noise, by class of weight and by depth", anchor=False)
+    tables = {name: noise_table(own) for name, own in rows.items()}
+    shown = st.segmented_control(
+        "Bars show",
+        list(_NOISE),
+        default="mean_noise",
+        format_func=lambda name: _NOISE[name][0],
+        key="family-noise",
+        required=True,
+    )
+    st.caption(f"{_NOISE[shown][1]} D\\* is what {title} keeps.")
+    for column, heading, part in zip(
+        st.columns(2), ("By class of weight", "By depth"), ("classes", "thirds"), strict=True
+    ):
+        shares = {
+            name: {row.group: getattr(row, shown) for row in getattr(table, part)} for name, table in tables.items()
+        }
+        with column:
+            st.markdown(f"**{heading}**")
+            figure = noise_by_model(shares, _NOISE[shown][0])
+            st.plotly_chart(figure, key=f"family-noise-{part}", config=plot_config(f"noise-{part}"))
+    groups = {name: {row.group: row for row in (*t.classes, *t.thirds, t.whole)} for name, t in tables.items()}
+    present = dict.fromkeys(group for own in groups.values() for group in own)
+    lines = [
+        {"group": _group_title(group)}
+        | {name: 100 * getattr(own[group], shown) if group in own else None for name, own in groups.items()}
+        for group in present
+    ]
+    percent = dict.fromkeys(groups, st.column_config.NumberColumn(format="%.2f %%"))
+    st.dataframe(lines, hide_index=True, width="stretch", column_config=percent, height=38 + 35 * len(lines))
+    st.download_button(
+        "Download the noise tables as CSV",
+        noise_tables_csv(tables),
+        "noise.csv",
+        "text/csv",
+        icon=":material/download:",
+        key="family-noise-csv",
+    )

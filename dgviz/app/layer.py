@@ -1,0 +1,221 @@
+"""Figure 4 of the weight in view, assembled from the worker's answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import streamlit as st
+
+from dgviz.app import worker as work
+from dgviz.app.exports import shown_command
+from dgviz.app.figure4 import chart_follows, figure4, released_tau, start_tau, waits_for_rest
+from dgviz.app.messages import answered
+from dgviz.app.pair import checkpoint_path
+from dgviz.app.state import change_view, view_visit
+from dgviz.app.verdict import diagnosed, draw_verdict
+from dgviz.app.weights import WeightChoice
+from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
+from dgviz.rmt.assess import apply_rule, needs_delta
+from dgviz.rmt.rounding_noise import rounding_floor, rounding_spectrum
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.threshold import Rule, Threshold
+
+_KEY = "figure4"
+# Seconds a run of the page waits for the lower row: the first long enough for most weights to appear in one piece,
+# those that the figure asks for short enough to answer a moved tau.
+_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2
+
+
+@dataclass(frozen=True)
+class LayerView:
+    """One weight under one rule."""
+
+    choice: WeightChoice
+    rule: Rule
+    params: dict[str, Any]
+    device: str
+    stamp: str
+    paths: tuple[str, str]
+
+    @property
+    def id(self) -> str:
+        """What a tau belongs to: the weight and the rule that first set it."""
+        settings = ",".join(f"{name}={value:g}" for name, value in self.params.items())
+        weight = f"{self.choice.paired.name}|{self.choice.index}"
+        return f"{self.stamp}|{weight}|{self.rule.name}|{settings}|{view_visit()}"
+
+    @property
+    def weight(self) -> tuple:
+        """Arguments of every question to the worker."""
+        return self.choice.paired, self.choice.index, self.device, self.stamp
+
+
+def chosen_tau() -> float | None:
+    """Return the tau in view, or None where there is none or no number."""
+    try:
+        tau = float(st.session_state["view"].get("tau", ""))
+    except ValueError:
+        return None
+    return tau if tau >= 0 else None
+
+
+def read_weight_spectrum(weight: tuple) -> Spectrum:
+    """Return the spectrum of a weight, with a spinner while it is computed."""
+    paired = weight[0]
+    size = " x ".join(str(length) for length in paired.tuned.shape)
+    with st.spinner(f"Decomposing the update of {paired.name} ({size}) ..."), answered():
+        return work.spectrum(*weight)
+
+
+@st.fragment
+def draw_layer(layer: LayerView) -> None:
+    """Draw the spectrum, the threshold and the six panels; a released tau runs only this part of the page again."""
+    spectrum = read_weight_spectrum(layer.weight)
+    if needs_delta(spectrum, layer.rule.name, layer.params):
+        with st.spinner(f"{layer.rule.title}: working on the weight itself ..."), answered():
+            spectrum = work.spectrum_with_threshold(*layer.weight, layer.rule.name, layer.params)
+    threshold = apply_rule(spectrum, layer.rule.name, layer.params)
+    default = start_tau(spectrum.s, threshold)
+    chosen = chosen_tau()
+    tau = default if chosen is None else chosen
+    title, diagnosis = diagnosed(spectrum, layer.rule, threshold)
+    draw_verdict(title, diagnosis)
+    # The verdict says what a median at rounding level means; said twice it would be two problems.
+    for warning in (*(() if threshold.degenerate else threshold.warnings), *spectrum.warnings):
+        st.warning(warning[0].upper() + warning[1:] + ".")
+    st.markdown(_caption(layer, spectrum, threshold, tau, moved=chosen is not None))
+    _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)
+    _panels(layer, spectrum, threshold, tau, default)
+    _provenance(layer, spectrum, tau, default)
+
+
+def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
+    """Draw the singular values against rank, and their histogram under the noise law."""
+    scale = st.segmented_control(
+        "Scale of the spectrum", ["log", "linear"], default="log", required=True, key="spectrum-scale"
+    )
+    ranked, histogram = st.columns(2)
+    ranked.markdown("**(a)** Singular values against rank")
+    ranked.plotly_chart(
+        spectrum_plot(
+            spectrum.s,
+            tau,
+            threshold.edge or None,
+            log=scale == "log",
+            view=layer.id,
+            rounding=_rounding_line(spectrum, threshold),
+        ),
+        config=plot_config("spectrum"),
+        key="spectrum",
+    )
+    histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
+    sigma, edge = threshold.sigma or None, threshold.edge or None
+    histogram.plotly_chart(
+        spectrum_histogram(spectrum.live_s, sigma, spectrum.live_shape, tau, edge, view=layer.id),
+        config=plot_config("histogram"),
+        key="histogram",
+    )
+
+
+def _rounding_line(spectrum: Spectrum, threshold: Threshold) -> tuple[str, np.ndarray] | None:
+    """Return what rounding of the stored weights alone would look like; None where there is none, or no bulk."""
+    floor = None if threshold.degenerate else rounding_floor(spectrum)
+    levels = None if floor is None else rounding_spectrum(floor, spectrum.live_shape)
+    return None if levels is None else (floor.format, levels)
+
+
+def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, default: float) -> None:
+    """Draw the slider, the figures and panels (b) to (g)."""
+    rank = int(np.count_nonzero(spectrum.s > tau))
+    with st.spinner("Drawing the update ..."), answered():
+        entries = work.entry_panels(*layer.weight, rank)
+        patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
+        maps = work.spectrum_panels(*layer.weight, patience)
+    figure4(
+        _KEY,
+        layer.id,
+        spectrum.s,
+        spectrum.shape,
+        threshold,
+        tau=tau,
+        rule=layer.rule.title,
+        spectrum=maps,
+        entries=entries,
+        live_shape=spectrum.live_shape,
+        on_release=lambda: _remember_tau(layer, default),
+    )
+
+
+def _remember_tau(layer: LayerView, default: float) -> None:
+    """Put the released tau into the view and its link; the rule's own needs no mention."""
+    tau = released_tau(_KEY, layer.id)
+    if tau is not None:
+        change_view(tau="" if abs(tau - default) <= 1e-9 * default else f"{tau:.9g}")
+
+
+def _caption(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) -> str:
+    """Say in a sentence or two what one is looking at."""
+    rows, columns = spectrum.shape
+    if spectrum.s[0] == 0:
+        return f"This {rows} x {columns} weight was not changed by fine-tuning."
+    rank = int(np.count_nonzero(spectrum.s > tau))
+    energy = float(np.sum(spectrum.s[:rank] ** 2) / np.sum(spectrum.s**2))
+    who = "The threshold you set" if moved else "The rule"
+    text = (
+        f"The update of this {rows} x {columns} weight has {spectrum.s.size} singular directions. {who} keeps the "
+        f"**{rank}** above τ = {tau:.4g}, with **{100 * energy:.1f} %** of the update's energy"
+    )
+    if rank == spectrum.s.size:
+        text += "; nothing is dropped. "
+    else:
+        text += ", and takes the others for noise. " if layer.rule.noise_based else ", and drops the others. "
+    if threshold.sigma and not threshold.degenerate:
+        ratio = spectrum.s[0] / threshold.edge
+        text += f"The largest is {ratio:.3g} times the edge of the noise that the median implies."
+        floor = rounding_floor(spectrum)
+        if floor is not None and floor.sigma > 0:
+            text += f" Rounding to {floor.format} explains {_share(floor.share(threshold.sigma))} of its bulk."
+    return text
+
+
+def _share(share: float) -> str:
+    """Return a share in words."""
+    return "all" if share > 0.995 else f"{100 * share:.2g} %"
+
+
+def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:
+    """Say how the numbers were obtained, and how to get them again."""
+    paired = layer.choice.paired
+    how = "read from the store" if spectrum.stored else f"computed in {spectrum.seconds:.2f} s"
+    checks = ", ".join(f"{check['name']} {check['value']:.2g}" for check in spectrum.certificate["checks"])
+    refused = "".join(f" · refused before: {reason}" for reason in spectrum.certificate["rejected"])
+    dtypes = (
+        paired.tuned.dtype
+        if paired.base.dtype == paired.tuned.dtype
+        else (f"{paired.base.dtype} (base), {paired.tuned.dtype} (tuned)")
+    )
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption(
+            f"{dtypes} · {paired.tuned.nbytes / 2**20:.2f} MiB · spectrum {how} by route "
+            f"{spectrum.certificate['route']}" + (f" ({checks})" if checks else "") + refused
+        )
+        st.download_button(
+            "Singular values (CSV)",
+            "rank,singular_value\n" + "\n".join(f"{i + 1},{value:.9g}" for i, value in enumerate(spectrum.s)) + "\n",
+            file_name=f"{spectrum.name}.csv",
+            mime="text/csv",
+            type="tertiary",
+            icon=":material/download:",
+        )
+    with st.expander("The same on the command line"):
+        st.code(_command(layer, None if tau == default else tau), language="bash", wrap_lines=True)
+
+
+def _command(layer: LayerView, tau: float | None) -> str:
+    """Return the command that prints what is shown; a tau set by hand makes it the manual rule."""
+    paths = [str(checkpoint_path(path)) for path in layer.paths]
+    rule = layer.rule.name if tau is None else "manual"
+    params = layer.rule.changed(layer.params) if tau is None else {"tau": tau}
+    command = ["python", "-m", "dgviz", "spectrum", *paths, layer.choice.paired.name, "--rule", rule]
+    command += [word for name, value in params.items() for word in ("--rule-param", f"{name}={value:.9g}")]
+    return shown_command(command)

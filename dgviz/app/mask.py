@@ -1,0 +1,109 @@
+"""The mask: which weights are repaired, chosen on the map or by expressions, and what that changes."""
+
+from pathlib import Path
+
+import streamlit as st
+
+from dgviz.analysis.model_spectra import Assessment, total
+from dgviz.app.state import View, change_view
+from dgviz.checkpoint.selection import Mask, mask_of
+from dgviz.errors import PairError
+
+_CHOSEN = "mask-chosen"
+
+
+def read_mask(view: View, names: list[str]) -> set[str]:
+    """Return the names that the mask in view leaves to be repaired; one that is not valid is said so and ignored."""
+    try:
+        return set(Mask(view.include, view.exclude).select(names))
+    except PairError as error:
+        st.warning(f"{error}; no weight is left out.")
+        return set(names)
+
+
+def note_chosen(names: list[str]) -> None:
+    """Remember the weights that were selected on the map."""
+    st.session_state[_CHOSEN] = names
+
+
+def draw_mask(view: View, names: list[str], rows: list[Assessment], export_page: Path) -> None:
+    """Show the mask, what to do with what is selected on the map, and what the mask changes."""
+    repaired = read_mask(view, names)
+    with st.container(border=True):
+        _draw_choice(names, repaired)
+        choose_names(view)
+        _draw_preview(names, repaired, rows)
+        with st.container(horizontal=True):
+            if st.button("Take to Export", type="primary", icon=":material/save:", disabled=not repaired):
+                st.switch_page(export_page)
+            st.button(
+                "Repair every weight",
+                icon=":material/close:",
+                disabled=len(repaired) == len(names),
+                on_click=_use,
+                args=(Mask(),),
+            )
+
+
+def _draw_choice(names: list[str], repaired: set[str]) -> None:
+    """Offer what can be done with the weights selected on the map."""
+    known = set(names)
+    chosen = {name for name in st.session_state.get(_CHOSEN, []) if name in known}
+    if not chosen:
+        st.markdown(
+            "Click a cell of the map to choose its weights, with Shift for more; for many, take the box or the lasso "
+            "from the map's toolbar. Or type regular expressions. Crossed cells are left out: they stay as tuned."
+        )
+        return
+    what = "weight is" if len(chosen) == 1 else "weights are"
+    st.markdown(f"**{len(chosen):,}** {what} chosen on the map.")
+    with st.container(horizontal=True):
+        for title, icon, wanted in (
+            ("Repair only these", ":material/filter_alt:", chosen),
+            ("Leave these out", ":material/remove:", repaired - chosen),
+            ("Repair these too", ":material/add:", repaired | chosen),
+        ):
+            st.button(title, icon=icon, disabled=wanted == repaired, on_click=_use, args=(mask_of(names, wanted),))
+
+
+def _use(mask: Mask) -> None:
+    """Take a mask into view."""
+    change_view(include=mask.include, exclude=mask.exclude)
+    note_chosen([])
+
+
+def choose_names(view: View) -> tuple[str, str]:
+    """Let the user type the expressions of the mask; return include and exclude."""
+    left, right = st.columns(2)
+    include = _expression(left, "include", "Repair only names matching", view.include, "e.g. attention")
+    exclude = _expression(right, "exclude", "Keep names matching as tuned", view.exclude, "e.g. embed|lm_head")
+    return include, exclude
+
+
+def _expression(column: "st.delta_generator.DeltaGenerator", field: str, title: str, value: str, example: str) -> str:
+    """Show one expression to edit and return it."""
+    st.session_state[field] = value
+    return column.text_input(
+        title,
+        key=field,
+        placeholder=f"regular expression, {example}",
+        on_change=lambda: change_view(**{field: st.session_state[field]}),
+    )
+
+
+def _draw_preview(names: list[str], repaired: set[str], rows: list[Assessment]) -> None:
+    """Say what the mask changes, next to no mask."""
+    inside = [row for row in rows if row.matrix.name in repaired]
+    energy = sum(row.matrix.energy for row in rows)
+    dropped, all_dropped = (sum(row.dropped_energy for row in part) for part in (inside, rows))
+    kept = total(inside)
+    with st.container(horizontal=True):
+        st.metric("Tensors repaired", f"{len(repaired):,} of {len(names):,}", help="The others stay as tuned.")
+        st.metric("Directions kept in them", f"{kept.rank:,} of {kept.directions:,}")
+        st.metric("Numbers kept, as factors", f"{kept.kept_parameters:,}", help="Sum of rank x (rows + columns).")
+        if energy > 0:
+            st.metric(
+                "Energy kept of the whole update",
+                f"{100 * (1 - dropped / energy):.2f} %",
+                help=f"Without a mask: {100 * (1 - all_dropped / energy):.2f} %. What is left out is kept whole.",
+            )

@@ -1,0 +1,305 @@
+"""Repair methods side by side on the weight in view."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dgviz.analysis.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
+from dgviz.analysis.preview import common_factor
+from dgviz.app import worker as work
+from dgviz.app.atlas import load_atlas
+from dgviz.app.messages import answered
+from dgviz.app.method import take_to_export
+from dgviz.app.methods_preview import draw_preview
+from dgviz.checkpoint import CheckpointPair
+from dgviz.errors import DgvizError
+from dgviz.figures import effect_plot, entry_map, plot_config
+from dgviz.repair.methods.registry import METHODS, Method, block_depths
+from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.assess import needs_delta, stored_tau
+from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.threshold import RULES, Parameter
+
+DEFAULT = ("dg_hard", "wise_ft", "norm_matched", "complement")
+PLANS = "method-plans"
+"""Where the session keeps the plans that the page's controls describe, by method."""
+
+_AS_TUNED = RepairPlan(method="wise_ft", method_params={"alpha": 1.0})
+_ABREAST = 5  # the fine-tuned update and the four methods chosen at first
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A method's column: where its map and its spectrum go."""
+
+    method: Method | None
+    map: DeltaGenerator
+    spectrum: DeltaGenerator
+
+    @property
+    def name(self) -> str:
+        """The method's, or that of the fine-tuned update."""
+        return "tuned" if self.method is None else self.method.name
+
+
+def choose_shrinker(key: str) -> str:
+    """Let the user choose what becomes of kept singular values."""
+    return st.selectbox(
+        "Shrinker",
+        list(SHRINKERS),
+        format_func=lambda name: SHRINKERS[name].title,
+        key=key,
+        help="What becomes of the singular values that the rule keeps. Hard leaves them as they are.",
+        width=320,
+    )
+
+
+def choose_parameters(method: Method, key: str, largest_rank: int | None = None) -> dict[str, float]:
+    """Show a method's parameters, its strength as a slider, and return their values."""
+    values = {}
+    strengths = {strength.parameter for strength in method.strengths}
+    for parameter in method.parameters:
+        bounded = not parameter.integer or largest_rank is not None
+        draw = _slider if parameter.name in strengths and bounded else _field
+        values[parameter.name] = draw(parameter, f"{key}-{method.name}-{parameter.name}", largest_rank)
+    return values
+
+
+def _slider(parameter: Parameter, key: str, largest_rank: int | None) -> float:
+    """Show a bounded parameter."""
+    kind = int if parameter.integer else float
+    top = min(parameter.maximum, largest_rank) if parameter.integer else parameter.maximum
+    return st.slider(
+        f"{parameter.name}: {parameter.description}",
+        kind(parameter.minimum),
+        kind(top if parameter.integer or top >= 1 else round(top - 0.005, 2)),
+        kind(min(parameter.default, top)),
+        step=1 if parameter.integer else 0.01,
+        key=key,
+    )
+
+
+def _field(parameter: Parameter, key: str, _: int | None) -> float:
+    """Show a parameter as a number."""
+    kind = int if parameter.integer else float
+    return st.number_input(
+        f"{parameter.name}: {parameter.description}",
+        kind(parameter.minimum),
+        kind(parameter.maximum),
+        kind(parameter.default),
+        step=1 if parameter.integer else 0.05,
+        key=key,
+    )
+
+
+def choose_methods() -> list[Method]:
+    """Let the user choose methods and return them."""
+    names = st.multiselect(
+        "Methods",
+        list(METHODS),
+        default=DEFAULT,
+        format_func=lambda name: METHODS[name].title,
+        key="chosen-methods",
+        help="Controls are no repairs: they show what a repair must be better than.",
+    )
+    return [METHODS[name] for name in names]
+
+
+@st.fragment
+def draw_weight(
+    pair: CheckpointPair,
+    weight: tuple,
+    spectrum: Spectrum,
+    methods: list[Method],
+    common: dict[str, Any],
+    export_page: Path,
+) -> None:
+    """Draw the chosen methods on one weight, a column each; a slider runs only this part of the page again."""
+    slots, plans = _columns(methods, spectrum, common, export_page)
+    st.session_state[PLANS] = plans
+    table = st.empty()
+    if any(needs_delta(spectrum, plan.rule, plan.params) for plan in plans.values()):
+        with st.spinner(f"{RULES[common['rule']].title}: working on the weight itself ..."), answered():
+            spectrum = work.spectrum_with_threshold(*weight, common["rule"], common["params"])
+    effects = {"tuned": _untouched(spectrum)}
+    for plan in plans.values():
+        if plan.recipe.spectral:
+            effect = _preview(pair, weight, plan, spectrum)
+            if effect is not None:
+                effects[plan.method] = effect
+    left_out = {name for name, plan in plans.items() if plan.recipe.spectral and name not in effects}
+    slots = [slot for slot in slots if slot.name not in left_out]
+    for slot in slots:  # what the spectrum tells is there before the worker is asked for anything
+        if slot.name in effects:
+            _draw_spectrum(slot, spectrum, effects[slot.name])
+    _draw_table(table, plans, effects, {})
+    draw_preview(pair, plans)
+    panels: dict[str, MethodPanel] = {}
+    for slot in slots:
+        panels[slot.name] = _draw_map(slot, pair, weight, plans.get(slot.name, _AS_TUNED))
+        if slot.name not in effects:
+            effects[slot.name] = panels[slot.name].effect
+            _draw_spectrum(slot, spectrum, effects[slot.name])
+    _draw_table(table, plans, effects, panels)
+
+
+def _columns(
+    methods: list[Method], spectrum: Spectrum, common: dict[str, Any], export_page: Path
+) -> tuple[list[_Slot], dict[str, RepairPlan]]:
+    """Lay out a column per method, aligned: heading, parameters, map, spectrum; return what is to be filled."""
+    slots: list[_Slot] = []
+    plans: dict[str, RepairPlan] = {}
+    shown = [None, *methods]
+    for start in range(0, len(shown), _ABREAST):
+        heads, settings = (st.columns(_ABREAST) for _ in range(2))
+        st.caption("Entries of the update: the largest in every block, all on the fine-tuned update's scale")
+        maps = st.columns(_ABREAST)
+        st.caption(
+            "Singular values of the update against rank: fine-tuned in grey, the method's in colour; dotted, the "
+            "edge of the noise"
+        )
+        spectra, ends = (st.columns(_ABREAST) for _ in range(2))
+        for at, method in enumerate(shown[start : start + _ABREAST]):
+            title = "Fine-tuned" if method is None else method.title
+            formula = "W1, as it is" if method is None else method.formula
+            heads[at].markdown(f"**{title}**  \n:small[:gray[{formula}]]".replace("*|", r"\*|").replace("D*", r"D\*"))
+            if method is not None:
+                with settings[at]:
+                    own = choose_parameters(method, "method", spectrum.s.size)
+                threshold = common if method.thresholded else {}
+                plans[method.name] = RepairPlan(method=method.name, method_params=own, **threshold)
+                if ends[at].button(
+                    "Take to Export",
+                    key=f"export-{method.name}",
+                    icon=":material/save:",
+                    type="tertiary",
+                    on_click=take_to_export,
+                    args=(plans[method.name],),
+                ):
+                    st.switch_page(export_page)
+            slots.append(_Slot(method, maps[at].empty(), spectra[at].empty()))
+    return slots, plans
+
+
+def _untouched(spectrum: Spectrum) -> Effect:
+    """Return the figures of the fine-tuned update itself."""
+    measure = yardstick(spectrum.live_s, spectrum.live_shape)
+    subspace, s = None if measure.leading is None else 1.0, spectrum.live_s
+    return describe_effect(s, s, np.zeros_like(s), spectrum.live_shape, measure, subspace)
+
+
+def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Spectrum) -> Effect | None:
+    """Return what the spectrum alone tells, or None after saying what is missing."""
+    paired = weight[0]
+    depth = block_depths(item.name for item in pair.tensors if item.tuned is not None).get(paired.name)
+    factor = atlas = None
+    if plan.recipe.whole_model:
+        atlas = load_atlas(pair)
+        if atlas.missing:
+            st.info(
+                f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(atlas.missing)} are not "
+                "known yet. Scan every weight on the Checkpoints page."
+            )
+            return None
+    try:
+        if atlas is not None:
+            factor = common_factor(atlas.matrices, plan)
+        return spectral_effect(
+            plan,
+            spectrum.live_s,
+            spectrum.live_shape,
+            yardstick(spectrum.live_s, spectrum.live_shape),
+            depth=depth,
+            factor=factor,
+            tau=stored_tau(spectrum, plan.rule, plan.params),
+        )
+    except DgvizError as error:
+        st.warning(str(error))
+        return None
+
+
+def _draw_spectrum(slot: _Slot, spectrum: Spectrum, effect: Effect) -> None:
+    """Draw the singular values before and after."""
+    edge = RULES["dg_hard"].apply(spectrum.live_s, spectrum.live_shape).edge
+    slot.spectrum.plotly_chart(
+        effect_plot(spectrum.live_s, effect.values, edge),
+        config=plot_config(f"spectrum-{slot.name}"),
+        key=f"spectrum-{slot.name}",
+    )
+
+
+def _draw_map(slot: _Slot, pair: CheckpointPair, weight: tuple, plan: RepairPlan) -> MethodPanel:
+    """Draw the entries of a method's update on the scale of the fine-tuned one, and return what the worker told."""
+    with slot.map, st.spinner(_waiting(plan, pair)), answered():
+        scale = work.entry_panels(*weight, 0).scale
+        panel = work.method_panel(*weight, plan, pair)
+    with slot.map.container():
+        st.plotly_chart(
+            entry_map(panel.codes, scale, panel.shape, dark=st.context.theme.type == "dark", height=280, narrow=True),
+            config=plot_config(f"update-{slot.name}"),
+            key=f"update-{slot.name}",
+        )
+        if panel.peak > 1.001 * scale.high > 0:
+            st.caption(f"Entries reach {panel.peak / scale.high:.3g} times the end of the scale.")
+    return panel
+
+
+def _waiting(plan: RepairPlan, pair: CheckpointPair) -> str:
+    """Say what is being done."""
+    if plan.recipe.whole_model:
+        return f"Looking at all {len(pair.repairable)} tensors ..."
+    return "Drawing ..." if plan.recipe.spectral else "Decomposing ..."
+
+
+def _draw_table(
+    place: DeltaGenerator,
+    plans: dict[str, RepairPlan],
+    effects: dict[str, Effect],
+    panels: dict[str, MethodPanel],
+) -> None:
+    """Show every figure of every method."""
+    rows = []
+    for name, effect in effects.items():
+        panel = panels.get(name)
+        rows.append(
+            {
+                "method": plans[name].recipe.title if name in plans else "Fine-tuned",
+                "settings": plans[name].label.partition(":")[2].replace(":", ", ") if name in plans else "",
+                "norm kept %": 100 * effect.norm_kept,
+                "energy kept %": 100 * effect.norm_kept**2,
+                "from base %": None if panel is None else 100 * panel.sparsity,
+                "effective rank": effect.effective_rank,
+                "MP-fit": effect.mp_kept,
+                "MP-fit, removed": effect.mp_removed,
+                "subspace kept %": None if effect.subspace is None else 100 * effect.subspace,
+            }
+        )
+    place.dataframe(rows, hide_index=True, width="stretch", column_config=_COLUMN_CONFIG)
+
+
+def _number(style: str, words: str) -> Any:
+    """Return how a column of numbers is shown."""
+    return st.column_config.NumberColumn(format=style, help=words)
+
+
+_COLUMN_CONFIG = {
+    "norm kept %": _number("%.1f", "Length of the method's update over that of the fine-tuned one."),
+    "energy kept %": _number("%.1f", "The square of the norm kept."),
+    "from base %": _number("%.2f", "Entries that are base's once the sum is rounded to the output's dtype."),
+    "effective rank": _number("%.1f", "exp of the entropy of the singular values' shares of their sum."),
+    "MP-fit": _number("%.1f", "How well the method's update fits the noise law; pure noise scores 99.6 to 99.9."),
+    "MP-fit, removed": _number(
+        "%.1f",
+        "Of what the method takes away: the fine-tuned update minus its own. Low: it is something other than noise.",
+    ),
+    "subspace kept %": _number(
+        "%.1f",
+        "Of the directions above DG-Hard's published threshold, how much lies in as many leading directions of the "
+        "method's update. A method made from that threshold keeps them by construction.",
+    ),
+}

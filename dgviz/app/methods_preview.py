@@ -1,0 +1,70 @@
+"""The chosen methods on the whole model at once, from stored spectra: a slider moves these figures too."""
+
+import streamlit as st
+
+from dgviz.analysis.model_spectra import Atlas
+from dgviz.analysis.preview import ModelPreview, preview_model
+from dgviz.app.atlas import load_atlas
+from dgviz.checkpoint import CheckpointPair
+from dgviz.errors import DgvizError
+from dgviz.repair.methods.registry import block_depths
+from dgviz.repair.plan import RepairPlan
+
+
+def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
+    """Show what every chosen method that keeps the singular vectors makes of the model."""
+    atlas = load_atlas(pair)
+    known, total = len(atlas.matrices), len(atlas.matrices) + len(atlas.missing)
+    st.markdown("**The same settings on the whole model, from stored spectra**")
+    if atlas.missing:
+        st.caption(
+            f"Spectra of {known} of {total} matrices are stored, and the figures are of these only; a scan on the "
+            "Checkpoints page adds the others."
+        )
+    if not known:
+        return
+    depths = block_depths(item.name for item in pair.tensors if item.tuned is not None)
+    stamp = (pair.base.fingerprint, pair.tuned.fingerprint, known)
+    rows = []
+    for plan in (plan for plan in plans.values() if plan.recipe.spectral):
+        try:
+            found = _preview(stamp, plan.label, atlas, plan, depths)
+        except DgvizError as error:
+            st.warning(str(error))
+            continue
+        rows.append(
+            {
+                "method": plan.recipe.title,
+                "settings": plan.label.partition(":")[2].replace(":", ", "),
+                "norm kept %": 100 * found.norm_kept,
+                "distance to DG-Hard %": 100 * found.distance,
+                "directions kept": found.directions,
+                "effective rank": found.effective_rank,
+            }
+        )
+    if rows:
+        st.dataframe(rows, hide_index=True, width="stretch", column_config=_COLUMN_CONFIG)
+    others = [plan.recipe.title for plan in plans.values() if not plan.recipe.spectral]
+    if others:
+        st.caption(f"Not known from spectra: {', '.join(others)}. Measure every method below.".replace("*", r"\*"))
+
+
+@st.cache_data(max_entries=256, show_spinner=False)
+def _preview(
+    stamp: tuple[str, str, int], label: str, _atlas: Atlas, _plan: RepairPlan, _depths: dict[str, float]
+) -> ModelPreview:
+    """Return a method's figures; known by the pair, how many spectra are stored, and the plan's label."""
+    return preview_model(_atlas.matrices, _plan, _depths)
+
+
+_COLUMN_CONFIG = {
+    "norm kept %": st.column_config.NumberColumn(
+        format="%.1f",
+        help="Length of the method's update over that of the fine-tuned one, all matrices together.",
+    ),
+    "distance to DG-Hard %": st.column_config.NumberColumn(
+        format="%.1f", help="Distance to DG-Hard as published, over the length of the fine-tuned update."
+    ),
+    "directions kept": st.column_config.NumberColumn(help="Singular directions that are left something, summed."),
+    "effective rank": st.column_config.NumberColumn(format="%.1f", help="Median over the matrices."),
+}

@@ -1,0 +1,257 @@
+"""The map of the model in view: what it shows, how it is pointed at, and where a click leads."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dgviz.analysis.model_map import QUANTITIES, STATISTICS, Cell, Grid, Quantity, build_grid, expert_modules, towers
+from dgviz.analysis.model_spectra import Assessment, Atlas, total
+from dgviz.app.atlas import load_assessments, load_atlas
+from dgviz.app.mask import draw_mask, note_chosen, read_mask
+from dgviz.app.messages import show_error
+from dgviz.app.model_detail import draw_depth, draw_noise, draw_table
+from dgviz.app.model_verdict import draw_verdict
+from dgviz.app.state import View, change_view, current_view
+from dgviz.checkpoint import CheckpointPair
+from dgviz.errors import ThresholdError
+from dgviz.figures import model_map, plot_config
+from dgviz.rmt.threshold import Rule
+
+_KEY = "model-map"
+_MODULES = "modules"
+_GO = "model-map-opens"
+_CLICKS = ("opens the weight", "chooses weights to repair")
+_DETAILS = ("Every weight", "Over depth", "Noise")
+
+
+@dataclass(frozen=True)
+class ModelView:
+    """A pair under one rule, as the view has it; what is stored of it is read at every use, since it may grow."""
+
+    pair: CheckpointPair
+    rule: Rule
+    params: dict[str, Any]
+    view: View
+
+    @property
+    def atlas(self) -> Atlas:
+        """Every spectrum that is stored."""
+        return load_atlas(self.pair)
+
+    @property
+    def names(self) -> list[str]:
+        """Every tensor that could be repaired."""
+        return [paired.name for paired in self.pair.repairable]
+
+    def rows(self, atlas: Atlas) -> list[Assessment]:
+        """Return what the rule makes of every stored matrix."""
+        return load_assessments(self.pair, atlas, self.rule.name, self.params)
+
+
+def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
+    """Draw the figures of the whole model, its map, and what lies behind it."""
+    if st.session_state.pop(_GO, False):
+        st.switch_page(layer_page)
+    model = replace(model, view=current_view())  # a run of this part alone has the view of the whole run before
+    atlas = model.atlas
+    try:
+        rows = model.rows(atlas)
+    except ThresholdError as error:  # a rule that needs more than what a scan has stored
+        show_error(error)
+        return
+    verdict = st.container()
+    _draw_totals(rows, atlas)
+    grid, quantity = draw_map(model, atlas, rows)
+    if rows:
+        with verdict:  # after the map, which does not wait for it
+            draw_verdict(rows, model.rule.title, whole=not atlas.missing)
+        if _choosing():
+            draw_mask(model.view, model.names, rows, export_page)
+        _draw_details(model, rows, grid, quantity)
+
+
+def _draw_details(model: ModelView, rows: list[Assessment], grid: Grid, quantity: Quantity) -> None:
+    """Show one of what lies behind the map; only that one is computed."""
+    chosen = st.segmented_control(
+        "Behind the map",
+        _DETAILS,
+        default=_DETAILS[0],
+        key="model-detail",
+        required=True,
+        label_visibility="collapsed",
+    )
+    if chosen == "Over depth":
+        draw_depth(grid, quantity)
+    elif chosen == "Noise":
+        draw_noise(rows, model.rule.title)
+    else:
+        draw_table(rows, lambda row: _open(row.matrix.name, row.matrix.index))
+
+
+def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
+    """Show what the rule makes of everything that is known."""
+    count = len(atlas.matrices) + len(atlas.missing)
+    whole = total(rows)
+    known = f"{whole.matrices:,}" + ("" if not atlas.missing else f" of {count:,}")
+    with st.container(horizontal=True):
+        st.metric("Weights known", known, help="Matrices with a stored spectrum; every expert is one.")
+        if rows:
+            directions = f"{whole.rank:,} of {whole.directions:,}"
+            st.metric("Directions kept", directions, help="Summed over all weights known.")
+            st.metric("Energy kept", f"{100 * whole.energy_kept:.1f} %", help="Share of the update's squared norm.")
+            st.metric("Nothing kept", f"{whole.emptied:,}", help="Weights that the repair takes back to base.")
+            st.metric("Everything kept", f"{whole.unchanged:,}", help="Weights on which the rule does nothing.")
+
+
+def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> tuple[Grid, Quantity]:
+    """Draw the map with its choices; a click on a cell opens its weight.
+
+    Return the grid of the tower that is shown, and the quantity.
+    """
+    grid, outside, quantity = _choose_map(model.view, model.names, atlas, rows)
+    choosing = _choosing()
+    cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (grid, outside) for cell in part.cells}
+    identities = {id(cell): name for name, cell in cells.items()}
+    repaired = read_mask(model.view, model.names)
+    figure = model_map(
+        grid,
+        outside,
+        title=quantity.title,
+        unit=quantity.unit,
+        span=_span(quantity, cells.values()),
+        short=lambda cell: "" if quantity.words else _short(cell.value),
+        words=quantity.words,
+        hover=lambda cell: _hover(cell, quantity, model.rule),
+        identity=lambda cell: identities[id(cell)],
+        left_out=[name for name, cell in cells.items() if not repaired.intersection(cell.names)],
+        column_title="expert" if grid.columns and grid.columns[0].isdecimal() else "",
+        dark=st.context.theme.type == "dark",
+    )
+    config = plot_config("model-map")
+    if choosing:
+        config["modeBarButtonsToRemove"] = ["autoScale2d"]
+    st.plotly_chart(
+        figure,
+        key=_KEY,
+        config=config,
+        on_select=lambda: _choose_pointed(cells) if choosing else _open_pointed(cells),
+        selection_mode=("points", "box", "lasso") if choosing else "points",
+    )
+    st.caption(quantity.about)
+    return grid, quantity
+
+
+def _choose_map(view: View, names: list[str], atlas: Atlas, rows: list[Assessment]) -> tuple[Grid, Grid, Quantity]:
+    """Let the user choose what the map shows; return the grids of a tower and of what lies outside all of them."""
+    labels = towers(names)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.session_state["map-quantity"] = view.quantity if view.quantity in QUANTITIES else "rank"
+        st.selectbox(
+            "Colour shows",
+            list(QUANTITIES),
+            format_func=lambda name: QUANTITIES[name].title,
+            key="map-quantity",
+            width=280,
+            on_change=lambda: change_view(quantity=st.session_state["map-quantity"]),
+        )
+        quantity = QUANTITIES[st.session_state["map-quantity"]]
+        tower = next(iter(labels), "")
+        if len(labels) > 1:
+            tower = st.selectbox(
+                "Part of the model", list(labels), format_func=labels.get, key="map-tower", width=240
+            )
+        statistic, unfold = "mean", ""
+        experts = expert_modules(rows, atlas.missing, tower)
+        if experts:
+            columns = st.selectbox(
+                "Columns are",
+                [_MODULES, *experts],
+                format_func=lambda name: "modules, experts folded" if name == _MODULES else f"experts of {name}",
+                key="map-columns",
+                width=300,
+            )
+            unfold = "" if columns == _MODULES else columns
+            if not unfold:
+                statistic = st.segmented_control(
+                    "Experts as their",
+                    list(STATISTICS),
+                    format_func=STATISTICS.get,
+                    default="mean",
+                    key="map-statistic",
+                    required=True,
+                )
+        st.segmented_control("A click", _CLICKS, default=_CLICKS[0], key="map-click", required=True)
+    grid = build_grid(rows, atlas.missing, quantity, tower, statistic, unfold)
+    return grid, build_grid(rows, atlas.missing, quantity, ""), quantity
+
+
+def _choosing() -> bool:
+    """Return whether a click on the map chooses weights for the mask."""
+    return st.session_state.get("map-click") == _CLICKS[1]
+
+
+def _span(quantity: Quantity, cells: Iterable[Cell]) -> tuple[float, float]:
+    """Return the values at the ends of the colour scale."""
+    if quantity.words:
+        return -0.5, len(quantity.words) - 0.5
+    values = [cell.value for cell in cells if cell.value is not None]
+    low = 0.0 if quantity.from_zero or not values else min(values)
+    high = max(values, default=1.0)
+    return low, high if high > low else low + 1.0
+
+
+def _short(value: float | None) -> str:
+    """Return a value in as few characters as a cell has room for."""
+    if value is None:
+        return ""
+    return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.2g}"
+
+
+def _hover(cell: Cell, quantity: Quantity, rule: Rule) -> str:
+    """Return what is said of a cell that is pointed at."""
+    names = cell.names
+    lines = [f"<b>{names[0]}</b>" if len(names) == 1 else f"<b>{names[0]}</b> and {len(names) - 1} more"]
+    lines.append(f"{quantity.title}: {quantity.text(cell.value)}" if cell.rows else "not scanned yet")
+    if len(cell.rows) > 1 and cell.low is not None:
+        lines.append(f"{quantity.text(cell.low)} to {quantity.text(cell.high)} over {len(cell.rows)} experts")
+    if cell.rows and cell.missing:
+        lines.append(f"{len(cell.missing)} more not scanned yet")
+    row = cell.extreme
+    if row is not None:
+        m, n = row.matrix.stored.shape
+        opens = f", {row.matrix.label}" if len(cell.rows) > 1 else ""
+        lines.append(f"{m:,} x {n:,}{opens}")
+        lines.append(
+            f"{rule.title} keeps {row.rank:,} of {row.matrix.stored.s.size:,} directions, "
+            f"{100 * row.energy_kept:.3g} % of the energy"
+        )
+    return "<br>".join(lines)
+
+
+def _pointed(cells: dict[str, Cell]) -> list[Cell]:
+    """Return the cells that were just selected."""
+    points = st.session_state[_KEY].selection.points
+    found = [point.get("customdata") for point in points]
+    found = [item[0] if isinstance(item, list) else item for item in found]
+    return [cells[item] for item in found if item in cells]
+
+
+def _choose_pointed(cells: dict[str, Cell]) -> None:
+    """Choose the weights of the cells that were selected."""
+    note_chosen(list(dict.fromkeys(name for cell in _pointed(cells) for name in cell.names)))
+
+
+def _open_pointed(cells: dict[str, Cell]) -> None:
+    """Look at the weight of the cell that was clicked: of several, the one whose value is the extreme."""
+    for cell in _pointed(cells)[:1]:
+        name, index = (cell.extreme.matrix.name, cell.extreme.matrix.index) if cell.extreme else cell.missing[0]
+        _open(name, index)
+
+
+def _open(name: str, index: int | None) -> None:
+    """Look at a weight; the run that follows goes to its page."""
+    change_view(weight=name, slice="" if index is None else index)
+    st.session_state[_GO] = True

@@ -1,0 +1,59 @@
+"""The verdict on a whole model: may the rule be trusted here, why, and what to do instead."""
+
+import math
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dgviz.analysis.model_spectra import Assessment
+from dgviz.rmt.diagnosis import VERDICTS, Diagnosis, WeighedDiagnosis, diagnose_model
+
+_LOOKS = {
+    "applies": ("green", ":material/check_circle:"),
+    "care": ("orange", ":material/warning:"),
+    "no_effect": ("gray", ":material/do_not_disturb_on:"),
+    "not_applicable": ("red", ":material/cancel:"),
+}
+_STEP = 40  # weights between two looks at whether the user has moved on
+_SHOWN = 4  # reasons in view; the others are one click away
+
+
+def draw_verdict(rows: list[Assessment], title: str, whole: bool) -> None:
+    """Say whether a rule may be trusted on the model; weights that were checked before are not checked again."""
+    slot = st.empty()
+    check_weights(rows, slot)
+    weighed = (
+        WeighedDiagnosis(row.matrix.label, math.prod(row.matrix.stored.live_shape), row.matrix.energy, row.diagnosis)
+        for row in rows
+    )
+    with slot.container(border=True):
+        _draw(diagnose_model(weighed), title, whole)
+
+
+def check_weights(rows: list[Assessment], slot: DeltaGenerator) -> None:
+    """Diagnose every weight, showing how far that is; those checked before cost nothing."""
+    if any("diagnosis" not in vars(row) for row in rows):
+        for done in range(0, len(rows), _STEP):
+            slot.progress(done / len(rows), text=f"Checking {len(rows):,} weights ...")
+            for row in rows[done : done + _STEP]:
+                _ = row.diagnosis
+
+
+def _draw(diagnosis: Diagnosis, title: str, whole: bool) -> None:
+    """Show a verdict with its reasons and advice."""
+    colour, icon = _LOOKS[diagnosis.verdict]
+    far = "" if whole else " :gray[so far]"
+    st.markdown(f"#### :{colour}[{icon} {title} {VERDICTS[diagnosis.verdict]}]{far}")
+    st.markdown(_listed(diagnosis.reasons[:_SHOWN]))
+    if diagnosis.advice:
+        st.markdown(f"**What to do:** {diagnosis.advice[0]}")
+    more = (*diagnosis.reasons[_SHOWN:], *diagnosis.advice[1:])
+    if more:
+        with st.expander("More reasons and advice"):
+            st.markdown(_listed(more))
+
+
+def _listed(sentences: tuple[str, ...]) -> str:
+    """Return sentences as a list; names may hold characters that Markdown takes for its own."""
+    marked = (sentence.replace("*", r"\*").replace("_", r"\_").replace("$", r"\$") for sentence in sentences)
+    return "\n".join(f"- {sentence}" for sentence in marked)

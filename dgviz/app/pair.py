@@ -1,0 +1,98 @@
+"""The open pair: read from disk once, remembered among the recent ones."""
+
+import os
+from pathlib import Path
+
+import orjson
+import platformdirs
+import streamlit as st
+
+from dgviz.app.roots import confine, confine_checkpoint
+from dgviz.app.state import View
+from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint.hub import cache_folder, split_hub_id
+from dgviz.checkpoint.local import local_path
+from dgviz.demo import demo_paths
+
+DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
+_RECENT = 8
+
+
+def state_dir() -> Path:
+    """Return where jobs and recent pairs are kept; ``DGVIZ_STATE_DIR`` overrides the platform's place."""
+    return Path(os.environ.get("DGVIZ_STATE_DIR") or platformdirs.user_state_dir("dgviz"))
+
+
+def checkpoint_path(name: str) -> Path:
+    """Return what a path field or link means: a path, or a hub id as it is."""
+    built_in = demo_paths().get(name.removeprefix(DEMO)) if name.startswith(DEMO) else None
+    if built_in is not None:
+        return Path(built_in)
+    if split_hub_id(name) is None:
+        return confine_checkpoint(Path(name).expanduser())
+    confine(cache_folder())
+    return Path(name)
+
+
+def checkpoint_label(name: str) -> str:
+    """Return a short name for a checkpoint."""
+    if name.startswith(DEMO):
+        return f"{name.removeprefix(DEMO)} (demo)"
+    return "/".join(Path(name).parts[-2:]).lstrip("/")
+
+
+def load_pair(view: View, include: str | None = None, exclude: str | None = None) -> CheckpointPair:
+    """Return the pair in view, to be looked at; headers only, and again only when a file changed."""
+    return _open(*_paths(view), include, exclude, _stamps(view))
+
+
+def load_preflight(view: View) -> Preflight:
+    """Return what is known of the pair in view before anything is computed; again only when a file changed."""
+    return _preflight(*_paths(view), _stamps(view))
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _open(base: str, tuned: str, include: str | None, exclude: str | None, stamps: tuple) -> CheckpointPair:
+    """Open a pair; the stamps are there to open it again when a file changed."""
+    return inspect_pair(base, tuned, include, exclude)
+
+
+@st.cache_resource(max_entries=4, show_spinner=False)
+def _preflight(base: str, tuned: str, stamps: tuple) -> Preflight:
+    return read_preflight(_open(base, tuned, None, None, stamps))
+
+
+def _paths(view: View) -> tuple[str, str]:
+    return str(checkpoint_path(view.base)), str(checkpoint_path(view.tuned))
+
+
+def _stamps(view: View) -> tuple:
+    return tuple(_stamp(local_path(path)) for path in _paths(view))
+
+
+def _stamp(path: Path) -> tuple:
+    """Return what changes when a checkpoint on disk does."""
+    folder = path if path.is_dir() else path.parent
+    files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".json"))
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+
+
+def recent_pairs() -> list[tuple[str, str]]:
+    """Return the pairs opened last, newest first."""
+    try:
+        return [tuple(pair) for pair in orjson.loads((state_dir() / "recent.json").read_bytes())]
+    except (OSError, orjson.JSONDecodeError):
+        return []
+
+
+def remember_pair(view: View) -> None:
+    """Put the pair in view first among the recent ones; the demo is always at hand and not kept."""
+    if view.base.startswith(DEMO):
+        return
+    pairs = recent_pairs()
+    wanted = [(view.base, view.tuned), *(pair for pair in pairs if pair != (view.base, view.tuned))][:_RECENT]
+    if wanted != pairs:
+        state_dir().mkdir(parents=True, exist_ok=True)
+        partial = state_dir() / f"recent.{os.getpid()}.partial"
+        partial.write_bytes(orjson.dumps(wanted))
+        partial.replace(state_dir() / "recent.json")

@@ -1,0 +1,263 @@
+"""Which scores the Recovery page is about: the demo's, files, or uploads; and what belongs together."""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from dgviz.app.messages import show_error
+from dgviz.app.pair import DEMO, checkpoint_path
+from dgviz.app.state import View
+from dgviz.demo import demo_scores
+from dgviz.errors import ScoresError
+from dgviz.scores import SUFFIXES, ChosenScores, ScoreTable, choose_scores, merge_tables, parse_scores, read_scores
+from dgviz.scores.recovery import AVERAGES, COMBINATIONS, Recovery, Study, Tolerance, assess, plan_study, read_study
+from dgviz.scores.recovery.study import PARTS_OF_A_STUDY, study_arguments
+
+_SOURCES = {"demo": "The demo", "path": "Files on this machine", "upload": "Upload"}
+_ALL = "all cells"
+_REPLICATES = 2000
+_FEW = 6  # so many cells are each a cohort, where none are named
+
+
+def recover_chosen(view: View) -> Recovery:
+    """Let the user choose scores and how they are looked at; return what they say, or stop the page and say why."""
+    try:
+        table, said, arguments = _table(view)
+        study = plan_study(table, **said, **({} if said["cells"] else _roles(table, arguments)))
+        chosen, settings = _settings(table, study, arguments)
+        study = _cell(replace(study, **settings.pop("study")), view, arguments)
+        recovery = _assess(study, chosen, Tolerance(**settings.pop("tolerance")), **settings)
+    except (ScoresError, OSError) as error:
+        show_error(error)
+        st.stop()
+    with st.expander("The same on the command line"):
+        st.code(shlex.join(["python", "-m", "dgviz", "recovery", *arguments]), language="bash", wrap_lines=True)
+    return recovery
+
+
+@st.cache_data(max_entries=16, show_spinner="Resampling ...")
+def _assess(study: Study, chosen: ChosenScores, tolerance: Tolerance, **options: Any) -> Recovery:
+    """Return the assessed study; the same choices are answered from memory."""
+    return assess(study, chosen, tolerance, replicates=_REPLICATES, **options)
+
+
+def _beside(view: View) -> Path | None:
+    """Return the file of scores that lies beside the pair in view, unless it is the demo's."""
+    if not view.has_pair or view.tuned.startswith(DEMO):
+        return None
+    found = checkpoint_path(view.tuned).parent / "scores.json"
+    return found if found.is_file() else None
+
+
+def _table(view: View) -> tuple[ScoreTable, dict[str, Any], list[str]]:
+    """Return the scores chosen, what a study file says of them, and the command's arguments for both."""
+    beside = _beside(view)
+    if "scores-source" not in st.session_state:
+        st.session_state["scores-source"] = "path" if beside else "demo"
+    source = st.segmented_control(
+        "Scores", list(_SOURCES), format_func=_SOURCES.get, key="scores-source", required=True
+    )
+    nothing = {"cells": [], "cohorts": {}, "lower_is_better": []}
+    if source == "demo":
+        content = json.dumps(demo_scores()).encode()
+        return merge_tables([parse_scores(content, "scores.json")]), nothing, ["scores.json"]
+    if source == "path":
+        left, right = st.columns([3, 2])
+        typed = left.text_input("File or folder", str(beside or ""), key="scores-path", placeholder="results")
+        study = right.text_input(
+            "Study file, where there are several cells", key="study-path", placeholder="optional"
+        )
+        paths = [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
+        if not paths:
+            _explain()
+        said = read_study(study.strip()) if study.strip() else nothing
+        return read_scores(paths), said, [*paths, *(["--study", study.strip()] if study.strip() else [])]
+    uploads = st.file_uploader(
+        "Results of lm-evaluation-harness, CSV, scores.json, or a study file; 5 MB each",
+        type=list(SUFFIXES),
+        accept_multiple_files=True,
+        key="scores-upload",
+    )
+    if not uploads:
+        _explain()
+    tables, said, names = [], nothing, []
+    for upload in uploads:
+        content = upload.getvalue()
+        study = _study_content(content)
+        if study is not None:
+            said = study_arguments(study, upload.name)
+            names += ["--study", upload.name]
+        else:
+            tables.append(parse_scores(content, upload.name))
+            names.append(upload.name)
+    return merge_tables(tables), said, names
+
+
+def _study_content(content: bytes) -> dict[str, Any] | None:
+    """Return an uploaded study file's content; None where it is something else."""
+    try:
+        value = json.loads(content)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and value and value.keys() <= set(PARTS_OF_A_STUDY) else None
+
+
+def _explain() -> None:
+    """Say what is wanted, and stop."""
+    st.info(
+        "Wanted are the scores of base, tuned and repaired models: `results_<date>.json` files of "
+        "lm-evaluation-harness (a folder of them does), or a CSV with the columns model, benchmark, score and, where "
+        "known, stderr, n, cell, metric, higher_is_better."
+    )
+    st.stop()
+
+
+def _roles(table: ScoreTable, arguments: list[str]) -> dict[str, Any]:
+    """Let the user say which model is what, unless the file says it."""
+    if any(role.role == "tuned" for role in table.models.values()):
+        return {}
+    models, benchmarks = list(table.model_names()), list(table.benchmark_names())
+    if len(models) < 3:
+        raise ScoresError(
+            f"these scores are of {', '.join(models)}: base, tuned and at least one repaired model are needed"
+        )
+    stamp = _stamp(table)
+    columns = st.columns(4)
+    base = columns[0].selectbox("Base", models, key=f"role-base-{stamp}", index=_guess(models, "base", 0))
+    others = [name for name in models if name != base]
+    tuned = columns[1].selectbox("Tuned", others, key=f"role-tuned-{stamp}", index=_guess(others, "tuned", None))
+    task = columns[2].selectbox(
+        "On-task benchmark", benchmarks, key=f"role-task-{stamp}", index=None, placeholder="none"
+    )
+    rest = [name for name in others if name != tuned]
+    repaired = columns[3].multiselect("Repaired", rest, default=rest, key=f"role-repaired-{stamp}-{base}-{tuned}")
+    if tuned is None:
+        st.info("Which model is the fine-tuned one? Nothing is guessed here.")
+        st.stop()
+    if not repaired:
+        st.info("Choose at least one repaired model.")
+        st.stop()
+    arguments += ["--base", base, "--tuned", tuned, *(["--on-task", task] if task else [])]
+    for name in repaired if repaired != rest else []:
+        arguments += ["--repaired", name]
+    return {"base": base, "tuned": tuned, "on_task": task or "", "repaired": repaired}
+
+
+def _guess(names: list[str], wanted: str, otherwise: int | None) -> int | None:
+    """Return where a name stands that says it itself."""
+    return names.index(wanted) if wanted in names else otherwise
+
+
+def _settings(table: ScoreTable, study: Study, arguments: list[str]) -> tuple[ChosenScores, dict[str, Any]]:
+    """Let the user set tolerance, cohorts, directions and averages; ask for every metric that is not clear."""
+    chosen = choose_scores(table)
+    with st.expander("Tolerance, cohorts, directions", icon=":material/tune:", expanded=bool(chosen.ambiguous)):
+        metrics = {}
+        for item in chosen.ambiguous:
+            picked = st.selectbox(
+                f"Metric of {item.benchmark}", item.metrics, index=None, key=f"metric-{item.benchmark}"
+            )
+            if picked is None:
+                st.warning(f"{item}: choose which one is meant.")
+            else:
+                metrics[item.benchmark] = picked
+        left, right, third, fourth = st.columns(4)
+        value = left.number_input(
+            "Tolerance", 0.0, None, 0.01, step=0.005, format="%g", key="tolerance",
+            help="Tuned and base that differ by no more, in units of the score, count as unchanged.",
+        )  # fmt: skip
+        z = right.number_input(
+            "Standard errors", 0.0, None, 1.96, step=0.5, format="%g", key="tolerance-z",
+            help="The tolerance is at least this many standard errors of the difference, where they are known.",
+        )  # fmt: skip
+        average = third.selectbox("Over benchmarks", list(AVERAGES), key="average", help=AVERAGES["pooled"])
+        combination = fourth.selectbox("Of two sides", list(COMBINATIONS), key="combination")
+        lower = st.multiselect(
+            "Lower is better of",
+            list(table.benchmark_names()),
+            sorted(study.lower_is_better),
+            key=f"lower-{_stamp(table)}",
+        )
+        typed = st.text_area(
+            "Cohorts: one per line, a name and its benchmarks or cells",
+            "\n".join(f"{name}: {', '.join(members)}" for name, members in _first_cohorts(study).items()),
+            placeholder="Knowledge: mmlu, arc_challenge\nCognition: gsm8k, hellaswag",
+            key=f"cohorts-{_stamp(table)}",
+            height=100,
+        )
+    if len(metrics) < len(chosen.ambiguous):
+        st.info("Some benchmarks have several metrics: choose which one is meant above.")
+        st.stop()
+    if metrics:
+        chosen = choose_scores(table, metrics)
+    cohorts = _cohorts(typed or "", [*table.benchmark_names(), *(cell.name for cell in study.cells)])
+    for name, metric in metrics.items():
+        arguments += ["--metric", f"{name}={metric}"]
+    for name, members in cohorts.items():
+        arguments += ["--cohort", f"{name}={','.join(members)}"]
+    for name in lower:
+        arguments += ["--lower-is-better", name]
+    for option, given, default in (
+        ("--tolerance", value, 0.01),
+        ("--z", z, 1.96),
+        ("--average", average, "mean"),
+        ("--combine", combination, "harmonic"),
+    ):
+        if given != default:
+            arguments += [option, f"{given:g}" if isinstance(given, float) else given]
+    return chosen, {
+        "study": {"cohorts": cohorts, "lower_is_better": frozenset(lower)},
+        "tolerance": {"value": value, "z": z},
+        "average": average,
+        "combination": combination,
+    }
+
+
+def _first_cohorts(study: Study) -> Mapping[str, tuple[str, ...]]:
+    """Return the cohorts set at first: those of the study, else a few cells each by itself."""
+    if study.cohorts or not 1 < len(study.cells) <= _FEW:
+        return study.cohorts
+    return {cell.name: (cell.name,) for cell in study.cells}
+
+
+def _stamp(table: ScoreTable) -> str:
+    """Return what tells the controls of one table from those of another."""
+    return hashlib.sha256(repr((table.model_names(), table.benchmark_names())).encode()).hexdigest()[:8]
+
+
+def _cohorts(text: str, known: list[str]) -> dict[str, tuple[str, ...]]:
+    """Return the cohorts that lines of text name."""
+    found = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, colon, members = line.partition(":")
+        if not colon or not name.strip():
+            raise ScoresError(f"the line {line!r} names no cohort: write NAME: benchmark, benchmark")
+        found[name.strip()] = tuple(member.strip() for member in members.split(",") if member.strip())
+        for member in found[name.strip()]:
+            if member not in known:
+                raise ScoresError(
+                    f"cohort {name.strip()}: {member!r} is no benchmark or cell; there are {', '.join(known)}"
+                )
+    return found
+
+
+def _cell(study: Study, view: View, arguments: list[str]) -> Study:
+    """Let the user choose one cell or all."""
+    names = [cell.name for cell in study.cells]
+    if len(names) == 1:
+        return study
+    shown = checkpoint_path(view.tuned).name if view.has_pair else ""
+    options = [_ALL, *names]
+    cell = st.segmented_control(
+        "Fine-tune", options, default=shown if shown in names else _ALL, key="cell", required=True
+    )
+    if cell == _ALL:
+        return study
+    arguments += ["--cell", cell]
+    return study.only([cell])

@@ -1,0 +1,73 @@
+"""Which folders a server may open and write: all of them for the person at the machine, named ones for anybody else.
+
+A server that listens to other machines gives every visitor the reach of the account it runs under. Then paths, typed
+or in a link, are confined to the folders in ``DGVIZ_ROOTS``; where that is set, a server for this machine is confined
+as well.
+"""
+
+import ipaddress
+import os
+from pathlib import Path
+
+import streamlit as st
+
+from dgviz.errors import AccessError
+
+ROOTS = "DGVIZ_ROOTS"
+
+
+def allowed_roots() -> tuple[Path, ...] | None:
+    """Return the folders that paths are confined to, resolved; None where every path is allowed."""
+    given = os.environ.get(ROOTS, "").split(os.pathsep)
+    roots = tuple(Path(os.path.realpath(Path(root).expanduser())) for root in given if root.strip())
+    return roots if roots or not _is_loopback(st.get_option("server.address")) else None
+
+
+def confine(path: Path) -> Path:
+    """Return a path that this server may open or write."""
+    roots = allowed_roots()
+    if roots is not None and not _inside(path, roots):
+        if not roots:
+            raise AccessError(
+                f"{path} is not opened: this server can be reached from other machines and names no folders to open; "
+                f"set {ROOTS} to them (separated by {os.pathsep!r}) where it is started"
+            )
+        raise AccessError(
+            f"{path} is not opened: it lies outside the folders that this server may open "
+            f"({', '.join(map(str, roots))}); give a path inside them, or add its folder to {ROOTS} where the server "
+            "is started"
+        )
+    return path
+
+
+def confine_checkpoint(path: Path) -> Path:
+    """Return the path of a checkpoint that this server may open, with every link in its folder."""
+    confine(path)
+    if allowed_roots() is not None:
+        folder = path if path.is_dir() else path.parent
+        for entry in folder.iterdir() if folder.is_dir() else ():
+            if entry.is_symlink():
+                confine(entry)
+    return path
+
+
+def writable_home() -> Path:
+    """Return where exports are suggested: the home folder, or the first folder this server may write."""
+    return (allowed_roots() or (Path.home(),))[0]
+
+
+def _inside(path: Path, roots: tuple[Path, ...]) -> bool:
+    try:
+        return any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots)
+    except (OSError, ValueError):  # a null byte, a loop of links
+        return False
+
+
+def _is_loopback(address: str | None) -> bool:
+    """Say whether a server at an address is for this machine only; Streamlit takes no address for all of them."""
+    if address == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(address or "").is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,136 @@
+"""What one is looking at: the pair and the view, kept in the URL and in the session.
+
+The URL is the record: a link opened elsewhere shows the same thing. The session keeps a copy because switching pages
+clears the query; every page run first reconciles the two, the URL winning.
+"""
+
+import time
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import streamlit as st
+
+_CLOSED = "none"  # as the value of `base`: no pair open, on purpose
+FIRST_PAIR = {"base": "demo:base", "tuned": "demo:noisy"}
+# A weight of the demo on which there is something to see, in both fine-tunes; not the best, an instructive one.
+_DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
+
+
+@dataclass(frozen=True)
+class View:
+    """The pair, the weight, the threshold, the method, the mask and the device in view; empty where none is chosen.
+
+    `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
+    the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
+    parameters.
+    """
+
+    base: str = ""
+    tuned: str = ""
+    others: str = ""
+    weight: str = ""
+    slice: str = ""
+    rule: str = "dg_hard"
+    params: str = ""
+    tau: str = ""
+    quantity: str = "rank"
+    method: str = "dg_hard"
+    settings: str = ""
+    shrinker: str = "hard"
+    include: str = ""
+    exclude: str = ""
+    device: str = "auto"
+
+    @property
+    def has_pair(self) -> bool:
+        """Whether a pair is chosen."""
+        return bool(self.base and self.tuned and self.base != _CLOSED)
+
+    @property
+    def index(self) -> int | None:
+        """Which matrix of a stack, or None."""
+        return int(self.slice) if self.slice.isdecimal() else None
+
+    def rule_params(self) -> dict[str, str]:
+        """Return the rule's parameters that differ from their defaults, as typed."""
+        return _named(self.params)
+
+    def method_params(self) -> dict[str, str]:
+        """Return the method's parameters that differ from their defaults, as typed."""
+        return _named(self.settings)
+
+
+def _named(text: str) -> dict[str, str]:
+    """Return the values of ``name:value,name:value``."""
+    return dict(item.split(":", 1) for item in text.split(",") if ":" in item)
+
+
+_ECHO_SECONDS = 2.0
+_KEYS = tuple(field.name for field in fields(View))
+_DEFAULTS = View()
+
+
+def current_view() -> View:
+    """Return what is in view: the URL's, where it holds a view of its own, else the session's; at first the demo."""
+    given = {key: st.query_params[key] for key in _KEYS if key in st.query_params}
+    remembered: dict[str, str] = st.session_state.get("view", {})
+    if given and given != _in_url(remembered) and not _is_echo(given):
+        remembered = given  # a link, or Back: the whole view, so that nothing of another one is mixed in
+        st.session_state["view-visit"] = view_visit() + 1
+    if "base" not in remembered:
+        remembered = FIRST_PAIR | remembered
+    if remembered["base"].startswith("demo:"):
+        remembered = {"weight": _DEMO_WEIGHT} | remembered
+    view = View(**remembered)
+    _store(view)
+    return view
+
+
+def view_visit() -> int:
+    """Return how often the URL, not a control, has set the view in this session: a new visit starts from its tau."""
+    return st.session_state.get("view-visit", 0)
+
+
+def _is_echo(given: dict[str, str]) -> bool:
+    """Return whether a URL is one that was just replaced: a browser sends the old one along until it has the new."""
+    past = st.session_state.get("view-past", [])
+    return any(given == url and time.monotonic() - replaced < _ECHO_SECONDS for url, replaced in past)
+
+
+def change_view(**changes: Any) -> View:
+    """Change what is in view, in the session and in the URL; a new pair or weight resets what depended on the old."""
+    view = View(**st.session_state.get("view", {}))
+    if {"base", "tuned"} & changes.keys():
+        view = View(device=view.device)
+    elif "weight" in changes and changes["weight"] != view.weight:
+        view = replace(view, slice="", tau="")
+    elif {"rule", "params", "slice"} & changes.keys():
+        view = replace(view, tau="")
+    view = replace(view, **{key: str(value) for key, value in changes.items()})
+    _store(view)
+    return view
+
+
+def close_pair() -> None:
+    """Leave the app without a pair."""
+    change_view(base=_CLOSED, tuned="")
+
+
+def _in_url(values: dict[str, str]) -> dict[str, str]:
+    """Return the part of a view that its URL names: whatever is not a default."""
+    return {key: value for key, value in values.items() if value and value != getattr(_DEFAULTS, key)}
+
+
+def _store(view: View) -> None:
+    """Write the view to the session and to the URL."""
+    values = {key: getattr(view, key) for key in _KEYS}
+    before, wanted = _in_url(st.session_state.get("view", {})), _in_url(values)
+    if before and before != wanted:
+        st.session_state["view-past"] = [*st.session_state.get("view-past", [])[-19:], (before, time.monotonic())]
+    st.session_state["view"] = {key: value for key, value in values.items() if value}
+    for key in _KEYS:
+        if key in wanted:
+            if st.query_params.get(key) != wanted[key]:
+                st.query_params[key] = wanted[key]
+        elif key in st.query_params:
+            del st.query_params[key]

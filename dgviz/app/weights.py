@@ -1,0 +1,126 @@
+"""Choosing a weight: filters, previous and next, the matrix of a stack."""
+
+import re
+from dataclasses import dataclass
+
+import streamlit as st
+
+from dgviz.app.state import View, change_view
+from dgviz.checkpoint import CheckpointPair, MatrixLayout, PairedTensor, matrix_layout
+
+_EVERY = "all"
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """The weight in view."""
+
+    paired: PairedTensor
+    layout: MatrixLayout
+    index: int | None
+
+
+def weight_parts(name: str) -> tuple[str, str]:
+    """Return a weight's layer and module, as people say them."""
+    parts = [part for part in name.split(".") if part != "weight"]
+    number = next((part for part in parts if part.isdecimal()), None)
+    if number is None:
+        return "none", parts[-1]
+    after = parts[parts.index(number) + 1 :]
+    return number, ".".join(part for part in after if not part.isdecimal()) or parts[-1]
+
+
+def first_weight(pair: CheckpointPair) -> str:
+    """Return the weight to show first: a large one in the middle of the model, where updates are typical."""
+    layered = [item for item in pair.repairable if weight_parts(item.name)[0] != "none"] or list(pair.repairable)
+    middle = layered[len(layered) // 2]
+    layer = weight_parts(middle.name)[0]
+    neighbours = [item for item in layered if weight_parts(item.name)[0] == layer]
+    return max(neighbours, key=lambda item: item.tuned.numel).name
+
+
+def choose_weight(view: View, pair: CheckpointPair) -> WeightChoice:
+    """Let the user choose among the repairable weights and return the choice."""
+    names = [item.name for item in pair.repairable]
+    current = view.weight if view.weight in names else first_weight(pair)
+    if view.weight and view.weight not in names:
+        st.warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
+    if current != view.weight:
+        change_view(weight=current)
+    shown = _filters(names)
+    at = shown.index(current) if current in shown else None
+    options = shown if at is not None else [current, *shown]
+    st.session_state["weight-choice"] = current
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        _step("Previous", ":material/chevron_left:", shown, at, -1, "p")
+        st.selectbox(
+            f"Weight ({len(shown)} of {len(names)})",
+            options,
+            key="weight-choice",
+            on_change=lambda: change_view(weight=st.session_state["weight-choice"]),
+        )
+        _step("Next", ":material/chevron_right:", shown, at, 1, "n")
+        layout = matrix_layout(current, pair[current].tuned.shape)
+        index = _choose_slice(view, layout)
+    return WeightChoice(pair[current], layout, index)
+
+
+def _filters(names: list[str]) -> list[str]:
+    """Return the names that layer, module and text leave."""
+    parts = {name: weight_parts(name) for name in names}
+    layers = sorted({layer for layer, _ in parts.values()}, key=lambda layer: (not layer.isdecimal(), layer.zfill(6)))
+    modules = sorted({module for _, module in parts.values()})
+    columns = st.columns([1, 2, 3])
+    layer = columns[0].selectbox("Layer", [_EVERY, *layers], key="filter-layer")
+    module = columns[1].selectbox("Module", [_EVERY, *modules], key="filter-module")
+    text = columns[2].text_input("Name contains", key="filter-name", placeholder="text or expression", live=True)
+    try:
+        found = re.compile(text or "", re.IGNORECASE)
+    except re.error as error:
+        st.warning(f"{text!r} is not a regular expression: {error}")
+        return names
+    shown = [name for name in names if layer in (_EVERY, parts[name][0]) and module in (_EVERY, parts[name][1])]
+    shown = [name for name in shown if found.search(name)]
+    if not shown:
+        st.warning("No weight matches these filters.")
+    return shown
+
+
+def _step(label: str, icon: str, shown: list[str], at: int | None, by: int, shortcut: str) -> None:
+    """Offer the neighbour of the weight in view; the first of the filtered ones where it is not among them."""
+    target = 0 if at is None else at + by
+    st.button(
+        label,
+        key=f"step-{label}",
+        icon=icon,
+        icon_position="right" if by > 0 else "left",
+        shortcut=shortcut,
+        disabled=not 0 <= target < len(shown),
+        on_click=_move,
+        args=(shown, by),
+    )
+
+
+def _move(shown: list[str], by: int) -> None:
+    """Step from the weight now in view, which quick presses have moved on since the button was drawn."""
+    current = st.session_state["view"].get("weight")
+    target = shown.index(current) + by if current in shown else 0
+    change_view(weight=shown[max(0, min(target, len(shown) - 1))])
+
+
+def _choose_slice(view: View, layout: MatrixLayout) -> int | None:
+    """Choose one matrix of a stack."""
+    if layout.stack is None:
+        return None
+    current = min(view.index or 0, layout.stack - 1)
+    st.session_state["slice-choice"] = current
+    return int(
+        st.number_input(
+            f"Expert (0 to {layout.stack - 1})",
+            0,
+            layout.stack - 1,
+            key="slice-choice",
+            width=160,
+            on_change=lambda: change_view(slice=st.session_state["slice-choice"]),
+        )
+    )

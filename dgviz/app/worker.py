@@ -1,0 +1,107 @@
+"""Questions to the worker process: the pages never compute, and never import torch."""
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import streamlit as st
+from streamlit.runtime.scriptrunner import get_script_run_ctx
+
+from dgviz.analysis.effect import MethodPanel
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
+from dgviz.jobs import Superseded, Worker
+from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.spectrum import Spectrum
+
+
+@st.cache_resource(show_spinner=False)
+def worker() -> Worker:
+    """Return the one warm worker, starting in the background at the first call."""
+    warm = Worker("dgviz.app.workbench", threads=os.cpu_count())
+    warm.start()
+    return warm
+
+
+def _visitor() -> str | None:
+    """Return this browser tab's session: its newer questions replace its own older ones, nobody else's."""
+    context = get_script_run_ctx()
+    return context.session_id if context else None
+
+
+def devices() -> dict[str, str] | None:
+    """Return what can be computed on, label by device id, the default first; None while the worker starts."""
+    answer = _devices()
+    return dict(answer.result()) if answer.done() else None
+
+
+@st.cache_resource(show_spinner=False)
+def _devices() -> Future:
+    """Ask the worker once, without waiting: only it may import torch, which takes seconds."""
+    return _asked("devices")
+
+
+def _asked(function: str, **arguments: Any) -> Future:
+    """Return the worker's answer-to-be."""
+    pool = ThreadPoolExecutor(1)
+    answer = pool.submit(worker().call, function, **arguments)
+    pool.shutdown(wait=False)
+    return answer
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def spectrum(paired: PairedTensor, index: int | None, device: str, stamp: str) -> Spectrum:
+    """Return a weight's spectrum, from the store or computed."""
+    return worker().call("spectrum", group=_visitor(), paired=paired, index=index, device=device)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def spectrum_with_threshold(
+    paired: PairedTensor, index: int | None, device: str, stamp: str, rule: str, params: dict[str, Any]
+) -> Spectrum:
+    """Return a weight's spectrum with the tau of a rule that needs the weight itself."""
+    weight = {"paired": paired, "index": index, "device": device}
+    return worker().call("spectrum_with_threshold", group=_visitor(), **weight, rule=rule, params=params)
+
+
+def spectrum_panels(
+    paired: PairedTensor, index: int | None, device: str, stamp: str, patience: float
+) -> SpectrumPanels | None:
+    """Return the map behind the spectrum-space panels, or None where it is still being computed.
+
+    It takes every direction of the update, several times the work of those above a threshold: a page shows what it
+    has, and asks again.
+    """
+    weight = (paired, index, device, stamp)
+    try:
+        return _spectrum_panels(*weight).result(timeout=patience)
+    except TimeoutError:
+        return None
+    except Superseded:  # its question was dropped for another weight's, and now it is in view again
+        _spectrum_panels.clear(*weight)
+        _spectrum_panels(*weight)
+        return None
+    except Exception:
+        _spectrum_panels.clear(*weight)  # the next visit tries again
+        raise
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _spectrum_panels(paired: PairedTensor, index: int | None, device: str, stamp: str) -> Future:
+    """Ask the worker once, without waiting; a question of its own group, which a moved tau does not replace."""
+    return _asked("spectrum_panels", group=f"{_visitor()} directions", paired=paired, index=index, device=device)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def entry_panels(paired: PairedTensor, index: int | None, device: str, stamp: str, rank: int) -> EntryPanels:
+    """Return the maps of the entry-space panels at a rank."""
+    return worker().call("entry_panels", group=_visitor(), paired=paired, index=index, device=device, rank=rank)
+
+
+@st.cache_data(max_entries=128, show_spinner=False)
+def method_panel(
+    paired: PairedTensor, index: int | None, device: str, stamp: str, plan: RepairPlan, _pair: CheckpointPair
+) -> MethodPanel:
+    """Return a weight's update under one method, as a map and figures."""
+    question = {"pair": _pair, "paired": paired, "index": index, "device": device, "plan": plan}
+    return worker().call("method_panel", group=f"{_visitor()} methods", **question)

@@ -1,0 +1,236 @@
+"""A PEFT LoRA adapter as the tuned side: base plus scaling * B @ A, without a merged copy on disk.
+
+The tuned checkpoint that results has base's names, dtypes, shards and config; a weight the adapter does not touch is
+base's own. Format: https://huggingface.co/docs/peft/developer_guides/checkpoint. What an adapter holds that is not
+read is refused by name: left out silently, its part of the update would be lost.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dgviz.checkpoint.derived import PlacedTensor, derive
+from dgviz.checkpoint.experts import lora_members, lora_stack, parameter_names, refuse_open, stores_transposed
+from dgviz.checkpoint.header import read_header
+from dgviz.checkpoint.lora.config import CONFIG, MERGE, WEIGHTS, rank_and_scaling, read_adapter_config
+from dgviz.checkpoint.lora.tensor import LoraTensor, lora_tensor
+from dgviz.checkpoint.names import unwrapped_names
+from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.renaming import Member, rename_like_transformers
+from dgviz.checkpoint.types import Checkpoint, TensorInfo
+from dgviz.errors import CheckpointError
+
+_FACTORS = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?$")
+
+
+def is_adapter(directory: Path) -> bool:
+    """Say whether a directory holds a PEFT adapter and no weights of a model beside it."""
+    return (directory / CONFIG).is_file() and not any(
+        file.name != WEIGHTS and file.is_file() for file in directory.glob("*.safetensors")
+    )
+
+
+def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
+    """Return the tuned checkpoint that an adapter makes of a base."""
+    directory = directory.resolve()
+    config, raw = read_adapter_config(directory)
+    weights = directory / WEIGHTS
+    if not weights.is_file():
+        raise CheckpointError(f"{directory} has {CONFIG} but no {WEIGHTS}: fetch it, or {MERGE}")
+    header = read_header(weights)
+    factors, whole = _sort_tensors(weights, header.tensors)
+    if not factors and not whole:
+        raise CheckpointError(f"{weights} holds no tensors: save the adapter again")
+    changed = _stacked(directory, config, factors, base)
+    targets = _base_names(base, [*factors, *whole])
+    for name, pair in factors.items():
+        info = _target(base, targets, name, weights)
+        changed[info.name] = _lora(directory, config, info, name, pair)
+    _check_orientation(directory, config, list(changed.values()))
+    for name, stored in whole.items():
+        info = _target(base, targets, name, weights)
+        if name in factors:
+            # PEFT may write a targeted embedding's own weight along; what the factors are added to is base's.
+            if not same_bytes(stored, info):
+                raise CheckpointError(
+                    f"{weights}, tensor {stored.name!r} is not base's {info.name!r}, to which the factors beside it "
+                    f"are to be added: is this the base it was trained on? If so, {MERGE}"
+                )
+            continue
+        if info.shape != stored.shape:
+            raise CheckpointError(
+                f"{weights}, tensor {stored.name!r} is {stored.shape}, but base's {info.name!r} is {info.shape}: the "
+                f"adapter belongs to another base, or changes the vocabulary; {MERGE}"
+            )
+        changed[info.name] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
+    tensors = {name: changed.get(name, info) for name, info in base.tensors.items()}
+    text = "|".join([base.fingerprint, hashlib.sha256(raw).hexdigest(), header.digest])
+    fingerprint = hashlib.sha256(text.encode()).hexdigest()
+    return Checkpoint(directory, tensors, base.config, base.shards, fingerprint, is_adapter=True)
+
+
+def _sort_tensors(
+    weights: Path, tensors: Mapping[str, TensorInfo]
+) -> tuple[dict[str, dict[str, TensorInfo]], dict[str, TensorInfo]]:
+    """Return the factors A and B by the weight they change, and the tensors saved whole by their name in base."""
+    factors: dict[str, dict[str, TensorInfo]] = {}
+    whole: dict[str, TensorInfo] = {}
+    for name, inner in unwrapped_names(tensors).items():
+        info = tensors[name]
+        inner = inner.replace("modules_to_save.default.", "").replace("modules_to_save.", "")
+        inner = inner.replace("original_module.", "")
+        found = _FACTORS.match(inner)
+        inner = inner if found else inner.replace("base_layer.", "")
+        if found:
+            key = "embedding_" * bool(found["kind"]) + found["factor"]
+            factors.setdefault(f"{found['module']}.weight", {})[key] = info
+        elif ".lora_" in inner or inner in whole:
+            raise CheckpointError(f"{weights} holds {name!r}, which is not read: {MERGE}")
+        else:
+            whole[inner] = info
+    for name, pair in factors.items():
+        if set(pair) not in ({"A", "B"}, {"embedding_A", "embedding_B"}):
+            raise CheckpointError(
+                f"{weights} holds only {', '.join(sorted(pair))} of the two LoRA factors of {name!r}: "
+                "save the adapter again"
+            )
+    return factors, whole
+
+
+def _stacked(
+    directory: Path, config: Mapping[str, Any], factors: dict[str, dict[str, TensorInfo]], base: Checkpoint
+) -> dict[str, TensorInfo]:
+    """Take the factors of target_parameters out of all factors; return the tensors they change, by base's names."""
+    targets = config.get("target_parameters") or []
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise CheckpointError(f"{directory / CONFIG} says target_parameters = {targets!r}, not a list of names")
+    nested: dict[str, list[str]] = {}
+    for name in factors:
+        module = name.removesuffix(".weight").replace(".base_layer", "")
+        if parameter_names(module, targets):
+            nested.setdefault(module, []).append(name)
+    changed: dict[str, TensorInfo] = {}
+    for module, found in nested.items():
+        names = parameter_names(module, targets)
+        stored, members = _base_names(base, names), _members(base, names)
+        for key in found:
+            pair = factors.pop(key)
+            fitting = {}
+            for name in names:
+                new = _update_stack(directory, config, base, name, pair, stored, members)
+                if new:
+                    fitting[name] = new
+            if len(fitting) != 1 or not changed.keys().isdisjoint(next(iter(fitting.values()))):
+                raise refuse_open(directory / WEIGHTS, module, names, MERGE)
+            changed |= next(iter(fitting.values()))
+    return changed
+
+
+def _update_stack(
+    directory: Path,
+    config: Mapping[str, Any],
+    base: Checkpoint,
+    name: str,
+    pair: Mapping[str, TensorInfo],
+    stored: Mapping[str, str],
+    members: Mapping[str, dict[str, tuple[TensorInfo, Member]]],
+) -> dict[str, TensorInfo]:
+    """Return what a pair of factors makes of one parameter, by base's names; nothing where they do not fit it."""
+    if "A" not in pair:
+        return {}
+    rank, scaling = rank_and_scaling(directory, config, name)
+    if name in stored:
+        info = base.tensors[stored[name]]
+        turned = stores_transposed(base, info.name)
+        new = lora_stack(info, pair["A"], pair["B"], scaling, bool(turned))
+        if new is not None and new.square and turned is None:
+            raise CheckpointError(
+                f"{directory / WEIGHTS}: the experts of {info.name!r} are square, so it is open how they are stored: "
+                f"{MERGE}"
+            )
+        if new is None and len(info.shape) == 2 and pair["A"].shape[:1] == (rank,):
+            return {info.name: lora_tensor(info, pair["A"], pair["B"], scaling, False, False)}
+        return {} if new is None or new.rank != rank else {info.name: new}
+    return (lora_members(members[name], pair["A"], pair["B"], scaling) or {}) if name in members else {}
+
+
+def _members(base: Checkpoint, names: list[str]) -> dict[str, dict[str, tuple[TensorInfo, Member]]]:
+    """Return the matrices that base stores one by one, by the stack that transformers makes of them."""
+    groups: dict[str, dict[str, tuple[TensorInfo, Member]]] = {}
+    if all(name in base.tensors for name in names):
+        return groups
+    inner = unwrapped_names(base.tensors)
+    known = rename_like_transformers(base.config, inner.values()).members
+    for name, short in inner.items():
+        if short in known:
+            groups.setdefault(known[short].stack, {})[name] = base.tensors[name], known[short]
+    return {name: group for name in names for stack, group in groups.items() if _is_end(stack, name)}
+
+
+def _is_end(first: str, second: str) -> bool:
+    """Say whether one name ends with the other: a model and the head around it differ in a prefix."""
+    return f".{first}".endswith(f".{second}") or f".{second}".endswith(f".{first}")
+
+
+def _base_names(base: Checkpoint, names: list[str]) -> dict[str, str]:
+    """Return base's name for each name in an adapter: the same apart from wrappers, or the same to transformers."""
+    stored = {inner: name for name, inner in unwrapped_names(base.tensors).items()}
+    found = {name: stored[name] for name in names if name in stored}
+    if len(found) < len(names):
+        # One question for both, for names that transformers would rename only together.
+        known = rename_like_transformers(base.config, stored).names
+        others = rename_like_transformers(base.config, names).names
+        by_target = {known.get(inner, inner): name for inner, name in stored.items()}
+        for name in names:
+            target = by_target.get(others.get(name, name))
+            if name not in found and target is not None:
+                found[name] = target
+    if len(set(found.values())) < len(found):
+        twice = sorted(name for name in found if list(found.values()).count(found[name]) > 1)
+        both = " and ".join(map(repr, twice[:2]))
+        raise CheckpointError(f"the adapter's {both} are one tensor of {base.path}: {MERGE}")
+    return found
+
+
+def _target(base: Checkpoint, targets: Mapping[str, str], name: str, weights: Path) -> TensorInfo:
+    if name not in targets:
+        raise CheckpointError(
+            f"{weights} changes {name!r}, which {base.path} does not hold: is this the base it was trained on? "
+            f"If so (a tied head, or experts stored another way), {MERGE}"
+        )
+    return base.tensors[targets[name]]
+
+
+def _lora(
+    directory: Path, config: Mapping[str, Any], base: TensorInfo, name: str, pair: Mapping[str, TensorInfo]
+) -> LoraTensor:
+    """Return base plus one module's update, with the rank and scaling that the config says."""
+    embedding = "embedding_A" in pair
+    first, second = (pair["embedding_A"], pair["embedding_B"]) if embedding else (pair["A"], pair["B"])
+    module = name.removesuffix(".weight")
+    rank, scaling = rank_and_scaling(directory, config, module)
+    if first.shape[:1] != (rank,):
+        raise CheckpointError(
+            f"{directory / WEIGHTS}, tensor {first.name!r} is {first.shape}, but {CONFIG} says rank {rank!r} for "
+            f"{module!r}: the two files belong to different adapters"
+        )
+    return lora_tensor(base, first, second, scaling, embedding or bool(config.get("fan_in_fan_out")), embedding)
+
+
+def _check_orientation(directory: Path, config: Mapping[str, Any], changed: list[TensorInfo]) -> None:
+    """Refuse a fan_in_fan_out that the weights' shapes contradict where square weights depend on it.
+
+    GPT-2 stores its layers transposed (Conv1D); shapes tell for most weights, and only for square ones the config.
+    """
+    plain = [item for item in changed if isinstance(item, LoraTensor)]
+    if not any(item.square for item in plain):
+        return
+    said = bool(config.get("fan_in_fan_out"))
+    seen = {item.transposed for item in plain if not item.square and not item.embedding}
+    if seen and said not in seen:
+        raise CheckpointError(
+            f"{directory / CONFIG} says fan_in_fan_out = {said}, but the shapes say otherwise, so it is open how the "
+            f"square weights are stored: {MERGE}"
+        )

@@ -1,0 +1,151 @@
+"""What Figure 4 of one weight draws, from its live decomposition: pooled maps in entry and in spectrum space; torch.
+
+No full copy of the repaired or the discarded delta is ever made: row blocks of ``left @ right`` are multiplied,
+pooled and forgotten. The results are the small numpy records of `maps`, which travel to the process that draws.
+"""
+
+import itertools
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dgviz.errors import SpectrumError
+from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels, block_edges, choose_scale
+from dgviz.rmt.law import sigma_from_median
+
+if TYPE_CHECKING:
+    from dgviz.spectra.svd.decompose import Decomposition
+
+MAX_ROWS = 320
+MAX_COLUMNS = 512
+MAX_DIRECTION_BYTES = 2_000_000
+_ROUNDING = 2 * float(np.finfo(np.float32).eps)
+_CHUNK_ENTRIES = 4_000_000  # entries of D* alive at once: 16 MB in float32
+
+
+def compute_spectrum_panels(decomposition: "Decomposition") -> SpectrumPanels:
+    """Return the map behind panels (e), (f) and (g): every direction, rows pooled; once per weight."""
+    m, n = decomposition.shape
+    s = np.asarray(decomposition.s, dtype=np.float64)
+    rows = min(m, direction_rows(s.size))
+    magnitudes = decomposition.direction_maps(rows).cpu().numpy().astype(np.float64)
+    if magnitudes.shape != (rows, s.size):
+        raise SpectrumError(
+            f"the direction map of a {m} x {n} delta has shape {magnitudes.shape}, expected {(rows, s.size)}"
+        )
+    scale = choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_bulk(s) else 0.0)
+    return SpectrumPanels((m, n), s, scale, scale.encode(magnitudes))
+
+
+def direction_rows(directions: int) -> int:
+    """Return how many row blocks a map of `directions` columns gets: `MAX_ROWS` divided until the codes fit."""
+    rows = MAX_ROWS
+    while rows > 1 and rows * directions > MAX_DIRECTION_BYTES:
+        rows //= 2
+    return rows
+
+
+def compute_entry_panels(
+    decomposition: "Decomposition", delta: torch.Tensor, rank: int, previous: EntryPanels | None = None
+) -> EntryPanels:
+    """Return the maps of panels (b), (c) and (d): tuned delta D, repaired delta D* of `rank`, and D - D*."""
+    m, n = (int(d) for d in decomposition.shape)
+    p = min(m, n)
+    if tuple(delta.shape) != (m, n):
+        raise ValueError(f"the decomposition is of a {m} x {n} delta, the delta given is {tuple(delta.shape)}")
+    if not 0 <= rank <= p:
+        raise ValueError(f"the rank of a {m} x {n} delta lies in 0 to {p}; got {rank}")
+    if previous is not None and previous.shape != (m, n):
+        raise ValueError(f"the previous panels are of a {previous.shape} weight, not of {(m, n)}")
+    if previous is None:
+        magnitudes = pooled_magnitudes(delta)
+        scale = entry_scale(magnitudes, decomposition.s, (m, n))
+        tuned = scale.encode(magnitudes)
+    else:
+        tuned, scale = previous.tuned, previous.scale
+    if rank in (0, p):
+        nothing = np.zeros_like(tuned)
+        repaired, discarded = (nothing, tuned) if rank == 0 else (tuned, nothing)
+    else:
+        left, right = decomposition.triplets(rank)
+        repaired, discarded = (scale.encode(x) for x in _pooled_split(delta, left, right))
+    return EntryPanels((m, n), rank, scale, tuned, repaired, discarded)
+
+
+def entry_scale(magnitudes: NDArray[np.float64], s: torch.Tensor, shape: tuple[int, int]) -> Scale:
+    """Return the scale of the upper row: from the tuned delta's peak down to where its noise lies.
+
+    Large spikes fill every block of the tuned map, so the noise cannot be read off it. Its level is the expected
+    maximum ``sigma sqrt(2 ln b)`` of b normal entries, with sigma from the median singular value.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    bulk = _typical(magnitudes)
+    if has_bulk(values):
+        block = max(2.0, shape[0] * shape[1] / magnitudes.size)
+        bulk = min(bulk, sigma_from_median(float(np.median(values)), shape) * math.sqrt(2 * math.log(block)))
+    return choose_scale(float(magnitudes.max()), bulk)
+
+
+def has_bulk(s: NDArray[np.float64]) -> bool:
+    """Return whether a spectrum has a bulk worth a scale: its median is not lost in the rounding of s_1.
+
+    A looser question than whether the median measures noise (`DEGENERATE_MEDIAN`): a bulk a million
+    times below the spikes is drawn, though no threshold is made from it.
+    """
+    return bool(np.median(s) > _ROUNDING * s[0])
+
+
+def pooled_magnitudes(matrix: torch.Tensor) -> NDArray[np.float64]:
+    """Return block maxima of ``|matrix|`` on at most `MAX_ROWS` x `MAX_COLUMNS` blocks (`block_edges`)."""
+    edges = block_edges(matrix.shape[0], min(matrix.shape[0], MAX_ROWS))
+    rows = [_row_maxima(matrix[edges[a] : edges[b]], edges[a : b + 1] - edges[a]) for a, b in _chunks(edges, matrix)]
+    return _column_maxima(torch.cat(rows))
+
+
+def _pooled_split(
+    delta: torch.Tensor, left: torch.Tensor, right: torch.Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the pooled magnitudes of ``left @ right`` and of ``delta - left @ right``, by runs of row blocks."""
+    edges = block_edges(delta.shape[0], min(delta.shape[0], MAX_ROWS))
+    left, right = left.to(delta.device, delta.dtype), right.to(delta.device, delta.dtype)
+    repaired, discarded = [], []
+    for a, b in _chunks(edges, delta):
+        rows = slice(int(edges[a]), int(edges[b]))
+        inner = edges[a : b + 1] - edges[a]
+        product = left[rows] @ right
+        repaired.append(_row_maxima(product, inner))
+        discarded.append(_row_maxima(torch.sub(delta[rows], product, out=product), inner))
+    return _column_maxima(torch.cat(repaired)), _column_maxima(torch.cat(discarded))
+
+
+def _chunks(edges: NDArray[np.int64], matrix: torch.Tensor) -> list[tuple[int, int]]:
+    """Return runs of row blocks whose rows hold about `_CHUNK_ENTRIES` entries."""
+    blocks = edges.size - 1
+    per_chunk = max(1, int(_CHUNK_ENTRIES / (matrix.shape[1] * matrix.shape[0] / blocks)))
+    return [(a, min(a + per_chunk, blocks)) for a in range(0, blocks, per_chunk)]
+
+
+def _row_maxima(chunk: torch.Tensor, edges: NDArray[np.int64]) -> torch.Tensor:
+    """Return max |entry| of every column within every row block, as (blocks, n)."""
+    ends = edges.tolist()
+    return torch.stack(
+        [
+            torch.maximum(block.amax(dim=0), block.amin(dim=0).neg())
+            for block in (chunk[a:b] for a, b in itertools.pairwise(ends))
+        ]
+    )
+
+
+def _column_maxima(rows: torch.Tensor) -> NDArray[np.float64]:
+    """Return the maxima within the column blocks of a matrix whose rows are pooled already."""
+    edges = block_edges(rows.shape[1], min(rows.shape[1], MAX_COLUMNS))
+    return np.maximum.reduceat(rows.cpu().numpy().astype(np.float64), edges[:-1], axis=1)
+
+
+def _typical(magnitudes: NDArray[np.float64]) -> float:
+    """Return the median of the nonzero magnitudes, 0 when there are none."""
+    positive = magnitudes[magnitudes > 0]
+    return float(np.median(positive)) if positive.size else 0.0

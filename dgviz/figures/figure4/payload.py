@@ -1,0 +1,164 @@
+"""The bytes that carry Figure 4 to the browser: a length-prefixed JSON header, then numbers and 8-bit maps."""
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels
+from dgviz.rmt.law import aspect_ratio, mp_sv_cdf
+from dgviz.rmt.null import noise_distance
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Threshold
+
+_ALIGN = 8  # float64 views in the browser need offsets that are multiples of 8
+_CODES = {"float64": "<f8", "uint8": "|u1"}
+
+
+def pack(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return header and arrays as one message."""
+    listing, body = [], bytearray()
+    for name, array in arrays.items():
+        if array.dtype.name not in _CODES:
+            raise ValueError(f"array {name!r} is {array.dtype}; the payload carries float64 and uint8")
+        listing.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "offset": len(body)})
+        body += np.ascontiguousarray(array, dtype=_CODES[array.dtype.name]).tobytes()
+        body += bytes(-len(body) % _ALIGN)
+    text = json.dumps({**header, "arrays": listing}, allow_nan=False, separators=(",", ":")).encode()
+    return struct.pack("<I", len(text)) + text + bytes(-(4 + len(text)) % _ALIGN) + bytes(body)
+
+
+def unpack(message: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the header and the arrays of a message, the inverse of `pack`."""
+    (length,) = struct.unpack_from("<I", message)
+    header = json.loads(message[4 : 4 + length])
+    start = 4 + length + (-(4 + length) % _ALIGN)
+    arrays = {}
+    for item in header.pop("arrays"):
+        count = math.prod(item["shape"])
+        flat = np.frombuffer(message, _CODES[item["dtype"]], count, start + item["offset"])
+        arrays[item["name"]] = flat.reshape(item["shape"])
+    return header, arrays
+
+
+def start_tau(s: ArrayLike, threshold: Threshold) -> float:
+    """Return the tau at which ``s > tau`` counts the rule's own rank.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    threshold : Threshold
+        What the rule found.
+
+    Returns
+    -------
+    float
+        The rule's tau; for a low-rank delta, whose rounding-level values lie above that tau but are not counted, the
+        rounding floor.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    if np.count_nonzero(values > threshold.tau) == threshold.rank:
+        return float(threshold.tau)
+    return max(float(threshold.tau), DEGENERATE_MEDIAN * float(values[0]))
+
+
+def figure4_payload(
+    view: str,
+    s: ArrayLike,
+    shape: tuple[int, int],
+    threshold: Threshold,
+    *,
+    tau: float | None = None,
+    rule: str = "",
+    spectrum: SpectrumPanels | None = None,
+    entries: EntryPanels | None = None,
+    live_shape: tuple[int, int] | None = None,
+) -> bytes:
+    """Return everything Figure 4 needs to follow tau in the browser.
+
+    Parameters
+    ----------
+    view : str
+        Name of what is looked at (weight and rule): a released tau belongs to the view it was released on.
+    s : (p,) array
+        Singular values, descending.
+    shape : (int, int)
+        Rows and columns of the delta.
+    threshold : Threshold
+        The rule's result; the reset button goes back to it.
+    tau : float, optional
+        Where tau stands; the rule's own by default.
+    rule : str
+        Title of the rule.
+    spectrum : SpectrumPanels, optional
+        Maps of the lower row; panels say they are being computed while absent.
+    entries : EntryPanels, optional
+        Maps of the upper row at some rank.
+    live_shape : (int, int), optional
+        Rows and columns that are not zero throughout, of which the noise law is; all by default.
+
+    Returns
+    -------
+    bytes
+        A message of `pack`. ``law`` holds G(s_i / (sigma sqrt N)) of the live part, from which the browser
+        computes the MP-fit; it is absent, with a reason in the header, where sigma is no noise estimate.
+        ``noiseFit`` is the MP-fit that iid noise of the live shape usually scores.
+
+    Raises
+    ------
+    ValueError
+        If s, shape and the panels are not of one delta.
+    """
+    values = np.asarray(s, dtype=np.float64)
+    if values.shape != (min(shape),):
+        raise ValueError(
+            f"a {shape[0]} x {shape[1]} delta has {min(shape)} singular values; got shape {values.shape}"
+        )
+    for panels in (spectrum, entries):
+        if panels is not None and tuple(panels.shape) != tuple(shape):
+            raise ValueError(
+                f"{type(panels).__name__} of a {panels.shape} delta given for one of shape {tuple(shape)}"
+            )
+    reason = law_missing(threshold)
+    arrays: dict[str, NDArray[Any]] = {"s": values}
+    if not reason:
+        live = live_shape or shape
+        unit = threshold.sigma * math.sqrt(max(live))
+        arrays["law"] = np.asarray(mp_sv_cdf(values[: min(live)] / unit, aspect_ratio(live)), dtype=np.float64)
+    header: dict[str, Any] = {
+        "view": view,
+        "shape": [int(shape[0]), int(shape[1])],
+        "rule": rule or threshold.rule,
+        "ruleTau": start_tau(values, threshold),
+        "tau": start_tau(values, threshold) if tau is None else float(tau),
+        "sigma": None if reason else float(threshold.sigma),
+        "edge": None if reason else float(threshold.edge),
+        "noLaw": reason,
+        "noiseFit": None if reason else noise_distance(live_shape or shape).fit,
+        "entries": None,
+        "spectrum": None,
+    }
+    if entries is not None:
+        header["entries"] = {"rank": int(entries.rank)} | _scale(entries.scale)
+        arrays |= {"tuned": entries.tuned, "repaired": entries.repaired, "discarded": entries.discarded}
+        arrays["entryValues"] = entries.scale.decode()
+    if spectrum is not None:
+        header["spectrum"] = _scale(spectrum.scale)
+        arrays |= {"directions": spectrum.directions, "spectrumValues": spectrum.scale.decode()}
+    return pack(header, arrays)
+
+
+def law_missing(threshold: Threshold) -> str:
+    """Return why the MP-fit of a delta is undefined, empty where it is defined."""
+    if threshold.degenerate or not (threshold.sigma > 0 and math.isfinite(threshold.sigma)):
+        return threshold.warnings[0] if threshold.warnings else "the median singular value measures no noise"
+    return ""
+
+
+def _scale(scale: Scale) -> dict[str, Any]:
+    """Return the colour bar of one figure row."""
+    return {"kind": scale.kind, "ticks": [[position, label] for position, label in scale.ticks()]}

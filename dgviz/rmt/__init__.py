@@ -1,0 +1,1 @@
+"""What random-matrix theory says of a spectrum: law, thresholds, shrinkers, noise of rounding; numpy only."""

@@ -1,0 +1,117 @@
+"""What a rule makes of one spectrum, in figures: one function for every page, command and report."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgviz.rmt.diagnosis import diagnose
+from dgviz.rmt.law import mp_fit_triple
+from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned
+from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.threshold import Threshold, find_rule
+
+
+def energy_kept(s: NDArray[np.float64], rank: int) -> float:
+    """Return the share of the sum of squares in the first `rank` singular values; 1 for a zero delta."""
+    values = np.asarray(s, dtype=np.float64)
+    if values.size == 0 or values[0] == 0:
+        return 1.0
+    squares = (values / values[0]) ** 2  # scaled: no overflow at 1e200
+    return float(squares[:rank].sum() / squares.sum())
+
+
+def apply_rule(
+    spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any], delta: Any = None
+) -> Threshold:
+    """Return the threshold of a rule on the live part of one weight's update: the one way to apply a rule."""
+    found = find_rule(rule)
+    known = stored_tau(spectrum, rule, params) if delta is None else None
+    if known is not None:
+        return found.apply_at(known, spectrum.live_s, spectrum.live_shape, **params)
+    return found.apply(spectrum.live_s, spectrum.live_shape, delta=delta, **params)
+
+
+def needs_delta(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> bool:
+    """Return whether a rule can be applied only where the delta is at hand."""
+    return find_rule(rule).needs_delta and stored_tau(spectrum, rule, params) is None
+
+
+def stored_tau(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> float | None:
+    """Return the tau that a rule which needs the delta found when it was at hand, None for any other."""
+    if not find_rule(rule).needs_delta:
+        return None
+    return spectrum.summary.get("thresholds", {}).get(threshold_key(rule, params))
+
+
+def threshold_key(rule: str, params: Mapping[str, Any]) -> str:
+    """Return under which name a summary keeps the tau of a rule that needs the delta, in its ``thresholds``.
+
+    The multiplier on tau is no part of it: what is kept is for a multiplier of 1.
+    """
+    settings = find_rule(rule).checked(params)
+    settings.pop("scale", None)
+    return f"{rule} {json.dumps(settings, sort_keys=True)}"
+
+
+def spectrum_figures(threshold: Threshold, s: NDArray[np.float64], shape: Sequence[int]) -> dict[str, Any]:
+    """Return what a rule found in a spectrum, as plain values."""
+    return {
+        "rank": threshold.rank,
+        "tau": threshold.tau,
+        "sigma": threshold.sigma,
+        "edge": threshold.edge,
+        "energy_kept": energy_kept(s, threshold.rank),
+        "mp_fit": mp_fit_triple(s, threshold.rank, threshold.sigma, shape),
+        "warnings": list(threshold.warnings),
+    }
+
+
+def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a matrix as plain values: what a rule finds, whether it may be trusted, and the route."""
+    threshold = apply_rule(spectrum, rule, params)
+    figures = spectrum_figures(threshold, spectrum.live_s, spectrum.live_shape)
+    return figures | {
+        "warnings": [*figures["warnings"], *spectrum.warnings],
+        "diagnosis": diagnose(spectrum, threshold).to_json(),
+        "rounding": _rounding(spectrum, threshold),
+        "live_shape": list(spectrum.live_shape),
+        "energy": float(np.sum(spectrum.s**2)),
+        "summary": spectrum.summary,
+        "route": spectrum.certificate["route"],
+        "stored": spectrum.stored,
+        "seconds": spectrum.seconds,
+    }
+
+
+def _rounding(spectrum: Spectrum, threshold: Threshold) -> dict[str, Any] | None:
+    """Return the rounding in an update as plain values; None where both sides are stored finely."""
+    floor = rounding_floor(spectrum)
+    if floor is None:
+        return None
+    shares = {"share": floor.share(threshold.sigma), "share_most": floor.share_most(threshold.sigma)}
+    return asdict(floor) | shares | {"returned": rounding_returned(spectrum, threshold.rank)}
+
+
+def stack_rows(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return the rows of a stack's matrices as one: a list for every figure, the warnings without repetition.
+
+    ``diagnosis`` becomes a list of whole diagnoses.
+    """
+    known = [row for row in rows if row is not None]
+    if not known:
+        return {}
+    stacked: dict[str, Any] = {}
+    for key, example in known[0].items():
+        values = [None if row is None else row[key] for row in rows]
+        if key == "warnings":
+            stacked[key] = list(dict.fromkeys(warning for row in known for warning in row[key]))
+        elif isinstance(example, Mapping) and key != "diagnosis":
+            names = dict.fromkeys(name for value in values if value for name in value)
+            stacked[key] = {name: [value and value.get(name) for value in values] for name in names}
+        else:
+            stacked[key] = values
+    return stacked

@@ -1,0 +1,47 @@
+"""What the checks look at."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dgviz.rmt.rounding_noise import RoundingFloor
+from dgviz.rmt.threshold import Threshold
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the checks look at.
+
+    Attributes
+    ----------
+    s : (p,) array
+        Singular values of the live part, descending.
+    shape : (int, int)
+        Rows and columns of the live part.
+    full_shape : (int, int)
+        Of the delta.
+    threshold : Threshold
+        What the rule found.
+    summary : mapping
+        Figures of the entries (`dgviz.spectra.entries.describe_entries`); empty where nobody gathered them.
+    floor : RoundingFloor or None
+        The rounding in the update, where a side is stored coarsely.
+    returned : float or None
+        How much of the removed noise rounding puts back (`dgviz.rmt.rounding_noise.rounding_returned`).
+    """
+
+    s: NDArray[np.float64]
+    shape: tuple[int, int]
+    full_shape: tuple[int, int]
+    threshold: Threshold
+    summary: Mapping[str, Any]
+    floor: RoundingFloor | None = None
+    returned: float | None = None
+
+    @property
+    def p(self) -> int:
+        """Number of singular values."""
+        return self.s.size

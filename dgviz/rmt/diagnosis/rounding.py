@@ -1,0 +1,103 @@
+"""The checks of storage: how much of the bulk is rounding, whether a LoRA was merged, what rounding takes back."""
+
+import math
+
+import numpy as np
+
+from dgviz.rmt.diagnosis.case import Case
+from dgviz.rmt.diagnosis.flags import LIMITS, Flag
+from dgviz.rmt.law import optimal_threshold
+
+_SIMULATED = "rounding of simulated updates, docs/diagnosis.md"
+_BUSSGANG = "Bussgang 1952; docs/diagnosis.md"
+
+
+def check_merged_lora(case: Case) -> Flag | None:
+    """Recognise a LoRA merged in a 16-bit format: few directions far above a bulk that is all rounding."""
+    floor = case.floor
+    if floor is None or floor.side != "tuned" or floor.gain < LIMITS["merged_lora_gain"].value:
+        return None
+    tau = optimal_threshold(case.threshold.sigma, case.shape)
+    rank = int(np.count_nonzero(case.s > tau))
+    if not 0 < rank <= case.p // 4 or case.s[rank - 1] < LIMITS["merged_lora_gap"].value * case.s[rank]:
+        return None
+    rest = float(np.linalg.norm(case.s[rank:])) / math.sqrt((case.shape[0] - rank) * (case.shape[1] - rank))
+    share, both = (floor.sigma / rest) ** 2, (floor.sigma_most / rest) ** 2
+    alone = share >= LIMITS["merged_lora_share"].value
+    # Rounding of both sides may explain the bulk as well; noise of just that size would be a coincidence.
+    if not alone and abs(both - 1) > LIMITS["merged_lora_both"].value:
+        return None
+    message = (
+        f"Looks like a LoRA of rank about {rank} merged in {floor.format}: {rank} of {case.p} directions stand clear "
+        f"of the others, and what lies below is rounding of {'the stored weights' if alone else 'both sides'} "
+        f"({_percent(share if alone else both)} of it), not noise of training; the rule would remove rounding that "
+        "storing the result puts back."
+    )
+    return Flag("merged_lora", float(rank), case.p / 4, "error", message, _BUSSGANG)
+
+
+def check_rounding_floor(case: Case) -> Flag | None:
+    """How much of the bulk is rounding of the stored weights."""
+    floor = case.floor
+    if floor is None:
+        return None
+    least, most = floor.share(case.threshold.sigma), floor.share_most(case.threshold.sigma)
+    worth, much = LIMITS["rounding_share"].value, LIMITS["rounding_bulk"].value
+    if floor.side == "base":
+        if most < worth:
+            return None
+        message = (
+            f"Base is stored in {floor.format} and tuned is not: if fine-tuning started from a finer base, "
+            f"{_percent(most)} of the bulk is rounding of the stored base."
+        )
+        return Flag("rounding_floor", most, worth, "info", message, _SIMULATED)
+    if least < worth:
+        return None
+    message = f"About {_percent(least)} of the bulk's variance is rounding of the stored weights to {floor.format}"
+    if most > 1.05 * least:
+        message += f", and about {_percent(most)} if base too was rounded after fine-tuning had started from it"
+    if _uneven(case):
+        message += (
+            "; it differs in size between rows or columns, so that its own spectrum is wider than the line drawn"
+        )
+    if least < much:
+        return Flag("rounding_floor", least, worth, "info", f"{message}.", _BUSSGANG)
+    message += ": little of what the rule removes was put there by training."
+    return Flag("rounding_bulk", least, much, "warn", message, _BUSSGANG)
+
+
+def _percent(share: float) -> str:
+    return "all" if share > 0.995 else f"{100 * share:.0f} %"
+
+
+def _uneven(case: Case) -> bool:
+    """Return whether rounding differs so much between rows or columns that the noise law does not describe it."""
+    long, short = LIMITS["long_variance_cv"].value, LIMITS["short_variance_cv"].value
+    rows, columns = case.shape
+    return case.floor.uneven_rows > (long if rows > columns else short) or case.floor.uneven_columns > (
+        long if columns > rows else short
+    )
+
+
+def check_swallowed(case: Case) -> Flag | None:
+    """Whether the steps of the storage format are so coarse that much of what was learned is not stored."""
+    floor, limit = case.floor, LIMITS["stored_gain"].value
+    if floor is None or floor.side != "tuned" or floor.gain >= limit:
+        return None
+    message = (
+        f"Most steps of {floor.format} are larger than the update: the stored weights hold about "
+        f"{100 * floor.gain:.0f} % of what was learned, and which directions stand out is partly chance."
+    )
+    return Flag("swallowed", floor.gain, limit, "warn", message, _BUSSGANG)
+
+
+def check_rounding_back(case: Case) -> Flag | None:
+    """Check 9: rounding the result to tuned's dtype leaves what was removed removed."""
+    value, limit = case.returned, LIMITS["rounding_back"].value
+    if value is None or value <= limit:
+        return None
+    message = (
+        f"Written in {case.summary['steps']['stored']}, rounding puts back about {100 * value:.0f} % of the norm of "
+        "the noise that is removed."
+    )
+    return Flag("rounding_back", value, limit, "warn", message, _SIMULATED)

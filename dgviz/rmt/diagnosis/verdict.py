@@ -1,0 +1,192 @@
+"""From flags to a verdict, of one weight and of a model."""
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from dgviz.rmt.diagnosis import checks
+from dgviz.rmt.diagnosis.advice import advise
+from dgviz.rmt.diagnosis.case import Case
+from dgviz.rmt.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
+from dgviz.rmt.diagnosis.rounding import check_merged_lora
+from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned
+from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.threshold import Threshold
+
+_NOTHING = ("unchanged", "all_kept")  # these say that a repair changes nothing
+_LAYER = re.compile(r"^.*?\.\d+\.")  # up to the first number in a name: which layer of which tower
+
+
+def diagnose(spectrum: Spectrum | StoredSpectrum, threshold: Threshold) -> Diagnosis:
+    """Return whether a threshold may be trusted on one matrix, from what is stored of it.
+
+    Parameters
+    ----------
+    spectrum : Spectrum or StoredSpectrum
+        Singular values, shape and summary; without a summary some checks cannot be made, and a flag says so.
+    threshold : Threshold
+        What the rule found in its live part (`live_s`, `live_shape`).
+    """
+    case = Case(
+        spectrum.live_s,
+        spectrum.live_shape,
+        tuple(spectrum.shape),
+        threshold,
+        spectrum.summary,
+        rounding_floor(spectrum),
+        rounding_returned(spectrum, threshold.rank),
+    )
+    unchanged = checks.check_unchanged(case)
+    if unchanged is not None:
+        return _concluded([unchanged], threshold, case.p)
+    low_rank = checks.check_median(case) or check_merged_lora(case)
+    if low_rank is not None:
+        said = (low_rank, checks.check_trimmed(case), checks.check_measured(case))
+        return _concluded([flag for flag in said if flag is not None], threshold, case.p)
+    return _concluded([flag for check in checks.CHECKS if (flag := check(case)) is not None], threshold, case.p)
+
+
+def _concluded(flags: list[Flag], threshold: Threshold, count: int) -> Diagnosis:
+    """Return the diagnosis that flags add up to."""
+    flags = sorted(flags, key=lambda flag: -SEVERITIES.index(flag.severity))
+    errors = [flag for flag in flags if flag.severity == "error"]
+    nothing = [flag for flag in flags if flag.check in _NOTHING]
+    warned = [flag for flag in flags if flag.severity == "warn"]
+    if errors:
+        verdict, reasons = "not_applicable", [flag.message for flag in errors]
+    elif nothing:
+        verdict, reasons = "no_effect", [flag.message for flag in nothing]
+    elif warned:
+        verdict, reasons = "care", [flag.message for flag in warned]
+    elif threshold.rank == 0:
+        verdict, reasons = "applies", [flag.message for flag in flags if flag.check == "nothing_kept"]
+    else:
+        verdict = "applies"
+        reasons = [
+            f"{threshold.rank} of {count} directions stand above a bulk that follows the noise law, and no check "
+            "found anything that would mislead the threshold."
+        ]
+    return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=False), tuple(flags))
+
+
+@dataclass(frozen=True)
+class WeighedDiagnosis:
+    """The diagnosis of one matrix and what it weighs in its model.
+
+    Attributes
+    ----------
+    name : str
+        Of the weight.
+    parameters : int
+        Entries of its live part.
+    energy : float
+        Sum of squares of its update.
+    diagnosis : Diagnosis
+        Its own.
+    """
+
+    name: str
+    parameters: int
+    energy: float
+    diagnosis: Diagnosis
+
+
+def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
+    """Return the verdict on a whole model.
+
+    Every matrix weighs the mean of its share of the parameters and its share of the update's energy; one that did not
+    change weighs nothing, unless none did. A verdict that holds for half of that weight is the model's; a model of
+    which more than a tenth needs care, or is out of the method's reach, is one that needs care.
+
+    Parameters
+    ----------
+    weights : iterable of WeighedDiagnosis
+        All matrices that would be repaired.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    everything = list(weights)
+    if not everything:
+        raise ValueError("a model without a diagnosed matrix has no verdict")
+    changed = [weight for weight in everything if weight.energy > 0]
+    counted = changed or everything
+    parameters = math.fsum(weight.parameters for weight in counted)
+    energy = math.fsum(weight.energy for weight in counted) or 1.0
+    share = dict.fromkeys(VERDICTS, 0.0)
+    for weight in counted:
+        own = weight.parameters / parameters
+        share[weight.diagnosis.verdict] += 0.5 * (own + (weight.energy / energy if changed else own))
+    verdict = next((name for name in ("not_applicable", "no_effect") if share[name] >= 0.5), None)
+    if verdict is None:
+        verdict = "applies" if share["applies"] >= 0.9 else "care"
+    counts = Counter(weight.diagnosis.verdict for weight in counted)
+    reasons = [
+        f"{counts[name]} of {len(counted)} changed matrices, {100 * share[name]:.0f} % of the model by parameters "
+        f"and energy: the rule {VERDICTS[name]}."
+        for name in VERDICTS
+        if counts[name]
+    ]
+    if len(everything) > len(changed):
+        reasons.append(_unchanged(everything))
+    flags = _gathered(counted)
+    serious = [flag for flag in flags if flag.severity != "info"]
+    # Rows that never occurred are the usual case of an embedding, and worth a word however sound the rest is.
+    named = [flag for flag in flags if flag.check == "trimmed"]
+    reasons += [flag.message for flag in dict.fromkeys((*(serious or flags)[:3], *named))]
+    return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=True), tuple(flags))
+
+
+def _unchanged(weights: list[WeighedDiagnosis]) -> str:
+    """Return the sentence about the matrices that fine-tuning did not touch, by layers where whole ones are."""
+    still = [weight.name for weight in weights if not weight.energy > 0]
+    layers: dict[str, list[bool]] = {}
+    for weight in weights:
+        number = _LAYER.search(weight.name)
+        if number:
+            layers.setdefault(number[0], []).append(weight.energy > 0)
+    whole = [layer for layer, moved in layers.items() if not any(moved)]
+    sentence = f"{len(still)} of {len(weights)} matrices were not changed by fine-tuning"
+    if 0 < len(whole) < len(layers):
+        numbers = sorted({int(re.search(r"\d+", layer)[0]) for layer in whole})
+        sentence += f", among them all of layer{'s' if len(numbers) > 1 else ''} {_ranges(numbers)}"
+        return sentence + ": frozen, or left out as CoFi-Tune leaves them."
+    return sentence + f", such as {still[0]}: frozen, or no target of an adapter."
+
+
+def _ranges(numbers: list[int]) -> str:
+    """Return ascending numbers as runs: ``0-3, 8``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _gathered(weights: list[WeighedDiagnosis]) -> list[Flag]:
+    """Return one flag per check that was raised in several matrices, its value their number; the worst first."""
+    raised: dict[tuple[str, str], list[tuple[str, Flag]]] = {}
+    for weight in weights:
+        for flag in weight.diagnosis.flags:
+            raised.setdefault((flag.check, flag.severity), []).append((weight.name, flag))
+    flags = []
+    for (check, severity), found in raised.items():
+        name, example = found[0]
+        where = f"{len(found)} of {len(weights)} matrices{_common_rank(check, found)}, such as {name}"
+        message = f"{example.title} in {where}: {example.message}"
+        flags.append(Flag(check, float(len(found)), None, severity, message, example.reference))
+    return sorted(flags, key=lambda flag: (-SEVERITIES.index(flag.severity), -(flag.value or 0)))
+
+
+def _common_rank(check: str, found: list[tuple[str, Flag]]) -> str:
+    """Return the words about a rank that low-rank updates share, as those of one adapter do."""
+    if check not in ("low_rank", "merged_lora"):
+        return ""
+    rank, count = Counter(int(flag.value) for _, flag in found).most_common(1)[0]
+    return f" (rank {rank} in {count} of them)"

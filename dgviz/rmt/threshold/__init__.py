@@ -1,0 +1,22 @@
+"""Threshold rules: from the singular values of a delta to the number of directions kept.
+
+A rule is an object in `RULES`; pages, command line and documentation read the registry. Every rule keeps the singular
+values *strictly above* tau, and every result carries sigma and the bulk edge as estimated from the median singular
+value, so that rules can be compared on one spectrum. Rules take the live part of a spectrum
+(`dgviz.spectra.store.Spectrum.live_s` and `live_shape`).
+"""
+
+from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold, checked_parameters
+from dgviz.rmt.threshold.rules import RULES, find_rule
+from dgviz.rmt.threshold.screenot import screenot_tau
+
+__all__ = [
+    "DEGENERATE_MEDIAN",
+    "RULES",
+    "Parameter",
+    "Rule",
+    "Threshold",
+    "checked_parameters",
+    "find_rule",
+    "screenot_tau",
+]

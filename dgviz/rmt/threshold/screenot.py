@@ -1,0 +1,43 @@
+"""ScreeNOT: the optimal hard threshold in noise of unknown, correlated structure, from the spectrum alone."""
+
+import numpy as np
+from numpy.typing import NDArray
+from screenot.ScreeNOT import computeOptThreshold, createPseudoNoise
+
+
+def rank_bound(count: int, share: float) -> int:
+    """Return the largest signal rank k that ScreeNOT allows for, with ``2 k + 1 < p``."""
+    return max(0, min(int(share * count), (count - 2) // 2))
+
+
+def screenot_tau(s: NDArray[np.float64], beta: float, share: float) -> float:
+    """Return ScreeNOT's threshold (Donoho, Gavish & Romanov 2023, arXiv 2009.12297).
+
+    The k largest values, where signal may be, are replaced by an extrapolation of the noise below them; the threshold
+    is where the functional Psi of that noise takes the value -4.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Singular values, descending.
+    beta : float
+        Aspect ratio ``min(m, n) / max(m, n)``.
+    share : float
+        Upper bound of the signal's rank, as a share of p.
+
+    Returns
+    -------
+    float
+        tau; 0 where the median is 0, since then there is no noise to extrapolate.
+
+    Notes
+    -----
+    The package stops its bisection at an absolute 1e-5, so the spectrum is brought to a median of 1 first.
+    """
+    median = float(np.median(s))
+    if median == 0:
+        return 0.0
+    noise = createPseudoNoise(s / median, rank_bound(s.size, share), strategy="i")
+    if noise[-1] - noise[0] <= 1e-12 * noise[-1]:
+        return float(s[0])  # all values equal: the functional has no root above them that means anything
+    return median * float(computeOptThreshold(noise, beta))

@@ -1,0 +1,150 @@
+"""Who scores: lm-evaluation-harness with transformers or vLLM; one registry for these and all others."""
+
+import contextlib
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Protocol
+
+from dgviz.errors import EvaluationError
+from dgviz.scores.evaluate.settings import Settings
+
+HARNESS_PIN = "lm-eval==0.4.13"
+Scorer = Callable[[str], dict[str, Any]]
+"""Scores one task and returns results in the harness's layout."""
+
+
+class Backend(Protocol):
+    """One way to score a checkpoint."""
+
+    name: str
+    title: str
+
+    def version(self) -> str:
+        """Return the version of who scores: another one may score otherwise."""
+
+    def check(self, tasks: Sequence[str], settings: Settings) -> None:
+        """Say what is missing, or which task does not exist, before anything is loaded."""
+
+    def open(self, path: Path, settings: Settings) -> Scorer:
+        """Load a checkpoint and return what scores it."""
+
+
+@dataclass(frozen=True)
+class HarnessBackend:
+    """lm-evaluation-harness, an optional dependency, with one of its model classes.
+
+    Attributes
+    ----------
+    name : str
+        As the harness calls the model class.
+    title : str
+        In words.
+    needs : tuple of (module, pip line)
+        What must be installed beside dgviz.
+    """
+
+    name: str
+    title: str
+    needs: tuple[tuple[str, str], ...]
+
+    def version(self) -> str:
+        """Return the harness's version, and that of the library that runs the model."""
+        return ", ".join(f"{package} {version(package)}" for package in ("lm_eval", self._library()))
+
+    def _library(self) -> str:
+        return "vllm" if self.name == "vllm" else "transformers"
+
+    def check(self, tasks: Sequence[str], settings: Settings) -> None:
+        """Say what is not installed, or which task does not exist."""
+        for module, package in self.needs:
+            if importlib.util.find_spec(module) is None:
+                raise EvaluationError(
+                    f"backend {self.name} needs {module}, which is not installed: "
+                    f"run `python -m pip install {package}`"
+                )
+        if not tasks:
+            raise EvaluationError(
+                "no task is named: give --tasks NAME,NAME; `lm_eval ls tasks` lists the harness's own"
+            )
+        self._tasks(tasks, settings)
+
+    def _tasks(self, tasks: Sequence[str], settings: Settings) -> Any:
+        """Return the harness's task manager; its own thousands of tasks are read only where one of them is wanted."""
+        with _quiet():
+            from lm_eval.tasks import TaskManager
+
+            own = str(settings.task_path) if settings.task_path else None
+            manager = TaskManager(include_path=own, include_defaults=False) if own else None
+            if manager is None or any(task not in manager.all_tasks for task in tasks):
+                local = list(manager.all_tasks) if manager else []
+                manager = TaskManager(include_path=own)
+                unknown = [task for task in tasks if task not in manager.all_tasks]
+                if unknown:
+                    where = f" in {own} there are {', '.join(local) or 'none'};" if own else ""
+                    raise EvaluationError(
+                        f"there is no task {unknown[0]!r}:{where} `lm_eval ls tasks` lists the harness's own"
+                    )
+        return manager
+
+    def open(self, path: Path, settings: Settings) -> Scorer:
+        """Load a checkpoint with the harness and return what scores it."""
+        with _quiet():
+            import lm_eval
+            from lm_eval.api.registry import get_model
+
+            batch = settings.batch_size if settings.batch_size == "auto" else int(settings.batch_size)
+            try:
+                model = get_model(self.name).create_from_arg_obj(
+                    {"pretrained": str(path), "dtype": "auto"},
+                    {"batch_size": batch, "device": None if settings.device == "auto" else settings.device},
+                )
+            except Exception as error:  # whatever the model's own code raises is about this checkpoint
+                raise EvaluationError(f"{path} does not load as a language model: {_first_line(error)}") from error
+
+        def score(task: str) -> dict[str, Any]:
+            with _quiet():
+                try:
+                    return lm_eval.simple_evaluate(
+                        model=model,
+                        tasks=[task],
+                        task_manager=self._tasks([task], settings),
+                        limit=settings.limit,
+                        num_fewshot=settings.shots,
+                        apply_chat_template=settings.chat,
+                        log_samples=False,
+                    )
+                except Exception as error:  # tasks are code, and data may be out of reach
+                    raise EvaluationError(f"task {task} cannot be run: {_first_line(error)}") from error
+
+        return score
+
+
+_ALL: tuple[Backend, ...] = (
+    HarnessBackend("hf", "lm-evaluation-harness with transformers", (("lm_eval", HARNESS_PIN),)),
+    HarnessBackend("vllm", "lm-evaluation-harness with vLLM", (("lm_eval", HARNESS_PIN), ("vllm", "vllm"))),
+)
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
+"""Who scores, by name; the demo adds its own (`dgviz.demo.backend`)."""
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0].strip() if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what the harness prints off standard output, which is for results, and its remarks to warnings."""
+    logger = logging.getLogger("lm_eval")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,208 @@
+"""Every repair of a study: its metrics, over everything, by cell and by cohort."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from dgviz.errors import ScoresError
+from dgviz.scores import ChosenScores
+from dgviz.scores.recovery.detail import (
+    CONTROLS,
+    SizeBin,
+    compute_sensitivity,
+    compute_sizes,
+    iter_variants,
+    with_controls,
+)
+from dgviz.scores.recovery.metrics import AVERAGES, COMBINATIONS
+from dgviz.scores.recovery.notes import repair_notes, study_notes
+from dgviz.scores.recovery.partition import PARTS, Comparison, Tolerance, compare_scores
+from dgviz.scores.recovery.resample import MetricValue, Resampler
+from dgviz.scores.recovery.study import Study
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is known of one repair.
+
+    Attributes
+    ----------
+    label : str
+        What it is called in every cell.
+    models : mapping of cell to model
+        The repaired models.
+    metrics : mapping of name to MetricValue
+        Over everything.
+    cells : mapping of cell to float or None
+        `combined_cell` of every cell.
+    cohorts : mapping of cohort to metrics
+        Over the benchmarks or cells of a cohort.
+    sizes : tuple of SizeBin
+        By size of change; empty bins are left out.
+    sensitivity : tuple of mapping
+        Point values under other tolerances.
+    notes : tuple of str
+        What to beware of.
+    """
+
+    label: str
+    models: Mapping[str, str]
+    metrics: Mapping[str, MetricValue]
+    cells: Mapping[str, float | None]
+    cohorts: Mapping[str, Mapping[str, MetricValue]]
+    sizes: tuple[SizeBin, ...]
+    sensitivity: tuple[Mapping[str, float | None], ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A study, assessed.
+
+    Attributes
+    ----------
+    study : Study
+        What belongs together.
+    comparisons : tuple of Comparison
+        Every benchmark of every cell.
+    tolerance : Tolerance
+        What counted as unchanged.
+    average, combination : str
+        Keys of `AVERAGES` and `COMBINATIONS`.
+    replicates, seed : int
+        Of the bootstrap.
+    repaired, controls : mapping of label to Assessment
+        Every repair; and what reverting to base and keeping tuned would get.
+    missing, notes : tuple of str
+        Scores that are not there, and what to beware of.
+    """
+
+    study: Study
+    comparisons: tuple[Comparison, ...]
+    tolerance: Tolerance
+    average: str
+    combination: str
+    replicates: int
+    seed: int
+    repaired: Mapping[str, Assessment]
+    controls: Mapping[str, Assessment]
+    missing: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many held-out benchmarks belong to each part."""
+        return {part: sum(item.part == part for item in self.comparisons) for part in PARTS}
+
+    def is_control(self, label: str) -> bool:
+        """Return whether a label names no repair: a control of the study, reverting to base or keeping tuned.
+
+        Parameters
+        ----------
+        label : str
+            Of `repaired` or `controls`.
+        """
+        return label in self.controls or label in self.study.controls
+
+    def cohort_of(self, item: Comparison) -> str:
+        """Return the cohorts a comparison belongs to, joined; empty where there is none.
+
+        Parameters
+        ----------
+        item : Comparison
+            One of this study.
+        """
+        return ", ".join(name for name, members in self.study.cohorts.items() if _belongs(item, members, self.study))
+
+
+def assess(
+    study: Study,
+    chosen: ChosenScores,
+    tolerance: Tolerance | None = None,
+    *,
+    average: str = "mean",
+    combination: str = "harmonic",
+    replicates: int = 2000,
+    seed: int = 0,
+) -> Recovery:
+    """Return what every repair healed and preserved.
+
+    Parameters
+    ----------
+    study : Study
+        What belongs together.
+    chosen : ChosenScores
+        One score per model and benchmark.
+    tolerance : Tolerance, optional
+        What counts as unchanged.
+    average, combination : str
+        Keys of `AVERAGES` and `COMBINATIONS`.
+    replicates, seed : int
+        Of the bootstrap; 0 replicates give no intervals.
+
+    Raises
+    ------
+    ScoresError
+        If a benchmark is ambiguous, nothing can be compared, or there is no repaired model.
+    """
+    if chosen.ambiguous:
+        listed = "; ".join(map(str, chosen.ambiguous))
+        raise ScoresError(f"which metric is meant is not clear: {listed}; name it with --metric BENCHMARK=METRIC")
+    if average not in AVERAGES or combination not in COMBINATIONS:
+        raise ScoresError(
+            f"no average {average!r} or combination {combination!r}; there are {', '.join(AVERAGES)} and "
+            f"{', '.join(COMBINATIONS)}"
+        )
+    tolerance = tolerance or Tolerance()
+    if not study.labels():
+        raise ScoresError("no repaired model has scores: score one, or name it with --repaired")
+    comparisons, missing = compare_scores(study, chosen, tolerance)
+    extended = [with_controls(item) for item in comparisons]
+    resampler = Resampler(extended, replicates, seed)
+    variants = list(iter_variants(study, chosen, tolerance, comparisons))
+
+    def assessed(label: str) -> Assessment:
+        found = [item for item in extended if label in item.repaired]
+        cohorts = {
+            name: [item for item in found if item.on_task or _belongs(item, members, study)]
+            for name, members in study.cohorts.items()
+        }
+        metrics = resampler.metrics(found, label, average, combination)
+        return Assessment(
+            label=label,
+            models={cell.name: cell.repaired[label] for cell in study.cells if label in cell.repaired},
+            metrics=metrics,
+            cells=resampler.by_cell(found, label),
+            cohorts={
+                name: resampler.metrics(_of_cells(items, members, study), label, average, combination)
+                for (name, members), items in zip(study.cohorts.items(), cohorts.values(), strict=True)
+            },
+            sizes=compute_sizes(found, label),
+            sensitivity=tuple(compute_sensitivity(*variant, label, average, combination) for variant in variants),
+            notes=repair_notes(found, label, metrics),
+        )
+
+    return Recovery(
+        study=study,
+        comparisons=comparisons,
+        tolerance=tolerance,
+        average=average,
+        combination=combination,
+        replicates=replicates,
+        seed=seed,
+        repaired={label: assessed(label) for label in study.labels()},
+        controls={label: assessed(label) for label in CONTROLS},
+        missing=missing,
+        notes=(*chosen.notes, *study_notes(study, comparisons, tolerance)),
+    )
+
+
+def _belongs(item: Comparison, members: Sequence[str], study: Study) -> bool:
+    """Return whether a comparison belongs to a cohort: by its benchmark, its cell, or both where both are named."""
+    cells = {cell.name for cell in study.cells} & set(members)
+    benchmarks = set(members) - {cell.name for cell in study.cells}
+    return (not cells or item.cell in cells) and (not benchmarks or item.benchmark in benchmarks)
+
+
+def _of_cells(items: Sequence[Comparison], members: Sequence[str], study: Study) -> list[Comparison]:
+    """Return a cohort's comparisons without the on-task benchmarks of cells it leaves out."""
+    cells = {cell.name for cell in study.cells} & set(members)
+    return [item for item in items if not cells or item.cell in cells]

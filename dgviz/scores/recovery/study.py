@@ -1,0 +1,262 @@
+"""Which models and benchmarks belong together: cells, each with its base, tuned and repaired models."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from dgviz.errors import ScoresError
+from dgviz.scores import ScoreTable
+
+PARTS_OF_A_STUDY = {"cells": list, "cohorts": dict, "lower_is_better": list}
+"""What a study file may hold."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One (model, task) pair.
+
+    Attributes
+    ----------
+    name : str
+        What the cell is called.
+    base, tuned : str
+        Models before and after fine-tuning.
+    on_task : str
+        The benchmark fine-tuning was for; empty where it was not scored.
+    repaired : mapping of label to model
+        The label is what the same repair is called in every cell.
+    """
+
+    name: str
+    base: str
+    tuned: str
+    on_task: str = ""
+    repaired: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that is compared.
+
+    Attributes
+    ----------
+    cells : tuple of Cell
+        At least one.
+    cohorts : mapping of name to tuple of str
+        Benchmarks or cells that are looked at together, such as Knowledge.
+    lower_is_better : frozenset of str
+        Benchmarks declared so, beside those whose file says it.
+    families : mapping of label to str
+        The method a repair is a setting of, where a file says it.
+    controls : frozenset of str
+        Labels that a file says are no repairs but what repairs are compared with.
+    """
+
+    cells: tuple[Cell, ...]
+    cohorts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    lower_is_better: frozenset[str] = frozenset()
+    families: Mapping[str, str] = field(default_factory=dict)
+    controls: frozenset[str] = frozenset()
+
+    def labels(self) -> tuple[str, ...]:
+        """Return what the repairs are called, in the order of the cells."""
+        return tuple(dict.fromkeys(label for cell in self.cells for label in cell.repaired))
+
+    def only(self, names: Iterable[str]) -> "Study":
+        """Return the study of some cells; cohorts that it leaves empty, or that are all of it, go.
+
+        Parameters
+        ----------
+        names : iterable of str
+            Of cells; none means all.
+
+        Raises
+        ------
+        ScoresError
+            If there is no such cell.
+        """
+        wanted, known = list(names), [cell.name for cell in self.cells]
+        for name in wanted:
+            if name not in known:
+                raise ScoresError(f"there is no cell {name!r}; there are {', '.join(known)}")
+        if not wanted:
+            return self
+        gone = set(known) - set(wanted)
+        left = {name: tuple(m for m in members if m not in gone) for name, members in self.cohorts.items()}
+        cohorts = {name: members for name, members in left.items() if members and set(members) != set(wanted)}
+        return replace(self, cells=tuple(cell for cell in self.cells if cell.name in wanted), cohorts=cohorts)
+
+
+def plan_study(
+    table: ScoreTable,
+    *,
+    base: str = "",
+    tuned: str = "",
+    on_task: Mapping[str, str] | str = "",
+    repaired: Iterable[str] = (),
+    cells: Iterable[Cell] = (),
+    cohorts: Mapping[str, Iterable[str]] | None = None,
+    lower_is_better: Iterable[str] = (),
+) -> Study:
+    """Return what is compared with what.
+
+    Parameters
+    ----------
+    table : ScoreTable
+        All scores.
+    base, tuned : str
+        Models by name. Where the file itself says what its models are, both may be left out, and every fine-tune is a
+        cell; where scores name their cell, these are the names within every cell.
+    on_task : str or mapping of cell to str
+        The benchmark fine-tuning was for; where the file says it, it may be left out.
+    repaired : iterable of str
+        The repaired models; by default those the file calls repairs of `tuned`, else all other models.
+    cells : iterable of Cell
+        The cells outright, instead of all of the above.
+    cohorts : mapping of name to benchmarks or cells
+        What is looked at together.
+    lower_is_better : iterable of str
+        Benchmarks of which less is better.
+
+    Raises
+    ------
+    ScoresError
+        If a name does not exist, or base, tuned or the on-task benchmark cannot be told.
+    """
+    cells = tuple(cells) or _cells(table, base, tuned, on_task, list(repaired))
+    known_models, known_benchmarks = table.model_names(), table.benchmark_names()
+    for cell in cells:
+        for role, model in (("base", cell.base), ("tuned", cell.tuned), *cell.repaired.items()):
+            _must_be(model, known_models, f"cell {cell.name}: {role} model")
+        if cell.base == cell.tuned:
+            raise ScoresError(f"cell {cell.name}: base and tuned are both {cell.base!r}; name two models")
+        if cell.on_task:
+            _must_be(cell.on_task, known_benchmarks, f"cell {cell.name}: on-task benchmark")
+    doubled = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
+    if doubled:
+        raise ScoresError(f"two cells are called {sorted(doubled)[0]}: give every cell a name of its own")
+    for name in lower_is_better:
+        _must_be(name, known_benchmarks, "lower is better: benchmark")
+    groups = {}
+    for cohort, members in (cohorts or {}).items():
+        groups[cohort] = tuple(members)
+        for member in groups[cohort]:
+            _must_be(
+                member, (*known_benchmarks, *(cell.name for cell in cells)), f"cohort {cohort}: benchmark or cell"
+            )
+    roles = {label: table.models.get(model) for cell in cells for label, model in cell.repaired.items()}
+    families = {label: role.family for label, role in roles.items() if role and role.family}
+    controls = frozenset(label for label, role in roles.items() if role and role.control)
+    return Study(cells, groups, frozenset(lower_is_better), families, controls)
+
+
+def _must_be(name: str, known: Iterable[str], what: str) -> None:
+    if name not in known:
+        raise ScoresError(f"{what} {name!r} has no scores; there are {', '.join(known)}")
+
+
+def _cells(
+    table: ScoreTable, base: str, tuned: str, on_task: Mapping[str, str] | str, repaired: list[str]
+) -> tuple[Cell, ...]:
+    """Return the cells that names, roles and the column of cells make."""
+    named = tuple(dict.fromkeys(score.cell for score in table.scores if score.cell))
+    tuned_models = [name for name, role in table.models.items() if role.role == "tuned"]
+    if not tuned and not named and tuned_models:
+        fine_tunes = tuned_models
+    elif tuned:
+        fine_tunes = [tuned]
+    else:
+        raise ScoresError(
+            "which model is the tuned one is not said: name it with --tuned; there are "
+            f"{', '.join(table.model_names())}"
+        )
+    cells = []
+    for place in named or ("",):
+        for fine_tune in fine_tunes:
+            start = base or (table.models[fine_tune].base if fine_tune in table.models else "")
+            if not start:
+                raise ScoresError(
+                    "which model is the base is not said: name it with --base; there are "
+                    f"{', '.join(table.model_names())}"
+                )
+            name = place or fine_tune
+            there = [score.model for score in table.scores if score.cell in ("", place)]
+            repairs = repaired or _repairs(table, start, fine_tune, list(dict.fromkeys(there)))
+            labels = {_label(table, fine_tune, model): model for model in repairs if not place or model in there}
+            cells.append(Cell(name, start, fine_tune, _on_task(table, name, on_task), labels))
+    return tuple(cells)
+
+
+def _repairs(table: ScoreTable, base: str, tuned: str, there: list[str]) -> list[str]:
+    """Return the models that are repairs of a fine-tune: those said to be, else all that are nothing else."""
+    said = [name for name, role in table.models.items() if role.role == "repaired" and role.tuned == tuned]
+    others = [name for name in there if name not in (base, tuned) and name not in table.models]
+    return [*said, *others]
+
+
+def _label(table: ScoreTable, tuned: str, model: str) -> str:
+    """Return what a repair is called in every cell."""
+    return (table.models[model].label if model in table.models else "") or model.removeprefix(f"{tuned}/")
+
+
+def _on_task(table: ScoreTable, cell: str, on_task: Mapping[str, str] | str) -> str:
+    """Return the on-task benchmark of a cell."""
+    if isinstance(on_task, str) and on_task:
+        return on_task
+    if not isinstance(on_task, str) and (cell in on_task or "" in on_task):
+        return on_task.get(cell, on_task.get("", ""))
+    said = [name for name, role in table.roles.items() if role == "on_task"]
+    if len(said) > 1:
+        raise ScoresError(f"the file calls {', '.join(said)} on-task: name the one of cell {cell} with --on-task")
+    return said[0] if said else ""
+
+
+def read_study(path: str | Path) -> dict[str, Any]:
+    """Return what a study file says, as arguments for `plan_study`.
+
+    Parameters
+    ----------
+    path : str or Path
+        JSON: ``{"cells": [{"name", "base", "tuned", "on_task", "repaired": {label: model}}], "cohorts": {name:
+        [benchmark or cell]}, "lower_is_better": [benchmark]}``; every part may be left out.
+
+    Raises
+    ------
+    ScoresError
+        If the file cannot be read or says anything else.
+    """
+    try:
+        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ScoresError(f"{path} cannot be read as JSON ({error}): name a study file") from error
+    return study_arguments(content, str(path))
+
+
+def study_arguments(content: Any, source: str) -> dict[str, Any]:
+    """Return what the content of a study file says, as arguments for `plan_study`."""
+    parts = PARTS_OF_A_STUDY
+    if not isinstance(content, dict) or not content.keys() <= parts.keys():
+        raise ScoresError(f"{source} is no study: it may hold {', '.join(parts)} and nothing else")
+    for name, kind in parts.items():
+        if not isinstance(content.get(name, kind()), kind):
+            raise ScoresError(f"{source}: {name} is no {'list' if kind is list else 'object'}: see docs/recovery.md")
+    fields = {"name", "base", "tuned", "on_task", "repaired"}
+    cells = []
+    for number, row in enumerate(content.get("cells", [])):
+        if not isinstance(row, dict) or not {"name", "base", "tuned"} <= row.keys() <= fields:
+            raise ScoresError(
+                f"{source} cells[{number}] needs name, base and tuned, and may have on_task and repaired"
+            )
+        if not isinstance(row.get("repaired", {}), dict):
+            raise ScoresError(f'{source} cells[{number}]: repaired is no object: write {{"label": "model"}}')
+        cells.append(Cell(**row))
+    cohorts = {name: _members(members, name, source) for name, members in content.get("cohorts", {}).items()}
+    return {"cells": cells, "cohorts": cohorts, "lower_is_better": list(map(str, content.get("lower_is_better", [])))}
+
+
+def _members(value: Any, cohort: str, source: str) -> list[str]:
+    if not isinstance(value, list):
+        raise ScoresError(f"{source}: cohort {cohort} is no list: write the benchmarks or cells that belong to it")
+    return list(map(str, value))

@@ -1,0 +1,1 @@
+"""From a pair of checkpoints to the spectra of its updates: deltas, decompositions, the store, the scan."""

@@ -1,0 +1,329 @@
+"""The whole-model scan: every weight of a pair into the store, and its figures out, as fast as the machine allows.
+
+Three things go on at once. One thread of this process reads ahead, in the order of work: it hashes both sides of each
+matrix, which finds those already stored, and leaves the others in the page cache. Worker processes, one per core and
+single-threaded (two of them beat one with two threads by 1.15 to 1.4), compute what is missing. And the caller's own
+thread decides who begins next, and yields what has ended.
+"""
+
+import math
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.layout import label
+from dgviz.errors import DgvizError
+from dgviz.files import json_number
+from dgviz.jobs import Worker
+from dgviz.rmt.assess import matrix_row, needs_delta, stack_rows
+from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.threshold import find_rule
+from dgviz.spectra.schedule import Admission, Task, count_cores, memory_budget, plan_tasks
+from dgviz.spectra.store import SpectrumStore, spectrum_key
+
+# Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
+_TOGETHER = {"cuda": 32, "cpu": 1}
+_DEVICE_SHARE, _DEVICE_CONTEXT = 0.8, 2**30  # of a GPU's free bytes; and what each process keeps there for itself
+
+
+@dataclass(frozen=True)
+class ScannedMatrix:
+    """One matrix of a pair, finished.
+
+    Attributes
+    ----------
+    name : str
+        Tensor.
+    index : int or None
+        Which matrix of a stack.
+    work : float
+        Its share in the sum of `dgviz.spectra.schedule.Task.work`.
+    row : dict or None
+        Its figures (`dgviz.rmt.assess.matrix_row`); ``row["stored"]`` says whether the spectrum came from the store.
+    error : str or None
+        Why it has none.
+    """
+
+    name: str
+    index: int | None
+    work: float
+    row: dict[str, Any] | None
+    error: str | None
+
+    @property
+    def label(self) -> str:
+        """The tensor's name, with the matrix of a stack in brackets."""
+        return label(self.name, self.index)
+
+
+def iter_scan(
+    pair: CheckpointPair,
+    rule: str = "dg_hard",
+    params: Mapping[str, Any] | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    store: SpectrumStore | None = None,
+    memory: int | None = None,
+    heartbeat: float | None = None,
+) -> Iterator[ScannedMatrix | None]:
+    """Put every weight's spectrum into the store, yielding one result per matrix as they finish.
+
+    What is stored already is not computed again, so a scan that was stopped continues. A matrix that fails is a
+    result with an error, and the others go on.
+
+    Closing the generator ends the worker processes, in the middle of a computation if need be.
+    """
+    if workers is not None and workers < 1:
+        raise DgvizError(f"a scan needs at least 1 worker; got {workers}")
+    settings = rule, find_rule(rule).checked(params or {})
+    store = store or SpectrumStore()
+    events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+    tasks = plan_tasks(pair)
+    reader = _Reader(tasks, store, settings, events)
+    crew = _Crew(store, settings, events)
+    waiting: list[Task] = []
+    reader.start()
+    try:
+        left = len(tasks)
+        while left:
+            try:
+                event = events.get(timeout=heartbeat)
+            except queue.Empty:
+                yield None
+                continue
+            if event.row is None and event.error is None:
+                waiting.append(event.task)
+            else:
+                left -= 1
+                crew.ended(event.task)
+            if waiting:
+                crew.hire(device, workers, memory)
+            for task in crew.begin(waiting, left):
+                waiting.remove(task)
+                reader.begun(task)
+            if event.row is not None or event.error is not None:
+                yield ScannedMatrix(event.task.paired.name, event.task.index, event.task.work, event.row, event.error)
+    finally:
+        reader.stop()
+        crew.dismiss()
+
+
+@dataclass(frozen=True)
+class _Event:
+    """Something happened to a task: it has its figures, or an error; neither means that it waits for a worker."""
+
+    task: Task
+    row: dict[str, Any] | None = None
+    error: str | None = None
+
+
+class _Reader(threading.Thread):
+    """Reads ahead of the workers: looks matrices up in the store, and so brings the missing ones into the page cache.
+
+    It stays ahead by a quarter of the memory that is free now at most: what is read much earlier than it is needed
+    would have left the page cache before its turn.
+    """
+
+    def __init__(
+        self,
+        tasks: list[Task],
+        store: SpectrumStore,
+        settings: tuple[str, dict[str, Any]],
+        events: "queue.SimpleQueue[_Event]",
+    ) -> None:
+        super().__init__(name="dgviz-scan-reader", daemon=True)
+        self._tasks, self._store, self._settings, self._events = tasks, store, settings, events
+        self._ahead = 0
+        self._most = psutil.virtual_memory().available // 4
+        self._changed = threading.Condition()
+        self._stopped = False
+
+    def run(self) -> None:
+        """Go through the tasks, the largest first."""
+        for task in self._tasks:
+            with self._changed:
+                self._changed.wait_for(lambda: self._stopped or self._ahead < self._most)
+                if self._stopped:
+                    return
+            event = self._look_up(task)
+            if event.row is None and event.error is None:
+                with self._changed:
+                    self._ahead += task.stored
+            self._events.put(event)
+
+    def begun(self, task: Task) -> None:
+        """Count a task as no longer waiting."""
+        with self._changed:
+            self._ahead -= task.stored
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End after the matrix that is being read."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify()
+
+    def _look_up(self, task: Task) -> _Event:
+        """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
+        try:
+            found = self._store.get(spectrum_key(task.paired, task.index))
+            if found is None or needs_delta(found, *self._settings):
+                return _Event(task)
+            name = label(task.paired.name, task.index)
+            spectrum = Spectrum(name, found.shape, found.s, found.certificate, True, 0.0, (), found.summary)
+            return _Event(task, matrix_row(spectrum, *self._settings))
+        except Exception as error:
+            return _Event(task, error=_sentence(error))
+
+
+class _Crew:
+    """The worker processes, on one device or several, each of which admits what it has room for."""
+
+    def __init__(
+        self, store: SpectrumStore, settings: tuple[str, dict[str, Any]], events: "queue.SimpleQueue[_Event]"
+    ) -> None:
+        self._store, self._settings, self._events = store, settings, events
+        self._idle: dict[str, list[Worker]] = {}
+        self._admission: dict[str, Admission] = {}
+        self._place_of: dict[Task, str] = {}
+        self._workers: list[Worker] = []
+        self._running: set[Future] = set()
+        self._pool: ThreadPoolExecutor | None = None
+
+    def hire(self, device: str, workers: int | None, memory: int | None) -> None:
+        """See what devices there are and make workers for them; their processes start when they are first needed."""
+        if self._pool is not None:
+            return
+        first = Worker("dgviz.spectra.scan", threads=1)
+        self._workers.append(first)
+        places = first.call("list_places", device=device)
+        count = workers or (count_cores() if places[0][1] is None else len(places))
+        self._workers += [Worker("dgviz.spectra.scan", threads=1) for _ in range(count - 1)]
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="dgviz-scan")
+        for number, (place, free) in enumerate(places):
+            own = self._workers[number :: len(places)][::-1]  # taken from the end: the warm one first
+            if memory is not None:
+                budget = memory
+            elif free is None:
+                budget = memory_budget(len(own))
+            else:
+                budget = int(_DEVICE_SHARE * free) - len(own) * _DEVICE_CONTEXT
+            self._idle[place] = own
+            self._admission[place] = Admission(max(0, budget), len(own))
+
+    def begin(self, waiting: list[Task], left: int) -> list[Task]:
+        """Give tasks to idle workers for as long as there is room; return those tasks. `left` have not ended."""
+        begun = []
+        rest = list(waiting)
+        unread = left - len(self._place_of) - len(waiting)
+        for place, admission in self._admission.items():
+            while self._idle[place] and (task := admission.admit(rest, unread)) is not None:
+                tasks = [task, *_siblings(task, rest, admission, _TOGETHER[place.partition(":")[0]])]
+                for each in tasks:
+                    rest.remove(each)
+                    self._place_of[each] = place
+                begun += tasks
+                worker = self._idle[place].pop()
+                future = self._pool.submit(self._work, worker, tasks, place, admission.threads_of(task))
+                self._running.add(future)
+                future.add_done_callback(self._running.discard)
+        return begun
+
+    def _work(self, worker: Worker, tasks: list[Task], place: str, threads: int) -> None:
+        """Have a matrix, or some of one stack, worked on; runs in a thread that only waits."""
+        rule, params = self._settings
+        arguments = {"paired": tasks[0].paired, "device": place, "threads": threads, "root": self._store.root}
+        arguments |= {"rule": rule, "params": params}
+        try:
+            if len(tasks) == 1:
+                results = [worker.call("scan_matrix", index=tasks[0].index, **arguments)]
+            else:
+                results = worker.call("scan_stack", indices=[task.index for task in tasks], **arguments)
+        except Exception as error:  # whatever befalls one matrix is its result; the others go on
+            results = [error] * len(tasks)
+        self._idle[place].append(worker)
+        for task, result in zip(tasks, results, strict=True):
+            failed = isinstance(result, Exception)
+            self._events.put(_Event(task, error=_sentence(result)) if failed else _Event(task, result))
+
+    def ended(self, task: Task) -> None:
+        """Make room; a task that never began had none."""
+        place = self._place_of.pop(task, None)
+        if place is not None:
+            self._admission[place].release(task)
+
+    def dismiss(self) -> None:
+        """End all processes, and the threads that wait for them."""
+        running = set(self._running)
+        while running:
+            # More than once: a thread that was about to call finds its worker gone and starts another.
+            for worker in self._workers:
+                worker.stop()
+            running = wait(running, timeout=0.1).not_done
+        for worker in self._workers:
+            worker.stop()
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+def _siblings(task: Task, waiting: list[Task], admission: Admission, most: int) -> list[Task]:
+    """Return further matrices of a task's stack to work on with it: `most` in all, or as many as memory holds."""
+    found: list[Task] = []
+    for other in waiting:
+        if len(found) + 1 >= most:
+            break
+        if other is not task and other.paired is task.paired and admission.join(other):
+            found.append(other)
+    return found
+
+
+def _sentence(error: Exception) -> str:
+    """Return what to tell of an error: ours are sentences already, others are named."""
+    return str(error) if isinstance(error, DgvizError) else f"{type(error).__name__}: {error}"
+
+
+def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: float) -> dict[str, Any]:
+    """Return a finished scan as plain values, weights in the pair's own order."""
+    by_name: dict[str, list[ScannedMatrix]] = {}
+    for result in results:
+        by_name.setdefault(result.name, []).append(result)
+    weights, errors = {}, {}
+    for paired in pair.repairable:
+        own = sorted(by_name.get(paired.name, ()), key=lambda result: result.index or 0)
+        errors |= {result.label: result.error for result in own if result.error is not None}
+        if all(result.row is None for result in own):
+            continue
+        row = own[0].row if own[0].index is None else stack_rows([result.row for result in own])
+        weights[paired.name] = json_number({"shape": list(paired.tuned.shape), **row})
+    rows = [result.row for result in results if result.row is not None]
+    stored = sum(row["stored"] for row in rows)
+    return {
+        "model": _model_verdict(results),
+        "weights": weights,
+        "errors": errors,
+        "stored": stored,
+        "computed": len(rows) - stored,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
+    """Return the verdict on the matrices that have figures, in the order of their names."""
+    known = sorted((result for result in results if result.row is not None), key=lambda result: result.label)
+    weighed = [
+        WeighedDiagnosis(
+            result.label,
+            math.prod(result.row["live_shape"]),
+            result.row["energy"],
+            Diagnosis.from_json(result.row["diagnosis"]),
+        )
+        for result in known
+    ]
+    return diagnose_model(weighed).to_json() if weighed else None

@@ -1,0 +1,181 @@
+"""Spectra on disk, under a key made of both tensors' contents: a second look costs no SVD.
+
+An entry is one small file: all singular values, how they were obtained, and a summary of the delta's entries where
+somebody computed one. The leading triplets of a weight may lie beside it, in a file of their own.
+"""
+
+import contextlib
+import hashlib
+import json
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save, save_file
+
+from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, known_hashes, select_matrix
+from dgviz.errors import DgvizError
+from dgviz.rmt.spectrum import StoredSpectrum
+
+ENGINE_VERSION = "3"
+"""Part of every key. Raise it when `decompose` gives other numbers, or when the stored format or the
+summary changes: entries of an older version are not found, and computed again."""
+
+_KEY = re.compile("[0-9a-f]{64}")
+
+
+def spectrum_key(paired: PairedTensor, index: int | None) -> str:
+    """Return the key of one delta's spectrum: the contents and shapes of both sides, and `ENGINE_VERSION`.
+
+    Names and paths are no part of it, so a copied or renamed checkpoint finds its spectra again.
+    """
+    base, tuned, _ = select_matrix(paired, index)
+    return _key_of(content_hash(base), content_hash(tuned))
+
+
+def known_keys(matrices: Iterable[tuple[PairedTensor, int | None]]) -> list[str | None]:
+    """Return `spectrum_key` of many matrices at once, reading no data: None where a content is not known yet."""
+    sides = [select_matrix(paired, index)[:2] for paired, index in matrices]
+    hashes = known_hashes(info for pair in sides for info in pair)
+    return [
+        _key_of(hashes[base], hashes[tuned]) if base in hashes and tuned in hashes else None for base, tuned in sides
+    ]
+
+
+def _key_of(base: str, tuned: str) -> str:
+    """Return the key of a delta from the hashes of both sides."""
+    return hashlib.sha256(json.dumps([ENGINE_VERSION, base, tuned]).encode()).hexdigest()
+
+
+class SpectrumStore:
+    """Stored spectra, one file each; many processes may read and write at once."""
+
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = cache_dir() / "spectra" if root is None else Path(root)
+
+    def get(self, key: str) -> StoredSpectrum | None:
+        """Return what is stored under a key, or None; a damaged entry counts as none."""
+        file = self._file(key)
+        try:
+            with safe_open(file, framework="numpy") as stored:
+                about = stored.metadata() or {}
+                s = stored.get_tensor("s")
+            shape = tuple(json.loads(about["shape"]))
+            described = _described(about)
+            certificate, summary = json.loads(about["certificate"]), json.loads(about.get("summary", "{}"))
+            spectrum = StoredSpectrum(_checked(s, shape), shape, certificate, summary)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError):
+            return None
+        return spectrum if about.get("digest") == _digest(key, described, s) else None
+
+    def put(
+        self,
+        key: str,
+        s: ArrayLike,
+        shape: Sequence[int],
+        certificate: Mapping[str, Any],
+        summary: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Store a spectrum; an entry that is there is replaced in one step."""
+        values = _checked(np.ascontiguousarray(s, dtype=np.float64), tuple(shape))
+        about = {"shape": json.dumps([int(length) for length in shape]), "certificate": json.dumps(dict(certificate))}
+        if summary:
+            about["summary"] = json.dumps(dict(summary))
+        about["digest"] = _digest(key, _described(about), values)
+        with self._replacing(self._file(key)) as file:
+            file.write_bytes(save({"s": values}, metadata=about))
+
+    def put_factors(self, key: str, left: NDArray[np.floating], right: NDArray[np.floating]) -> None:
+        """Store the leading triplets of a delta as two factors whose product is its best approximation."""
+        if left.ndim != 2 or right.ndim != 2 or left.shape[1] != right.shape[0] or left.dtype != right.dtype:
+            raise ValueError(
+                f"factors of shape {left.shape} ({left.dtype}) and {right.shape} ({right.dtype}) have no product"
+            )
+        left, right = np.ascontiguousarray(left), np.ascontiguousarray(right)
+        about = {"digest": _digest(key, f"{left.shape}{right.shape}", left, right)}
+        with self._replacing(self._factors_file(key)) as file:
+            save_file({"left": left, "right": right}, file, metadata=about)
+
+    def get_factors(self, key: str, rank: int) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
+        """Return the `rank` strongest triplets, (m, rank) and (rank, n), or None where fewer or none are stored."""
+        try:
+            with safe_open(self._factors_file(key), framework="numpy") as stored:
+                if stored.get_slice("right").get_shape()[0] < rank:
+                    return None
+                about = stored.metadata() or {}
+                left, right = stored.get_tensor("left"), stored.get_tensor("right")
+            sound = about.get("digest") == _digest(key, f"{left.shape}{right.shape}", left, right)
+        except (OSError, SafetensorError, IndexError, KeyError, ValueError, TypeError):
+            return None
+        return (left[:, :rank], right[:rank]) if sound else None
+
+    @contextlib.contextmanager
+    def _replacing(self, file: Path) -> Iterator[Path]:
+        """Give the path of a fresh file that takes `file`'s place in one step once it has been written."""
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
+                fresh = Path(stream.name)
+            try:
+                yield fresh
+                fresh.replace(file)
+            except BaseException:
+                fresh.unlink(missing_ok=True)
+                raise
+        except (OSError, SafetensorError) as error:
+            raise DgvizError(
+                f"the spectrum cannot be stored in {self.root} ({getattr(error, 'strerror', None) or error}): "
+                "free some space, or set DGVIZ_CACHE_DIR to a writable directory"
+            ) from error
+
+    def size(self) -> int:
+        """Return the bytes used by all entries."""
+        total = 0
+        for file in self.root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # replaced or cleared by another process meanwhile
+                total += file.stat().st_size
+        return total
+
+    def clear(self) -> None:
+        """Remove all entries, and what writers that died an hour ago or more left behind."""
+        abandoned = time.time() - 3600
+        for file in self.root.glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):
+                if file.suffix == ".safetensors" or file.stat().st_mtime < abandoned:
+                    file.unlink()
+
+    def _file(self, key: str) -> Path:
+        if not _KEY.fullmatch(key):
+            raise ValueError(f"{key!r} is not a key of spectrum_key")
+        return self.root / key[:2] / f"{key}.safetensors"
+
+    def _factors_file(self, key: str) -> Path:
+        return self._file(key).with_suffix(".factors.safetensors")
+
+
+def _checked(s: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return `s` where it can be the spectrum of a matrix of this shape."""
+    if len(shape) != 2 or s.dtype != np.float64 or s.shape != (min(shape),):
+        raise ValueError(f"{s.dtype} of shape {s.shape} is not the spectrum of a matrix of shape {shape}")
+    if not np.isfinite(s).all() or (s < 0).any() or (np.diff(s) > 0).any():
+        raise ValueError("singular values must be finite, non-negative and descending")
+    return s
+
+
+def _described(about: Mapping[str, str]) -> str:
+    """Return the text of an entry that its checksum covers; no line of it can hold a line break, being JSON."""
+    return "\n".join(about[name] for name in ("shape", "certificate", "summary") if name in about)
+
+
+def _digest(key: str, described: str, *arrays: NDArray[np.floating]) -> str:
+    """Return a checksum over everything in an entry, so that damage of any kind is seen."""
+    digest = hashlib.sha256(f"{key}\n{described}\n".encode())
+    for array in arrays:
+        digest.update(array)
+    return digest.hexdigest()

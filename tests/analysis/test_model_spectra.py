@@ -1,0 +1,191 @@
+"""All weights of a pair from the store: complete, the same as one by one, and honest about what is missing."""
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from dgviz.analysis.model_map import QUANTITIES, build_grid, expert_modules, towers
+from dgviz.analysis.model_spectra import assess, list_matrices, read_atlas, total
+from dgviz.analysis.noise_table import noise_csv, noise_table
+from dgviz.checkpoint import open_pair
+from dgviz.checkpoint.fingerprint import content_hash, known_hashes
+from dgviz.errors import ThresholdError
+from dgviz.rmt.law import mp_fit_triple
+from dgviz.spectra.scan import read_spectrum
+from dgviz.spectra.store import SpectrumStore, known_keys, spectrum_key
+from tests.checkpoints import random_tensors, write_checkpoint, write_pair, write_tiny_pair
+
+
+def scanned(paths, store, leave=()):
+    """Store every spectrum of a pair but those to leave, one by one."""
+    pair = open_pair(*paths)
+    for paired, index in list_matrices(pair):
+        if (paired.name, index) not in leave:
+            read_spectrum(paired, index, "cpu", store)
+    return pair
+
+
+@pytest.fixture(scope="module")
+def pair_and_store(tmp_path_factory):
+    store = SpectrumStore(tmp_path_factory.mktemp("store"))
+    return scanned(write_pair(tmp_path_factory.mktemp("pair"), shards=2), store), store
+
+
+def test_every_matrix_is_read_as_one_by_one(pair_and_store):
+    pair, store = pair_and_store
+    atlas = read_atlas(pair, store)
+    assert atlas.missing == ()
+    assert [(matrix.name, matrix.index) for matrix in atlas.matrices] == [
+        (paired.name, index) for paired, index in list_matrices(pair)
+    ]
+    assert sum(matrix.index is not None for matrix in atlas.matrices) == 4
+    for matrix in atlas.matrices:
+        alone = read_spectrum(pair[matrix.name], matrix.index, "cpu", store)
+        assert np.array_equal(matrix.stored.s, alone.s) and matrix.stored.shape == alone.shape
+        assert matrix.energy == pytest.approx(float(np.sum(alone.s**2)))
+
+
+def test_what_is_not_stored_is_named_and_found_later(tmp_path):
+    store = SpectrumStore(tmp_path / "store")
+    left = ("model.layers.2.mlp.experts.gate_up_proj", 2)
+    pair = scanned(write_pair(tmp_path), store, leave={left, ("model.pos", None)})
+    first = read_atlas(pair, store)
+    assert set(first.missing) == {left, ("model.pos", None)}
+    read_spectrum(pair[left[0]], 2, "cpu", store)
+    second = read_atlas(pair, store, first)
+    assert second.missing == (("model.pos", None),)
+    kept = {(matrix.name, matrix.index): matrix for matrix in first.matrices}
+    assert all(kept.get((m.name, m.index), m) is m for m in second.matrices)  # nothing is read twice
+
+
+def test_a_large_pair_that_nobody_hashed_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("dgviz.analysis.model_spectra._READ_BYTES", 1000)
+    monkeypatch.setattr(
+        "dgviz.analysis.model_spectra.content_hash", lambda info: pytest.fail(f"{info.name} was read")
+    )
+    pair = open_pair(*write_pair(tmp_path))
+    assert len(read_atlas(pair, SpectrumStore(tmp_path / "store")).missing) == len(list_matrices(pair))
+
+
+def test_known_hashes_are_those_of_each_tensor(tmp_path):
+    paths = write_pair(tmp_path, shards=2)
+    past = time.time() - 60
+    for file in [file for path in paths for file in path.glob("*.safetensors")]:
+        os.utime(file, (past, past))
+    pair = open_pair(*paths)
+    infos = [info for paired in pair.repairable for info in (paired.base, paired.tuned)]
+    assert known_hashes(infos) == {}
+    hashes = {info: content_hash(info) for info in infos[::2]}
+    assert known_hashes(infos) == hashes
+    matrices = [(paired, None) for paired in pair.repairable if paired.name.endswith("up.weight")]
+    assert known_keys(matrices) == [None] * len(matrices)
+    key = spectrum_key(*matrices[0])
+    assert known_keys(matrices[:1] * 2) == [key, key]
+    file = infos[0].file
+    os.utime(file, (past - 5, past - 5))  # changed: nothing of it is known any more
+    assert not any(info.file == file for info in known_hashes(infos))
+
+
+def test_figures_of_a_matrix_are_those_of_its_spectrum(pair_and_store):
+    pair, store = pair_and_store
+    matrix = next(m for m in read_atlas(pair, store).matrices if m.name == "model.embed_tokens.weight")
+    row = assess(matrix, "fixed_rank", {"rank": 5})
+    s, (rows, columns) = matrix.stored.s, matrix.stored.shape
+    assert (row.rank, row.rank_share) == (5, 5 / s.size)
+    assert row.energy_kept == pytest.approx(np.sum(s[:5] ** 2) / np.sum(s**2))
+    assert row.noise_share == pytest.approx(np.sum(s[5:] ** 2) / np.sum(s**2))
+    assert row.dropped_energy == pytest.approx(np.sum(s[5:] ** 2))
+    assert row.kept_parameters == 5 * (rows + columns)
+    assert row.stable_rank == pytest.approx(np.sum(s**2) / s[0] ** 2)
+    fits = mp_fit_triple(s, 5, row.threshold.sigma, (rows, columns))
+    assert (row.mp_fit, row.residual_fit) == (fits["tuned"], fits["discarded"])
+    with pytest.raises(ThresholdError, match="no threshold rule 'none'"):
+        assess(matrix, "none", {})
+
+
+def test_a_frozen_weight_is_zero_and_nothing_else(tmp_path):
+    tensors = random_tensors()
+    tuned = {name: tensor + (0 if "layers.2" in name else 1e-3) for name, tensor in tensors.items()}
+    paths = write_checkpoint(tmp_path / "base", tensors), write_checkpoint(tmp_path / "tuned", tuned)
+    store = SpectrumStore(tmp_path / "store")
+    atlas = read_atlas(scanned(paths, store), store)
+    row = assess(next(m for m in atlas.matrices if m.name == "model.layers.2.mlp.up.weight"), "dg_hard", {})
+    assert (row.rank, row.noise_share, row.dropped_energy, row.stable_rank, row.mp_fit) == (0, 0, 0, None, None)
+    assert total([row]).energy_kept == 1 and total([row]).emptied == 0
+
+
+def test_totals_add_up(pair_and_store):
+    pair, store = pair_and_store
+    rows = [assess(matrix, "dg_hard", {}) for matrix in read_atlas(pair, store).matrices]
+    whole = total(rows)
+    assert whole.matrices == 9 and whole.rank == sum(row.rank for row in rows) > 9
+    kept = sum(np.sum(row.matrix.stored.s[: row.rank] ** 2) for row in rows)
+    assert whole.energy_kept == pytest.approx(kept / sum(row.matrix.energy for row in rows))
+    everything = total([assess(row.matrix, "manual", {"tau": 0}) for row in rows])
+    assert everything.unchanged == 9 and everything.energy_kept == 1
+    nothing = total([assess(row.matrix, "fixed_rank", {"rank": 0}) for row in rows])
+    assert (nothing.emptied, nothing.kept_parameters, nothing.energy_kept) == (9, 0, pytest.approx(0, abs=1e-12))
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "gpt2", "whisper", "clip", "mamba"])
+def test_the_map_of_every_architecture_holds_every_matrix_once(tmp_path, family):
+    store = SpectrumStore(tmp_path / "store")
+    pair = scanned(write_tiny_pair(tmp_path, family), store)
+    atlas = read_atlas(pair, store)
+    rows = [assess(matrix, "dg_hard", {}) for matrix in atlas.matrices]
+    names = [matrix.name for matrix in atlas.matrices]
+    grids = [build_grid(rows, (), QUANTITIES["rank_share"], tower) for tower in [*towers(names), ""]]
+    held = [row.matrix.label for grid in grids for cell in grid.cells for row in cell.rows]
+    assert sorted(held) == sorted(matrix.label for matrix in atlas.matrices)
+    for grid in grids[:-1]:
+        assert len({(cell.row, cell.column) for cell in grid.cells}) == len(grid.cells)
+        assert grid.rows == ("0", "1")
+    for quantity in QUANTITIES.values():
+        for row in rows:
+            value = quantity.value(row)
+            assert value is None or np.isfinite(value)
+            assert quantity.text(value)
+
+
+def test_experts_are_folded_and_laid_out(pair_and_store):
+    pair, store = pair_and_store
+    atlas = read_atlas(pair, store)
+    rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in atlas.matrices]
+    module, quantity = "mlp.experts.gate_up_proj", QUANTITIES["energy_kept"]
+    assert expert_modules(rows, (), "model.layers") == [module]
+    experts = [quantity.value(row) for row in rows if row.matrix.index is not None]
+    for statistic, expected in (("mean", np.mean(experts)), ("low", min(experts)), ("high", max(experts))):
+        grid = build_grid(rows, (), quantity, "model.layers", statistic)
+        cell = next(cell for cell in grid.cells if grid.columns[cell.column] == module)
+        assert cell.value == pytest.approx(expected) and (cell.low, cell.high) == (min(experts), max(experts))
+        extreme = min(experts) if statistic == "low" else max(experts)
+        assert quantity.value(cell.extreme) == extreme
+    laid = build_grid(
+        rows[:-1], (("model.layers.2.mlp.experts.gate_up_proj", 7),), quantity, "model.layers", "mean", module
+    )
+    assert laid.columns == ("0", "1", "2", "3", "7") and laid.rows == ("2",)
+    assert [cell.value is None for cell in sorted(laid.cells, key=lambda c: c.column)] == [False] * 4 + [True]
+
+
+def test_the_noise_table_adds_up(pair_and_store):
+    pair, store = pair_and_store
+    rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in read_atlas(pair, store).matrices]
+    table = noise_table(rows)
+    for groups in (table.classes, table.thirds):
+        assert sum(row.norm_share for row in groups) == pytest.approx(1)
+        assert sum(row.dropped_share for row in groups) == pytest.approx(table.whole.dropped_share)
+        assert sum(row.matrices for row in groups) == len(rows)
+    assert {row.group for row in table.classes} == {"MLP", "experts", "embedding", "convolution", "other"}
+    assert [row.group for row in table.thirds] == ["first third", "middle third", "outside the layers"]
+    energy = sum(np.sum(row.matrix.stored.s**2) for row in rows)
+    experts = [row.matrix.stored.s for row in rows if row.matrix.index is not None]
+    found = next(row for row in table.classes if row.group == "experts")
+    assert found.norm_share == pytest.approx(sum(np.sum(s**2) for s in experts) / energy)
+    assert found.mean_noise == pytest.approx(np.mean([np.sum(s[3:] ** 2) / np.sum(s**2) for s in experts]))
+    assert found.product == pytest.approx(found.mean_noise * found.norm_share)
+    assert found.dropped_share == pytest.approx(sum(np.sum(s[3:] ** 2) for s in experts) / energy)
+    lines = noise_csv(table).splitlines()
+    assert len(lines) == 1 + len(table.classes) + len(table.thirds) + 1
+    assert lines[-1].startswith("all,all,9,")

@@ -1,0 +1,255 @@
+"""Every page with a pair, without one and with a broken one; the view in the URL."""
+
+from pathlib import Path
+
+import pytest
+
+from dgviz.app.weights import first_weight, weight_parts
+from tests.app.pages import open_app, turn_to
+from tests.checkpoints import write_checkpoint, write_pair
+
+ROOT = Path(__file__).parents[2]
+PAGES = ("checkpoints", "model", "layer", "thresholds", "export")
+TITLES = dict(
+    zip(
+        PAGES,
+        ("Checkpoints", "The whole update", "One weight's update", "Threshold rules", "Write the repaired"),
+        strict=True,
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def pair_paths(tmp_path_factory):
+    return write_pair(tmp_path_factory.mktemp("pair"), shards=2, config={"model_type": "synthetic"})
+
+
+def open_page(page, **query):
+    """Run the app at a page with a query, as a link would."""
+    app = open_app(60)
+    for name, value in query.items():
+        app.query_params[name] = str(value)
+    app.run()
+    if page != "checkpoints":
+        turn_to(app, page)
+        app.run()
+    assert not app.exception, [error.value for error in app.exception]
+    assert app.title[0].value.startswith(TITLES[page])
+    return app
+
+
+def texts(app):
+    """Return everything a page says in words."""
+    kinds = ("markdown", "text", "caption", "warning", "info", "error", "subheader")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_without_a_pair_says_what_to_do(page):
+    app = open_page(page, base="none")
+    assert "No pair is open" in texts(app)
+    labels = {button.label for button in app.button}
+    assert {"Open the noisy demo", "Open the clean demo"} <= labels
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_with_a_missing_checkpoint_says_which(page, tmp_path):
+    app = open_page(page, base=tmp_path / "gone", tuned=tmp_path / "gone too")
+    assert str(tmp_path / "gone") in texts(app)
+    assert "This did not work" in texts(app)
+
+
+def test_a_first_visit_opens_the_demo():
+    app = open_page("checkpoints")
+    assert "base (demo)  →  noisy (demo)" in texts(app)
+    assert app.query_params["tuned"] in ("demo:noisy", ["demo:noisy"])
+    assert "What the models can do, measured" in texts(app)
+
+
+def test_the_demo_opens_in_one_click():
+    app = open_page("layer", base="none")
+    next(button for button in app.button if button.label == "Open the clean demo").click().run()
+    assert not app.exception
+    assert app.query_params["tuned"] in ("demo:clean", ["demo:clean"])
+    assert "singular directions" in texts(app)
+
+
+def test_checkpoints_counts_and_searches(pair_paths):
+    app = open_page("checkpoints", base=pair_paths[0], tuned=pair_paths[1])
+    values = {metric.label: metric.value for metric in app.metric}
+    assert values["Repaired"] == "6"
+    assert values["Kept"] == "5"
+    assert len(app.dataframe[-1].value) == 11
+    app.text_input(key="fate-search").set_value("mlp").run()
+    assert set(app.dataframe[-1].value["tensor"]) == {
+        "model.layers.2.mlp.up.weight",
+        "model.layers.10.mlp.up.weight",
+        "model.layers.2.mlp.experts.gate_up_proj",
+    }
+    app.text_input(key="fate-search").set_value("(").run()
+    assert "is not a regular expression" in texts(app)
+
+
+def test_layer_describes_the_weight_and_steps_through_them(pair_paths):
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight")
+    assert "96 x 32 weight has 32 singular directions" in texts(app)
+    assert "keeps the **3** above" in texts(app)
+    next(button for button in app.button if button.label == "Next").click().run()
+    assert not app.exception
+    assert app.selectbox(key="weight-choice").value == "model.layers.2.mlp.experts.gate_up_proj"
+    assert "48 x 32 weight" in texts(app)
+    app.number_input(key="slice-choice").set_value(2).run()
+    assert not app.exception
+    assert app.query_params["slice"] in ("2", ["2"])
+
+
+def test_layer_follows_the_rule(pair_paths):
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight")
+    app.selectbox(key="rule-choice").set_value("fixed_rank").run()
+    app.number_input(key="param-rank").set_value(7).run()
+    assert not app.exception
+    assert "keeps the **7** above" in texts(app)
+    assert app.query_params["params"] in ("rank:7", ["rank:7"])
+
+
+def test_a_link_shows_the_same_view(pair_paths):
+    app = open_page(
+        "layer",
+        base=pair_paths[0],
+        tuned=pair_paths[1],
+        weight="model.embed_tokens.weight",
+        rule="mp_edge",
+        tau="0.02",
+    )
+    assert "The threshold you set keeps" in texts(app)
+    assert "τ = 0.02" in texts(app)
+    assert app.selectbox(key="rule-choice").value == "mp_edge"
+
+
+def test_a_tau_set_by_hand_leaves_with_its_weight(pair_paths):
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight", tau="0.02")
+    next(button for button in app.button if button.label == "Next").click().run()
+    assert "tau" not in app.query_params and "The rule keeps" in texts(app)
+    next(button for button in app.button if button.label == "Previous").click().run()
+    assert "tau" not in app.query_params and "The rule keeps" in texts(app)
+
+
+def test_a_url_is_the_whole_view(pair_paths):
+    view = {"weight": "model.embed_tokens.weight", "rule": "fixed_rank", "params": "rank:7", "tau": "0.02"}
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], **view)
+    for name in ("rule", "params", "tau"):
+        del app.query_params[name]
+    app.query_params["weight"] = "model.layers.2.mlp.up.weight"  # as Back does
+    app.run()
+    assert not app.exception
+    assert app.selectbox(key="rule-choice").value == "dg_hard"
+    assert app.selectbox(key="weight-choice").value == "model.layers.2.mlp.up.weight"
+    assert "The rule keeps" in texts(app)
+
+
+def test_the_manual_rule_takes_the_tau_in_view(pair_paths):
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight", tau="0.02")
+    app.selectbox(key="rule-choice").set_value("manual").run()
+    assert not app.exception
+    assert app.number_input(key="param-tau").value == 0.02
+    assert app.query_params["params"] in ("tau:0.02", ["tau:0.02"])
+
+
+def test_a_spoiled_link_is_said_and_survived(pair_paths):
+    app = open_page(
+        "layer", base=pair_paths[0], tuned=pair_paths[1], weight="nothing", rule="nothing", tau="x", slice="-3"
+    )
+    assert "nothing is not a repairable weight" in texts(app)
+    assert "no threshold rule 'nothing'" in texts(app)
+    app = open_page("layer", base=pair_paths[0], tuned=pair_paths[1], rule="energy", params="fraction:7")
+    assert "must lie in [0, 1]" in texts(app)
+
+
+def test_a_low_rank_update_is_said_to_be_one(tmp_path):
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(64, 48, generator=generator, dtype=torch.float64)
+    update = torch.randn(64, 2, generator=generator, dtype=torch.float64) @ torch.randn(
+        2, 48, generator=generator, dtype=torch.float64
+    )
+    write_checkpoint(tmp_path / "base", {"w.weight": base, "same.weight": base.clone()})
+    write_checkpoint(tmp_path / "tuned", {"w.weight": base + update, "same.weight": base.clone()})
+    app = open_page("layer", base=tmp_path / "base", tuned=tmp_path / "tuned", weight="w.weight")
+    assert "Low-rank delta: only 2 of 48" in texts(app)
+    app = open_page("layer", base=tmp_path / "base", tuned=tmp_path / "tuned", weight="same.weight")
+    assert "was not changed by fine-tuning" in texts(app)
+
+
+@pytest.mark.parametrize("page", ["layer", "thresholds"])
+def test_an_update_with_a_nan_is_a_sentence(tmp_path, page):
+    import torch
+
+    base = torch.randn(64, 48)
+    tuned = base + torch.randn(64, 48)
+    tuned[3, 4] = float("nan")
+    write_checkpoint(tmp_path / "base", {"w.weight": base})
+    write_checkpoint(tmp_path / "tuned", {"w.weight": tuned})
+    app = open_page(page, base=tmp_path / "base", tuned=tmp_path / "tuned")
+    assert "This did not work" in texts(app)
+    assert "w.weight: entry [3, 4]" in texts(app)
+
+
+def test_thresholds_compares_rules(pair_paths):
+    app = open_page("thresholds", base=pair_paths[0], tuned=pair_paths[1], weight="model.embed_tokens.weight")
+    table = app.dataframe[0].value
+    assert list(table["rule"]) == [
+        "DG-Hard",
+        "DG-Hard, reference code's median",
+        "Marchenko-Pastur edge",
+        "Energy fraction",
+    ]
+    assert list(table["kept rank"])[:3] == [3, 3, 3]
+    app.multiselect(key="compared-rules").set_value(["fixed_rank", "manual"]).run()
+    assert not app.exception
+    assert list(app.dataframe[0].value["rule"]) == ["Fixed rank", "Manual tau"]
+    app.multiselect(key="compared-rules").set_value([]).run()
+    assert "Choose at least one rule" in texts(app)
+
+
+def test_export_says_what_it_will_do_and_refuses_bad_outputs(pair_paths, tmp_path):
+    app = open_page("export", base=pair_paths[0], tuned=pair_paths[1])
+    assert "**6** of 11 tensors are repaired by DG-Hard, **5** are copied from tuned" in texts(app)
+    folder = next(field for field in app.text_input if field.label.startswith("Output folder"))
+    folder.set_value(str(pair_paths[1] / "inside")).run()
+    assert "lies inside the tuned checkpoint" in texts(app)
+    assert not any(button.label == "Start export" for button in app.button)
+    folder.set_value(str(tmp_path / "out")).run()
+    app.text_input(key="exclude").set_value("mlp").run()
+    assert "**3** of 11 tensors" in texts(app)
+    assert "--exclude mlp" in app.code[0].value and "dgviz repair" in app.code[0].value
+
+
+def test_export_takes_any_method_and_keeps_it_in_the_link(pair_paths):
+    app = open_page("export", base=pair_paths[0], tuned=pair_paths[1])
+    app.selectbox(key="export-method").set_value("wise_ft").run()
+    app.number_input(key="export-wise_ft-alpha").set_value(0.25).run()
+    assert "are repaired by WiSE-FT, **4** more (vectors and small tensors" in texts(app)
+    assert "--method wise_ft --param alpha=0.25" in app.code[0].value and "--rule" not in app.code[0].value
+    assert "tuned-wise-ft" in next(field.value for field in app.text_input if field.label.startswith("Output folder"))
+    assert (app.query_params["method"], app.query_params["settings"]) == ("wise_ft", "alpha:0.25")
+    app.selectbox(key="format").set_value("lora").run()
+    assert "--format lora takes a method whose update is a product of two factors" in texts(app)
+    linked = open_page("export", base=pair_paths[0], tuned=pair_paths[1], shrinker="frobenius", settings="alpha:0.5")
+    assert "--param alpha=0.5 --shrinker frobenius" in linked.code[0].value
+    spoiled = open_page("export", base=pair_paths[0], tuned=pair_paths[1], settings="alpha:9", shrinker="x")
+    assert "'alpha' of method 'dg_hard' must lie in [0, 2]; got '9'; showing its defaults" in texts(spoiled)
+    assert "There is no shrinker 'x'" in texts(spoiled) and "--shrinker" not in spoiled.code[0].value
+
+
+def test_parts_of_names():
+    assert weight_parts("model.layers.3.self_attn.q_proj.weight") == ("3", "self_attn.q_proj")
+    assert weight_parts("model.layers.3.mlp.experts.7.up_proj.weight") == ("3", "mlp.experts.up_proj")
+    assert weight_parts("lm_head.weight") == ("none", "lm_head")
+    assert weight_parts("model.layers.3.mlp.experts.gate_up_proj") == ("3", "mlp.experts.gate_up_proj")
+
+
+def test_the_first_weight_is_a_large_one_of_a_middle_layer(pair_paths):
+    from dgviz.checkpoint import open_pair
+
+    assert weight_parts(first_weight(open_pair(*pair_paths)))[0] in ("2", "10")

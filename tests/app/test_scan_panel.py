@@ -1,0 +1,106 @@
+"""The panel that starts, watches and cancels the scan of a pair."""
+
+import os
+import shutil
+import time
+
+import pytest
+import torch
+from streamlit.testing.v1 import AppTest
+
+from dgviz.app.scans import find_scan, running_scans, scan_command, start_scan
+from dgviz.checkpoint import open_pair
+from dgviz.jobs import JobRunningError
+from dgviz.spectra.scan import scan_matrix
+from dgviz.spectra.schedule import plan_tasks
+from dgviz.spectra.store import SpectrumStore
+from tests.checkpoints import write_checkpoint, write_pair
+
+
+def panel(base, tuned):
+    from dgviz.app.scans import draw_scan, scan_command
+    from dgviz.checkpoint import open_pair
+
+    draw_scan(open_pair(base, tuned), scan_command(base, tuned, "cpu"), "base → tuned")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Jobs and spectra of one's own."""
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    yield
+    for job in running_scans():
+        job.cancel(force=True)
+
+
+def drawn(paths):
+    app = AppTest.from_function(panel, args=paths, default_timeout=60).run()
+    assert not app.exception, [error.value for error in app.exception]
+    return app
+
+
+def words(app):
+    return "\n".join(str(element.value) for kind in ("markdown", "text") for element in getattr(app, kind))
+
+
+def wait_for(pair):
+    deadline = time.monotonic() + 90
+    while find_scan(pair).state == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return find_scan(pair)
+
+
+def test_a_scan_is_started_followed_and_found_again(tmp_path):
+    paths = write_pair(tmp_path)
+    pair, root = open_pair(*paths), SpectrumStore().root
+    for task in plan_tasks(pair):  # so that the job finds all of it
+        scan_matrix(task.paired, task.index, "cpu", 2, root, "dg_hard", {})
+    app = drawn(paths)
+    assert "is computed in the background" in words(app)
+    assert app.code[0].value == f"python -m dgviz scan {paths[0]} {paths[1]} --device cpu"
+    app.button(key="start-scan").click().run()
+    assert not app.exception and find_scan(pair) is not None
+    job = wait_for(pair)
+    assert job.state == "done", job.log_tail()
+    app = drawn(paths)
+    assert "known: 0 computed" in words(app) and "9 had been before" in words(app)
+    assert app.button(key="start-scan").label == "Scan again"
+    # A copy is the same pair, spectra being stored by content; files that have changed are another one.
+    copies = [shutil.copytree(path, tmp_path / "copy" / path.name) for path in paths]
+    assert "known: 0 computed" in words(drawn(copies))
+    os.utime(copies[1] / "model.safetensors", (1e9, 1e9))
+    assert "is computed in the background" in words(drawn(copies))
+
+
+def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {f"{i}.w": torch.randn(1600, 1600, generator=generator) for i in range(8)}
+    base = write_checkpoint(tmp_path / "base", tensors)
+    tuned = write_checkpoint(tmp_path / "tuned", {name: 1.5 * tensor.T for name, tensor in tensors.items()})
+    pair, command = open_pair(base, tuned), scan_command(base, tuned, "cpu")
+    job = start_scan(pair, command, "first")
+    with pytest.raises(JobRunningError):
+        start_scan(pair, command, "second")
+    assert running_scans() == [job]
+    app = drawn((base, tuned))
+    assert "being computed" in words(app)
+    app.button(key=f"cancel-scan-{job.id}").click().run()
+    assert wait_for(pair).state == "cancelled", job.log_tail()
+    app = drawn((base, tuned))
+    assert "what was computed is kept" in words(app) and app.button(key="start-scan").label == "Go on"
+
+
+def test_a_failure_names_its_weights(tmp_path):
+    base, tuned = torch.ones(40, 40), torch.ones(40, 40)
+    tuned[3, 4] = float("nan")
+    paths = (
+        write_checkpoint(tmp_path / "base", {"w": base}),
+        write_checkpoint(tmp_path / "tuned", {"w": tuned}),
+    )
+    pair = open_pair(*paths)
+    start_scan(pair, scan_command(*paths, "cpu"), "scan")
+    assert wait_for(pair).state == "failed"
+    app = drawn(paths)
+    assert "1 of 1 matrices failed" in words(app)
+    assert "entry [3, 4]" in app.dataframe[0].value["error"][0]

@@ -1,0 +1,245 @@
+"""FP8-block and MXFP4 bases are read as the numbers they stand for; every other quantisation is refused."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dgviz.checkpoint import content_hash, open_checkpoint, open_pair, read_bytes, read_tensor
+from dgviz.checkpoint.dequantise import dequantised
+from dgviz.errors import CheckpointError, PairError
+from dgviz.export import plan_export
+from dgviz.export.write import iter_export
+from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.delta import compute_delta
+from tests.checkpoints import random_tensors, tiny_model, tune, write_checkpoint
+
+FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [16, 8]}, "dtype": "bfloat16"}
+MXFP4 = {"quantization_config": {"quant_method": "mxfp4"}, "torch_dtype": "float32"}
+FP4_VALUES = [0, 0.5, 1, 1.5, 2, 3, 4, 6]
+
+
+def float8_blocks(weight: torch.Tensor, rows: int, cols: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Quantise a matrix to float8 with one scale per block, as DeepSeek's kernel does; element by element."""
+    grid = -(-weight.shape[0] // rows), -(-weight.shape[1] // cols)
+    scales, codes = torch.empty(grid), torch.empty_like(weight)
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            block = weight[i * rows : (i + 1) * rows, j * cols : (j + 1) * cols]
+            scales[i, j] = block.abs().max() / 448 if block.abs().max() > 0 else 1
+            codes[i * rows : (i + 1) * rows, j * cols : (j + 1) * cols] = block / scales[i, j]
+    return codes.to(torch.float8_e4m3fn), scales
+
+
+def float8_reference(codes: torch.Tensor, scales: torch.Tensor, rows: int, cols: int) -> torch.Tensor:
+    """Return code times scale of every element in float64."""
+    row, col = torch.arange(codes.shape[0]) // rows, torch.arange(codes.shape[1]) // cols
+    return codes.double() * scales.double()[row][:, col]
+
+
+def microscaled_reference(blocks: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
+    """Return the values of MXFP4 experts in float64, byte by byte: (experts, columns, rows)."""
+    experts, rows, groups, width = blocks.shape
+    out = torch.empty(experts, rows, groups * width * 2, dtype=torch.float64)
+    for position in range(width):
+        for half in range(2):
+            code = (blocks[..., position] >> (4 * half)) & 15
+            value = torch.tensor(FP4_VALUES, dtype=torch.float64)[(code & 7).long()] * (1 - 2 * (code >> 3).double())
+            out[:, :, torch.arange(groups) * width * 2 + 2 * position + half] = value * 2.0 ** (scales.double() - 127)
+    return out.transpose(1, 2)
+
+
+def refusal(*paths, kind=CheckpointError) -> str:
+    with pytest.raises(kind) as caught:
+        open_pair(*paths)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- FP8 blocks -----------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), block=st.tuples(st.integers(1, 48), st.integers(1, 48))
+)
+def test_float8_blocks_of_any_size_are_codes_times_scales(tmp_path_factory, shape, block):
+    weight = torch.randn(shape)
+    codes, scales = float8_blocks(weight, *block)
+    config = {"quantization_config": {"quant_method": "fp8", "weight_block_size": list(block)}, "dtype": "float32"}
+    tensors = {"w": codes, "w_scale_inv": scales}
+    dense = dequantised(open_checkpoint(write_checkpoint(tmp_path_factory.mktemp("m"), tensors, config)), "base")
+    assert list(dense.tensors) == ["w"]
+    value = read_tensor(dense.tensors["w"])
+    assert torch.equal(value, float8_reference(codes, scales, *block).float())
+    assert (value - weight).abs().max() <= weight.abs().max() / 16
+
+
+def float8_pair(directory, block=(16, 8)):
+    """Write a base with two weights in float8 blocks, and a dense tuned model that began at their values."""
+    tensors = random_tensors()
+    names = ["model.layers.2.mlp.up.weight", "model.layers.10.mlp.up.weight"]
+    quantised, dense = dict(tensors), {name: value.bfloat16() for name, value in tensors.items() if value.dim() > 1}
+    for name in names:
+        codes, scales = float8_blocks(tensors[name], *block)
+        quantised |= {name: codes, f"{name}_scale_inv": scales}
+        dense[name] = float8_reference(codes, scales, *block).bfloat16()
+    start = {name: value.float() for name, value in dense.items()}
+    dense[names[0]] = (start[names[0]] + 0.01 * torch.ones(64, 1) @ torch.ones(1, 32)).bfloat16()
+    base = write_checkpoint(directory / "b", quantised, FP8)
+    return base, write_checkpoint(directory / "t", dense), start, dense, names
+
+
+def test_a_float8_base_with_a_dense_tuned_model(tmp_path):
+    base, tuned, start, dense, names = float8_pair(tmp_path)
+    pair = open_pair(base, tuned)
+    assert all(pair[name].action == "repair" for name in names)
+    assert not any(row.name.endswith("_scale_inv") for row in pair.tensors)
+    assert torch.equal(compute_delta(pair[names[0]], None, "cpu"), dense[names[0]].float() - start[names[0]])
+    # Untouched, a weight has an update of exactly zero: its start is rounded as loading it would.
+    assert compute_delta(pair[names[1]], None, "cpu").count_nonzero() == 0
+    plan = plan_export(pair, RepairPlan("fixed_rank", {"rank": 0}), tmp_path / "out")
+    list(iter_export(plan, "cpu"))
+    written = open_checkpoint(tmp_path / "out")
+    assert torch.equal(read_tensor(written.tensors[names[0]]).float(), start[names[0]])
+    assert written.tensors.keys() == open_checkpoint(tuned).tensors.keys()
+
+
+def test_the_bytes_and_the_hash_of_a_dequantised_weight(tmp_path):
+    base, _, start, _, names = float8_pair(tmp_path)
+    info = dequantised(open_checkpoint(base), "base").tensors[names[0]]
+    assert info.dtype == "bfloat16" and info.nbytes == 64 * 32 * 2
+    assert read_bytes(info) == start[names[0]].bfloat16().view(torch.uint8).numpy().tobytes()
+    first = content_hash(info)
+    config = FP8 | {"dtype": "float32"}
+    (base / "config.json").write_text(json.dumps(config))
+    assert content_hash(dequantised(open_checkpoint(base), "base").tensors[names[0]]) != first
+
+
+def test_float8_agrees_with_transformers():
+    finegrained = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    codes, scales = float8_blocks(torch.randn(64, 48), 16, 8)
+    theirs = finegrained.Fp8Dequantize(None)._dequantize_one(codes, scales, output_dtype=torch.float32)
+    assert torch.equal(theirs, float8_reference(codes, scales, 16, 8).float())
+
+
+@pytest.mark.parametrize(
+    ("scale", "config", "complaint"),
+    [
+        (torch.ones(4, 3), FP8, "need floating-point scales of shape (4, 4), but"),
+        (torch.ones(4), FP8, "'w_scale_inv' is float32 of shape (4,)"),
+        (torch.ones(4, 4, dtype=torch.int32), FP8, "'w_scale_inv' is int32"),
+        (torch.ones(1, 1), {"quantization_config": {"quant_method": "fp8", "weight_block_size": [0, 8]}}, "[0, 8]"),
+        (
+            torch.ones(1, 1),
+            {"quantization_config": {"quant_method": "fp8", "weight_block_size": "x"}},
+            "= 'x', not two",
+        ),
+    ],
+)
+def test_scales_that_do_not_fit(tmp_path, scale, config, complaint):
+    tensors = {"w": torch.zeros(64, 32, dtype=torch.float8_e4m3fn), "w_scale_inv": scale}
+    tuned = write_checkpoint(tmp_path / "t", {"w": torch.zeros(64, 32)})
+    assert complaint in refusal(write_checkpoint(tmp_path / "b", tensors, config), tuned)
+
+
+# --- MXFP4 ----------------------------------------------------------------------------------------------------------
+
+
+def random_codes(seed: int, *shape: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return blocks (..., 16) and scales (...) of MXFP4, all codes among them."""
+    generator = torch.Generator().manual_seed(seed)
+    blocks = torch.randint(0, 256, (*shape, 16), generator=generator, dtype=torch.uint8)
+    return blocks, torch.randint(115, 125, shape, generator=generator, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("experts", [1, 3])
+def test_mxfp4_is_codes_times_powers_of_two(tmp_path, experts, dtype):
+    blocks, scales = random_codes(0, experts, 6, 2)
+    tensors = {"mlp.experts.down_proj_blocks": blocks, "mlp.experts.down_proj_scales": scales}
+    base = open_checkpoint(write_checkpoint(tmp_path / "m", tensors, MXFP4 | {"torch_dtype": dtype}))
+    info = dequantised(base, "base").tensors["mlp.experts.down_proj"]
+    reference = microscaled_reference(blocks, scales)
+    assert info.shape == (experts, 64, 6) and info.dtype == dtype
+    assert torch.equal(read_tensor(info).double(), reference)  # exact in either
+    for expert in range(experts):
+        assert torch.equal(read_tensor(info, expert).double(), reference[expert])
+    with pytest.raises(IndexError):
+        read_tensor(info, experts)
+
+
+def test_mxfp4_agrees_with_transformers():
+    mxfp4 = pytest.importorskip("transformers.integrations.mxfp4")
+    blocks, scales = random_codes(1, 3, 6, 2)
+    theirs = mxfp4.convert_moe_packed_tensors(blocks, scales, dtype=torch.float32)
+    assert torch.equal(theirs.double(), microscaled_reference(blocks, scales))
+
+
+def test_a_gpt_oss_base_in_mxfp4(tmp_path):
+    """The whole way: experts as codes in base, dense in tuned; the output loads in transformers."""
+    model = tiny_model("gpt_oss")
+    model.save_pretrained(tmp_path / "dense")
+    config = json.loads((tmp_path / "dense" / "config.json").read_text())
+    state, quantised = model.state_dict(), {}
+    for number, (name, value) in enumerate(state.items()):
+        if name.endswith(("gate_up_proj", "down_proj")):
+            experts, cols, rows = value.shape
+            blocks, scales = random_codes(number, experts, rows, cols // 32)
+            quantised |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
+            state[name] = microscaled_reference(blocks, scales).float()
+        else:
+            quantised[name] = value
+    base = write_checkpoint(tmp_path / "base", quantised, config | MXFP4)
+    model.load_state_dict(state)
+    tune(model).save_pretrained(tmp_path / "tuned")
+    pair = open_pair(base, tmp_path / "tuned")
+    assert pair.counts()["base_only"] == 0 and all(row.base is not None for row in pair.tensors)
+    name = "model.layers.1.mlp.experts.gate_up_proj"
+    tuned = model.state_dict()[name]
+    for expert in range(4):
+        assert torch.equal(compute_delta(pair[name], expert, "cpu"), tuned[expert] - state[name][expert])
+    list(iter_export(plan_export(pair, RepairPlan("fixed_rank", {"rank": 2}), tmp_path / "out"), "cpu"))
+    again, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert {key: value for key, value in info.items() if value} == {}
+    delta = tuned.double() - state[name].double()
+    left, s, right = torch.linalg.svd(delta, full_matrices=False)
+    expected = state[name].double() + (left[..., :2] * s[:, None, :2]) @ right[:, :2]
+    torch.testing.assert_close(again.state_dict()[name].double(), expected, rtol=0, atol=1e-6)
+
+
+def test_mxfp4_that_does_not_fit(tmp_path):
+    tuned = write_checkpoint(tmp_path / "t", {"experts.up": torch.zeros(2, 64, 32)})
+    blocks, scales = random_codes(0, 2, 32, 2)
+    for tensors in (
+        {"experts.up_blocks": blocks, "experts.up_scales": scales[:, :4]},
+        {"experts.up_blocks": blocks[..., :8], "experts.up_scales": scales},
+    ):
+        message = refusal(write_checkpoint(tmp_path / "b", tensors, MXFP4), tuned)
+        assert "MXFP4 experts are (experts, rows, groups, 16)" in message
+    twice = {"experts.up_blocks": blocks, "experts.up_scales": scales, "experts.up": torch.zeros(2, 64, 32)}
+    assert "both in MXFP4 and as it is" in refusal(write_checkpoint(tmp_path / "b", twice, MXFP4), tuned)
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+
+def test_a_quantised_tuned_model_is_refused(tmp_path):
+    base, tuned, *_ = float8_pair(tmp_path)
+    assert f"the tuned checkpoint {base} is quantised (quantization_config" in refusal(tuned, base)
+
+
+def test_other_methods_beside_readable_codes_are_refused(tmp_path):
+    base, tuned, *_ = float8_pair(tmp_path)
+    config = {"quantization_config": {"quant_method": "compressed-tensors"}}
+    (base / "config.json").write_text(json.dumps(config))
+    assert "says 'compressed-tensors'" in refusal(base, tuned)
+    (base / "config.json").write_text(json.dumps(FP8))
+    tensors = {name: read_tensor(info) for name, info in open_checkpoint(base).tensors.items()}
+    mixed = write_checkpoint(tmp_path / "x", tensors | {"l.qweight": torch.zeros(64, 64, dtype=torch.int32)}, FP8)
+    assert "'l.qweight' is a mark of GPTQ or AWQ" in refusal(mixed, tuned)
+    del tensors["model.layers.2.mlp.up.weight_scale_inv"]
+    alone = write_checkpoint(tmp_path / "y", tensors, FP8)
+    assert "tensor 'model.layers.2.mlp.up.weight' is float8_e4m3fn in base" in refusal(alone, tuned, kind=PairError)

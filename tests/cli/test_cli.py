@@ -1,0 +1,172 @@
+"""The command line as its users and scripts see it: JSON, exit codes, one line on standard error."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dgviz.cli import main
+from tests.checkpoints import write_pair
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return [str(path) for path in write_pair(tmp_path_factory.mktemp("cli"), config={"model_type": "synthetic"})]
+
+
+def run(capsys, *arguments):
+    """Run a command in this process; return status, standard output and standard error."""
+    try:
+        status = main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_inspect(capsys, pair):
+    status, out, _ = run(capsys, "inspect", *pair, "--json")
+    found = json.loads(out)
+    assert status == 0
+    assert found["counts"] == {"repair": 6, "keep": 5, "base_only": 0}
+    assert {"name", "shape", "dtype", "action", "reason"} <= found["tensors"][0].keys()
+    assert {row["action"] for row in found["tensors"]} == {"repair", "keep"}
+    status, out, _ = run(capsys, "inspect", *pair)
+    assert status == 0 and out.splitlines()[-1] == "6 repair, 5 keep, 0 base_only"
+    assert "model.embed_tokens.weight" in out
+
+
+def test_spectrum_equals_numpy(capsys, pair):
+    name = "model.embed_tokens.weight"
+    status, out, _ = run(capsys, "spectrum", *pair, name, "--json", "--device", "cpu")
+    found = json.loads(out)
+    assert status == 0
+    keys = {"name", "shape", "beta", "sigma", "tau", "edge", "rank", "energy_kept", "mp_fit", "singular_values"}
+    assert keys <= found.keys()
+    base, tuned = (load_file(f"{path}/model.safetensors")[name].double().numpy() for path in pair)
+    s = np.linalg.svd(tuned - base, compute_uv=False)
+    np.testing.assert_allclose(found["singular_values"], s, rtol=1e-5, atol=1e-7)
+    assert found["beta"] == pytest.approx(1 / 3)
+    assert found["rank"] == 3
+    assert found["energy_kept"] == pytest.approx((s[:3] ** 2).sum() / (s**2).sum(), rel=1e-5)
+    assert set(found["mp_fit"]) == {"tuned", "repaired", "discarded"}
+
+
+def test_spectrum_of_a_stack_gives_lists(capsys, pair):
+    name = "model.layers.2.mlp.experts.gate_up_proj"
+    _, out, _ = run(capsys, "spectrum", *pair, name, "--json")
+    found = json.loads(out)
+    for key in ("rank", "tau", "sigma", "edge", "energy_kept", "singular_values"):
+        assert len(found[key]) == 4
+    assert all(len(values) == 4 for values in found["mp_fit"].values())
+
+
+def test_repair_writes_what_it_reports(capsys, pair, tmp_path):
+    out_dir = tmp_path / "out"
+    status, out, err = run(capsys, "repair", *pair, out_dir, "--json", "--exclude", "conv")
+    report = json.loads(out)
+    assert status == 0
+    assert "repair" in err  # progress goes there, not into the JSON
+    assert report.pop("seconds") > 0  # not in the file, whose bytes are the same for every run
+    assert report == json.loads((out_dir / "dgviz.json").read_text())
+    rows = report["tensors"]
+    assert {row["action"] for row in rows.values()} == {"repair", "keep"}
+    assert rows["model.conv.weight"]["action"] == "keep"
+    row = rows["model.embed_tokens.weight"]
+    assert {"action", "shape", "rank", "tau", "sigma", "edge", "energy_kept", "mp_fit"} <= row.keys()
+    assert len(rows["model.layers.2.mlp.experts.gate_up_proj"]["rank"]) == 4
+    assert load_file(out_dir / "model.safetensors").keys() == load_file(f"{pair[1]}/model.safetensors").keys()
+
+
+def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
+    arguments = ("repair", *pair, tmp_path / "all", "--rule", "manual", "--rule-param", "tau=0")
+    assert run(capsys, *arguments)[0] == 0
+    written = (tmp_path / "all" / "model.safetensors").read_bytes()
+    assert written == Path(pair[1], "model.safetensors").read_bytes()
+    _, out, _ = run(
+        capsys, "repair", *pair, tmp_path / "none", "--rule", "manual", "--rule-param", "tau=inf", "--json"
+    )
+    assert json.loads(out)["plan"]["params"] == {"tau": "inf"}
+    _, out, _ = run(
+        capsys, "repair", *pair, tmp_path / "two", "--rule", "fixed_rank", "--rule-param", "rank=2", "--json"
+    )
+    assert json.loads(out)["tensors"]["model.embed_tokens.weight"]["rank"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["inspect", "gone", "{1}"], "gone"),
+        (["inspect", "{0}", "{0}"], "same"),
+        (["spectrum", "{0}", "{1}", "model.embed_tokens.wait"], "did you mean 'model.embed_tokens.weight'"),
+        (["spectrum", "{0}", "{1}", "model.norm.weight"], "has no spectrum to show"),
+        (["spectrum", "{0}", "{1}", "model.embed_tokens.weight", "--rule", "best"], "no threshold rule 'best'"),
+        (["spectrum", "{0}", "{1}", "model.embed_tokens.weight", "--rule-param", "tau"], "takes NAME=VALUE"),
+        (["spectrum", "{0}", "{1}", "model.embed_tokens.weight", "--rule-param", "k=3"], "no parameter 'k'"),
+        (["spectrum", "{0}", "{1}", "model.embed_tokens.weight", "--device", "tpu"], "'tpu' is not available here"),
+        (["repair", "{0}", "{1}", "{1}/inside"], "lies inside the tuned checkpoint"),
+        (["repair", "{0}", "{1}", "out", "--dtype", "int8"], "invalid choice: 'int8'"),
+        (["inspect", "{0}", "{1}", "--include", "("], "include"),
+        (["polish", "{0}"], "invalid choice: 'polish'"),
+        ([], "COMMAND"),
+    ],
+)
+def test_unusable_input_is_one_line_and_status_2(capsys, pair, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(cache))  # nothing remembered: the device is really asked for
+    status, out, err = run(capsys, *(argument.format(*pair) for argument in arguments))
+    assert status == 2
+    assert out == ""
+    assert message in err
+    assert err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_a_non_finite_update_ends_a_repair_with_its_place(capsys, tmp_path):
+    base, tuned = write_pair(tmp_path)
+    values = load_file(tuned / "model.safetensors")
+    values["model.embed_tokens.weight"][2, 3] = torch.inf
+    save_file(values, tuned / "model.safetensors")
+    status, _, err = run(capsys, "repair", base, tuned, tmp_path / "out")
+    assert status == 2
+    assert "model.embed_tokens.weight: entry [2, 3]" in err.splitlines()[-1]
+
+
+def test_a_failing_disk_is_status_1(capsys, pair, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    status, _, err = run(capsys, "repair", *pair, blocked / "out")
+    assert status in (1, 2) and "Traceback" not in err and str(blocked) in err
+
+
+def test_the_module_runs_and_asks_no_torch_for_headers(pair):
+    code = (
+        "import sys; from dgviz.cli import main; status = main(sys.argv[1:]); "
+        "assert 'torch' not in sys.modules; sys.exit(status)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "inspect", *pair, "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-m", "dgviz", "--version"], cwd=ROOT, capture_output=True, check=False)
+    assert done.returncode == 0 and done.stdout.startswith(b"dgviz ")
+
+
+def test_demo_writes_the_pair_out(capsys, tmp_path):
+    status, out, _ = run(capsys, "demo", tmp_path / "demo", "--json")
+    paths = json.loads(out)
+    assert status == 0
+    assert {"base", "clean", "noisy"} <= paths.keys()
+    status, out, _ = run(capsys, "inspect", paths["base"], paths["noisy"], "--json")
+    assert status == 0 and json.loads(out)["counts"]["repair"] > 20

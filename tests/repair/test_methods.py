@@ -1,0 +1,458 @@
+"""Repair methods: their identities, the vectors, plain numpy versions of each, seeds, kernels, stacks and ties."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dgviz.checkpoint import open_pair, read_tensor
+from dgviz.errors import MethodError, ThresholdError
+from dgviz.repair.facts import gather_facts
+from dgviz.repair.kept import keep_directions
+from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
+from dgviz.repair.methods.registry import METHODS, block_depths, find_method
+from dgviz.repair.methods.trim import find_cut, magnitude_keys, score_keys
+from dgviz.repair.plan import RepairPlan, read_plan
+from dgviz.repair.tensor import TensorRepairs, repair_tensor
+from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.spectra.store import SpectrumStore
+from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
+
+VECTORS = json.loads((Path(__file__).parents[1] / "rmt" / "theory_vectors.json").read_text())["baselines"]
+EXPERTS, KERNEL = "model.layers.2.mlp.experts.gate_up_proj", "model.conv.weight"
+MATRIX, VECTOR = "model.embed_tokens.weight", "model.norm.weight"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    return open_pair(*write_pair(tmp_path_factory.mktemp("pair")))
+
+
+@pytest.fixture(scope="module")
+def sides(pair):
+    return [load_file(side.path / "model.safetensors") for side in (pair.base, pair.tuned)]
+
+
+def plan_of(method, **params):
+    return RepairPlan(method=method, method_params=params)
+
+
+def repaired_values(pair, plan, names=None):
+    """Every tensor of the result, computed or copied, by name."""
+    facts = gather_facts(pair, plan, "cpu")
+    out = {}
+    for paired in pair.tensors:
+        if names is None or paired.name in names:
+            done = repair_tensor(paired, plan, "cpu", facts=facts)
+            out[paired.name] = done.tensor if done.tensor is not None else read_tensor(done.source)
+    return out
+
+
+def write_one(directory, base, tuned, name="layers.0.weight"):
+    """A pair that holds one tensor beside a matrix, without which nothing could be repaired."""
+    ballast = {"ballast.weight": torch.ones(64, 64)}
+    return open_pair(
+        write_checkpoint(directory / "base", {name: base, **ballast}),
+        write_checkpoint(directory / "tuned", {name: tuned, **{key: 2 * value for key, value in ballast.items()}}),
+    )
+
+
+def is_same(found, expected):
+    return found.dtype == expected.dtype and torch.equal(found, expected)
+
+
+TUNED = [
+    plan_of("wise_ft", alpha=1),
+    plan_of("dare", p=0),
+    plan_of("ties", density=1),
+    plan_of("ties_per_tensor", density=1),
+    plan_of("magnitude", density=1),
+    plan_of("fapm", density=1),
+    plan_of("lines", alpha=1, last=1),
+    RepairPlan(params={"scale": 0}),
+    RepairPlan(params={"scale": 0}, method="norm_matched"),
+    RepairPlan(params={"scale": 0}, method="norm_matched_global"),
+    plan_of("rank_r", rank=10_000),
+]
+BASE = [
+    plan_of("wise_ft", alpha=0),
+    plan_of("ties", density=0),
+    plan_of("ties_per_tensor", density=0),
+    plan_of("magnitude", density=0),
+    plan_of("fapm", density=0),
+    plan_of("lines", alpha=0, last=0),
+    RepairPlan(params={"scale": 1000}),
+    plan_of("dg_hard", alpha=0),
+    RepairPlan(params={"scale": 1000}, method="norm_matched"),
+    RepairPlan(params={"scale": 1000}, method="norm_matched_global"),
+    RepairPlan(params={"scale": 0}, method="complement"),
+    plan_of("rank_r", rank=0),
+]
+
+
+@pytest.mark.parametrize("plan", TUNED, ids=lambda plan: plan.method)
+def test_one_end_of_every_method_is_tuned_bit_for_bit(pair, sides, plan):
+    for name, found in repaired_values(pair, plan).items():
+        assert is_same(found, sides[1][name]), name
+
+
+@pytest.mark.parametrize("plan", BASE, ids=lambda plan: plan.method)
+def test_the_other_end_is_base_bit_for_bit(pair, sides, plan):
+    for name, found in repaired_values(pair, plan).items():
+        changed = plan.changes(pair[name])
+        assert is_same(found, sides[0 if changed else 1][name]), name
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_scope_is_what_the_registry_says(pair, sides, method):
+    plan = plan_of(method)
+    values = repaired_values(pair, plan)
+    every = find_method(method).every_tensor
+    for paired in pair.tensors:
+        floating = paired.tuned.is_floating
+        changed = paired.action == "repair" or (every and floating)
+        assert plan.changes(paired) == changed
+        if not changed:
+            assert is_same(values[paired.name], sides[1][paired.name])
+            continue
+        report = repair_tensor(paired, plan, "cpu", facts=gather_facts(pair, plan, "cpu")).report
+        assert report.method == method and report.action == "repair"
+        assert ("acts on every tensor" in report.reason) == (paired.action == "keep")
+        assert (report.rank is not None) == (method in ("dg_hard", "rank_r", "complement"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_masks_hold_for_every_method(pair, sides, method):
+    masked = open_pair(pair.base.path, pair.tuned.path, include="mlp", exclude="experts")
+    plan = RepairPlan(include="mlp", exclude="experts", method=method)
+    for name, found in repaired_values(masked, plan).items():
+        if "mlp" not in name or "experts" in name:
+            assert is_same(found, sides[1][name])
+        elif method != "lines" or "layers.10" not in name:  # whose factor is 1
+            assert not torch.equal(found, sides[1][name])
+
+
+def test_complement_and_repaired_add_up(pair, sides):
+    for plan in (RepairPlan(), RepairPlan(shrinker="frobenius", rule="mp_edge")):
+        kept = repaired_values(pair, plan)
+        dropped = repaired_values(pair, dataclasses.replace(plan, method="complement", method_params={}))
+        for paired in pair.repairable:
+            both = kept[paired.name].double() + dropped[paired.name].double()
+            expected = sides[0][paired.name].double() + sides[1][paired.name].double()
+            torch.testing.assert_close(both, expected, rtol=0, atol=3e-7)
+
+
+def test_controls_are_as_long_as_dg_hard(pair, sides):
+    def length(values, names):
+        deltas = [(values[name].double() - sides[0][name].double()).flatten() for name in names]
+        return float(torch.cat(deltas).norm())
+
+    names = [paired.name for paired in pair.repairable]
+    dg_hard = repaired_values(pair, RepairPlan())
+    per_matrix, together = (repaired_values(pair, plan_of(f"norm_matched{end}")) for end in ("", "_global"))
+    assert length(together, names) == pytest.approx(length(dg_hard, names), rel=1e-4)
+    for name in names:
+        assert length(per_matrix, [name]) == pytest.approx(length(dg_hard, [name]), rel=1e-4)
+    # One factor for all: every update is the tuned one, shortened alike.
+    ratios = [length(together, [name]) / length(sides[1], [name]) for name in names]
+    assert max(ratios) - min(ratios) < 1e-4
+
+
+@pytest.mark.parametrize("shrinker", SHRINKERS)
+def test_shrinkers_and_scale_against_a_plain_svd(pair, sides, shrinker):
+    plan = RepairPlan("mp_edge", shrinker=shrinker, method_params={"alpha": 0.7})
+    base, tuned = (side[MATRIX].double() for side in sides)
+    u, s, vh = torch.linalg.svd(tuned - base, full_matrices=False)
+    done = repair_tensor(pair[MATRIX], plan, "cpu")
+    values = s.clone()
+    if shrinker != "hard":
+        values = torch.from_numpy(SHRINKERS[shrinker].apply(s.numpy(), (96, 32), done.report.sigma))
+    values[done.report.rank :] = 0
+    torch.testing.assert_close(done.tensor.double(), base + 0.7 * (u * values) @ vh, rtol=0, atol=1e-7)
+    assert done.report.norm_kept == pytest.approx(float(0.7 * values.norm() / s.norm()), rel=1e-4)
+    kept = keep_directions(pair[MATRIX], None, plan, "cpu", SpectrumStore())
+    left, right = kept.factors
+    assert left.shape[1] == np.count_nonzero(kept.values)
+    torch.testing.assert_close((left @ right).double(), 0.7 * (u * values) @ vh, rtol=0, atol=1e-7)
+
+
+def test_only_methods_that_keep_directions_have_factors(pair):
+    kept = keep_directions(pair[MATRIX], None, plan_of("rank_r", rank=2), "cpu", SpectrumStore())
+    assert [tuple(factor.shape) for factor in kept.factors] == [(96, 2), (2, 32)]
+    with pytest.raises(MethodError, match="wise_ft keeps no directions.*dg_hard, rank_r"):
+        keep_directions(pair[MATRIX], None, plan_of("wise_ft"), "cpu", SpectrumStore())
+
+
+class TestVectors:
+    """The worked examples, entry by entry."""
+
+    W, D = (np.array(VECTORS[name]) for name in ("W", "delta"))
+
+    def edited(self, tmp_path, plan):
+        """The update a method leaves of the vectors' matrix, which is too small to be repaired as one."""
+        w = torch.tensor(self.W)
+        pair = write_one(tmp_path, w, w + torch.tensor(self.D))
+        update = TensorUpdate(pair["layers.0.weight"], "cpu")
+        summed, _ = edit_tensor(update, plan, "float64", factor=plan.method_params.get("alpha"))
+        return (summed.tensor.reshape(w.shape) - w).numpy()
+
+    def test_fapm(self, tmp_path):
+        expected = VECTORS["fapm_keep50_delta"]
+        np.testing.assert_allclose(self.edited(tmp_path, plan_of("fapm", density=0.5)), expected, atol=1e-12)
+
+    def test_magnitude(self, tmp_path):
+        expected = VECTORS["magnitude_keep50_delta(<=kth removed, MergeLM)"]
+        np.testing.assert_allclose(self.edited(tmp_path, plan_of("magnitude", density=0.5)), expected, atol=1e-12)
+
+    def test_wise_ft(self, tmp_path):
+        found = self.edited(tmp_path, plan_of("wise_ft", alpha=0.4)) + self.W
+        np.testing.assert_allclose(found, VECTORS["wise_alpha_0.4"], atol=1e-12)
+
+
+def flat_deltas(sides, names):
+    return {name: (sides[1][name] - sides[0][name]).flatten() for name in names}
+
+
+def test_ties_over_the_model_is_the_published_cut(pair, sides):
+    names = [paired.name for paired in pair.repairable]
+    deltas = flat_deltas(sides, names)
+    everything = torch.cat(list(deltas.values())).abs()
+    n = everything.numel()
+    cut = everything.kthvalue(n - int(n * 0.2)).values
+    found = repaired_values(pair, plan_of("ties", density=0.2, scale=1.5))
+    for name in names:
+        delta = deltas[name]
+        expected = sides[0][name].flatten() + torch.where(delta.abs() >= cut, 1.5 * delta, 0.0)
+        torch.testing.assert_close(found[name].flatten(), expected, rtol=0, atol=1e-8)
+
+
+def test_ties_and_fapm_per_tensor_keep_exactly_so_many(pair, sides):
+    for method, density in (("ties_per_tensor", 0.2), ("fapm", 0.1)):
+        found = repaired_values(pair, plan_of(method, density=density), (MATRIX, EXPERTS, KERNEL))
+        for name, values in found.items():
+            assert int((values != sides[0][name]).sum()) == int(values.numel() * density), (method, name)
+            changed = values != sides[0][name]
+            assert torch.equal(values[changed], sides[1][name][changed])  # tuned's own values, to the bit
+
+
+def test_equal_magnitudes_are_trimmed_as_published(tmp_path):
+    """All entries equal: TIES keeps them all, MergeLM's pruning none, the per-tensor trims the first so many."""
+    base = torch.zeros(40, 40)
+    pair = write_one(tmp_path, base, base + 0.5)
+    name = "layers.0.weight"
+    kept = {
+        method: int((repaired_values(pair, plan_of(method, density=0.25), [name])[name] != 0).sum())
+        for method in ("magnitude", "ties_per_tensor")
+    }
+    assert kept == {"magnitude": 0, "ties_per_tensor": 400}
+    first = repaired_values(pair, plan_of("ties_per_tensor", density=0.25), [name])[name].flatten()
+    assert bool((first[:400] != 0).all())
+    only = open_pair(pair.base.path, pair.tuned.path, include="layers")
+    plan = RepairPlan(include="layers", method="ties", method_params={"density": 0.25})
+    assert bool((repaired_values(only, plan, [name])[name] != 0).all())
+
+
+def test_equal_magnitudes_across_blocks(tmp_path, monkeypatch):
+    base = torch.zeros(40, 40)
+    pair = write_one(tmp_path, base, base + 0.5)
+    name = "layers.0.weight"
+    whole = {m: repaired_values(pair, plan_of(m), [name])[name] for m in ("ties_per_tensor", "dare", "fapm")}
+    monkeypatch.setattr("dgviz.repair.methods.edits.BLOCK_ELEMENTS", 128)
+    monkeypatch.setattr("dgviz.repair.rounding.BLOCK_ELEMENTS", 128)
+    for method, expected in whole.items():
+        assert torch.equal(repaired_values(pair, plan_of(method), [name])[name], expected), method
+
+
+def test_fapm_where_base_is_zero(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    update = torch.randn(40, 40, generator=generator)
+    name = "layers.0.weight"
+    nothing = write_one(tmp_path / "nothing", torch.zeros(40, 40), update)
+    found = repaired_values(nothing, plan_of("fapm"), [name])[name]
+    assert torch.equal(found, torch.where(update.abs() >= update.abs().flatten().topk(160).values[-1], update, 0.0))
+    base = torch.ones(40, 40)
+    base[0] = 0
+    half = write_one(tmp_path / "half", base, base + update)
+    found = repaired_values(half, plan_of("fapm", density=0.9), [name])[name]
+    assert torch.equal(found[0], base[0])  # changing these would be the worst there is
+    assert bool(torch.isfinite(found).all())
+
+
+class TestDare:
+    def test_share_scale_and_mean(self, pair, sides):
+        found = repaired_values(pair, plan_of("dare", p=0.75), (MATRIX, EXPERTS, KERNEL))
+        for name, values in found.items():
+            moved = values.double() - sides[0][name].double()
+            share = float((moved != 0).double().mean())
+            assert share == pytest.approx(0.25, abs=5 * math.sqrt(0.25 * 0.75 / moved.numel()))
+            delta = sides[1][name].double() - sides[0][name].double()
+            torch.testing.assert_close(moved[moved != 0], 4 * delta[moved != 0], rtol=1e-4, atol=1e-8)
+
+    def test_the_mask_depends_on_seed_and_name_only(self, pair, sides, tmp_path):
+        first, again, other = (
+            repaired_values(pair, plan_of("dare", seed=seed), [MATRIX])[MATRIX] for seed in (1, 1, 2)
+        )
+        assert torch.equal(first, again) and not torch.equal(first, other)
+        sharded = [
+            write_checkpoint(tmp_path / f"{side}", dict(reversed(values.items())), shards=4)
+            for side, values in enumerate(sides)
+        ]
+        elsewhere = repaired_values(open_pair(*sharded), plan_of("dare", seed=1), [MATRIX])[MATRIX]
+        assert torch.equal(first, elsewhere)
+
+    def test_the_stream_is_pinned(self, tmp_path):
+        """The same checkpoint comes out on every machine and in every later version."""
+        base = torch.zeros(40, 40)
+        pair = write_one(tmp_path, base, base + 1)
+        found = repaired_values(pair, plan_of("dare", p=0.5), ["layers.0.weight"])["layers.0.weight"]
+        assert (found.flatten()[:16] != 0).int().tolist() == PINNED
+
+
+PINNED = [0, 1, 1, 1, 1, 1, 0, 1, 1, 1, 1, 0, 0, 1, 0, 1]
+
+
+def test_lines_scales_by_depth(pair, sides):
+    found = repaired_values(pair, plan_of("lines", alpha=0.25))
+    for name, factor in ((MATRIX, 0.25), ("model.layers.2.mlp.up.weight", 0.4), ("model.layers.10.mlp.up.weight", 1)):
+        expected = sides[0][name] + factor * (sides[1][name] - sides[0][name])
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-8)
+
+
+def test_depths_of_two_stacks_and_one_block():
+    depths = block_depths(["enc.layers.0.w", "enc.layers.4.w", "dec.layers.0.w", "one.0.w", "lm_head.w", "wte.w"])
+    assert depths == {
+        "enc.layers.0.w": 0, "enc.layers.4.w": 1, "dec.layers.0.w": 1, "one.0.w": 1, "lm_head.w": 1, "wte.w": 0,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_unchanged_tensor_stays_as_it_is(tmp_path, method):
+    generator = torch.Generator().manual_seed(0)
+    same = torch.randn(40, 40, generator=generator)
+    same[0, 0] = math.inf  # as in a mask
+    pair = write_one(tmp_path, same, same.clone())
+    found = repaired_values(pair, plan_of(method), ["layers.0.weight"])
+    assert torch.equal(found["layers.0.weight"], same)
+
+
+@pytest.mark.parametrize("method", ["wise_ft", "dare", "ties_per_tensor", "fapm"])
+def test_an_infinite_update_is_named(tmp_path, method):
+    base = torch.ones(40, 40)
+    tuned = base + 1
+    tuned[3, 3] = math.nan
+    pair = write_one(tmp_path, base, tuned)
+    with pytest.raises(
+        MethodError, match=r"layers\.0\.weight: the update holds a value that is not finite.*--exclude"
+    ):
+        repaired_values(pair, plan_of(method), ["layers.0.weight"])
+
+
+def test_several_plans_share_one_decomposition(pair, monkeypatch):
+    calls = []
+    from dgviz.repair import kept
+
+    decompose = kept.decompose
+    monkeypatch.setattr(kept, "decompose", lambda *args, **kwargs: calls.append(1) or decompose(*args, **kwargs))
+    plans = [
+        RepairPlan(), plan_of("wise_ft"), plan_of("complement"), RepairPlan("mp_edge", shrinker="nuclear"),
+        plan_of("norm_matched"), plan_of("rank_r", rank=3), plan_of("ties_per_tensor"),
+    ]  # fmt: skip
+    for name, decompositions in ((MATRIX, 1), (EXPERTS, 4), (VECTOR, 0)):
+        calls.clear()
+        shared = TensorRepairs(pair[name], [(plan, gather_facts(pair, plan, "cpu")) for plan in plans], "cpu")
+        together = [shared.repair(number) for number in range(len(plans))]
+        assert len(calls) == decompositions
+        for done, plan in zip(together, plans, strict=True):
+            alone = repair_tensor(pair[name], plan, "cpu", facts=gather_facts(pair, plan, "cpu"))
+            assert (done.tensor is None) == (alone.tensor is None)
+            assert done.tensor is None or torch.equal(done.tensor, alone.tensor)
+
+
+def test_bfloat16_output_of_every_method_is_rounded_once(tmp_path):
+    tensors = random_tensors(dtype=torch.bfloat16)
+    base = write_checkpoint(tmp_path / "base", tensors)
+    pair = open_pair(base, write_checkpoint(tmp_path / "tuned", planted_update(tensors, noise=1e-2)))
+    for method in METHODS:
+        found = repaired_values(pair, plan_of(method), [MATRIX])[MATRIX]
+        exact = repaired_values(pair, RepairPlan(method=method, dtype="float32"), [MATRIX])[MATRIX]
+        assert found.dtype == torch.bfloat16 and torch.equal(found, exact.to(torch.bfloat16)), method
+
+
+def test_a_plan_survives_json_and_an_old_one_still_loads():
+    plan = RepairPlan("mp_edge", {"scale": 2}, shrinker="frobenius", method="dg_hard", method_params={"alpha": 0.5})
+    assert RepairPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
+    old = {"rule": "dg_hard", "params": {}, "include": None, "exclude": None, "dtype": "auto", "method": "dg_hard"}
+    assert RepairPlan.from_json(old) == RepairPlan()
+
+
+def test_labels_name_what_is_not_usual_and_are_read_back():
+    for plan, label in (
+        (RepairPlan(), "dg_hard"),
+        (plan_of("ties", density=0.5), "ties:density=0.5"),
+        (RepairPlan("manual", {"tau": math.inf}, shrinker="nuclear"), "dg_hard:rule=manual:tau=inf:shrinker=nuclear"),
+        (RepairPlan("energy", {"fraction": 0.8}, method="complement"), "complement:rule=energy:fraction=0.8"),
+    ):
+        assert plan.label == label and read_plan(label) == plan
+    with pytest.raises(MethodError, match="NAME=VALUE with colons between; got 'half' in 'wise_ft:half'"):
+        read_plan("wise_ft:half")
+    with pytest.raises(MethodError, match="'wise_ft' has no parameter 'rule'; it takes alpha"):
+        read_plan("wise_ft:rule=mp_edge")
+    with pytest.raises(ThresholdError, match="'dg_hard' has no parameter 'p'"):
+        read_plan("dg_hard:p=1")
+
+
+def test_wrong_methods_and_parameters_are_named():
+    with pytest.raises(MethodError, match="no repair method 'soup'; there are dg_hard, rank_r"):
+        RepairPlan(method="soup")
+    with pytest.raises(MethodError, match="method 'dare' has no parameter 'q'; it takes p, seed"):
+        plan_of("dare", q=1)
+    with pytest.raises(MethodError, match=r"'p' of method 'dare' must lie in \[0, 0.999\]; got 1"):
+        plan_of("dare", p=1)
+    with pytest.raises(ThresholdError, match="no shrinker 'soft'"):
+        RepairPlan(shrinker="soft")
+
+
+@pytest.mark.parametrize("method", ["ties", "lines", "norm_matched_global"])
+def test_a_method_without_its_facts_says_so(pair, method):
+    with pytest.raises(MethodError, match="from the whole model"):
+        repair_tensor(pair[MATRIX], plan_of(method), "cpu")
+
+
+class TestCut:
+    def test_against_sorting(self):
+        generator = torch.Generator().manual_seed(4)
+        values = torch.cat([torch.randn(999, generator=generator), torch.zeros(40), torch.full((60,), 0.25)])
+        for keys, order in ((magnitude_keys, values.abs()), (score_keys, values)):
+            ranked = order.sort().values
+            for place in (1, 30, 500, 700, order.numel()):
+                cut = find_cut(lambda keys=keys: (keys(part) for part in values.split(100)), place)
+                assert cut.key == int(keys(ranked[place - 1 : place])), place
+                assert cut.above == int((order > ranked[place - 1]).sum())
+                assert cut.equal == int((order == ranked[place - 1]).sum())
+
+    def test_keys_are_ordered_as_the_values(self):
+        values = torch.tensor([-math.inf, -2.0, -1e-40, -0.0, 0.0, 1e-40, 3.0, math.inf])
+        keys = score_keys(values)
+        assert keys.min() >= 0 and keys.max() < 2**32
+        assert bool((keys.diff() >= 0).all()) and int((keys.diff() == 0).sum()) == 1  # the two zeros are one
+
+    def test_a_place_outside_is_refused(self):
+        with pytest.raises(ValueError, match="place 4 lies outside the 3 keys"):
+            find_cut(lambda: iter([torch.arange(3)]), 4)
+
+
+def test_every_method_describes_itself():
+    for name, method in METHODS.items():
+        assert name == method.name and method.title and method.formula and method.citation and method.scope
+        names = [parameter.name for parameter in method.parameters]
+        for strength in method.strengths:
+            assert strength.parameter in names or (method.thresholded and strength.parameter == "scale")
+            for point in strength.points:
+                plan = read_plan(f"{name}:{strength.parameter}={point}")
+                assert read_plan(plan.label) == plan
+    assert [name for name, method in METHODS.items() if method.seeded] == ["dare"]
