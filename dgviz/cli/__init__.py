@@ -11,6 +11,7 @@ from typing import NoReturn
 
 import dgviz
 from dgviz.cli import (
+    app,
     compare,
     demo,
     evaluate,
@@ -30,6 +31,7 @@ from dgviz.cli import (
 from dgviz.errors import DgvizError
 
 _COMMANDS = (
+    app,
     fetch,
     inspect,
     spectrum,
