@@ -547,6 +547,16 @@ GRAMMAR: dict[str, Form] = {
     **_forms(
         "Start",
         (
+            "app",
+            "open the dashboard in the browser",
+            (
+                Argument("base", "BASE", "base checkpoint to open it on (default: the demo)", form="optional"),
+                Argument("tuned", "TUNED", "its fine-tuned descendant", form="optional"),
+                Argument("--port", "N", "port to listen on (default: the first free one from 8501)", kind=int),
+                _switch("--no-browser", "print the address and open no browser"),
+            ),
+        ),
+        (
             "demo",
             "write the built-in pair out",
             (

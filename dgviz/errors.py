@@ -57,3 +57,7 @@ class ScoresError(DgvizError):
 
 class EvaluationError(DgvizError):
     """A model cannot be scored: the harness, a task or the checkpoint does not allow it."""
+
+
+class ServerError(DgvizError):
+    """The dashboard cannot be served as asked."""
