@@ -10,6 +10,7 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, is_hashed, read_tensor, select_matrix
 from dgviz.checkpoint.layout import label
+from dgviz.command import option
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.reshape import ReshapedSpectrum, reshape_spectrum
@@ -181,8 +182,8 @@ class OpenMatrix:
             return delta, decompose(delta, self._device, name=name)
         except SpectrumError as error:
             if not _same_bytes(self.paired, self.index):
-                pattern = f"^{re.escape(self.paired.name)}$"
-                raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
+                keep = option("--exclude", f"^{re.escape(self.paired.name)}$")
+                raise SpectrumError(f"{error}, or keep tuned's tensor by {keep}") from None
         # Equal infinities (a mask, say) differ by nan: nothing was trained here.
         delta = torch.zeros_like(delta)
         return delta, decompose(delta, self._device, name=name)
