@@ -13,6 +13,10 @@ class DgvizError(Exception):
     exit_status = 2
 
 
+class CommandError(DgvizError):
+    """A command does not exist, or does not take the arguments given."""
+
+
 class CheckpointError(DgvizError):
     """A file or directory cannot be used as a checkpoint."""
 
