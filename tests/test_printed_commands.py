@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dgviz
-from dgviz.analysis.model_spectra import list_matrices, read_atlas
+from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.rules import cut_model, read_rule, rule_label
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
@@ -22,8 +22,9 @@ from dgviz.export import plan_export
 from dgviz.export.push import push
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan, read_plan
-from dgviz.spectra.scan import read_spectrum
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import weights_of
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import write_checkpoint, write_pair
 
@@ -63,8 +64,8 @@ def pair(tmp_path):
 
 def store(paths):
     pair = open_pair(*paths)
-    for paired, index in list_matrices(pair):
-        read_spectrum(paired, index, "cpu", SpectrumStore())
+    for weight in weights_of(pair):
+        OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
     return read_atlas(pair).matrices
 
 
