@@ -13,7 +13,7 @@ import numpy as np
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_layout, select_matrix
 from dgviz.checkpoint.layout import label
-from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.rmt.assess import apply_rule, energy_kept
 from dgviz.rmt.diagnosis import Diagnosis, diagnose
 from dgviz.rmt.law import mp_fit
@@ -36,7 +36,7 @@ class Matrix:
         Tensor.
     index : int or None
         Which matrix of a stack.
-    place : Place
+    place : ModulePath
         Where it belongs in the model.
     dtype : str
         Of the tuned tensor.
@@ -48,7 +48,7 @@ class Matrix:
 
     name: str
     index: int | None
-    place: Place
+    place: ModulePath
     dtype: str
     key: str
     stored: StoredSpectrum
@@ -108,7 +108,7 @@ def read_atlas(pair: CheckpointPair, store: SpectrumStore | None = None, previou
     for (paired, index), key in zip(new, _keys(new), strict=True):
         found = None if key is None else store.get(key)
         if found is not None:
-            place = place_of(paired.name)
+            place = module_path(paired.name)
             read[paired.name, index] = Matrix(paired.name, index, place, paired.tuned.dtype, key, found)
     names = [(paired.name, index) for paired, index in wanted]
     return Atlas(tuple(read[name] for name in names if name in read), tuple(n for n in names if n not in read))

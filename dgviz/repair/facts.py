@@ -9,9 +9,9 @@ import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
 from dgviz.checkpoint.layout import label
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.repair.kept import OpenMatrix, as_dg_hard
 from dgviz.repair.methods.edits import ALL, TensorUpdate, Trim, published_cut
-from dgviz.repair.methods.registry import block_depths
 from dgviz.repair.methods.trim import find_cut
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.store import SpectrumStore
@@ -28,7 +28,7 @@ class ModelFacts:
     Attributes
     ----------
     depths : mapping of str to float
-        `dgviz.repair.methods.registry.block_depths` of the pair's tensors.
+        `dgviz.checkpoint.module_path.block_depths` of the pair's tensors.
     trim : Trim or None
         The cut of ``ties``.
     factor : float or None

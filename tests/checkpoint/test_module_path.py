@@ -1,8 +1,21 @@
-"""Names of real checkpoints: tower, layer, module, expert and class, for every family."""
+"""Names of real checkpoints: tower, layer, module, expert and class, for every family; and what is built on them."""
+
+import re
 
 import pytest
+from safetensors import safe_open
 
-from dgviz.checkpoint.module_path import CLASSES, OTHER, module_order, place_of, tower_labels
+from dgviz.analysis.model_map import QUANTITIES, build_grid, towers
+from dgviz.checkpoint.module_path import (
+    CLASSES,
+    OTHER,
+    block_depths,
+    layer_labels,
+    module_order,
+    module_path,
+    tower_labels,
+)
+from dgviz.checkpoint.selection import expression_of
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
 REAL = """
@@ -58,7 +71,7 @@ LAYERED = {"attention", "MLP", "experts", "router", "state space"}
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_names_of_real_checkpoints(case):
-    place = place_of(case[0])
+    place = module_path(case[0])
     assert [place.tower, place.level, place.module, str(place.expert), place.kind] == case[1:]
 
 
@@ -66,7 +79,7 @@ def test_names_of_real_checkpoints(case):
 def test_every_matrix_of_every_architecture_has_a_place(family):
     model = tiny_model(family)
     names = [name for name, tensor in model.state_dict().items() if tensor.dim() >= 2]
-    places = {name: place_of(name) for name in names}
+    places = {name: module_path(name) for name in names}
     cells = [(place.tower, place.layer, place.module, place.expert) for place in places.values()]
     assert len(set(cells)) == len(names)  # no two weights in one cell
     layered = [place for place in places.values() if place.layer]
@@ -91,10 +104,84 @@ def test_every_matrix_of_every_architecture_has_a_place(family):
 )  # fmt: skip
 def test_modules_stand_in_the_order_of_a_layer(family, order):
     names = [name for name, tensor in tiny_model(family).state_dict().items() if tensor.dim() >= 2]
-    modules = {place.module: place.kind for place in map(place_of, names) if place.layer}
+    modules = {place.module: place.kind for place in map(module_path, names) if place.layer}
     found = sorted(modules, key=lambda module: module_order(module, modules[module]))
     assert len(found) == len(order.split())
     assert all(module.endswith(tail) for module, tail in zip(found, order.split(), strict=True))
+
+
+def swin():
+    """Stages of one, three and two blocks."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    sizes = {"embed_dim": 8, "depths": [1, 3, 2], "num_heads": [1, 1, 1], "image_size": 32, "patch_size": 4}
+    return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
+
+
+def saved_names(model, directory, **options):
+    """Return the names of all matrices in the files that a model is saved in."""
+    model.save_pretrained(directory, **options)
+    with safe_open(directory / "model.safetensors", "pt") as file:
+        return [name for name in file.keys() if len(file.get_slice(name).get_shape()) >= 2]  # noqa: SIM118
+
+
+@pytest.fixture(params=["llama_untied", "vit", "gpt2", "t5", "swin", "clip", "moe_fused", "moe_unfused"])
+def names(request, tmp_path):
+    family = "qwen2_moe" if request.param.startswith("moe") else request.param
+    model = swin() if family == "swin" else tiny_model(family)
+    found = saved_names(model, tmp_path, save_original_format=request.param != "moe_fused")
+    stacked = [name for name in found if name.endswith("gate_up_proj")]
+    assert bool(stacked) == (request.param == "moe_fused")
+    return found
+
+
+def test_map_filter_selection_and_depth_cut_a_model_alike(names):
+    depths = block_depths(names)
+    labels = layer_labels(module_path(name) for name in names)
+    filtered = {name: labels[path.tower, path.layer] for name in names for path in [module_path(name)]}
+    seen = []
+    for tower in (*towers(names), ""):
+        grid = build_grid([], [(name, None) for name in names], QUANTITIES["rank"], tower)
+        rows = [[name for cell in grid.cells if cell.row == i for name in cell.names] for i in range(len(grid.rows))]
+        for own in rows:
+            assert {name for name in names if filtered[name] == filtered[own[0]]} == set(own)
+            expression = expression_of(names, own)
+            assert [name for name in names if re.search(expression, name)] == [name for name in names if name in own]
+            assert len(expression) < 60 or not tower
+            assert len({depths[name] for name in own}) == 1 or not tower
+        seen += [name for own in rows for name in own]
+        if tower:
+            along = [depths[own[0]] for own in rows]
+            blocks = {depth for depth, own in zip(along, rows, strict=True) if "downsample" not in own[0]}
+            assert along == sorted(along) and (along[0], along[-1]) == (0, 1)
+            assert len(blocks) == sum("downsample" not in own[0] for own in rows)  # every block at a depth of its own
+    assert sorted(seen) == sorted(names)
+
+
+def test_a_column_of_the_map_is_one_short_expression(names):
+    for tower in towers(names):
+        grid = build_grid([], [(name, None) for name in names], QUANTITIES["rank"], tower)
+        for column in range(len(grid.columns)):
+            own = {name for cell in grid.cells if cell.column == column for name in cell.names}
+            expression = expression_of(names, [name for name in names if name in own])
+            assert {name for name in names if re.search(expression, name)} == own
+            assert expression.count("|") <= 1
+
+
+@pytest.mark.parametrize("family", ["llama_untied", "vit", "gpt2"])
+def test_depth_is_the_number_of_the_layer_over_the_last(family):
+    found = block_depths(tiny_model(family).state_dict())
+    for name, depth in found.items():
+        number = re.search(r"\.(\d)\.", name)
+        early = re.search(r"embed|wte|wpe|patch", name)
+        assert depth == (int(number[1]) if number else 0 if early else 1)
+
+
+def test_depth_where_names_alone_do_not_tell():
+    blocks = ["layers.0.blocks.0.q", "layers.0.blocks.1.q", "layers.0.downsample.reduction", "layers.1.blocks.0.q"]
+    outside = ["shared.weight", "embed_out.weight", "vision_model.pre_layrnorm.weight", "head.0.weight"]
+    assert list(block_depths(blocks + outside).values()) == [0, 0.5, 0.5, 1, 0, 1, 0, 1]
+    assert list(block_depths(["layers.2.q", "layers.8.q"]).values()) == [0.25, 1]
 
 
 def test_towers_are_told_apart():

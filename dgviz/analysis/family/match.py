@@ -7,7 +7,7 @@ from dgviz.analysis.model_spectra import list_matrices
 from dgviz.analysis.noise_table import thirds_of
 from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.checkpoint.layout import label
-from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.errors import PairError
 
 
@@ -21,7 +21,7 @@ class SharedWeight:
         Of the tensor in base.
     index : int or None
         Which matrix of a stack.
-    place : Place
+    place : ModulePath
         Where it belongs in base.
     third : str
         Its third of the depth, one of `dgviz.analysis.noise_table.THIRDS`.
@@ -31,7 +31,7 @@ class SharedWeight:
 
     name: str
     index: int | None
-    place: Place
+    place: ModulePath
     third: str
     sides: tuple[PairedTensor | None, ...]
 
@@ -96,7 +96,7 @@ def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], 
                 continue
             apart.setdefault((name, reason), set()).add(position)
     shared = {key: own for key, own in sides.items() if sum(paired is not None for paired in own) > 1}
-    places = [place_of(name) for name, _ in shared]
+    places = [module_path(name) for name, _ in shared]
     matched = [
         SharedWeight(name, index, place, third, tuple(own))
         for ((name, index), own), place, third in zip(shared.items(), places, thirds_of(places), strict=True)
