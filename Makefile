@@ -20,7 +20,7 @@ help:
 	@echo 'make clean   remove .venv and what the tools left behind'
 
 app: $(RUNTIME)
-	$(PY) -m streamlit run app.py
+	$(PY) -m dgviz app
 
 test: lint
 	$(PY) tests/e2e/find_browser.py

@@ -13,6 +13,10 @@ class DgvizError(Exception):
     exit_status = 2
 
 
+class CommandError(DgvizError):
+    """A command does not exist, or does not take the arguments given."""
+
+
 class CheckpointError(DgvizError):
     """A file or directory cannot be used as a checkpoint."""
 
@@ -53,3 +57,7 @@ class ScoresError(DgvizError):
 
 class EvaluationError(DgvizError):
     """A model cannot be scored: the harness, a task or the checkpoint does not allow it."""
+
+
+class ServerError(DgvizError):
+    """The dashboard cannot be served as asked."""

@@ -1,60 +1,19 @@
 """The stages on the command line: ``python -m dgviz COMMAND``.
 
-One module per command. Results go to standard output (``--json`` for machines), progress to standard error. Exit
-status: 0 done, 2 unusable input (one line on standard error), 1 failure.
+One module per command, with a function ``run(options)``; what a command takes is in `dgviz.command.GRAMMAR`. Results
+go to standard output (``--json`` for machines), progress to standard error. Exit status: 0 done, 2 unusable input
+(one line on standard error), 1 failure.
 """
 
-import argparse
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
 import dgviz
-from dgviz.cli import (
-    compare,
-    demo,
-    evaluate,
-    family,
-    fetch,
-    inspect,
-    noise,
-    push,
-    recovery,
-    repair,
-    repair_all,
-    scan,
-    spectrum,
-    sweep,
-    thresholds,
-)
+from dgviz.command import find_form, overview
 from dgviz.errors import DgvizError
 
-_COMMANDS = (
-    fetch,
-    inspect,
-    spectrum,
-    scan,
-    noise,
-    thresholds,
-    family,
-    repair,
-    repair_all,
-    compare,
-    sweep,
-    push,
-    evaluate,
-    recovery,
-    demo,
-)
-
-
-class _Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line."""
-
-    def error(self, message: str) -> NoReturn:
-        """Print one line and leave with status 2."""
-        line = f"{self.prog}: {message}; see {self.prog} --help".replace("\n", "\\n")
-        self.exit(2, line + "\n")
+_HELP = "--h", "-h"  # what every way to ask for help begins with
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,33 +21,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names are Unicode, terminals need not be
-    options = _parser().parse_args(arguments)
+    name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+    if name.startswith(_HELP):
+        print(f"usage: dgviz COMMAND ...\n\n{dgviz.__doc__}\n\n{overview()}\ndgviz COMMAND --help tells more.")
+        return 0
+    if name == "--version":
+        print(f"dgviz {dgviz.__version__}")
+        return 0
+    title = "dgviz"
     try:
-        return options.run(options)
+        form = find_form(name)
+        title = f"dgviz {name}"
+        options = form.parser(_registered() if any(word.startswith(_HELP) for word in rest) else {}).parse_args(rest)
+        return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
     except DgvizError as error:
-        _complain(options.command, error)
+        _complain(title, error)
         return error.exit_status
     except KeyboardInterrupt:
-        print(f"dgviz {options.command}: interrupted", file=sys.stderr)
+        _complain(title, "interrupted")
         return 1
     except BrokenPipeError:
         sys.stderr.close()
         return 1
     except OSError as error:
-        _complain(options.command, error)
+        _complain(title, error)
         return 1
 
 
-def _complain(command: str, error: Exception) -> None:
+def _complain(title: str, error: object) -> None:
     """Print an error as one line: names may hold line breaks."""
-    print(f"dgviz {command}: {error}".replace("\n", "\\n"), file=sys.stderr)
+    print(f"{title}: {error}".replace("\n", "\\n"), file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
-    """Return the command line's grammar."""
-    parser = _Parser(prog="dgviz", description=dgviz.__doc__)
-    parser.add_argument("--version", action="version", version=f"dgviz {dgviz.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in _COMMANDS:
-        command.add_command(commands)
-    return parser
+def _registered() -> dict[str, str]:
+    """Return the names that the help of some arguments lists."""
+    import dgviz.demo.backend  # noqa: F401  (the demo among the evaluators)
+    from dgviz.export import FORMATS
+    from dgviz.repair.methods.registry import METHODS
+    from dgviz.rmt.shrinkage import SHRINKERS
+    from dgviz.rmt.threshold import RULES
+    from dgviz.scores.evaluate import BACKENDS
+    from dgviz.scores.recovery import AVERAGES, COMBINATIONS
+
+    lists = {"rules": RULES, "methods": METHODS, "shrinkers": SHRINKERS}
+    lists |= {"averages": AVERAGES, "combinations": COMBINATIONS}
+    return {name: ", ".join(registry) for name, registry in lists.items()} | {
+        "formats": "; ".join(map(": ".join, FORMATS.items())),
+        "backends": "; ".join(f"{name}: {backend.title}" for name, backend in BACKENDS.items()),
+    }

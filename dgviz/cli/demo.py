@@ -11,19 +11,7 @@ from dgviz.cli.options import print_json
 from dgviz.demo import DemoEvent
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    demo = commands.add_parser("demo", help="write the built-in pair out")
-    demo.add_argument("directory", metavar="DIR", help="new or empty folder")
-    kind = demo.add_mutually_exclusive_group()
-    kind.add_argument("--train", action="store_true", help="train the checkpoints again instead of copying them")
-    kind.add_argument("--scores", action="store_true", help="score the checkpoints and all repairs again")
-    kind.add_argument("--figure4", action="store_true", help="one 8192 x 3072 weight with 30 planted directions")
-    demo.add_argument("--json", action="store_true", help="machine-readable result on standard output")
-    demo.set_defaults(run=_demo)
-
-
-def _demo(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write the demo out, copied or made anew."""
     from dgviz import demo
 

@@ -17,8 +17,8 @@ from dgviz.analysis.noise_table import THIRDS
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.layout import label
 from dgviz.checkpoint.module_path import CLASSES
-from dgviz.cli.compare import add_save, save_json
-from dgviz.cli.options import add_rule, print_columns, print_json, rule_params
+from dgviz.cli.compare_methods import save_json
+from dgviz.cli.options import print_columns, print_json, rule_params
 from dgviz.errors import PairError
 from dgviz.jobs import JobReporter
 from dgviz.repair.plan import RepairPlan
@@ -29,24 +29,7 @@ _READ = 250.0  # work per entry of reading an update again, in the units of `dgv
 _NAMED = 10  # weights that a terminal lists; --json has all
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    family = commands.add_parser("family", help="several tuned checkpoints of one base side by side; scans first")
-    family.add_argument("base", metavar="BASE", help="checkpoint before fine-tuning")
-    family.add_argument("tuned", metavar="TUNED", nargs="+", help="checkpoints after fine-tuning, two or more")
-    family.add_argument("--names", metavar="LIST", help="what to call them, with commas between; default: folders")
-    family.add_argument("--include", metavar="RE", help="compare only tensors whose name matches")
-    family.add_argument("--exclude", metavar="RE", help="leave out tensors whose name matches")
-    add_rule(family)
-    family.add_argument("--workers", type=int, metavar="N", help="processes of the scans, as for scan")
-    output = family.add_mutually_exclusive_group()
-    output.add_argument("--json", action="store_true", help="machine-readable result on standard output")
-    output.add_argument("--csv", action="store_true", help="the figures of every checkpoint as CSV")
-    add_save(family)
-    family.set_defaults(run=_family)
-
-
-def _family(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Scan what is not known yet, compare, and print; what cannot be compared is named."""
     started = time.perf_counter()
     params = rule_params(options)

@@ -14,18 +14,7 @@ from dgviz.errors import CheckpointError
 from dgviz.jobs import JobReporter
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    parser = commands.add_parser("fetch", help="a model of the Hugging Face Hub, into its cache")
-    parser.add_argument(
-        "model", metavar="ORG/NAME[@REVISION]", help="hub id; the revision is a branch, tag or commit"
-    )
-    parser.add_argument("--plan", action="store_true", help="only show what would be fetched")
-    parser.add_argument("--json", action="store_true", help="machine-readable result on standard output")
-    parser.set_defaults(run=_fetch)
-
-
-def _fetch(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Show the plan, then fetch it."""
     reporter = JobReporter.from_environment()
     try:

@@ -4,19 +4,12 @@ import argparse
 import sys
 
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow, inspect_pair, read_preflight
-from dgviz.cli.options import add_pair, print_columns, print_json
+from dgviz.cli.options import print_columns, print_json
 
 _TITLES = {"blocks": "BLOCKS", "warning": "warning", "info": "note"}
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    inspect = commands.add_parser("inspect", help="what would happen to every tensor of a pair")
-    add_pair(inspect)
-    inspect.set_defaults(run=_inspect)
-
-
-def _inspect(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print the preflight; the status is 2 where something blocks a repair."""
     pair = inspect_pair(options.base, options.tuned, options.include, options.exclude)
     preflight = read_preflight(pair)

@@ -6,19 +6,10 @@ import sys
 from dgviz.analysis.model_spectra import assess, read_atlas
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.checkpoint.layout import label
-from dgviz.cli.options import add_pair, add_rule, chosen_pair, print_columns, print_json, rule_params
+from dgviz.cli.options import chosen_pair, print_columns, print_json, rule_params
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    noise = commands.add_parser("noise", help="noise per class of weight and per third of the depth, after a scan")
-    add_pair(noise)
-    add_rule(noise)
-    noise.add_argument("--csv", action="store_true", help="the same as CSV on standard output")
-    noise.set_defaults(run=_noise)
-
-
-def _noise(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print the noise table; a matrix that no scan has stored is named and makes the status 1."""
     params = rule_params(options)
     atlas = read_atlas(chosen_pair(options))

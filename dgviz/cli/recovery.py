@@ -8,8 +8,6 @@ from dgviz.cli.options import print_columns, print_json
 from dgviz.errors import ScoresError
 from dgviz.scores import choose_scores, read_scores
 from dgviz.scores.recovery import (
-    AVERAGES,
-    COMBINATIONS,
     METRICS,
     MetricValue,
     Recovery,
@@ -23,62 +21,13 @@ from dgviz.scores.recovery.report import definition, tolerance_sentence
 from dgviz.scores.recovery.resample import RESAMPLED
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    recovery = commands.add_parser("recovery", help="what a repair healed and preserved, from benchmark scores")
-    recovery.add_argument(
-        "scores",
-        nargs="+",
-        metavar="SCORES",
-        help="lm-evaluation-harness results, CSV or scores.json, or a folder of them; NAME=PATH names the model",
-    )
-    recovery.add_argument("--base", default="", metavar="NAME", help="model before fine-tuning")
-    recovery.add_argument("--tuned", default="", metavar="NAME", help="model after fine-tuning")
-    recovery.add_argument(
-        "--on-task", action="append", default=[], metavar="BENCHMARK", help="what fine-tuning was for; CELL=BENCHMARK"
-    )
-    recovery.add_argument(
-        "--repaired", action="append", default=[], metavar="NAME", help="a repaired model; default all other models"
-    )
-    recovery.add_argument("--study", metavar="FILE", help="JSON that names cells, cohorts and directions")
-    recovery.add_argument("--cell", action="append", default=[], metavar="NAME", help="only this cell; default all")
-    recovery.add_argument(
-        "--cohort", action="append", default=[], metavar="NAME=A,B", help="benchmarks or cells looked at together"
-    )
-    recovery.add_argument(
-        "--lower-is-better", action="append", default=[], metavar="BENCHMARK", help="of which less is better"
-    )
-    recovery.add_argument(
-        "--metric", action="append", default=[], metavar="BENCHMARK=METRIC", help="which metric of several is meant"
-    )
-    recovery.add_argument("--benchmarks", default="", metavar="A,B", help="only these, members of groups included")
-    recovery.add_argument(
-        "--tolerance",
-        action="append",
-        default=[],
-        metavar="T",
-        help="difference that counts as none, in units of the score (default 0.01); BENCHMARK=T for one of them",
-    )
-    recovery.add_argument(
-        "--z", type=float, default=1.96, metavar="Z", help="at least so many standard errors (default 1.96)"
-    )
-    recovery.add_argument("--average", default="mean", metavar="A", help=f"over benchmarks: {', '.join(AVERAGES)}")
-    recovery.add_argument(
-        "--combine", default="harmonic", metavar="C", help=f"of two sides: {', '.join(COMBINATIONS)}"
-    )
-    recovery.add_argument("--bootstrap", type=int, default=2000, metavar="N", help="replicates (default 2000)")
-    recovery.add_argument("--seed", type=int, default=0, metavar="N", help="of the bootstrap")
-    recovery.add_argument("--json", action="store_true", help="machine-readable result on standard output")
-    recovery.set_defaults(run=_recovery)
-
-
-def _recovery(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Assess every repair and print what came of it."""
     if options.bootstrap < 0 or options.seed < 0:
         raise ScoresError(f"--bootstrap {options.bootstrap} --seed {options.seed}: neither may be negative")
     table = read_scores(options.scores)
     said = read_study(options.study) if options.study else {"cells": [], "cohorts": {}, "lower_is_better": []}
-    cohorts = {name: _list(members) for name, members in _pairs(options.cohort, "--cohort").items()}
+    cohorts = {name: _list(members) for name, members in options.cohort.items()}
     study = plan_study(
         table,
         base=options.base,
@@ -89,7 +38,7 @@ def _recovery(options: argparse.Namespace) -> int:
         cohorts=said["cohorts"] | cohorts,
         lower_is_better=[*said["lower_is_better"], *options.lower_is_better],
     )
-    chosen = choose_scores(table, _pairs(options.metric, "--metric"), _list(options.benchmarks))
+    chosen = choose_scores(table, options.metric, options.benchmarks)
     recovery = assess(
         study.only(options.cell),
         chosen,
@@ -113,17 +62,6 @@ def _recovery(options: argparse.Namespace) -> int:
 def _list(text: str) -> list[str]:
     """Return the names of a comma-separated list."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _pairs(items: Sequence[str], option: str) -> dict[str, str]:
-    """Return NAME=VALUE options as a mapping."""
-    found = {}
-    for item in items:
-        name, equals, value = item.partition("=")
-        if not (equals and name and value):
-            raise ScoresError(f"{option} takes NAME=VALUE; got {item!r}")
-        found[name] = value
-    return found
 
 
 def _on_task(items: Sequence[str]) -> dict[str, str]:

@@ -8,35 +8,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.cli.options import add_method, add_pair, add_rule, chosen_pair, print_json, repair_plan
-from dgviz.export import FORMATS, plan_export
+from dgviz.cli.options import chosen_pair, print_json, repair_plan
+from dgviz.export import plan_export
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    repair = commands.add_parser("repair", help="write the repaired checkpoint")
-    add_pair(repair)
-    repair.add_argument("out", metavar="OUT", help="output folder, new or empty")
-    add_rule(repair)
-    add_method(repair)
-    repair.add_argument(
-        "--format",
-        default="full",
-        choices=FORMATS,
-        help="what to write: " + "; ".join(map(": ".join, FORMATS.items())),
-    )
-    repair.add_argument("--allow-code", action="store_true", help="carry *.py files over; they are never run here")
-    repair.add_argument(
-        "--base-name", default="", metavar="ORG/NAME", help="what base is called on the hub, for card and adapter"
-    )
-    repair.add_argument("--push-to", default="", metavar="ORG/NAME", help="upload the finished output to the hub")
-    repair.add_argument("--private", action="store_true", help="with --push-to: visible to its members only")
-    repair.set_defaults(run=_repair)
-
-
-def _repair(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
     from dgviz.export.write import ExportResult, iter_export
 

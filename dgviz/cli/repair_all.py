@@ -7,20 +7,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, print_json, repair_plans
+from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
 from dgviz.jobs import JobReporter
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    parser = commands.add_parser("repair-all", help="several methods' checkpoints in one read of the pair")
-    add_pair(parser)
-    parser.add_argument("directory", metavar="DIR", help="a folder in it for every method, named after it")
-    add_methods(parser)
-    parser.set_defaults(run=_repair_all)
-
-
-def _repair_all(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Write every method's checkpoint; outputs that are finished already are left as they are."""
     from dgviz.export.batch import iter_exports, output_name, plan_exports
     from dgviz.export.write import ExportResult

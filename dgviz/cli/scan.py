@@ -7,22 +7,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.cli.options import NUMBERS, add_pair, add_rule, print_columns, print_json, rule_params, seen_pair
+from dgviz.cli.options import NUMBERS, print_columns, print_json, rule_params, seen_pair
 from dgviz.jobs import JobReporter
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
 from dgviz.spectra.schedule import plan_tasks
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    scan = commands.add_parser("scan", help="spectrum and figures of every weight's update, into the store")
-    add_pair(scan)
-    add_rule(scan)
-    scan.add_argument("--workers", type=int, metavar="N", help="processes; default one per core, or one per GPU")
-    scan.set_defaults(run=_scan)
-
-
-def _scan(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Scan every weight; a weight that fails is named at the end, and the others are done."""
     started = time.perf_counter()
     pair = seen_pair(options)

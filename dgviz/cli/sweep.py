@@ -19,40 +19,17 @@ from dgviz.analysis.sweep import (
     sweep_result,
 )
 from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.compare import add_save, describe, finish, measure
-from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, repair_plans
+from dgviz.cli.compare_methods import describe, finish, measure
+from dgviz.cli.options import chosen_pair, print_columns, repair_plans
 from dgviz.errors import DgvizError, MethodError, ScoresError
 from dgviz.jobs import JobReporter
-from dgviz.repair.methods.registry import METHODS
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.scores import choose_scores, read_scores
 
 _FIGURES = "norm_kept", "drift", "sparsity"
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    parser = commands.add_parser("sweep", help="measure methods at every strength; writes no checkpoint")
-    add_pair(parser)
-    add_methods(parser, default=",".join(METHODS))
-    parser.add_argument("--parameter", metavar="P", help="strength to sweep; default: the first of each method")
-    source = parser.add_mutually_exclusive_group()
-    source.add_argument("--evaluate", choices=("demo",), help="score every point: demo, for checkpoints of the demo")
-    source.add_argument(
-        "--scores",
-        action="append",
-        metavar="PATH",
-        help="scores of your own (as `recovery` takes them; may be given several times) of base, tuned and of models "
-        "named as the points are; with --on-task",
-    )
-    parser.add_argument(
-        "--on-task", metavar="BENCHMARK", help="with --scores: the target; the mean of the others is held out"
-    )
-    add_save(parser)
-    parser.set_defaults(run=_sweep)
-
-
-def _sweep(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure, and where asked score, every point; print one line per point."""
     started = time.perf_counter()
     lines = sweep_lines(repair_plans(options), options.parameter)

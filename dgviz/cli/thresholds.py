@@ -7,30 +7,16 @@ from typing import Any
 from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.rules import comparison_report, cut_model, read_rule, rule_label
 from dgviz.checkpoint.layout import label
-from dgviz.cli.options import add_pair, print_columns, print_json, seen_pair
+from dgviz.cli.options import print_columns, print_json, seen_pair
 from dgviz.errors import ThresholdError
 from dgviz.rmt.threshold import RULES
 
 _NAMED = 10  # missing matrices that a terminal lists; --json has all
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    thresholds = commands.add_parser("thresholds", help="threshold rules side by side over the model, after a scan")
-    add_pair(thresholds)
-    thresholds.add_argument(
-        "--rules",
-        default="dg_hard,reference,mp_edge,energy",
-        metavar="LIST",
-        help="rules with commas between, each with its settings: dg_hard:scale=1.2,energy:fraction=0.8,"
-        f"mp_edge:shrinker=frobenius; there are {', '.join(RULES)}",
-    )
-    thresholds.set_defaults(run=_thresholds)
-
-
-def _thresholds(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Print the comparison; matrices that no scan has stored are named and make the status 1."""
-    read = [read_rule(text) for text in options.rules.split(",") if text.strip()]
+    read = map(read_rule, options.rules)
     plans = list({rule_label(plan): plan for plan in read}.values())
     if not plans:
         raise ThresholdError(f"--rules names no rule; there are {', '.join(RULES)}")

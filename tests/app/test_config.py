@@ -1,4 +1,4 @@
-""".streamlit/config.toml: options that Streamlit knows, a server for this machine only, colours that can be read."""
+"""The app's configuration: options that Streamlit knows, a server for this machine only, readable colours."""
 
 import tomllib
 from pathlib import Path
@@ -6,15 +6,11 @@ from pathlib import Path
 import pytest
 from streamlit import config
 
-CONFIG = tomllib.loads((Path(__file__).parents[2] / ".streamlit" / "config.toml").read_text())
+import dgviz.app
+from dgviz.app.launch import app_options
 
-
-def leaves(table, prefix=""):
-    for key, value in table.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+PACKAGED = Path(dgviz.app.__file__).with_name("config.toml")
+CONFIG = tomllib.loads(PACKAGED.read_text())
 
 
 def luminance(colour):
@@ -34,13 +30,17 @@ def test_contrast_of_black_on_white_is_21():
     assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
 
 
-@pytest.mark.parametrize("option", [name for name, _ in leaves(CONFIG)])
+@pytest.mark.parametrize("option", app_options())
 def test_streamlit_knows_the_option(option):
     assert option in config.get_config_options()
 
 
+def test_streamlit_run_finds_the_same_as_the_package():
+    assert (Path(__file__).parents[2] / ".streamlit" / "config.toml").read_bytes() == PACKAGED.read_bytes()
+
+
 def test_the_server_is_for_this_machine_and_sends_nothing_out():
-    values = dict(leaves(CONFIG))
+    values = app_options()
     assert values["server.address"] == "127.0.0.1"
     assert values["server.allowedHosts"] == ["localhost", "127.0.0.1"]
     assert values["browser.gatherUsageStats"] is False

@@ -1,6 +1,8 @@
 """The command line as its users and scripts see it: JSON, exit codes, one line on standard error."""
 
+import importlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
+from dgviz.command import GRAMMAR
+from dgviz.export import FORMATS
+from dgviz.repair.plan import OUTPUT_DTYPES
 from tests.checkpoints import write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -114,8 +119,10 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
         (["repair", "{0}", "{1}", "{1}/inside"], "lies inside the tuned checkpoint"),
         (["repair", "{0}", "{1}", "out", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["inspect", "{0}", "{1}", "--include", "("], "include"),
-        (["polish", "{0}"], "invalid choice: 'polish'"),
-        ([], "COMMAND"),
+        (["polish", "{0}"], "no command 'polish'"),
+        (["repair", "{0}", "{1}"], "OUT"),
+        (["repair-all", "{0}", "{1}", "out"], "--methods"),
+        (["demo", "out", "--train", "--scores"], "not allowed with argument --train"),
     ],
 )
 def test_unusable_input_is_one_line_and_status_2(capsys, pair, tmp_path, monkeypatch, arguments, message):
@@ -127,6 +134,30 @@ def test_unusable_input_is_one_line_and_status_2(capsys, pair, tmp_path, monkeyp
     assert out == ""
     assert message in err
     assert err.count("\n") == 1 and "Traceback" not in err
+
+
+def test_no_command_lists_them_all_by_group(capsys):
+    status, out, err = run(capsys)
+    assert (status, err) == (0, "")
+    assert run(capsys, "--help")[1] == out
+    groups = dict.fromkeys(form.group for form in GRAMMAR.values())
+    places = [out.index(f"\n{group}:\n") for group in groups]
+    assert places == sorted(places) and len(places) >= 4
+    for form in GRAMMAR.values():
+        assert re.search(rf"^  {form.name} +{re.escape(form.help)}$", out, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", GRAMMAR)
+def test_every_command_has_help_and_is_there(capsys, command):
+    status, out, _ = run(capsys, command, "--help")
+    assert status == 0 and out.startswith(f"usage: dgviz {command} ")
+    assert not re.search(r"\{[a-z]+\}", out.replace("{demo}", ""))  # every list of names is filled in
+    assert callable(importlib.import_module(f"dgviz.cli.{command.replace('-', '_')}").run)
+
+
+def test_choices_are_what_the_rooms_offer():
+    choices = {argument.flag: argument.choices for argument in GRAMMAR["repair"].arguments}
+    assert choices["--dtype"] == OUTPUT_DTYPES and choices["--format"] == tuple(FORMATS)
 
 
 def test_a_non_finite_update_ends_a_repair_with_its_place(capsys, tmp_path):

@@ -10,31 +10,16 @@ import orjson
 from tqdm import tqdm
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.options import add_methods, add_pair, chosen_pair, print_columns, print_json, repair_plans
+from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
 from dgviz.errors import ExportError
 from dgviz.files import json_number
 from dgviz.jobs import JobReporter
-from dgviz.repair.methods.registry import METHODS
 from dgviz.repair.plan import RepairPlan
 
 FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
 
 
-def add_command(commands: "argparse._SubParsersAction") -> None:
-    """Add the command to the grammar."""
-    parser = commands.add_parser("compare-methods", help="measure what every method would write, and write nothing")
-    add_pair(parser)
-    add_methods(parser, default=",".join(METHODS))
-    add_save(parser)
-    parser.set_defaults(run=_compare)
-
-
-def add_save(parser: argparse.ArgumentParser) -> None:
-    """Add where to keep the result."""
-    parser.add_argument("--save", metavar="FILE", help="also write the result there, as JSON")
-
-
-def _compare(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
     """Measure the methods and print the table."""
     started = time.perf_counter()
     pair, plans = chosen_pair(options), repair_plans(options)

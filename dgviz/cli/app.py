@@ -1,0 +1,15 @@
+"""``app``: open the dashboard."""
+
+import argparse
+
+from dgviz.errors import PairError
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve the dashboard until it is interrupted."""
+    from dgviz.app.launch import serve
+
+    if options.base and not options.tuned:
+        raise PairError(f"only BASE is given ({options.base}): give TUNED too, or neither to begin with the demo")
+    serve(options.base, options.tuned, options.port, browser=not options.no_browser)
+    return 0

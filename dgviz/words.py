@@ -1,0 +1,34 @@
+"""Sizes, durations and numbers in words: one way each, for pages, terminals, cards and errors."""
+
+_UNITS = "B", "KiB", "MiB", "GiB", "TiB"
+
+
+def exact_number(value: float) -> str:
+    """Return the short text of a number that reads back as that very number: 123456789, 0.1, 1e-17."""
+    whole = isinstance(value, int) or (float(value).is_integer() and abs(value) < 2**53)
+    return str(int(value)) if whole else repr(float(value))
+
+
+def size(nbytes: float) -> str:
+    """Return bytes in the largest unit of which there is one: 512 B, 1.5 GiB."""
+    power = 0
+    while power < len(_UNITS) - 1 and nbytes >= 1024 ** (power + 1):
+        power += 1
+    return f"{nbytes / 1024**power:,.{min(power, 1)}f} {_UNITS[power]}"
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people say them: 1.4 s, 42 s, 12 min, 3 h 5 min."""
+    if seconds < 100:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def figure(value: object) -> str:
+    """Return a figure in four digits, the ends of several's range, or nothing for None."""
+    known = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
+    if not known:
+        return ""
+    ends = known if isinstance(known[0], str) else (min(known), max(known))
+    return " to ".join(dict.fromkeys(f"{item:.4g}" if isinstance(item, int | float) else str(item) for item in ends))

@@ -1,0 +1,214 @@
+"""`dgviz app` from a wheel, in a folder that has other ideas: it is all there, and its own options hold."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+import zipfile
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import psutil
+import pytest
+import websockets
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+
+from dgviz.app.launch import app_options
+
+ROOT = Path(__file__).parents[2]
+FOREIGN = """
+[server]
+address = "0.0.0.0"
+port = 8999
+baseUrlPath = "elsewhere"
+allowedHosts = []
+[client]
+toolbarMode = "developer"
+[theme]
+base = "no-such-theme.toml"
+primaryColor = "#ff0000"
+[theme.sidebar]
+backgroundColor = "#ff00ff"
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """The wheel of a copy: setuptools leaves folders beside what it builds."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "dgviz", source / "dgviz", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "requirements.txt", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--no-index",
+        "-w",
+        out,
+        source,
+    ]
+    built = subprocess.run(command, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return next(out.glob("*.whl"))
+
+
+def start(site, folder, *words):
+    """Start the packaged command in a folder, its home as well; return the process and what it said first."""
+    environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(folder)}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dgviz", "app", "--no-browser", *words],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    return process, process.stdout.readline()
+
+
+@pytest.fixture(scope="module")
+def site(wheel, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    zipfile.ZipFile(wheel).extractall(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("elsewhere")
+    for name in ("base", "tuned", ".streamlit"):
+        (folder / name).mkdir()
+    (folder / ".streamlit" / "config.toml").write_text(FOREIGN)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(site, folder):
+    """Where the packaged dashboard is served, opened on a pair by relative paths."""
+    process, said = start(site, folder, "--port", "0", "base", "tuned")
+    with process:
+        try:
+            yield re.search(r"http://\S+", said)[0]
+        finally:
+            process.terminate()
+
+
+def visit(address, host=None):
+    """Return what the server sends to one visitor until the page is drawn."""
+    port = urlsplit(address).port
+    host = host or f"127.0.0.1:{port}"
+
+    async def talk():
+        messages = []
+        async with websockets.connect(
+            f"ws://{host}/_stcore/stream",
+            origin=f"http://{host}",
+            subprotocols=["streamlit"],
+            host="127.0.0.1",
+            port=port,
+        ) as stream:
+            wanted = BackMsg()
+            wanted.rerun_script.query_string = "base=none"
+            await stream.send(wanted.SerializeToString())
+            while not messages or messages[-1].WhichOneof("type") != "script_finished":
+                messages.append(ForwardMsg.FromString(await stream.recv()))
+        return messages
+
+    return asyncio.run(talk())
+
+
+def test_the_wheel_holds_every_file_of_the_package(wheel):
+    there = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("dgviz/")}
+    files = (path for path in (ROOT / "dgviz").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    wanted = {path.relative_to(ROOT).as_posix() for path in files}
+    assert {"dgviz/app/main.py", "dgviz/app/config.toml", "dgviz/app/views/layer.py"} <= wanted
+    assert there == wanted
+
+
+def test_the_wheel_brings_the_command(wheel):
+    archive = zipfile.ZipFile(wheel)
+    entries = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
+    assert "dgviz = dgviz.cli:main" in archive.read(entries).decode()
+
+
+def test_a_relative_pair_is_opened_by_its_whole_path(address, folder):
+    assert parse_qs(urlsplit(address).query) == {"base": [str(folder / "base")], "tuned": [str(folder / "tuned")]}
+
+
+def test_it_is_served_to_this_machine_only(address):
+    port = urlsplit(address).port
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health") as reply:
+        assert reply.status == 200
+    pid = next(
+        item.pid for item in psutil.net_connections("tcp") if item.status == "LISTEN" and item.laddr.port == port
+    )
+    assert {item.laddr.ip for item in psutil.Process(pid).net_connections() if item.status == "LISTEN"} == {
+        "127.0.0.1"
+    }
+
+
+def test_a_page_is_drawn_in_the_colours_of_the_package(address):
+    messages = visit(address)
+    elements = [message.delta.new_element for message in messages if message.WhichOneof("type") == "delta"]
+    assert not [element.exception for element in elements if element.WhichOneof("type") == "exception"]
+    assert "Checkpoints" in [element.heading.body for element in elements if element.WhichOneof("type") == "heading"]
+    session = next(message.new_session for message in messages if message.WhichOneof("type") == "new_session")
+    theme, options = session.custom_theme, app_options()
+    assert not theme.primary_color and not theme.HasField("sidebar")
+    for name in ("light", "dark"):
+        assert getattr(theme, name).primary_color == options[f"theme.{name}.primaryColor"]
+        scale = options[f"theme.{name}.chartSequentialColors"]
+        assert list(getattr(theme, name).chart_sequential_colors) == scale
+    assert session.config.toolbar_mode == session.config.ToolbarMode.Value("VIEWER")
+
+
+def test_another_host_name_gets_no_session(address):
+    with pytest.raises(websockets.exceptions.InvalidStatus):
+        visit(address, host=f"elsewhere.example:{urlsplit(address).port}")
+
+
+def test_a_port_in_use_is_one_sentence(site, folder, address):
+    port = str(urlsplit(address).port)
+    process, said = start(site, folder, "--port", port)
+    with process:
+        assert process.wait() == 2
+        assert said.startswith(f"dgviz app: port {port} of 127.0.0.1 is in use") and not process.stdout.read()
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_it_and_the_processes_it_started(site, tmp_path):
+    process, said = start(site, tmp_path, "--port", "0")
+    with process:
+        address = re.search(r"http://\S+", said)[0]
+        visit(address)  # starts the warm worker
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert started
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+        assert process.wait() == 0
+        assert "Traceback" not in rest
+    assert not psutil.wait_procs(started, timeout=60)[1]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["base"], "only BASE is given (base): give TUNED too"),
+        (["base", "gone"], "gone does not exist: give a checkpoint's folder or a hub id"),
+        (["--port", "99999"], "port 99999 does not exist"),
+    ],
+)
+def test_what_cannot_be_served(site, folder, words, message):
+    process, said = start(site, folder, *words)
+    with process:
+        assert process.wait() == 2
+        assert message in said
