@@ -11,6 +11,7 @@ import numpy as np
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.checkpoint.module_path import ModulePath, layer_order, module_order, module_path, tower_labels
 from dgviz.rmt.diagnosis import VERDICTS
+from dgviz.spectra.weight import Weight
 
 STATISTICS = {"mean": "mean", "low": "smallest", "high": "largest"}
 """How the experts of one cell become one value."""
@@ -158,7 +159,7 @@ class Cell:
         Where it lies in its grid.
     rows : tuple of Assessment
         The matrices in it that are known.
-    missing : tuple of (str, int or None)
+    missing : tuple of Weight
         Name and index of those that are not.
     value, low, high : float or None
         What it shows, and the range over its matrices; None where nothing is known.
@@ -169,7 +170,7 @@ class Cell:
     row: int
     column: int
     rows: tuple[Assessment, ...]
-    missing: tuple[tuple[str, int | None], ...]
+    missing: tuple[Weight, ...]
     value: float | None
     low: float | None
     high: float | None
@@ -178,7 +179,9 @@ class Cell:
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors it stands for."""
-        return tuple(dict.fromkeys([row.matrix.name for row in self.rows] + [name for name, _ in self.missing]))
+        return tuple(
+            dict.fromkeys([row.matrix.name for row in self.rows] + [weight.tensor.name for weight in self.missing])
+        )
 
 
 @dataclass(frozen=True)
@@ -212,16 +215,19 @@ def towers(names: Iterable[str]) -> dict[str, str]:
     return {tower: labels[tower] for tower in sorted(labels, key=lambda tower: -counts[tower])}
 
 
-def expert_modules(rows: Sequence[Assessment], missing: Sequence[tuple[str, int | None]], tower: str) -> list[str]:
+def expert_modules(rows: Sequence[Assessment], missing: Sequence[Weight], tower: str) -> list[str]:
     """Return the modules of a tower whose cells hold several experts."""
     held = [(row.matrix.place, row.matrix.expert) for row in rows]
-    held += [(module_path(name), index if index is not None else module_path(name).expert) for name, index in missing]
+    held += [
+        (module_path(name), index if index is not None else module_path(name).expert)
+        for name, index in ((weight.tensor.name, weight.index) for weight in missing)
+    ]
     return list(dict.fromkeys(p.module for p, expert in held if p.tower == tower and expert is not None))
 
 
 def build_grid(
     rows: Sequence[Assessment],
-    missing: Sequence[tuple[str, int | None]],
+    missing: Sequence[Weight],
     quantity: Quantity,
     tower: str,
     statistic: str = "mean",
@@ -246,11 +252,12 @@ def build_grid(
         at = lies_in(row.matrix.place, row.matrix.expert)
         if at is not None:
             held.setdefault(at, ([], []))[0].append(row)
-    for name, index in missing:
-        path = module_path(name)
-        at = lies_in(path, path.expert if index is None else index)
+    for weight in missing:
+        name, index = weight.tensor.name, weight.index
+        place = module_path(name)
+        at = lies_in(place, place.expert if index is None else index)
         if at is not None:
-            held.setdefault(at, ([], []))[1].append((name, index))
+            held.setdefault(at, ([], []))[1].append(weight)
     row_labels = sorted(layers, key=lambda level: layer_order(layers[level]))
     column_labels = sorted(columns, key=columns.get)
     row_of = {label: i for i, label in enumerate(row_labels)}

@@ -177,10 +177,10 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan, rows: Sequence[Asses
             fits[i] = row.residual_fit
             continue
         values[row.rank :] = 0.0
-        s = row.matrix.stored.live_s
+        s = row.matrix.stored.nonzero_s
         ranks[i] = np.count_nonzero(values)
         kept[i] = float(np.sum((values / s[0]) ** 2) / np.sum((s / s[0]) ** 2))
-        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.live_shape)
+        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.nonzero_shape)
     return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
 
 
@@ -204,7 +204,7 @@ def _shrunk(row: Assessment, plan: RepairPlan) -> NDArray[np.float64] | None:
     if plan.shrinker == "hard" or row.threshold.degenerate or not row.threshold.sigma > 0:
         return None
     stored = row.matrix.stored
-    return find_shrinker(plan.shrinker).apply(stored.live_s, stored.live_shape, row.threshold.sigma)
+    return find_shrinker(plan.shrinker).apply(stored.nonzero_s, stored.nonzero_shape, row.threshold.sigma)
 
 
 def sum_up(cut: ModelCut) -> RuleTotals:
@@ -265,7 +265,7 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
     rank, kept = np.zeros((2, MULTIPLIERS.size), dtype=np.int64)
     energy = np.zeros(MULTIPLIERS.size)
     for row in cut.rows:
-        s = row.matrix.stored.live_s
+        s = row.matrix.stored.nonzero_s
         taus = row.threshold.tau * MULTIPLIERS
         if row.threshold.degenerate and based:
             taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic

@@ -22,7 +22,6 @@ from dgviz.app.rules import link_params
 from dgviz.app.scans import draw_scan, find_scan, scan_command
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.layout import label
 from dgviz.errors import DgvizError
 from dgviz.figures import agreement_map, plot_config, rank_boxes, rule_colour, tau_curves
 from dgviz.repair.plan import RepairPlan
@@ -40,7 +39,7 @@ def draw_missing(view: View, pair: CheckpointPair) -> Atlas:
     atlas = load_atlas(pair, _finished_scan(pair))
     if not atlas.missing:
         return atlas
-    missing = [label(name, index) for name, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     total = len(missing) + len(atlas.matrices)
     with st.container(border=True):
         st.markdown(

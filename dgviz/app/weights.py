@@ -1,24 +1,15 @@
 """Choosing a weight: filters, previous and next, the matrix of a stack."""
 
 import re
-from dataclasses import dataclass
 
 import streamlit as st
 
 from dgviz.app.state import View, change_view
-from dgviz.checkpoint import CheckpointPair, MatrixLayout, PairedTensor, matrix_layout
+from dgviz.checkpoint import CheckpointPair, MatrixLayout, matrix_layout
 from dgviz.checkpoint.module_path import layer_labels, module_path
+from dgviz.spectra.weight import Weight
 
 _EVERY = "all"
-
-
-@dataclass(frozen=True)
-class WeightChoice:
-    """The weight in view."""
-
-    paired: PairedTensor
-    layout: MatrixLayout
-    index: int | None
 
 
 def first_weight(pair: CheckpointPair) -> str:
@@ -29,7 +20,7 @@ def first_weight(pair: CheckpointPair) -> str:
     return max((item for item in layered if at[item.name] == middle), key=lambda item: item.tuned.numel).name
 
 
-def choose_weight(view: View, pair: CheckpointPair) -> WeightChoice:
+def choose_weight(view: View, pair: CheckpointPair) -> Weight:
     """Let the user choose among the repairable weights and return the choice."""
     names = [item.name for item in pair.repairable]
     current = view.weight if view.weight in names else first_weight(pair)
@@ -52,7 +43,7 @@ def choose_weight(view: View, pair: CheckpointPair) -> WeightChoice:
         _step("Next", ":material/chevron_right:", shown, at, 1, "n")
         layout = matrix_layout(current, pair[current].tuned.shape)
         index = _choose_slice(view, layout)
-    return WeightChoice(pair[current], layout, index)
+    return Weight(pair[current], index)
 
 
 def _filters(names: list[str]) -> list[str]:

@@ -5,7 +5,6 @@ import sys
 
 from dgviz.analysis.model_spectra import assess, read_atlas
 from dgviz.analysis.noise_table import noise_csv, noise_table
-from dgviz.checkpoint.layout import label
 from dgviz.cli.options import chosen_pair, print_columns, print_json, rule_params
 
 
@@ -14,7 +13,7 @@ def run(options: argparse.Namespace) -> int:
     params = rule_params(options)
     atlas = read_atlas(chosen_pair(options))
     table = noise_table([assess(matrix, options.rule, params) for matrix in atlas.matrices])
-    missing = [label(name, index) for name, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     if options.json:
         print_json({"rule": options.rule, "params": params, **table.to_json(), "missing": missing})
     elif options.csv:

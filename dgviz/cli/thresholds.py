@@ -6,7 +6,6 @@ from typing import Any
 
 from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.rules import comparison_report, cut_model, read_rule, rule_label
-from dgviz.checkpoint.layout import label
 from dgviz.cli.options import print_columns, print_json, seen_pair
 from dgviz.errors import ThresholdError
 from dgviz.rmt.threshold import RULES
@@ -21,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     if not plans:
         raise ThresholdError(f"--rules names no rule; there are {', '.join(RULES)}")
     atlas = read_atlas(seen_pair(options))
-    missing = [label(name, index) for name, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     report: dict[str, Any] = {"rules": [], "agreement": None}
     if atlas.matrices:
         report = comparison_report([cut_model(atlas.matrices, plan) for plan in plans])

@@ -11,7 +11,7 @@ from streamlit.testing.v1 import AppTest
 from dgviz.app.scans import find_scan, running_scans, scan_command, start_scan
 from dgviz.checkpoint import open_pair
 from dgviz.jobs import JobRunningError
-from dgviz.spectra.scan import scan_matrix
+from dgviz.spectra.scan import scan_weight
 from dgviz.spectra.schedule import plan_tasks
 from dgviz.spectra.store import SpectrumStore
 from tests.checkpoints import write_checkpoint, write_pair
@@ -55,7 +55,7 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     paths = write_pair(tmp_path)
     pair, root = open_pair(*paths), SpectrumStore().root
     for task in plan_tasks(pair):  # so that the job finds all of it
-        scan_matrix(task.paired, task.index, "cpu", 2, root, "dg_hard", {})
+        scan_weight(task.weight, "cpu", 2, root, "dg_hard", {})
     app = drawn(paths)
     assert "is computed in the background" in words(app)
     assert app.code[0].value == f"python -m dgviz scan {paths[0]} {paths[1]} --device cpu"

@@ -214,7 +214,9 @@ def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
         The group.
     """
     weighed = [
-        WeighedDiagnosis(row.matrix.label, math.prod(row.matrix.stored.live_shape), row.matrix.energy, row.diagnosis)
+        WeighedDiagnosis(
+            row.matrix.label, math.prod(row.matrix.stored.nonzero_shape), row.matrix.energy, row.diagnosis
+        )
         for row in rows
     ]
     return diagnose_model(weighed) if weighed else None

@@ -22,7 +22,7 @@ def draw() -> None:
     )
     choice = choose_weight(view, pair)
     stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"
-    weight = (choice.paired, choice.index, view.device, stamp)
+    weight = (choice, view.device, stamp)
     spectrum = read_weight_spectrum(weight)
     methods = choose_methods()
     common = {}

@@ -127,7 +127,7 @@ class Rule:
             All ``p = min(m, n)`` singular values of the delta, zeros included; any order.
         shape : (int, int)
             Rows and columns ``(m, n)`` of the delta, of which none is zero throughout: see
-            `dgviz.spectra.store.Spectrum.live_shape`.
+            `Spectrum.nonzero_shape`.
         delta : matrix, optional
             The delta itself, a numpy array or a tensor, for rules that need more than its spectrum.
         **params : float
