@@ -3,9 +3,9 @@
 import re
 
 import pytest
-from safetensors import safe_open
 
 from dgviz.analysis.model_map import QUANTITIES, build_grid, towers
+from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.module_path import (
     CLASSES,
     OTHER,
@@ -16,6 +16,7 @@ from dgviz.checkpoint.module_path import (
     tower_labels,
 )
 from dgviz.checkpoint.selection import expression_of
+from dgviz.spectra.weight import weights_of
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
 REAL = """
@@ -118,52 +119,56 @@ def swin():
     return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
 
 
-def saved_names(model, directory, **options):
-    """Return the names of all matrices in the files that a model is saved in."""
-    model.save_pretrained(directory, **options)
-    with safe_open(directory / "model.safetensors", "pt") as file:
-        return [name for name in file.keys() if len(file.get_slice(name).get_shape()) >= 2]  # noqa: SIM118
-
-
 @pytest.fixture(params=["llama_untied", "vit", "gpt2", "t5", "swin", "clip", "moe_fused", "moe_unfused"])
-def names(request, tmp_path):
+def pair(request, tmp_path):
+    """A model twice, its names as transformers writes them."""
     family = "qwen2_moe" if request.param.startswith("moe") else request.param
-    model = swin() if family == "swin" else tiny_model(family)
-    found = saved_names(model, tmp_path, save_original_format=request.param != "moe_fused")
-    stacked = [name for name in found if name.endswith("gate_up_proj")]
-    assert bool(stacked) == (request.param == "moe_fused")
+    for side in ("base", "tuned"):
+        model = swin() if family == "swin" else tiny_model(family)
+        model.save_pretrained(tmp_path / side, save_original_format=request.param != "moe_fused")
+    found = open_pair(tmp_path / "base", tmp_path / "tuned")
+    assert any(item.name.endswith("gate_up_proj") for item in found.repairable) == (request.param == "moe_fused")
     return found
 
 
-def test_map_filter_selection_and_depth_cut_a_model_alike(names):
+def names_in(cells):
+    return {name for cell in cells for name in cell.names}
+
+
+def test_map_filter_selection_and_depth_cut_a_model_alike(pair):
+    names = [item.name for item in pair.repairable]
     depths = block_depths(names)
-    labels = layer_labels(module_path(name) for name in names)
-    filtered = {name: labels[path.tower, path.layer] for name in names for path in [module_path(name)]}
-    seen = []
+    labels = layer_labels(map(module_path, names))
+    filtered = {
+        name: labels[path.tower, path.layer] for name, path in zip(names, map(module_path, names), strict=True)
+    }
+    seen = set()
     for tower in (*towers(names), ""):
-        grid = build_grid([], [(name, None) for name in names], QUANTITIES["rank"], tower)
-        rows = [[name for cell in grid.cells if cell.row == i for name in cell.names] for i in range(len(grid.rows))]
+        grid = build_grid([], weights_of(pair), QUANTITIES["rank"], tower)
+        rows = [names_in(cell for cell in grid.cells if cell.row == i) for i in range(len(grid.rows))]
+        along = []
         for own in rows:
-            assert {name for name in names if filtered[name] == filtered[own[0]]} == set(own)
-            expression = expression_of(names, own)
-            assert [name for name in names if re.search(expression, name)] == [name for name in names if name in own]
+            assert own == {name for name in names if filtered[name] == filtered[min(own)]}
+            expression = expression_of(names, sorted(own))
+            assert {name for name in names if re.search(expression, name)} == own
             assert len(expression) < 60 or not tower
-            assert len({depths[name] for name in own}) == 1 or not tower
-        seen += [name for own in rows for name in own]
+            along.append(sorted({depths[name] for name in own}))
+            seen |= own
         if tower:
-            along = [depths[own[0]] for own in rows]
-            blocks = {depth for depth, own in zip(along, rows, strict=True) if "downsample" not in own[0]}
-            assert along == sorted(along) and (along[0], along[-1]) == (0, 1)
-            assert len(blocks) == sum("downsample" not in own[0] for own in rows)  # every block at a depth of its own
-    assert sorted(seen) == sorted(names)
+            assert all(len(depth) == 1 for depth in along)  # one layer, one depth
+            assert along == sorted(along) and (along[0], along[-1]) == ([0], [1])
+            blocks = [depth for depth, own in zip(along, rows, strict=True) if "downsample" not in min(own)]
+            assert len({depth for [depth] in blocks}) == len(blocks)  # and every block at its own
+    assert seen == set(names)
 
 
-def test_a_column_of_the_map_is_one_short_expression(names):
+def test_a_column_of_the_map_is_one_short_expression(pair):
+    names = [item.name for item in pair.repairable]
     for tower in towers(names):
-        grid = build_grid([], [(name, None) for name in names], QUANTITIES["rank"], tower)
+        grid = build_grid([], weights_of(pair), QUANTITIES["rank"], tower)
         for column in range(len(grid.columns)):
-            own = {name for cell in grid.cells if cell.column == column for name in cell.names}
-            expression = expression_of(names, [name for name in names if name in own])
+            own = names_in(cell for cell in grid.cells if cell.column == column)
+            expression = expression_of(names, sorted(own))
             assert {name for name in names if re.search(expression, name)} == own
             assert expression.count("|") <= 1
 
