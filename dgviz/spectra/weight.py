@@ -84,10 +84,10 @@ class Weight:
         """Whether `key` is known without reading either side."""
         return is_hashed(self.base) and is_hashed(self.tuned)
 
-    def find_spectrum(self, store: SpectrumStore) -> Spectrum | None:
-        """Return its spectrum if it is in the store."""
+    def find_spectrum(self, store: SpectrumStore, key: str | None = None) -> Spectrum | None:
+        """Return its spectrum if it is in the store, under its key."""
         started = time.perf_counter()
-        found = store.get(self.key)
+        found = store.get(key or self.key)
         seconds = time.perf_counter() - started
         return None if found is None else dataclasses.replace(found, name=self.name, stored=True, seconds=seconds)
 
