@@ -17,7 +17,7 @@ from dgviz.checkpoint import (
     matrix_layout,
     select_matrix,
 )
-from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.store import SpectrumStore, spectrum_key
 
@@ -49,9 +49,9 @@ class Weight:
         return self.tensor.name if self.index is None else f"{self.tensor.name}[{self.index}]"
 
     @property
-    def module_path(self) -> Place:
+    def module_path(self) -> ModulePath:
         """Where it belongs in the model."""
-        return place_of(self.tensor.name)
+        return module_path(self.tensor.name)
 
     @property
     def base(self) -> TensorInfo:
