@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.module_path import Place
+from dgviz.checkpoint.module_path import ModulePath
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import Diagnosis, diagnose
 from dgviz.rmt.law import mp_fit
@@ -53,7 +53,7 @@ class Matrix:
         return self.weight.name
 
     @cached_property
-    def place(self) -> Place:
+    def place(self) -> ModulePath:
         """Where it belongs in the model."""
         return self.weight.module_path
 

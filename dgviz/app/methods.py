@@ -16,9 +16,10 @@ from dgviz.app.messages import answered
 from dgviz.app.method import take_to_export
 from dgviz.app.methods_preview import draw_preview
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
-from dgviz.repair.methods.registry import METHODS, Method, block_depths
+from dgviz.repair.methods.registry import METHODS, Method
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import needs_delta, stored_tau
 from dgviz.rmt.shrinkage import SHRINKERS

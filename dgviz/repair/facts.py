@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.repair.kept import as_dg_hard, reshape_update
 from dgviz.repair.methods.edits import ALL, TensorUpdate, Trim, published_cut
-from dgviz.repair.methods.registry import block_depths
 from dgviz.repair.methods.trim import find_cut
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.open_weight import OpenWeight
@@ -29,7 +29,7 @@ class ModelFacts:
     Attributes
     ----------
     depths : mapping of str to float
-        `dgviz.repair.methods.registry.block_depths` of the pair's tensors.
+        `dgviz.checkpoint.module_path.block_depths` of the pair's tensors.
     trim : Trim or None
         The cut of ``ties``.
     factor : float or None

@@ -17,7 +17,7 @@ from dgviz.spectra.delta import compute_delta, nonzero_shape
 from dgviz.spectra.entries import summarise
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import Decomposition, decompose, resolve_device
-from dgviz.spectra.weight import Weight
+from dgviz.spectra.weight import Weight, known_keys
 
 # Retained factors are stored up to a fifth of the weight's own bytes: for a square bfloat16 matrix that is p / 20
 # directions, more than most updates keep, and a scanned model adds a fifth of its size to the cache at most. Beyond
@@ -42,6 +42,12 @@ class OpenWeight:
         self.weight, self.device = weight, resolve_device(device)
         self.store = store or SpectrumStore()
         self._spectrum: Spectrum | None = None
+        self._looked_up = False
+
+    @cached_property
+    def key(self) -> str:
+        """Under which spectrum and factors are stored."""
+        return self.weight.key
 
     @cached_property
     def delta(self) -> torch.Tensor:
@@ -66,14 +72,17 @@ class OpenWeight:
     @property
     def known(self) -> Spectrum | None:
         """The spectrum where it is known without reading either side, else None."""
-        if self._spectrum is None and self.weight.is_hashed:
-            self._spectrum = self.weight.find_spectrum(self.store)
+        if not self._looked_up and self._spectrum is None and (key := known_keys([self.weight])[0]):
+            self.key = key
+            self._look_up()
         return self._spectrum
 
     def spectrum(self) -> Spectrum:
         """Return the spectrum from the store, or compute and store it."""
+        if not self._looked_up and self._spectrum is None:
+            self._look_up()
         if self._spectrum is None:
-            self._spectrum = self.weight.find_spectrum(self.store) or self._compute()
+            self._spectrum = self._compute()
         return self._spectrum
 
     def spectrum_with(self, rule: str, params: Mapping[str, Any]) -> Spectrum:
@@ -111,7 +120,7 @@ class OpenWeight:
         if rank:
             left, right = (factor.cpu().numpy() for factor in self.decomposition.triplets(rank))
             try:
-                self.store.put_factors(self.weight.key, left, right)
+                self.store.put_factors(self.key, left, right)
             except DgvizError as error:
                 self._spectrum = _warned(spectrum, error)
         return self.spectrum()
@@ -145,8 +154,12 @@ class OpenWeight:
     def _stored_factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         if self.known is None:
             return None
-        stored = self.store.get_factors(self.weight.key, rank)
+        stored = self.store.get_factors(self.key, rank)
         return stored and tuple(torch.from_numpy(factor).to(self.device) for factor in stored)
+
+    def _look_up(self) -> None:
+        """Take the spectrum from the store; once, for what others store meanwhile is the same."""
+        self._spectrum, self._looked_up = self.weight.find_spectrum(self.store, self.key), True
 
     def _compute(self) -> Spectrum:
         """Decompose the update, describe its entries, and store both."""
@@ -160,7 +173,7 @@ class OpenWeight:
     def _put(self, spectrum: Spectrum) -> Spectrum:
         """Store a spectrum; a store that cannot be written costs a warning only."""
         try:
-            self.store.put(self.weight.key, spectrum.s, spectrum.shape, spectrum.certificate, spectrum.summary)
+            self.store.put(self.key, spectrum.s, spectrum.shape, spectrum.certificate, spectrum.summary)
         except DgvizError as error:
             return _warned(spectrum, error)
         return spectrum

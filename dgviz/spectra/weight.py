@@ -17,7 +17,7 @@ from dgviz.checkpoint import (
     matrix_layout,
     select_matrix,
 )
-from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.store import SpectrumStore, spectrum_key
 
@@ -49,9 +49,9 @@ class Weight:
         return self.tensor.name if self.index is None else f"{self.tensor.name}[{self.index}]"
 
     @property
-    def module_path(self) -> Place:
+    def module_path(self) -> ModulePath:
         """Where it belongs in the model."""
-        return place_of(self.tensor.name)
+        return module_path(self.tensor.name)
 
     @property
     def base(self) -> TensorInfo:
@@ -84,10 +84,10 @@ class Weight:
         """Whether `key` is known without reading either side."""
         return is_hashed(self.base) and is_hashed(self.tuned)
 
-    def find_spectrum(self, store: SpectrumStore) -> Spectrum | None:
-        """Return its spectrum if it is in the store."""
+    def find_spectrum(self, store: SpectrumStore, key: str | None = None) -> Spectrum | None:
+        """Return its spectrum if it is in the store, under its key."""
         started = time.perf_counter()
-        found = store.get(self.key)
+        found = store.get(key or self.key)
         seconds = time.perf_counter() - started
         return None if found is None else dataclasses.replace(found, name=self.name, stored=True, seconds=seconds)
 

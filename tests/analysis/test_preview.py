@@ -6,8 +6,8 @@ from dgviz.analysis.methods import comparison_table, iter_comparison
 from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.preview import preview_model
 from dgviz.checkpoint import open_pair
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import MethodError
-from dgviz.repair.methods.registry import block_depths
 from dgviz.repair.plan import read_plan
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore

@@ -11,11 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from dgviz.checkpoint import open_pair, read_tensor
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import MethodError, ThresholdError
 from dgviz.repair.facts import gather_facts
 from dgviz.repair.kept import keep_directions
 from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
-from dgviz.repair.methods.registry import METHODS, block_depths, find_method
+from dgviz.repair.methods.registry import METHODS, find_method
 from dgviz.repair.methods.trim import find_cut, magnitude_keys, score_keys
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.repair.tensor import TensorRepairs, repair_tensor

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from dgviz.analysis.noise_table import thirds_of
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
-from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.errors import PairError
 from dgviz.spectra.weight import Weight, weights_of
 
@@ -19,7 +19,7 @@ class SharedWeight:
     ----------
     name : str
         Of the tensor in base, with the matrix of a stack in brackets.
-    place : Place
+    place : ModulePath
         Where it belongs in base.
     third : str
         Its third of the depth, one of `dgviz.analysis.noise_table.THIRDS`.
@@ -28,7 +28,7 @@ class SharedWeight:
     """
 
     name: str
-    place: Place
+    place: ModulePath
     third: str
     sides: tuple[Weight | None, ...]
 
@@ -88,7 +88,7 @@ def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], 
                 continue
             apart.setdefault((name, reason), set()).add(position)
     shared = {key: own for key, own in sides.items() if sum(weight is not None for weight in own) > 1}
-    places = [place_of(name) for name, _ in shared]
+    places = [module_path(name) for name, _ in shared]
     matched = [
         SharedWeight(label(name, index), place, third, tuple(own))
         for ((name, index), own), place, third in zip(shared.items(), places, thirds_of(places), strict=True)
