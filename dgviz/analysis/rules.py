@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.analysis.model_spectra import Assessment, Matrix, assess
+from dgviz.command import Command
 from dgviz.errors import ThresholdError
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import SHRINKERS, find_shrinker
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
+from dgviz.words import exact_number
 
 MULTIPLIERS: NDArray[np.float64] = 2.0 ** (np.arange(-32, 33) / 16)
 """Factors on tau of `TauCurve`: 0.25 to 4 in 64 equal steps of the logarithm, 1 among them."""
@@ -151,7 +153,7 @@ def read_rule(text: str) -> RepairPlan:
 def rule_label(plan: RepairPlan) -> str:
     """Return a plan's rule, settings and shrinker in the words of `read_rule`."""
     changed = find_rule(plan.rule).changed(plan.params)
-    parts = [plan.rule, *(f"{name}={value:.12g}" for name, value in changed.items())]
+    parts = [plan.rule, *(f"{name}={exact_number(value)}" for name, value in changed.items())]
     return ":".join(parts + ([f"shrinker={plan.shrinker}"] if plan.shrinker != "hard" else []))
 
 
@@ -190,12 +192,10 @@ def refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
     if not unknown:
         return
     settings = {k: v for k, v in find_rule(plan.rule).changed(plan.params).items() if k != "scale"}
-    command = " ".join(
-        [f"--rule {plan.rule}", *(f"--rule-param {name}={value:g}" for name, value in settings.items())]
-    )
+    command = Command("scan", base="BASE", tuned="TUNED", rule=plan.rule, rule_param=settings)
     raise ThresholdError(
         f"rule {plan.rule!r} cannot be told from singular values, and no scan has stored what it finds in "
-        f"{len(unknown)} of {len(matrices)} matrices, such as {unknown[0]}; run dgviz scan {command} first"
+        f"{len(unknown)} of {len(matrices)} matrices, such as {unknown[0]}; first run: {command}"
     )
 
 

@@ -7,12 +7,12 @@ import numpy as np
 import streamlit as st
 
 from dgviz.app import worker as work
-from dgviz.app.exports import shown_command
 from dgviz.app.figure4 import chart_follows, figure4, released_tau, start_tau, waits_for_rest
 from dgviz.app.messages import answered
 from dgviz.app.pair import checkpoint_path
 from dgviz.app.state import change_view, view_visit
 from dgviz.app.verdict import diagnosed, draw_verdict
+from dgviz.command import Command
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_spectrum
@@ -206,14 +206,13 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
             icon=":material/download:",
         )
     with st.expander("The same on the command line"):
-        st.code(_command(layer, None if tau == default else tau), language="bash", wrap_lines=True)
+        st.code(str(_command(layer, None if tau == default else tau)), language="bash", wrap_lines=True)
 
 
-def _command(layer: LayerView, tau: float | None) -> str:
+def _command(layer: LayerView, tau: float | None) -> Command:
     """Return the command that prints what is shown; a tau set by hand makes it the manual rule."""
-    paths = [str(checkpoint_path(path)) for path in layer.paths]
+    base, tuned = map(checkpoint_path, layer.paths)
     rule = layer.rule.name if tau is None else "manual"
     params = layer.rule.changed(layer.params) if tau is None else {"tau": tau}
-    command = ["python", "-m", "dgviz", "spectrum", *paths, layer.matrix.tensor.name, "--rule", rule]
-    command += [word for name, value in params.items() for word in ("--rule-param", f"{name}={value:.9g}")]
-    return shown_command(command)
+    weight = layer.matrix.tensor.name
+    return Command("spectrum", base=base, tuned=tuned, tensor=weight, rule=rule, rule_param=params)

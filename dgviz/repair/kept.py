@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from dgviz.command import option
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.reshape import ReshapedSpectrum, reshape_spectrum
@@ -101,8 +102,8 @@ def _sentence_of(weight: OpenWeight, compute: Callable[[], _Made]) -> _Made:
     try:
         return compute()
     except SpectrumError as error:
-        pattern = f"^{re.escape(weight.weight.tensor.name)}$"
-        raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
+        keep = option("--exclude", f"^{re.escape(weight.weight.tensor.name)}$")
+        raise SpectrumError(f"{error}, or keep tuned's tensor by {keep}") from None
 
 
 def as_dg_hard(plan: RepairPlan) -> RepairPlan:

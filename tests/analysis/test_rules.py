@@ -126,7 +126,7 @@ def test_a_rule_that_needs_the_weights_takes_what_a_scan_stored_or_is_refused(pa
     plan = read_rule("flip_pa:trials=2")
     with pytest.raises(
         ThresholdError,
-        match=r"9 of 9 matrices, such as .*; run dgviz scan --rule flip_pa --rule-param trials=2 first",
+        match=r"9 of 9 matrices, such as .*; first run: .* scan BASE TUNED --rule flip_pa --rule-param trials=2$",
     ):
         cut_model(matrices, plan)
     store = SpectrumStore(tmp_path / "store")
@@ -179,7 +179,10 @@ def test_the_command_prints_the_comparison(capsys, paths, tmp_path, monkeypatch)
     assert main([*arguments, "--json"]) == 1
     nothing = capsys.readouterr()
     assert json.loads(nothing.out)["rules"] == [] and len(json.loads(nothing.out)["missing"]) == 9
-    assert "no spectrum of 9 of 9 matrices is stored" in nothing.err and "run dgviz scan first" in nothing.err
+    assert (
+        "no spectrum of 9 of 9 matrices is stored" in nothing.err
+        and "first run: python -m dgviz scan " in nothing.err
+    )
     left = ("model.layers.2.mlp.experts.gate_up_proj", 2)
     scan(paths, SpectrumStore(), leave={left})
     assert main([*arguments, "--json"]) == 1

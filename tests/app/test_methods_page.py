@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dgviz.app.methods_model import comparisons_root
+from dgviz.app.jobs import root
 from dgviz.checkpoint import open_pair
 from dgviz.demo import read_frontier
 from dgviz.jobs import list_jobs
@@ -32,7 +32,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
     yield
-    for job in list_jobs(comparisons_root()):
+    for job in list_jobs(root("compare-methods")):
         if job.state == "running":
             job.cancel(force=True)
 
@@ -125,9 +125,9 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     app.run()
     command = app.code[0].value
     assert "compare-methods" in command and "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
-    app.button(key="start-comparison").click().run()
+    app.button(key="start-compare-methods").click().run()
     assert not app.exception
-    (job,) = list_jobs(comparisons_root())
+    (job,) = list_jobs(root("compare-methods"))
     deadline = time.monotonic() + 120
     while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -138,7 +138,7 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     assert table["Distance to DG-Hard %"]["DG-Hard"] == 0
     assert table["Norm kept %"]["WiSE-FT (alpha=0.25)"] == pytest.approx(25, abs=0.1)
     assert table["Entries from base %"]["DARE"] > 50 > table["Entries from base %"]["DG-Hard"]
-    assert app.button(key="start-comparison").label == "Measure again"
+    assert app.button(key="start-compare-methods").label == "Measure again"
 
 
 def test_the_whole_model_is_previewed_from_stored_spectra(pair_paths):

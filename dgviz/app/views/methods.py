@@ -7,7 +7,6 @@ from dgviz.app.frontier import draw_frontier
 from dgviz.app.layer import read_weight_spectrum
 from dgviz.app.methods import choose_methods, choose_shrinker, draw_weight
 from dgviz.app.methods_model import draw_model
-from dgviz.app.pair import checkpoint_path
 from dgviz.app.rules import choose_rule
 from dgviz.app.weights import choose_weight
 
@@ -30,5 +29,5 @@ def draw() -> None:
         rule, params = choose_rule(view)
         common = {"rule": rule.name, "params": params, "shrinker": choose_shrinker("methods-shrinker")}
     draw_weight(pair, weight, spectrum, methods, common, page("export"))
-    draw_model(pair, checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
+    draw_model(view, pair)
     draw_frontier(view)

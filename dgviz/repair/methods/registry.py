@@ -81,7 +81,8 @@ class Method:
 
     def checked(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Return all parameters with defaults filled in."""
-        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError)
+        others = METHODS.values()
+        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError, others)
 
 
 def _number(name: str, default: float, maximum: float, description: str, minimum: float = 0.0) -> Parameter:
