@@ -43,7 +43,7 @@ def without_times(report):
 
 
 def test_all_methods_together_write_what_each_writes_alone(paths, tmp_path, monkeypatch):
-    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))  # no spectra, so every row says how it was computed
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))  # no spectrum is known
     pair = open_pair(*paths)
     repairs = [read_plan(label) for label in LABELS]
     plans, finished = plan_exports(pair, repairs, tmp_path / "all")
