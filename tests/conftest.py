@@ -29,10 +29,10 @@ hypothesis.settings.load_profile("search" if SOAK else "same")
 
 @pytest.fixture(autouse=True)
 def main_module():
-    """Put `__main__` back, which a page run by AppTest replaces: processes started later would run that page."""
-    main = sys.modules["__main__"]
+    """Streamlit's test harness leaves its script as the main module; a process started after would run it again."""
+    before = sys.modules["__main__"]
     yield
-    sys.modules["__main__"] = main
+    sys.modules["__main__"] = before
 
 
 def pytest_unconfigure(config):
