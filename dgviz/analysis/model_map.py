@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgviz.analysis.model_spectra import Assessment
-from dgviz.checkpoint.module_path import Place, module_order, place_of, tower_labels
+from dgviz.checkpoint.module_path import ModulePath, layer_order, module_order, module_path, tower_labels
 from dgviz.rmt.diagnosis import VERDICTS
+from dgviz.spectra.weight import Weight
 
 STATISTICS = {"mean": "mean", "low": "smallest", "high": "largest"}
 """How the experts of one cell become one value."""
@@ -158,7 +159,7 @@ class Cell:
         Where it lies in its grid.
     rows : tuple of Assessment
         The matrices in it that are known.
-    missing : tuple of (str, int or None)
+    missing : tuple of Weight
         Name and index of those that are not.
     value, low, high : float or None
         What it shows, and the range over its matrices; None where nothing is known.
@@ -169,7 +170,7 @@ class Cell:
     row: int
     column: int
     rows: tuple[Assessment, ...]
-    missing: tuple[tuple[str, int | None], ...]
+    missing: tuple[Weight, ...]
     value: float | None
     low: float | None
     high: float | None
@@ -178,7 +179,9 @@ class Cell:
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors it stands for."""
-        return tuple(dict.fromkeys([row.matrix.name for row in self.rows] + [name for name, _ in self.missing]))
+        return tuple(
+            dict.fromkeys([row.matrix.name for row in self.rows] + [weight.tensor.name for weight in self.missing])
+        )
 
 
 @dataclass(frozen=True)
@@ -188,7 +191,7 @@ class Grid:
     Attributes
     ----------
     tower, title : str
-        `Place.tower`, empty outside layers; and its short label.
+        `ModulePath.tower`, empty outside layers; and its short label.
     rows, columns : tuple of str
         Labels: layers, and module kinds or experts. Outside layers there is one row, and a column per tensor.
     cells : tuple of Cell
@@ -206,22 +209,25 @@ def towers(names: Iterable[str]) -> dict[str, str]:
     """Return the towers among tensors, the one with most weights first, with their labels."""
     counts: dict[str, int] = {}
     for name in names:
-        tower = place_of(name).tower
+        tower = module_path(name).tower
         counts[tower] = counts.get(tower, 0) + 1
     labels = tower_labels(counts)
     return {tower: labels[tower] for tower in sorted(labels, key=lambda tower: -counts[tower])}
 
 
-def expert_modules(rows: Sequence[Assessment], missing: Sequence[tuple[str, int | None]], tower: str) -> list[str]:
+def expert_modules(rows: Sequence[Assessment], missing: Sequence[Weight], tower: str) -> list[str]:
     """Return the modules of a tower whose cells hold several experts."""
     held = [(row.matrix.place, row.matrix.expert) for row in rows]
-    held += [(place_of(name), index if index is not None else place_of(name).expert) for name, index in missing]
+    held += [
+        (module_path(name), index if index is not None else module_path(name).expert)
+        for name, index in ((weight.tensor.name, weight.index) for weight in missing)
+    ]
     return list(dict.fromkeys(p.module for p, expert in held if p.tower == tower and expert is not None))
 
 
 def build_grid(
     rows: Sequence[Assessment],
-    missing: Sequence[tuple[str, int | None]],
+    missing: Sequence[Weight],
     quantity: Quantity,
     tower: str,
     statistic: str = "mean",
@@ -233,25 +239,26 @@ def build_grid(
     layers: dict[str, tuple[int, ...]] = {}
     columns: dict[str, tuple] = {}
 
-    def lies_in(place: Place, expert: int | None) -> tuple[str, str] | None:
+    def lies_in(path: ModulePath, expert: int | None) -> tuple[str, str] | None:
         """Note the row and column of a matrix; None where this grid has no cell for it."""
-        if place.tower != tower or (unfold and (place.module != unfold or expert is None)):
+        if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
             return None
-        column = str(expert) if unfold else place.module
-        layers[place.level] = place.layer
-        columns[column] = (expert,) if unfold else module_order(place.module, place.kind)
-        return place.level, column
+        column = str(expert) if unfold else path.module
+        layers[path.level] = path.layer
+        columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
+        return path.level, column
 
     for row in rows:
         at = lies_in(row.matrix.place, row.matrix.expert)
         if at is not None:
             held.setdefault(at, ([], []))[0].append(row)
-    for name, index in missing:
-        place = place_of(name)
+    for weight in missing:
+        name, index = weight.tensor.name, weight.index
+        place = module_path(name)
         at = lies_in(place, place.expert if index is None else index)
         if at is not None:
-            held.setdefault(at, ([], []))[1].append((name, index))
-    row_labels = sorted(layers, key=layers.get)
+            held.setdefault(at, ([], []))[1].append(weight)
+    row_labels = sorted(layers, key=lambda level: layer_order(layers[level]))
     column_labels = sorted(columns, key=columns.get)
     row_of = {label: i for i, label in enumerate(row_labels)}
     column_of = {label: i for i, label in enumerate(column_labels)}

@@ -11,19 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, content_hash, matrix_layout, select_matrix
-from dgviz.checkpoint.layout import label
-from dgviz.checkpoint.module_path import Place, place_of
-from dgviz.rmt.assess import apply_rule, energy_kept
+from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import ModulePath
+from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import Diagnosis, diagnose
 from dgviz.rmt.law import mp_fit
-from dgviz.rmt.spectrum import StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
-from dgviz.spectra.store import SpectrumStore, known_keys, spectrum_key
-
-# Contents that nobody has hashed yet are hashed here while they are this few bytes: a small pair written a moment ago
-# has none remembered, and a page must not read a large one.
-_READ_BYTES = 64 * 2**20
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight, known_keys, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,31 +28,39 @@ class Matrix:
 
     Attributes
     ----------
-    name : str
-        Tensor.
-    index : int or None
-        Which matrix of a stack.
-    place : Place
-        Where it belongs in the model.
-    dtype : str
-        Of the tuned tensor.
-    key : str
-        Of its spectrum in the store.
-    stored : StoredSpectrum
+    weight : Weight
+        Which.
+    stored : Spectrum
         Singular values, shape and figures of the entries.
     """
 
-    name: str
-    index: int | None
-    place: Place
-    dtype: str
-    key: str
-    stored: StoredSpectrum
+    weight: Weight
+    stored: Spectrum
+
+    @property
+    def name(self) -> str:
+        """The tensor's name."""
+        return self.weight.tensor.name
+
+    @property
+    def index(self) -> int | None:
+        """Which matrix of a stack."""
+        return self.weight.index
 
     @property
     def label(self) -> str:
         """The tensor's name, with the matrix of a stack in brackets."""
-        return label(self.name, self.index)
+        return self.weight.name
+
+    @cached_property
+    def place(self) -> ModulePath:
+        """Where it belongs in the model."""
+        return self.weight.module_path
+
+    @property
+    def dtype(self) -> str:
+        """Of the tuned tensor."""
+        return self.weight.tensor.tuned.dtype
 
     @property
     def expert(self) -> int | None:
@@ -68,10 +72,10 @@ class Matrix:
         """Number of entries."""
         return self.stored.shape[0] * self.stored.shape[1]
 
-    @cached_property
+    @property
     def energy(self) -> float:
         """Squared Frobenius norm of the update."""
-        return float(np.sum(self.stored.s**2))
+        return self.stored.energy
 
 
 @dataclass(frozen=True)
@@ -82,48 +86,43 @@ class Atlas:
     ----------
     matrices : tuple of Matrix
         Those whose spectrum is stored, in the order of the checkpoint.
-    missing : tuple of (str, int or None)
-        Name and index of the others.
+    missing : tuple of Weight
+        The others.
     """
 
     matrices: tuple[Matrix, ...]
-    missing: tuple[tuple[str, int | None], ...]
+    missing: tuple[Weight, ...]
 
 
-def list_matrices(pair: CheckpointPair) -> list[tuple[PairedTensor, int | None]]:
-    """Return every matrix of a pair whose fate is repair, stacks matrix by matrix."""
-    found: list[tuple[PairedTensor, int | None]] = []
-    for paired in pair.repairable:
-        stack = matrix_layout(paired.name, paired.tuned.shape).stack
-        found += [(paired, index) for index in ([None] if stack is None else range(stack))]
-    return found
+def read_atlas(
+    pair: CheckpointPair,
+    store: SpectrumStore | None = None,
+    previous: Atlas | None = None,
+    hash_bytes: int = 64 * 2**20,
+) -> Atlas:
+    """Return all stored spectra of a pair.
 
-
-def read_atlas(pair: CheckpointPair, store: SpectrumStore | None = None, previous: Atlas | None = None) -> Atlas:
-    """Return all stored spectra of a pair."""
+    Contents that nobody has hashed yet are hashed here while they are at most `hash_bytes`: a small pair written a
+    moment ago has none remembered, and a page must not read a large one.
+    """
     store = store or SpectrumStore()
-    read = {} if previous is None else {(matrix.name, matrix.index): matrix for matrix in previous.matrices}
-    wanted = list_matrices(pair)
-    new = [(paired, index) for paired, index in wanted if (paired.name, index) not in read]
-    for (paired, index), key in zip(new, _keys(new), strict=True):
+    read = {} if previous is None else {matrix.weight: matrix for matrix in previous.matrices}
+    wanted = weights_of(pair)
+    new = [weight for weight in wanted if weight not in read]
+    for weight, key in zip(new, _keys(new, hash_bytes), strict=True):
         found = None if key is None else store.get(key)
         if found is not None:
-            place = place_of(paired.name)
-            read[paired.name, index] = Matrix(paired.name, index, place, paired.tuned.dtype, key, found)
-    names = [(paired.name, index) for paired, index in wanted]
-    return Atlas(tuple(read[name] for name in names if name in read), tuple(n for n in names if n not in read))
+            read[weight] = Matrix(weight, found)
+    return Atlas(tuple(read[w] for w in wanted if w in read), tuple(w for w in wanted if w not in read))
 
 
-def _keys(matrices: Sequence[tuple[PairedTensor, int | None]]) -> list[str | None]:
+def _keys(weights: Sequence[Weight], hash_bytes: int) -> list[str | None]:
     """Return the keys of matrices, hashing contents that nobody has hashed yet while they are few."""
-    keys = known_keys(matrices)
-    unknown = [matrices[i] for i, key in enumerate(keys) if key is None]
-    sides = [side for paired, index in unknown for side in select_matrix(paired, index)[:2]]
-    if not unknown or sum(side.nbytes for side in sides) > _READ_BYTES:
+    keys = known_keys(weights)
+    unknown = [weight for weight, key in zip(weights, keys, strict=True) if key is None]
+    if sum(side.nbytes for weight in unknown for side in (weight.base, weight.tuned)) > hash_bytes:
         return keys
-    for side in sides:
-        content_hash(side)
-    return [key or spectrum_key(*matrices[i]) for i, key in enumerate(keys)]
+    return [key or weight.key for weight, key in zip(weights, keys, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,7 +203,7 @@ class Assessment:
         """Return the MP-fit of the spectrum with the values before `dropped_from` set to zero."""
         if self.threshold.degenerate or not self.threshold.sigma > 0:
             return None
-        s, shape = self.matrix.stored.live_s, self.matrix.stored.live_shape
+        s, shape = self.matrix.stored.nonzero_s, self.matrix.stored.nonzero_shape
         return mp_fit(np.where(np.arange(s.size) < dropped_from, 0.0, s), self.threshold.sigma, shape)
 
 
@@ -214,7 +213,7 @@ def assess(matrix: Matrix, rule: str, params: Mapping[str, Any]) -> Assessment:
     Where the median measures no noise, a rule that needs it changes nothing: the repair writes tuned's values.
     """
     threshold = apply_rule(matrix.stored, rule, params)
-    return Assessment(matrix, threshold, energy_kept(matrix.stored.s, threshold.rank))
+    return Assessment(matrix, threshold, matrix.stored.energy_kept(threshold.rank))
 
 
 @dataclass(frozen=True)

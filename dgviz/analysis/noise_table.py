@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dgviz.analysis.model_spectra import Assessment
-from dgviz.checkpoint.module_path import CLASSES, Place
+from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_positions
 
 THIRDS = ("first third", "middle third", "last third", "outside the layers")
 """Parts of the depth, in order."""
@@ -73,15 +73,19 @@ def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
     )
 
 
-def thirds_of(places: Sequence[Place]) -> list[str]:
+def thirds_of(paths: Sequence[ModulePath]) -> list[str]:
     """Return which third of its tower each weight lies in, one of `THIRDS`."""
-    found: dict[str, set[tuple[int, ...]]] = {}
-    for place in places:
-        found.setdefault(place.tower, set()).add(place.layer)
-    layers = {tower: {layer: i for i, layer in enumerate(sorted(own))} for tower, own in found.items()}
+    positions = layer_positions(paths)
+    depths: dict[str, set[int]] = {}
+    for path in paths:
+        if path.layer:
+            depths.setdefault(path.tower, set()).add(positions[path.tower, path.layer])
+    ranks = {(tower, depth): i for tower, own in depths.items() for i, depth in enumerate(sorted(own))}
     return [
-        THIRDS[3 * layers[place.tower][place.layer] // len(layers[place.tower])] if place.layer else THIRDS[3]
-        for place in places
+        THIRDS[3 * ranks[path.tower, positions[path.tower, path.layer]] // len(depths[path.tower])]
+        if path.layer
+        else THIRDS[3]
+        for path in paths
     ]
 
 

@@ -39,7 +39,7 @@ def preview_model(matrices: Sequence[Matrix], plan: RepairPlan, depths: Mapping[
     factor = common_factor(matrices, plan) if plan.method == "norm_matched_global" else None
     values = [_values(matrix, plan, depths.get(matrix.name), factor) for matrix in matrices]
     published = [_values(matrix, RepairPlan()) for matrix in matrices]
-    s = np.concatenate([matrix.stored.live_s for matrix in matrices])
+    s = np.concatenate([matrix.stored.nonzero_s for matrix in matrices])
     found = np.concatenate(values)
     return ModelPreview(
         norm_ratio(found, s),
@@ -53,7 +53,7 @@ def common_factor(matrices: Sequence[Matrix], plan: RepairPlan) -> float:
     """Return ``|D*| / |D|`` over all matrices, D* by the plan's rule and shrinker."""
     own = RepairPlan(plan.rule, plan.params, shrinker=plan.shrinker)
     kept = [_values(matrix, own) for matrix in matrices]
-    return norm_ratio(np.concatenate(kept), np.concatenate([matrix.stored.live_s for matrix in matrices]))
+    return norm_ratio(np.concatenate(kept), np.concatenate([matrix.stored.nonzero_s for matrix in matrices]))
 
 
 def _values(
@@ -62,4 +62,4 @@ def _values(
     """Return the singular values of a method's update of one matrix, along the fine-tuned one's directions."""
     found = matrix.stored
     tau = stored_tau(found, plan.rule, plan.params)
-    return reshape_spectrum(plan, found.live_s, found.live_shape, depth=depth, factor=factor, tau=tau).values
+    return reshape_spectrum(plan, found.nonzero_s, found.nonzero_shape, depth=depth, factor=factor, tau=tau).values

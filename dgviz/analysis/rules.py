@@ -8,12 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.analysis.model_spectra import Assessment, Matrix, assess
+from dgviz.command import Command
 from dgviz.errors import ThresholdError
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import SHRINKERS, find_shrinker
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
+from dgviz.words import exact_number
 
 MULTIPLIERS: NDArray[np.float64] = 2.0 ** (np.arange(-32, 33) / 16)
 """Factors on tau of `TauCurve`: 0.25 to 4 in 64 equal steps of the logarithm, 1 among them."""
@@ -151,7 +153,7 @@ def read_rule(text: str) -> RepairPlan:
 def rule_label(plan: RepairPlan) -> str:
     """Return a plan's rule, settings and shrinker in the words of `read_rule`."""
     changed = find_rule(plan.rule).changed(plan.params)
-    parts = [plan.rule, *(f"{name}={value:.12g}" for name, value in changed.items())]
+    parts = [plan.rule, *(f"{name}={exact_number(value)}" for name, value in changed.items())]
     return ":".join(parts + ([f"shrinker={plan.shrinker}"] if plan.shrinker != "hard" else []))
 
 
@@ -177,10 +179,10 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan, rows: Sequence[Asses
             fits[i] = row.residual_fit
             continue
         values[row.rank :] = 0.0
-        s = row.matrix.stored.live_s
+        s = row.matrix.stored.nonzero_s
         ranks[i] = np.count_nonzero(values)
         kept[i] = float(np.sum((values / s[0]) ** 2) / np.sum((s / s[0]) ** 2))
-        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.live_shape)
+        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.nonzero_shape)
     return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
 
 
@@ -190,12 +192,10 @@ def refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
     if not unknown:
         return
     settings = {k: v for k, v in find_rule(plan.rule).changed(plan.params).items() if k != "scale"}
-    command = " ".join(
-        [f"--rule {plan.rule}", *(f"--rule-param {name}={value:g}" for name, value in settings.items())]
-    )
+    command = Command("scan", base="BASE", tuned="TUNED", rule=plan.rule, rule_param=settings)
     raise ThresholdError(
         f"rule {plan.rule!r} cannot be told from singular values, and no scan has stored what it finds in "
-        f"{len(unknown)} of {len(matrices)} matrices, such as {unknown[0]}; run dgviz scan {command} first"
+        f"{len(unknown)} of {len(matrices)} matrices, such as {unknown[0]}; first run: {command}"
     )
 
 
@@ -204,7 +204,7 @@ def _shrunk(row: Assessment, plan: RepairPlan) -> NDArray[np.float64] | None:
     if plan.shrinker == "hard" or row.threshold.degenerate or not row.threshold.sigma > 0:
         return None
     stored = row.matrix.stored
-    return find_shrinker(plan.shrinker).apply(stored.live_s, stored.live_shape, row.threshold.sigma)
+    return find_shrinker(plan.shrinker).apply(stored.nonzero_s, stored.nonzero_shape, row.threshold.sigma)
 
 
 def sum_up(cut: ModelCut) -> RuleTotals:
@@ -265,7 +265,7 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
     rank, kept = np.zeros((2, MULTIPLIERS.size), dtype=np.int64)
     energy = np.zeros(MULTIPLIERS.size)
     for row in cut.rows:
-        s = row.matrix.stored.live_s
+        s = row.matrix.stored.nonzero_s
         taus = row.threshold.tau * MULTIPLIERS
         if row.threshold.degenerate and based:
             taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic

@@ -12,7 +12,7 @@ from dgviz.errors import ThresholdError
 from dgviz.figures import entry_map, plot_config, rules_plot
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.law import mp_fit_triple, sigma_from_median
-from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES, Threshold
 
 
@@ -29,9 +29,9 @@ def choose_rules(starts: Mapping[str, float]) -> dict[str, dict[str, Any]]:
         return {name: _parameters(name, starts) for name in names}
 
 
-def starting_points(spectrum: Spectrum | StoredSpectrum) -> dict[str, float]:
+def starting_points(spectrum: Spectrum) -> dict[str, float]:
     """Return where parameters without a default start, by name: half of the first value, and the noise measured."""
-    sigma = sigma_from_median(float(np.median(spectrum.live_s)), spectrum.live_shape)
+    sigma = sigma_from_median(float(np.median(spectrum.nonzero_s)), spectrum.nonzero_shape)
     return {"tau": float(spectrum.s[0]) / 2, "sigma": sigma}
 
 
@@ -78,7 +78,7 @@ def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     total = energy[-1] or 1.0
     rows = []
     for title, threshold in found.items():
-        fit = mp_fit_triple(spectrum.live_s, threshold.rank, threshold.sigma, spectrum.live_shape)
+        fit = mp_fit_triple(spectrum.nonzero_s, threshold.rank, threshold.sigma, spectrum.nonzero_shape)
         rows.append(
             {
                 "rule": title,

@@ -17,12 +17,12 @@ from dgviz.analysis.rules import (
 )
 from dgviz.app.atlas import load_atlas, load_cut
 from dgviz.app.compare import choose_rules, starting_points
-from dgviz.app.pair import checkpoint_label, checkpoint_path
+from dgviz.app.jobs import draw_task
 from dgviz.app.rules import link_params
-from dgviz.app.scans import draw_scan, find_scan, scan_command
+from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.layout import label
+from dgviz.command import Command
 from dgviz.errors import DgvizError
 from dgviz.figures import agreement_map, plot_config, rank_boxes, rule_colour, tau_curves
 from dgviz.repair.plan import RepairPlan
@@ -40,7 +40,7 @@ def draw_missing(view: View, pair: CheckpointPair) -> Atlas:
     atlas = load_atlas(pair, _finished_scan(pair))
     if not atlas.missing:
         return atlas
-    missing = [label(name, index) for name, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     total = len(missing) + len(atlas.matrices)
     with st.container(border=True):
         st.markdown(
@@ -50,8 +50,7 @@ def draw_missing(view: View, pair: CheckpointPair) -> Atlas:
         with st.expander("Which ones"):
             more = f"\n... and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
             st.code("\n".join(missing[:_SHOWN]) + more, language=None, height=min(240, 60 + 21 * len(missing)))
-    command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
-    draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
+    draw_task(scan_task(view, pair))
     _follow(pair, len(atlas.matrices), _finished_scan(pair))
     return atlas
 
@@ -129,12 +128,7 @@ def _draw_refused(view: View, pair: CheckpointPair, atlas: Atlas, plan: RepairPl
     rule = find_rule(plan.rule)
     if not rule.needs_delta or atlas.missing:
         return
-    command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
-    command += ["--rule", rule.name]
-    command += [
-        item for name, value in rule.changed(plan.params).items() for item in ("--rule-param", f"{name}={value:g}")
-    ]
-    draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
+    draw_task(scan_task(view, pair, plan))
     _follow(pair, len(atlas.matrices), _finished_scan(pair))
 
 
@@ -247,14 +241,13 @@ def _draw_way_out(key: str, title: str, cut: ModelCut, curve: TauCurve | None, f
             f"{100 * energy:.2f} % of the energy"
         )
         shrunk = plan.shrinker != "hard"
+        command = Command("repair", base="BASE", tuned="TUNED", out="OUT", **plan.arguments)
         st.button(
             "Take to Export",
             key=key,
             icon=":material/save:",
             disabled=shrunk,
-            help="The Export page keeps values as they are; shrinkers are written by `dgviz repair --shrinker`."
-            if shrunk
-            else None,
+            help=f"Shrinkers are written by `{command}`." if shrunk else None,
             on_click=_take,
             args=(plan,),
         )

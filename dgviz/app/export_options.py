@@ -37,10 +37,10 @@ class OutputChoice:
     private: bool
 
     @property
-    def options(self) -> dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """What the command says beside plan and format."""
-        pushed = {"push-to": self.push_to, "private": self.private and bool(self.push_to)}
-        return {"allow-code": self.allow_code, "base-name": self.base_name, **pushed}
+        pushed = {"push_to": self.push_to, "private": self.private and bool(self.push_to)}
+        return {"allow_code": self.allow_code, "base_name": self.base_name, **pushed}
 
 
 def choose_output() -> OutputChoice:

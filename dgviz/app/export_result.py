@@ -10,6 +10,7 @@ import streamlit as st
 
 from dgviz.export.card import checked_words
 from dgviz.jobs import Job
+from dgviz.words import duration, figure, size
 
 
 def draw_result(job: Job) -> None:
@@ -17,7 +18,7 @@ def draw_result(job: Job) -> None:
     result = job.result or {}
     out = Path(result["out"])
     st.markdown(
-        f"Wrote {_size(result['total_bytes'])} in {len(result['files'])} file(s) in "
+        f"Wrote {size(result['total_bytes'])} in {len(result['files'])} file(s) in "
         f"{duration(result['seconds'])}; read back and compared with the plan."
     )
     if result.get("address"):
@@ -42,11 +43,6 @@ def draw_result(job: Job) -> None:
             st.dataframe(rows, hide_index=True, width="stretch")
     with st.expander("Every tensor"):
         _draw_rows(out)
-
-
-def _size(count: int) -> str:
-    """Return bytes in a unit in which they are not zero."""
-    return f"{count / 2**20:,.1f} MiB" if count >= 2**20 else f"{count / 2**10:,.1f} KiB"
 
 
 def _draw_overall(result: Mapping[str, Any]) -> None:
@@ -88,29 +84,11 @@ def _draw_rows(out: Path) -> None:
         {
             "tensor": name,
             "written": row["written"],
-            "rank": _plain(row.get("rank")),
-            "energy kept": _plain(row.get("energy_kept")),
-            "MP-fit of what was dropped": _plain((row.get("mp_fit") or {}).get("discarded")),
-            "gain after rounding": _plain(row.get("gain")),
+            "rank": figure(row.get("rank")),
+            "energy kept": figure(row.get("energy_kept")),
+            "MP-fit of what was dropped": figure((row.get("mp_fit") or {}).get("discarded")),
+            "gain after rounding": figure(row.get("gain")),
         }
         for name, row in report["tensors"].items()
     ]
     st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 420))
-
-
-def _plain(value: object) -> str:
-    """Return a figure, or the range of a stack's figures, as text."""
-    if value is None:
-        return ""
-    if isinstance(value, list):
-        known = [item for item in value if item is not None]
-        return f"{min(known):.4g} to {max(known):.4g}" if known else ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,7 +1,6 @@
 """The family in view: further tuned checkpoints beside the pair, kept in the URL, and the job that compares them."""
 
 import hashlib
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,18 +8,17 @@ import orjson
 import streamlit as st
 
 from dgviz.analysis.family import distinct_names
-from dgviz.app.exports import shown_command
 from dgviz.app.fetches import require_fetched
+from dgviz.app.jobs import Task, root
 from dgviz.app.messages import show_error
-from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair, recent_pairs, state_dir
+from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair, recent_pairs
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
+from dgviz.command import Command
 from dgviz.errors import DgvizError
-from dgviz.jobs import Job, JobError, list_jobs, start_job
 from dgviz.rmt.threshold import Rule
 from dgviz.spectra.store import ENGINE_VERSION
 
-_SEEN = "family-seen"
 _TYPED = "family-typed"
 
 
@@ -132,87 +130,28 @@ def _add(view: View, name: str) -> None:
         change_view(others=join_others([*others, name]))
 
 
-def families_root() -> Path:
-    """Return the directory that holds a directory per comparison of a family."""
-    return state_dir() / "families"
-
-
-def result_file(members: list[Member], rule: Rule, params: dict) -> Path:
-    """Return where the comparison of a family under a rule is kept."""
+def family_task(view: View, members: list[Member], rule: Rule, params: dict) -> Task:
+    """Return the job that scans what is missing and compares the family under a rule; it writes a file of its own."""
     sides = [members[0].pair.base.fingerprint, *(member.pair.tuned.fingerprint for member in members)]
     identity = orjson.dumps([ENGINE_VERSION, *sides, rule.name, sorted(params.items())])
-    return families_root().resolve() / ".results" / f"{hashlib.sha256(identity).hexdigest()}.json"
-
-
-def family_command(
-    base: Path, members: list[Member], rule: Rule, params: dict, save: Path, device: str = "auto"
-) -> list[str]:
-    """Return the command that scans what is missing and compares the family."""
-    command = ["python", "-m", "dgviz", "family", str(base), *(str(member.path) for member in members)]
-    command += ["--names", ",".join(member.name for member in members), "--rule", rule.name]
-    for name, value in rule.changed(params).items():
-        command += ["--rule-param", f"{name}={value:.12g}"]
-    command += ["--save", str(save)]
-    return command if device == "auto" else [*command, "--device", device]
-
-
-def find_comparison(save: Path) -> Job | None:
-    """Return the last comparison that writes a result, or None."""
-    return next((job for job in list_jobs(families_root()) if job.lock == save), None)
-
-
-@st.fragment(run_every=1.0)
-def draw_job(command: list[str], save: Path, title: str) -> None:
-    """Show a button to compare, how far that is, or what went wrong."""
-    job = find_comparison(save)
-    state = None if job is None else job.state
-    with st.container(border=True):
-        with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
-            st.markdown(
-                "**Kept directions, compared two by two.**  Spectra that are not stored yet are computed first; "
-                "nothing is written to the checkpoints."
-            )
-            if state == "running":
-                st.button("Cancel", key="cancel-family", icon=":material/cancel:", on_click=job.cancel)
-            else:
-                st.button(
-                    "Compare again" if save.is_file() else "Compare",
-                    key="start-family",
-                    icon=":material/play_arrow:",
-                    type="tertiary" if save.is_file() else "primary",
-                    on_click=_start,
-                    args=(command, save, title),
-                )
-        if state == "running":
-            progress = job.progress()
-            st.progress(progress.fraction if progress else 0.0, text=progress.message if progress else "starting ...")
-        elif state in ("failed", "died"):
-            _draw_failure(job)
-        elif state == "cancelled":
-            st.text("Cancelled; the spectra computed so far are kept.")
-        with st.expander("The same on the command line"):
-            st.code(shown_command(command), language="bash", wrap_lines=True)
-    seen = st.session_state.get(_SEEN)
-    st.session_state[_SEEN] = (str(save), state)
-    if seen is not None and seen[0] == str(save) and seen[1] != state:
-        st.rerun()  # it has begun or ended: the page around it shows something else now
-
-
-def _draw_failure(job: Job) -> None:
-    """Say what went wrong, weight by weight where it is known."""
-    st.text(job.error or "It ended without a word.")
-    errors = (job.result or {}).get("errors", {})
-    if errors:
-        rows = [{"weight": name, "error": error} for name, error in errors.items()]
-        st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 300))
-    with st.expander("Log"):
-        st.code(job.log_tail(), language=None)
-
-
-def _start(command: list[str], save: Path, title: str) -> None:
-    """Start the comparison, or say why not."""
-    root = Path(__file__).parents[2]
-    try:
-        start_job([sys.executable, *command[1:]], families_root(), title, lock=save, cwd=root)
-    except (JobError, OSError) as error:
-        show_error(error)
+    save = root("family").resolve() / ".results" / f"{hashlib.sha256(identity).hexdigest()}.json"
+    command = Command(
+        "family",
+        base=checkpoint_path(view.base),
+        tuned=[member.path for member in members],
+        names=",".join(member.name for member in members),
+        rule=rule.name,
+        rule_param=rule.changed(params),
+        device=view.device,
+        save=save,
+    )
+    return Task(
+        command,
+        f"{checkpoint_label(view.base)} → {len(members)} fine-tunes",
+        save,
+        "Kept directions, compared two by two.",
+        "Spectra that are not stored yet are computed first; nothing is written to the checkpoints.",
+        "Compare",
+        again="Compare again",
+        made=save.is_file(),
+    )

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import streamlit as st
 
-from dgviz.checkpoint.module_path import tower_labels
+from dgviz.checkpoint.module_path import layer_order, tower_labels
 from dgviz.figures import overlap_curves, overlap_map, plot_config
 
 _SIDES = {"left": "left: what the weights write", "right": "right: what they read"}
@@ -117,7 +117,8 @@ def _draw_depth(overlap: list[dict[str, Any]], names: list[str], beyond: bool) -
         _title(pair, names): {layer["layer"]: layer[side] for layer in pair["layers"] if layer["tower"] == tower}
         for pair in overlap
     }
-    layers = sorted({layer for own in held.values() for layer in own}, key=lambda text: [*map(int, text.split("."))])
+    found = {layer for own in held.values() for layer in own}
+    layers = sorted(found, key=lambda level: layer_order(tuple(map(int, level.split(".")))))
     curves = {title: [_point(own.get(layer), beyond) for layer in layers] for title, own in held.items()}
     st.plotly_chart(
         overlap_curves(layers, curves, chance=not beyond),

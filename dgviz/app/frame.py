@@ -5,13 +5,11 @@ from pathlib import Path
 import streamlit as st
 
 from dgviz.app import worker as work
-from dgviz.app.exports import running_exports
-from dgviz.app.fetches import running_fetches
+from dgviz.app.jobs import draw_running, running_jobs
 from dgviz.app.late import readdress_late_reruns
 from dgviz.app.messages import show_error
 from dgviz.app.navigation import navigate, page
 from dgviz.app.pair import checkpoint_label, load_pair, remember_pair
-from dgviz.app.scans import running_scans
 from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PairError
@@ -101,19 +99,19 @@ def _sidebar() -> None:
         st.button("Close", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair")
     else:
         st.text("none open")
-    waiting = work.devices() is None or running_exports() or running_scans() or running_fetches()
+    waiting = work.devices() is None or running_jobs()
     st.fragment(_machine, run_every=2 if waiting else None)(view)
 
 
 def _machine(view: View) -> None:
-    """Choose the device and show exports that run; the page never waits for the worker to say what devices exist."""
+    """Choose the device and show jobs that run; the page never waits for the worker to say what devices exist."""
     st.caption("DEVICE")
     known = work.devices()
     if known is None:
         st.text("looking ...")
     else:
         _device_choice(view, known)
-    _running_jobs()
+    draw_running()
     if st.session_state.pop("device-changed", False):
         st.rerun()  # the whole page, not only this part of it
 
@@ -138,20 +136,3 @@ def _change_device() -> None:
     """Compute elsewhere from now on."""
     change_view(device=st.session_state["device-choice"])
     st.session_state["device-changed"] = True
-
-
-def _running_jobs() -> None:
-    """Show exports, scans and downloads that run, on every page."""
-    running = {
-        ("Export", "export"): running_exports(),
-        ("Scan", "checkpoints"): running_scans(),
-        ("Fetch", "checkpoints"): running_fetches(),
-    }
-    if any(running.values()):
-        st.caption("RUNNING")
-    for (kind, name), jobs in running.items():
-        for job in jobs:
-            progress = job.progress()
-            st.progress(progress.fraction if progress else 0.0, text=f"{kind} {job.title}")
-        if jobs:
-            st.page_link(page(name), label="Show", icon=":material/monitoring:")

@@ -6,11 +6,11 @@ from typing import Any
 import streamlit as st
 
 from dgviz.analysis.sweep import find_standing, read_sweep, standing_words
-from dgviz.app.exports import shown_command
 from dgviz.app.messages import show_error
 from dgviz.app.pair import DEMO, checkpoint_path
 from dgviz.app.roots import confine
 from dgviz.app.state import View
+from dgviz.command import Command
 from dgviz.demo import read_frontier
 from dgviz.errors import AccessError, ScoresError
 from dgviz.figures import frontier_plot, plot_config
@@ -66,9 +66,9 @@ def _sweep(view: View) -> dict[str, Any] | None:
         "score base, tuned and each of them on your own tasks, and let `sweep` put the scores beside the figures. In "
         "the scores a point is called by its settings, `wise_ft:alpha=0.3`, or as `repair-all` calls its folder."
     )
-    command = ["python", "-m", "dgviz", "sweep", *(str(checkpoint_path(path)) for path in (view.base, view.tuned))]
-    command += ["--scores", "scores.csv", "--on-task", "BENCHMARK", "--save", "sweep.json"]
-    st.code(shown_command(command), language="bash", wrap_lines=True)
+    base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
+    scored = {"scores": ["scores.csv"], "on_task": "BENCHMARK", "save": "sweep.json"}
+    st.code(str(Command("sweep", base=base, tuned=tuned, **scored)), language="bash", wrap_lines=True)
     return None
 
 

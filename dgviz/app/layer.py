@@ -7,18 +7,18 @@ import numpy as np
 import streamlit as st
 
 from dgviz.app import worker as work
-from dgviz.app.exports import shown_command
 from dgviz.app.figure4 import chart_follows, figure4, released_tau, start_tau, waits_for_rest
 from dgviz.app.messages import answered
 from dgviz.app.pair import checkpoint_path
 from dgviz.app.state import change_view, view_visit
 from dgviz.app.verdict import diagnosed, draw_verdict
-from dgviz.app.weights import WeightChoice
+from dgviz.command import Command
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Rule, Threshold
+from dgviz.spectra.weight import Weight
 
 _KEY = "figure4"
 # Seconds a run of the page waits for the lower row: the first long enough for most weights to appear in one piece,
@@ -30,7 +30,7 @@ _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2
 class LayerView:
     """One weight under one rule."""
 
-    choice: WeightChoice
+    matrix: Weight
     rule: Rule
     params: dict[str, Any]
     device: str
@@ -41,13 +41,12 @@ class LayerView:
     def id(self) -> str:
         """What a tau belongs to: the weight and the rule that first set it."""
         settings = ",".join(f"{name}={value:g}" for name, value in self.params.items())
-        weight = f"{self.choice.paired.name}|{self.choice.index}"
-        return f"{self.stamp}|{weight}|{self.rule.name}|{settings}|{view_visit()}"
+        return f"{self.stamp}|{self.matrix.name}|{self.rule.name}|{settings}|{view_visit()}"
 
     @property
     def weight(self) -> tuple:
         """Arguments of every question to the worker."""
-        return self.choice.paired, self.choice.index, self.device, self.stamp
+        return self.matrix, self.device, self.stamp
 
 
 def chosen_tau() -> float | None:
@@ -61,9 +60,8 @@ def chosen_tau() -> float | None:
 
 def read_weight_spectrum(weight: tuple) -> Spectrum:
     """Return the spectrum of a weight, with a spinner while it is computed."""
-    paired = weight[0]
-    size = " x ".join(str(length) for length in paired.tuned.shape)
-    with st.spinner(f"Decomposing the update of {paired.name} ({size}) ..."), answered():
+    rows, columns = weight[0].shape
+    with st.spinner(f"Decomposing the update of {weight[0].name} ({rows} x {columns}) ..."), answered():
         return work.spectrum(*weight)
 
 
@@ -111,7 +109,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
     sigma, edge = threshold.sigma or None, threshold.edge or None
     histogram.plotly_chart(
-        spectrum_histogram(spectrum.live_s, sigma, spectrum.live_shape, tau, edge, view=layer.id),
+        spectrum_histogram(spectrum.nonzero_s, sigma, spectrum.nonzero_shape, tau, edge, view=layer.id),
         config=plot_config("histogram"),
         key="histogram",
     )
@@ -120,7 +118,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
 def _rounding_line(spectrum: Spectrum, threshold: Threshold) -> tuple[str, np.ndarray] | None:
     """Return what rounding of the stored weights alone would look like; None where there is none, or no bulk."""
     floor = None if threshold.degenerate else rounding_floor(spectrum)
-    levels = None if floor is None else rounding_spectrum(floor, spectrum.live_shape)
+    levels = None if floor is None else rounding_spectrum(floor, spectrum.nonzero_shape)
     return None if levels is None else (floor.format, levels)
 
 
@@ -141,7 +139,7 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
         rule=layer.rule.title,
         spectrum=maps,
         entries=entries,
-        live_shape=spectrum.live_shape,
+        nonzero_shape=spectrum.nonzero_shape,
         on_release=lambda: _remember_tau(layer, default),
     )
 
@@ -185,7 +183,7 @@ def _share(share: float) -> str:
 
 def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:
     """Say how the numbers were obtained, and how to get them again."""
-    paired = layer.choice.paired
+    paired = layer.matrix.tensor
     how = "read from the store" if spectrum.stored else f"computed in {spectrum.seconds:.2f} s"
     checks = ", ".join(f"{check['name']} {check['value']:.2g}" for check in spectrum.certificate["checks"])
     refused = "".join(f" · refused before: {reason}" for reason in spectrum.certificate["rejected"])
@@ -208,14 +206,13 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
             icon=":material/download:",
         )
     with st.expander("The same on the command line"):
-        st.code(_command(layer, None if tau == default else tau), language="bash", wrap_lines=True)
+        st.code(str(_command(layer, None if tau == default else tau)), language="bash", wrap_lines=True)
 
 
-def _command(layer: LayerView, tau: float | None) -> str:
+def _command(layer: LayerView, tau: float | None) -> Command:
     """Return the command that prints what is shown; a tau set by hand makes it the manual rule."""
-    paths = [str(checkpoint_path(path)) for path in layer.paths]
+    base, tuned = map(checkpoint_path, layer.paths)
     rule = layer.rule.name if tau is None else "manual"
     params = layer.rule.changed(layer.params) if tau is None else {"tau": tau}
-    command = ["python", "-m", "dgviz", "spectrum", *paths, layer.choice.paired.name, "--rule", rule]
-    command += [word for name, value in params.items() for word in ("--rule-param", f"{name}={value:.9g}")]
-    return shown_command(command)
+    weight = layer.matrix.tensor.name
+    return Command("spectrum", base=base, tuned=tuned, tensor=weight, rule=rule, rule_param=params)

@@ -16,9 +16,10 @@ from dgviz.app.messages import answered
 from dgviz.app.method import take_to_export
 from dgviz.app.methods_preview import draw_preview
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
-from dgviz.repair.methods.registry import METHODS, Method, block_depths
+from dgviz.repair.methods.registry import METHODS, Method
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import needs_delta, stored_tau
 from dgviz.rmt.shrinkage import SHRINKERS
@@ -188,14 +189,14 @@ def _columns(
 
 def _untouched(spectrum: Spectrum) -> Effect:
     """Return the figures of the fine-tuned update itself."""
-    measure = yardstick(spectrum.live_s, spectrum.live_shape)
-    subspace, s = None if measure.leading is None else 1.0, spectrum.live_s
-    return describe_effect(s, s, np.zeros_like(s), spectrum.live_shape, measure, subspace)
+    measure = yardstick(spectrum.nonzero_s, spectrum.nonzero_shape)
+    subspace, s = None if measure.leading is None else 1.0, spectrum.nonzero_s
+    return describe_effect(s, s, np.zeros_like(s), spectrum.nonzero_shape, measure, subspace)
 
 
 def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Spectrum) -> Effect | None:
     """Return what the spectrum alone tells, or None after saying what is missing."""
-    paired = weight[0]
+    paired = weight[0].tensor
     depth = block_depths(item.name for item in pair.tensors if item.tuned is not None).get(paired.name)
     factor = atlas = None
     if plan.recipe.whole_model:
@@ -211,9 +212,9 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
             factor = common_factor(atlas.matrices, plan)
         return spectral_effect(
             plan,
-            spectrum.live_s,
-            spectrum.live_shape,
-            yardstick(spectrum.live_s, spectrum.live_shape),
+            spectrum.nonzero_s,
+            spectrum.nonzero_shape,
+            yardstick(spectrum.nonzero_s, spectrum.nonzero_shape),
             depth=depth,
             factor=factor,
             tau=stored_tau(spectrum, plan.rule, plan.params),
@@ -225,9 +226,9 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
 
 def _draw_spectrum(slot: _Slot, spectrum: Spectrum, effect: Effect) -> None:
     """Draw the singular values before and after."""
-    edge = RULES["dg_hard"].apply(spectrum.live_s, spectrum.live_shape).edge
+    edge = RULES["dg_hard"].apply(spectrum.nonzero_s, spectrum.nonzero_shape).edge
     slot.spectrum.plotly_chart(
-        effect_plot(spectrum.live_s, effect.values, edge),
+        effect_plot(spectrum.nonzero_s, effect.values, edge),
         config=plot_config(f"spectrum-{slot.name}"),
         key=f"spectrum-{slot.name}",
     )

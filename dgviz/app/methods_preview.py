@@ -6,8 +6,8 @@ from dgviz.analysis.model_spectra import Atlas
 from dgviz.analysis.preview import ModelPreview, preview_model
 from dgviz.app.atlas import load_atlas
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import DgvizError
-from dgviz.repair.methods.registry import block_depths
 from dgviz.repair.plan import RepairPlan
 
 

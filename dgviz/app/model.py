@@ -19,6 +19,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import ThresholdError
 from dgviz.figures import model_map, plot_config
 from dgviz.rmt.threshold import Rule
+from dgviz.spectra.weight import Weight
 
 _KEY = "model-map"
 _MODULES = "modules"
@@ -88,7 +89,7 @@ def _draw_details(model: ModelView, rows: list[Assessment], grid: Grid, quantity
     elif chosen == "Noise":
         draw_noise(rows, model.rule.title)
     else:
-        draw_table(rows, lambda row: _open(row.matrix.name, row.matrix.index))
+        draw_table(rows, lambda row: _open(row.matrix.weight))
 
 
 def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
@@ -247,11 +248,10 @@ def _choose_pointed(cells: dict[str, Cell]) -> None:
 def _open_pointed(cells: dict[str, Cell]) -> None:
     """Look at the weight of the cell that was clicked: of several, the one whose value is the extreme."""
     for cell in _pointed(cells)[:1]:
-        name, index = (cell.extreme.matrix.name, cell.extreme.matrix.index) if cell.extreme else cell.missing[0]
-        _open(name, index)
+        _open(cell.extreme.matrix.weight if cell.extreme else cell.missing[0])
 
 
-def _open(name: str, index: int | None) -> None:
+def _open(weight: Weight) -> None:
     """Look at a weight; the run that follows goes to its page."""
-    change_view(weight=name, slice="" if index is None else index)
+    change_view(weight=weight.tensor.name, slice="" if weight.index is None else weight.index)
     st.session_state[_GO] = True

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +12,7 @@ import streamlit as st
 from dgviz.app.messages import show_error
 from dgviz.app.pair import DEMO, checkpoint_path
 from dgviz.app.state import View
+from dgviz.command import Command
 from dgviz.demo import demo_scores
 from dgviz.errors import ScoresError
 from dgviz.scores import SUFFIXES, ChosenScores, ScoreTable, choose_scores, merge_tables, parse_scores, read_scores
@@ -28,16 +28,16 @@ _FEW = 6  # so many cells are each a cohort, where none are named
 def recover_chosen(view: View) -> Recovery:
     """Let the user choose scores and how they are looked at; return what they say, or stop the page and say why."""
     try:
-        table, said, arguments = _table(view)
-        study = plan_study(table, **said, **({} if said["cells"] else _roles(table, arguments)))
-        chosen, settings = _settings(table, study, arguments)
-        study = _cell(replace(study, **settings.pop("study")), view, arguments)
+        table, said, given = _table(view)
+        study = plan_study(table, **said, **({} if said["cells"] else _roles(table, given)))
+        chosen, settings = _settings(table, study, given)
+        study = _cell(replace(study, **settings.pop("study")), view, given)
         recovery = _assess(study, chosen, Tolerance(**settings.pop("tolerance")), **settings)
     except (ScoresError, OSError) as error:
         show_error(error)
         st.stop()
     with st.expander("The same on the command line"):
-        st.code(shlex.join(["python", "-m", "dgviz", "recovery", *arguments]), language="bash", wrap_lines=True)
+        st.code(str(Command("recovery", **given)), language="bash", wrap_lines=True)
     return recovery
 
 
@@ -55,8 +55,8 @@ def _beside(view: View) -> Path | None:
     return found if found.is_file() else None
 
 
-def _table(view: View) -> tuple[ScoreTable, dict[str, Any], list[str]]:
-    """Return the scores chosen, what a study file says of them, and the command's arguments for both."""
+def _table(view: View) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
+    """Return the scores chosen, what a study file says of them, and what the command is given for both."""
     beside = _beside(view)
     if "scores-source" not in st.session_state:
         st.session_state["scores-source"] = "path" if beside else "demo"
@@ -66,7 +66,7 @@ def _table(view: View) -> tuple[ScoreTable, dict[str, Any], list[str]]:
     nothing = {"cells": [], "cohorts": {}, "lower_is_better": []}
     if source == "demo":
         content = json.dumps(demo_scores()).encode()
-        return merge_tables([parse_scores(content, "scores.json")]), nothing, ["scores.json"]
+        return merge_tables([parse_scores(content, "scores.json")]), nothing, {"scores": ["scores.json"]}
     if source == "path":
         left, right = st.columns([3, 2])
         typed = left.text_input("File or folder", str(beside or ""), key="scores-path", placeholder="results")
@@ -77,7 +77,7 @@ def _table(view: View) -> tuple[ScoreTable, dict[str, Any], list[str]]:
         if not paths:
             _explain()
         said = read_study(study.strip()) if study.strip() else nothing
-        return read_scores(paths), said, [*paths, *(["--study", study.strip()] if study.strip() else [])]
+        return read_scores(paths), said, {"scores": paths, "study": study.strip()}
     uploads = st.file_uploader(
         "Results of lm-evaluation-harness, CSV, scores.json, or a study file; 5 MB each",
         type=list(SUFFIXES),
@@ -86,16 +86,16 @@ def _table(view: View) -> tuple[ScoreTable, dict[str, Any], list[str]]:
     )
     if not uploads:
         _explain()
-    tables, said, names = [], nothing, []
+    tables, said, names = [], nothing, {"scores": []}
     for upload in uploads:
         content = upload.getvalue()
         study = _study_content(content)
         if study is not None:
             said = study_arguments(study, upload.name)
-            names += ["--study", upload.name]
+            names["study"] = upload.name
         else:
             tables.append(parse_scores(content, upload.name))
-            names.append(upload.name)
+            names["scores"].append(upload.name)
     return merge_tables(tables), said, names
 
 
@@ -118,7 +118,7 @@ def _explain() -> None:
     st.stop()
 
 
-def _roles(table: ScoreTable, arguments: list[str]) -> dict[str, Any]:
+def _roles(table: ScoreTable, given: dict[str, Any]) -> dict[str, Any]:
     """Let the user say which model is what, unless the file says it."""
     if any(role.role == "tuned" for role in table.models.values()):
         return {}
@@ -143,9 +143,8 @@ def _roles(table: ScoreTable, arguments: list[str]) -> dict[str, Any]:
     if not repaired:
         st.info("Choose at least one repaired model.")
         st.stop()
-    arguments += ["--base", base, "--tuned", tuned, *(["--on-task", task] if task else [])]
-    for name in repaired if repaired != rest else []:
-        arguments += ["--repaired", name]
+    named = repaired if repaired != rest else []
+    given |= {"base": base, "tuned": tuned, "on_task": [task] if task else [], "repaired": named}
     return {"base": base, "tuned": tuned, "on_task": task or "", "repaired": repaired}
 
 
@@ -154,7 +153,7 @@ def _guess(names: list[str], wanted: str, otherwise: int | None) -> int | None:
     return names.index(wanted) if wanted in names else otherwise
 
 
-def _settings(table: ScoreTable, study: Study, arguments: list[str]) -> tuple[ChosenScores, dict[str, Any]]:
+def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[ChosenScores, dict[str, Any]]:
     """Let the user set tolerance, cohorts, directions and averages; ask for every metric that is not clear."""
     chosen = choose_scores(table)
     with st.expander("Tolerance, cohorts, directions", icon=":material/tune:", expanded=bool(chosen.ambiguous)):
@@ -197,20 +196,9 @@ def _settings(table: ScoreTable, study: Study, arguments: list[str]) -> tuple[Ch
     if metrics:
         chosen = choose_scores(table, metrics)
     cohorts = _cohorts(typed or "", [*table.benchmark_names(), *(cell.name for cell in study.cells)])
-    for name, metric in metrics.items():
-        arguments += ["--metric", f"{name}={metric}"]
-    for name, members in cohorts.items():
-        arguments += ["--cohort", f"{name}={','.join(members)}"]
-    for name in lower:
-        arguments += ["--lower-is-better", name]
-    for option, given, default in (
-        ("--tolerance", value, 0.01),
-        ("--z", z, 1.96),
-        ("--average", average, "mean"),
-        ("--combine", combination, "harmonic"),
-    ):
-        if given != default:
-            arguments += [option, f"{given:g}" if isinstance(given, float) else given]
+    given |= {"metric": metrics, "cohort": {name: ",".join(members) for name, members in cohorts.items()}}
+    given |= {"lower_is_better": lower, "tolerance": [value] if value != Tolerance().value else []}
+    given |= {"z": z, "average": average, "combine": combination}
     return chosen, {
         "study": {"cohorts": cohorts, "lower_is_better": frozenset(lower)},
         "tolerance": {"value": value, "z": z},
@@ -247,7 +235,7 @@ def _cohorts(text: str, known: list[str]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def _cell(study: Study, view: View, arguments: list[str]) -> Study:
+def _cell(study: Study, view: View, given: dict[str, Any]) -> Study:
     """Let the user choose one cell or all."""
     names = [cell.name for cell in study.cells]
     if len(names) == 1:
@@ -259,5 +247,5 @@ def _cell(study: Study, view: View, arguments: list[str]) -> Study:
     )
     if cell == _ALL:
         return study
-    arguments += ["--cell", cell]
+    given["cell"] = [cell]
     return study.only([cell])

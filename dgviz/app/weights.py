@@ -1,45 +1,26 @@
 """Choosing a weight: filters, previous and next, the matrix of a stack."""
 
 import re
-from dataclasses import dataclass
 
 import streamlit as st
 
 from dgviz.app.state import View, change_view
-from dgviz.checkpoint import CheckpointPair, MatrixLayout, PairedTensor, matrix_layout
+from dgviz.checkpoint import CheckpointPair, MatrixLayout, matrix_layout
+from dgviz.checkpoint.module_path import layer_labels, module_path
+from dgviz.spectra.weight import Weight
 
 _EVERY = "all"
 
 
-@dataclass(frozen=True)
-class WeightChoice:
-    """The weight in view."""
-
-    paired: PairedTensor
-    layout: MatrixLayout
-    index: int | None
-
-
-def weight_parts(name: str) -> tuple[str, str]:
-    """Return a weight's layer and module, as people say them."""
-    parts = [part for part in name.split(".") if part != "weight"]
-    number = next((part for part in parts if part.isdecimal()), None)
-    if number is None:
-        return "none", parts[-1]
-    after = parts[parts.index(number) + 1 :]
-    return number, ".".join(part for part in after if not part.isdecimal()) or parts[-1]
-
-
 def first_weight(pair: CheckpointPair) -> str:
     """Return the weight to show first: a large one in the middle of the model, where updates are typical."""
-    layered = [item for item in pair.repairable if weight_parts(item.name)[0] != "none"] or list(pair.repairable)
-    middle = layered[len(layered) // 2]
-    layer = weight_parts(middle.name)[0]
-    neighbours = [item for item in layered if weight_parts(item.name)[0] == layer]
-    return max(neighbours, key=lambda item: item.tuned.numel).name
+    at = {item.name: (path.tower, path.layer) for item in pair.repairable for path in [module_path(item.name)]}
+    layered = [item for item in pair.repairable if at[item.name][1]] or list(pair.repairable)
+    middle = at[layered[len(layered) // 2].name]
+    return max((item for item in layered if at[item.name] == middle), key=lambda item: item.tuned.numel).name
 
 
-def choose_weight(view: View, pair: CheckpointPair) -> WeightChoice:
+def choose_weight(view: View, pair: CheckpointPair) -> Weight:
     """Let the user choose among the repairable weights and return the choice."""
     names = [item.name for item in pair.repairable]
     current = view.weight if view.weight in names else first_weight(pair)
@@ -62,16 +43,17 @@ def choose_weight(view: View, pair: CheckpointPair) -> WeightChoice:
         _step("Next", ":material/chevron_right:", shown, at, 1, "n")
         layout = matrix_layout(current, pair[current].tuned.shape)
         index = _choose_slice(view, layout)
-    return WeightChoice(pair[current], layout, index)
+    return Weight(pair[current], index)
 
 
 def _filters(names: list[str]) -> list[str]:
     """Return the names that layer, module and text leave."""
-    parts = {name: weight_parts(name) for name in names}
-    layers = sorted({layer for layer, _ in parts.values()}, key=lambda layer: (not layer.isdecimal(), layer.zfill(6)))
-    modules = sorted({module for _, module in parts.values()})
+    paths = {name: module_path(name) for name in names}
+    labels = layer_labels(paths.values())
+    layers = {name: labels[path.tower, path.layer] for name, path in paths.items()}
+    modules = sorted({path.module for path in paths.values()})
     columns = st.columns([1, 2, 3])
-    layer = columns[0].selectbox("Layer", [_EVERY, *layers], key="filter-layer")
+    layer = columns[0].selectbox("Layer", [_EVERY, *labels.values()], key="filter-layer")
     module = columns[1].selectbox("Module", [_EVERY, *modules], key="filter-module")
     text = columns[2].text_input("Name contains", key="filter-name", placeholder="text or expression", live=True)
     try:
@@ -79,7 +61,7 @@ def _filters(names: list[str]) -> list[str]:
     except re.error as error:
         st.warning(f"{text!r} is not a regular expression: {error}")
         return names
-    shown = [name for name in names if layer in (_EVERY, parts[name][0]) and module in (_EVERY, parts[name][1])]
+    shown = [name for name in names if layer in (_EVERY, layers[name]) and module in (_EVERY, paths[name].module)]
     shown = [name for name in shown if found.search(name)]
     if not shown:
         st.warning("No weight matches these filters.")

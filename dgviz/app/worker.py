@@ -8,11 +8,12 @@ import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.analysis.effect import MethodPanel
-from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint import CheckpointPair
 from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
 from dgviz.jobs import Superseded, Worker
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.spectrum import Spectrum
+from dgviz.spectra.weight import Weight
 
 
 @st.cache_resource(show_spinner=False)
@@ -50,58 +51,52 @@ def _asked(function: str, **arguments: Any) -> Future:
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def spectrum(paired: PairedTensor, index: int | None, device: str, stamp: str) -> Spectrum:
+def spectrum(weight: Weight, device: str, stamp: str) -> Spectrum:
     """Return a weight's spectrum, from the store or computed."""
-    return worker().call("spectrum", group=_visitor(), paired=paired, index=index, device=device)
+    return worker().call("spectrum", group=_visitor(), weight=weight, device=device)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def spectrum_with_threshold(
-    paired: PairedTensor, index: int | None, device: str, stamp: str, rule: str, params: dict[str, Any]
-) -> Spectrum:
+def spectrum_with_threshold(weight: Weight, device: str, stamp: str, rule: str, params: dict[str, Any]) -> Spectrum:
     """Return a weight's spectrum with the tau of a rule that needs the weight itself."""
-    weight = {"paired": paired, "index": index, "device": device}
-    return worker().call("spectrum_with_threshold", group=_visitor(), **weight, rule=rule, params=params)
+    question = {"weight": weight, "device": device, "rule": rule, "params": params}
+    return worker().call("spectrum_with_threshold", group=_visitor(), **question)
 
 
-def spectrum_panels(
-    paired: PairedTensor, index: int | None, device: str, stamp: str, patience: float
-) -> SpectrumPanels | None:
+def spectrum_panels(weight: Weight, device: str, stamp: str, patience: float) -> SpectrumPanels | None:
     """Return the map behind the spectrum-space panels, or None where it is still being computed.
 
     It takes every direction of the update, several times the work of those above a threshold: a page shows what it
     has, and asks again.
     """
-    weight = (paired, index, device, stamp)
+    question = (weight, device, stamp)
     try:
-        return _spectrum_panels(*weight).result(timeout=patience)
+        return _spectrum_panels(*question).result(timeout=patience)
     except TimeoutError:
         return None
     except Superseded:  # its question was dropped for another weight's, and now it is in view again
-        _spectrum_panels.clear(*weight)
-        _spectrum_panels(*weight)
+        _spectrum_panels.clear(*question)
+        _spectrum_panels(*question)
         return None
     except Exception:
-        _spectrum_panels.clear(*weight)  # the next visit tries again
+        _spectrum_panels.clear(*question)  # the next visit tries again
         raise
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _spectrum_panels(paired: PairedTensor, index: int | None, device: str, stamp: str) -> Future:
+def _spectrum_panels(weight: Weight, device: str, stamp: str) -> Future:
     """Ask the worker once, without waiting; a question of its own group, which a moved tau does not replace."""
-    return _asked("spectrum_panels", group=f"{_visitor()} directions", paired=paired, index=index, device=device)
+    return _asked("spectrum_panels", group=f"{_visitor()} directions", weight=weight, device=device)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
-def entry_panels(paired: PairedTensor, index: int | None, device: str, stamp: str, rank: int) -> EntryPanels:
+def entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> EntryPanels:
     """Return the maps of the entry-space panels at a rank."""
-    return worker().call("entry_panels", group=_visitor(), paired=paired, index=index, device=device, rank=rank)
+    return worker().call("entry_panels", group=_visitor(), weight=weight, device=device, rank=rank)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)
-def method_panel(
-    paired: PairedTensor, index: int | None, device: str, stamp: str, plan: RepairPlan, _pair: CheckpointPair
-) -> MethodPanel:
+def method_panel(weight: Weight, device: str, stamp: str, plan: RepairPlan, _pair: CheckpointPair) -> MethodPanel:
     """Return a weight's update under one method, as a map and figures."""
-    question = {"pair": _pair, "paired": paired, "index": index, "device": device, "plan": plan}
+    question = {"pair": _pair, "weight": weight, "device": device, "plan": plan}
     return worker().call("method_panel", group=f"{_visitor()} methods", **question)

@@ -1,7 +1,6 @@
 """Why a tensor has its fate: the rules of the method's scope, each with a word to count by and a sentence to read."""
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from dgviz.checkpoint.experts import LoraStack
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.lora.tensor import LoraTensor
 from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, TensorInfo
+from dgviz.command import option
 from dgviz.errors import PairError
 
 MIN_ELEMENTS = 1024
@@ -110,8 +110,8 @@ def block_shapes(mismatched: list[tuple[TensorInfo, TensorInfo]], common: int) -
         "shape_mismatch",
         BLOCKS,
         f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}.",
-        "Is this the base it was tuned from? If so, keep tuned's bytes with --exclude "
-        f"{shlex.quote(pattern) if pattern else 'and their names'}",
+        "Is this the base it was tuned from? If so, keep tuned's bytes with "
+        + (option("--exclude", pattern) if pattern else "--exclude and their names"),
         names,
         pattern,
     )
@@ -129,7 +129,7 @@ def block_float8(found: list[tuple[TensorInfo, TensorInfo]]) -> Notice:
         BLOCKS,
         f"tensor {tuned.name!r} is {info.dtype} in {side} ({info.file}), whose values mean nothing without their "
         f"scales{more}.",
-        f"convert the model to bfloat16, or keep tuned's bytes with --exclude {shlex.quote(pattern)}",
+        f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}",
         names,
         pattern,
     )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgviz.checkpoint.hub import split_hub_id
+from dgviz.command import Command
 
 PIPELINE = "model_index.json"
 """What a diffusers pipeline has beside the directories of its components."""
@@ -15,7 +16,7 @@ def explain_missing_path(text: str, error: Exception) -> str:
     if hub is not None:
         return (
             f"there is no directory {text!r}, and no model of this id in the Hugging Face cache: "
-            f"fetch it (python -m dgviz fetch {text}, or on the Checkpoints page), or give a directory"
+            f"fetch it by `{Command('fetch', model=text)}` or on the Checkpoints page, or give a directory"
         )
     cause = (getattr(error, "strerror", None) or str(error)).lower()
     return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"

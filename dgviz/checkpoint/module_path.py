@@ -5,8 +5,9 @@ Checkpoints name their weights by the path of modules that hold them. The path o
 is the same in every layer. Lists inside lists (stages of blocks) give a layer of several numbers.
 """
 
+import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -25,7 +26,7 @@ ATTENTION, MLP, EXPERTS, ROUTER, MIXER, CONVOLUTION, EMBEDDING, HEAD, OTHER = CL
 
 _LISTS = re.compile(r"(?:\w+_)?(?:layers?|blocks?|resblocks|stages?|resnets|attentions|levels|h)")
 _LEAVES = ("weight", "bias")
-_EXPERT = re.compile(r"expert_?(\d+)")
+_EXPERT = re.compile(r"(?:expert_?)?(\d+)")
 
 # The first expression found in the dotted path (lower case, without numbers and ".weight") names the class. Order
 # matters: an expert's gate_proj is no router, the output of an attention no MLP.
@@ -51,6 +52,9 @@ _OUTSIDE = (
     (CONVOLUTION, r"conv"),
 )  # fmt: skip
 
+# What stands before the first layer, of all that stands outside them.
+_BEFORE = re.compile("embed|wte|wpe|patch|conv1|pos_|position|cls_token|pre_?lay|ln_pre|norm_pre")
+
 # Columns of a map in the order in which a layer computes them; what matches none comes after.
 _STEPS = {
     ATTENTION: re.compile(
@@ -67,7 +71,7 @@ _LATER = ("cross", "encdec", "encoder_attn", "shared")  # beside the module of t
 
 
 @dataclass(frozen=True)
-class Place:
+class ModulePath:
     """Where one tensor belongs.
 
     Attributes
@@ -75,13 +79,15 @@ class Place:
     tower : str
         Path of the list of layers, such as ``model.layers`` or ``vision_model.encoder.layers``; empty outside layers.
     layer : tuple of int
-        Number of the layer; several where lists lie in lists; empty outside layers.
+        Number of the layer; several where lists lie in lists, such as stages of blocks; empty outside layers.
     module : str
         Path below the layer, the same in every layer, without ``.weight``; outside layers the whole path.
     expert : int or None
         Number of the expert where a tensor holds one; None for any other, a stack of experts included.
     kind : str
         One of `CLASSES`.
+    pieces : tuple of str
+        The name, cut around the numbers of layer and expert: text, number, text, ..., text.
     """
 
     tower: str
@@ -89,6 +95,7 @@ class Place:
     module: str
     expert: int | None
     kind: str
+    pieces: tuple[str, ...]
 
     @property
     def level(self) -> str:
@@ -97,48 +104,44 @@ class Place:
 
 
 @lru_cache(maxsize=100_000)
-def place_of(name: str) -> Place:
+def module_path(name: str) -> ModulePath:
     """Return where a tensor belongs."""
-    parts = [part for part in name.split(".") if part]
+    parts = name.split(".")
     if len(parts) > 1 and parts[-1] in _LEAVES:
         parts = parts[:-1]
-    parts, expert = _without_expert(parts)
-    at = _layer_numbers(parts)
-    if not at:
-        return Place("", (), ".".join(parts) or name, expert, _class(parts, _OUTSIDE + _OF_A_LAYER))
-    first = at[0]
-    inner = _sublayers(parts, first)
-    behind = [i for i in range(first + 1, len(parts)) if i not in at and i not in inner]
-    module = ".".join(parts[i] for i in behind) or parts[-1]
-    kind = _class([parts[i] for i in behind if i + 1 not in at], _OF_A_LAYER)  # a list of "attentions" holds MLPs too
-    return Place(".".join(parts[:first]), tuple(int(parts[i]) for i in at), module, expert, kind)
+    held = [i for i in range(1, len(parts)) if parts[i - 1].endswith("experts") and _EXPERT.fullmatch(parts[i])][:1]
+    expert = int(_EXPERT.fullmatch(parts[held[0]])[1]) if held else None
+    layers, steps = _layer_numbers(parts, held)
+    first = layers[0] if layers else -1
+    behind = [i for i in range(first + 1, len(parts)) if i not in (*layers, *steps, *held)]
+    module = ".".join(parts[i] for i in behind) or (parts[-1] if layers else name)
+    spoken = [parts[i] for i in behind if i + 1 not in layers]  # a list of "attentions" holds MLPs too
+    kind = _class(spoken, _OF_A_LAYER if layers else _OUTSIDE + _OF_A_LAYER)
+    layer = tuple(int(parts[i]) for i in layers)
+    tower = ".".join(parts[:first]) if layers else ""
+    return ModulePath(tower, layer, module, expert, kind, _cut(name, parts, sorted(layers + held)))
 
 
-def _without_expert(parts: list[str]) -> tuple[list[str], int | None]:
-    """Return the path without the number of an expert, and that number."""
-    for i, part in enumerate(parts[:-1]):
-        after = parts[i + 1]
-        found = after if after.isdecimal() else (_EXPERT.fullmatch(after) or [None, None])[1]
-        if part.endswith("experts") and found is not None:
-            return [*parts[: i + 1], *parts[i + 2 :]], int(found)
-    return parts, None
-
-
-def _layer_numbers(parts: list[str]) -> list[int]:
-    """Return the positions of the numbers that count layers."""
-    numbers = [i for i, part in enumerate(parts) if part.isdecimal() and 0 < i < len(parts) - 1]
+def _layer_numbers(parts: Sequence[str], held: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the positions of the numbers that count layers, and those of T5's ``layer.1``: a step of ``block.3``."""
+    numbers = [i for i in range(1, len(parts) - 1) if parts[i].isdecimal() and i not in held]
     listed = [i for i in numbers if _LISTS.fullmatch(parts[i - 1])]
     if not listed:
-        return numbers[:1]  # a list of another name; a number at the end is an entry of a sequence, such as mlp.0
-    inner = _sublayers(parts, listed[0])
-    return [i for i in listed if i not in inner]
+        return numbers[:1], []  # a list of another name; a number at the end is an entry of a sequence, as mlp.0
+    at = listed[0] + 1
+    steps = [at, at + 1] if parts[at - 2] == "block" and parts[at] == "layer" else []
+    return [i for i in listed if i not in steps], steps
 
 
-def _sublayers(parts: list[str], first: int) -> set[int]:
-    """Return the positions of T5's ``layer.1`` behind ``block.3``: steps of one layer, not layers."""
-    if parts[first - 1] == "block" and parts[first + 1 : first + 2] == ["layer"]:
-        return {first + 1, first + 2}
-    return set()
+def _cut(name: str, parts: Sequence[str], at: Sequence[int]) -> tuple[str, ...]:
+    """Return a name as text, number, text, ..., text, cut around the numbers at the end of some of its parts."""
+    pieces, done = [], 0
+    for i in at:
+        end = len(".".join(parts[: i + 1]))
+        start = end - len(_EXPERT.fullmatch(parts[i])[1])
+        pieces += [name[done:start], name[start:end]]
+        done = end
+    return *pieces, name[done:]
 
 
 def _class(parts: list[str], expressions: Iterable[tuple[str, str]]) -> str:
@@ -169,3 +172,56 @@ def tower_labels(towers: Iterable[str]) -> dict[str, str]:
         lengths = (n for n in range(1, len(path)) if not any(other[:n] == path[:n] for other in others))
         labels[tower] = ".".join(path[: next(lengths, len(path))])
     return labels
+
+
+def layer_order(layer: tuple[int, ...]) -> tuple[float, ...]:
+    """Return what sorts layers from the first to the last; what a stage holds beside its blocks follows them."""
+    return *layer, math.inf
+
+
+def layer_positions(paths: Iterable[ModulePath]) -> dict[tuple[str, tuple[int, ...]], int]:
+    """Return where each layer lies on the way through its tower, by tower and layer.
+
+    That is its number. Where stages hold the blocks these are counted through, and what a stage holds beside them,
+    such as Swin's ``downsample``, lies with its last block.
+    """
+    towers: dict[str, set[tuple[int, ...]]] = {}
+    for path in paths:
+        if path.layer:
+            towers.setdefault(path.tower, set()).add(path.layer)
+    found = {}
+    for tower, layers in towers.items():
+        stages = {layer[:end] for layer in layers for end in range(1, len(layer))}
+        plain, blocks = not stages, 0
+        for layer in sorted(layers | stages, key=layer_order):
+            blocks += layer not in stages
+            found[tower, layer] = layer[0] if plain else blocks - 1
+    return found
+
+
+def block_depths(names: Iterable[str]) -> dict[str, float]:
+    """Return how deep in its tower every tensor lies: 0 in the first layer or before it, 1 in the last or behind."""
+    paths = {name: module_path(name) for name in names}
+    positions = layer_positions(paths.values())
+    last: dict[str, int] = {}
+    for (tower, _), position in positions.items():
+        last[tower] = max(position, last.get(tower, 0))
+    return {
+        name: (positions[path.tower, path.layer] / last[path.tower] if last[path.tower] else 1.0)
+        if path.layer
+        else float(path.kind != EMBEDDING and (path.kind == HEAD or not _BEFORE.search(name)))
+        for name, path in paths.items()
+    }
+
+
+def layer_labels(paths: Iterable[ModulePath]) -> dict[tuple[str, tuple[int, ...]], str]:
+    """Return what to call each layer, in order, by its tower too where there are several; and what lies outside."""
+    layers = list(dict.fromkeys((path.tower, path.layer) for path in paths))
+    towers = tower_labels(tower for tower, _ in layers)
+    rank = {tower: i for i, tower in enumerate(towers)}
+    ordered = sorted((at for at in layers if at[1]), key=lambda at: (rank[at[0]], layer_order(at[1])))
+    labels = {}
+    for tower, layer in ordered:
+        level = ".".join(map(str, layer))
+        labels[tower, layer] = f"{towers[tower]} {level}" if len(towers) > 1 else level
+    return labels | {at: "outside layers" for at in layers if not at[1]}

@@ -5,12 +5,13 @@ per layer, the same modules in each), checked against every name, and spelled ou
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import PairError
 
-_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_MOST_OPEN = 8  # kinds of layers with unlike choices, beyond which every number is spelled out
 
 
 @dataclass(frozen=True)
@@ -53,53 +54,55 @@ def mask_of(names: Sequence[str], chosen: Iterable[str]) -> Mask:
 def expression_of(names: Sequence[str], chosen: Sequence[str]) -> str:
     """Return an anchored expression that finds exactly the chosen among all names."""
     wanted = set(chosen)
-    short = "|".join(_terms(names, wanted))
+    short = "|".join(f"^{term}" for term in _terms({module_path(name).pieces: name in wanted for name in names}))
     found = re.compile(short)
     if all((found.search(name) is not None) == (name in wanted) for name in names):
         return short
     return "|".join(f"^{re.escape(name)}$" for name in chosen)
 
 
-def _split(name: str) -> tuple[str, str, str]:
-    """Return a name as what stands before its first number, the number, and the rest with other numbers open."""
-    first = _NUMBER.search(name)
-    if first is None:
-        return name, "", ""
-    return name[: first.start()], first[0], _NUMBER.sub("\0", name[first.end() :])
+def _terms(rests: Mapping[tuple[str, ...], bool]) -> list[str]:
+    """Return expressions that together find those rests of names that are wanted; an empty one finds all of them."""
+    if all(rests.values()):
+        return [""]
+    ends = [re.escape(text) for (text, *more), wanted in rests.items() if wanted and not more]
+    branches: dict[str, dict[str, dict[tuple[str, ...], bool]]] = {}
+    for (text, *more), wanted in rests.items():
+        if more:
+            branches.setdefault(text, {}).setdefault(more[0], {})[tuple(more[1:])] = wanted
+    terms = [f"{_alternatives(ends)}$"] if ends else []
+    return terms + [re.escape(text) + term for text, own in branches.items() for term in _numbered(own)]
 
 
-def _terms(names: Sequence[str], wanted: set[str]) -> list[str]:
-    """Return expressions that together find what is wanted: layers by modules, with runs of numbers contracted."""
-    every: dict[tuple[str, str], set[str]] = {}
-    chosen: dict[tuple[str, str], set[str]] = {}
-    for name in names:
-        prefix, number, rest = _split(name)
-        every.setdefault((prefix, rest), set()).add(number)
-        if name in wanted:
-            chosen.setdefault((prefix, rest), set()).add(number)
-    alike: dict[tuple[str, frozenset[str], bool], list[str]] = {}
-    for (prefix, rest), numbers in chosen.items():
-        whole = numbers == every[prefix, rest]
-        alike.setdefault((prefix, frozenset() if whole else frozenset(numbers), whole), []).append(rest)
-    terms = []
-    for (prefix, numbers, whole), rests in alike.items():
-        head = f"^{re.escape(prefix)}"
-        if rests == [""] and (prefix, "") in chosen and "" in every[prefix, ""]:
-            terms.append(f"{head}$")
+def _numbered(rests: Mapping[str, Mapping[tuple[str, ...], bool]]) -> list[str]:
+    """Return expressions for numbers and the rests wanted behind each; a number is left open where that is safe."""
+    alike: dict[str, list[str]] = {}
+    for number, own in rests.items():
+        if any(own.values()):
+            terms = _terms(own)
+            alike.setdefault((terms[0] if len(terms) == 1 else f"(?:{'|'.join(terms)})") or r"\.", []).append(number)
+    if alike.keys() == {r"\."} and len(alike[r"\."]) == len(rests):
+        return [""]
+    terms, opened = [], []
+    for rest in sorted(alike, key=len, reverse=True):  # left open, a long one may find all that a shorter one does
+        wanted = ["".join(own) for number in alike[rest] for own, chosen in rests[number].items() if chosen]
+        if all(any(pattern.match(text) for pattern in opened) for text in wanted):
             continue
-        others = [rest for (other, rest), have in every.items() if other == prefix and (whole or have & numbers)]
-        if len(others) == len(rests):
-            terms.append(head if whole else f"{head}{number_expression(map(int, numbers))}\\.")
-            continue
-        tails = [re.escape(rest).replace("\0", r"\d+") for rest in rests]
-        tail = tails[0] if len(tails) == 1 else _alternatives(tails)
-        middle = r"\d+" if whole else number_expression(map(int, numbers))
-        terms.append(f"{head}{middle}{tail}$")
+        number = number_expression(map(int, alike[rest]))
+        if len(alike) <= _MOST_OPEN:
+            pattern = re.compile(rest)
+            others = ("".join(text) for own in rests.values() for text, chosen in own.items() if not chosen)
+            if not any(pattern.match(text) for text in others):
+                opened.append(pattern)
+                number = r"\d+"
+        terms.append(number + rest)
     return terms
 
 
 def _alternatives(tails: Sequence[str]) -> str:
     """Return an expression for any of several endings, with what they share written once."""
+    if len(tails) == 1:
+        return tails[0]
     shortest = min(tails, key=len)
     ends = 0
     while ends < len(shortest) and len({tail[-ends - 1] for tail in tails}) == 1:

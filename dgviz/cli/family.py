@@ -15,7 +15,6 @@ from dgviz.analysis.family.overlap import kinship_report
 from dgviz.analysis.model_spectra import assess, read_atlas
 from dgviz.analysis.noise_table import THIRDS
 from dgviz.checkpoint import CheckpointPair, inspect_pair
-from dgviz.checkpoint.layout import label
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_json
 from dgviz.cli.options import print_columns, print_json, rule_params
@@ -109,16 +108,16 @@ def _compute(
                     return None
         for effort, result in zip(efforts, iter_compared(weights, plan, options.device), strict=True):
             compared.append(result)
-            errors |= {f"{names[i]}: {result.weight.label}": said for i, said in result.errors.items()}
-            if told(effort, f"comparing {result.weight.label}"):
+            errors |= {f"{names[i]}: {result.weight.name}": said for i, said in result.errors.items()}
+            if told(effort, f"comparing {result.weight.name}"):
                 return None
     models = [_model(name, pair, options.rule, params) for name, pair in zip(names, pairs, strict=True)]
     report = kinship_report(
-        [(item.weight.label, item.weight.place, item.weight.third, item.ranks, item.overlaps) for item in compared]
+        [(item.weight.name, item.weight.place, item.weight.third, item.ranks, item.overlaps) for item in compared]
     )
     left_out = [{"weight": item.weight, "models": list(item.models), "reason": item.reason} for item in apart]
     left_out += [
-        {"weight": item.weight.label, "models": list(item.errors), "reason": next(iter(item.errors.values()))}
+        {"weight": item.weight.name, "models": list(item.errors), "reason": next(iter(item.errors.values()))}
         for item in compared
         if item.errors
     ]
@@ -134,7 +133,7 @@ def _scan(
         if result is None:
             yield 0.0, last, None
         else:
-            last = result.label
+            last = result.name
             yield result.work, last, result.error
 
 
@@ -143,7 +142,7 @@ def _model(name: str, pair: CheckpointPair, rule: str, params: dict[str, Any]) -
     atlas = read_atlas(pair)
     rows = [assess(matrix, rule, params) for matrix in atlas.matrices]
     about = {"name": name, "folder": pair.tuned.path.name, "fingerprint": pair.tuned.fingerprint}
-    missing = [label(weight, index) for weight, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     return {**about, "weights": len(rows), "missing": missing, **member_report(rows)}
 
 

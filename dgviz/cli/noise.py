@@ -5,8 +5,8 @@ import sys
 
 from dgviz.analysis.model_spectra import assess, read_atlas
 from dgviz.analysis.noise_table import noise_csv, noise_table
-from dgviz.checkpoint.layout import label
 from dgviz.cli.options import chosen_pair, print_columns, print_json, rule_params
+from dgviz.command import Command
 
 
 def run(options: argparse.Namespace) -> int:
@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
     params = rule_params(options)
     atlas = read_atlas(chosen_pair(options))
     table = noise_table([assess(matrix, options.rule, params) for matrix in atlas.matrices])
-    missing = [label(name, index) for name, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     if options.json:
         print_json({"rule": options.rule, "params": params, **table.to_json(), "missing": missing})
     elif options.csv:
@@ -33,9 +33,10 @@ def run(options: argparse.Namespace) -> int:
             print_columns(("matrices", "mean noise", "norm share", "product", "dropped", title), cells)
             print()
     if missing:
+        scan = Command("scan", base=options.base, tuned=options.tuned)
         some = f"{missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
         print(
-            f"dgviz noise: no spectrum of {some} is stored, so the table is without: run dgviz scan first",
+            f"dgviz noise: no spectrum of {some} is stored, so the table is without; first run: {scan}",
             file=sys.stderr,
         )
     return 1 if missing else 0

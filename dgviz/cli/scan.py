@@ -27,10 +27,10 @@ def run(options: argparse.Namespace) -> int:
         for result in scan:
             if result is not None:
                 results.append(result)
-                bar.set_postfix_str(result.label[-40:], refresh=False)
+                bar.set_postfix_str(result.name[-40:], refresh=False)
                 bar.update(result.work)
                 stored += result.row is not None and result.row["stored"]
-                reporter.progress(bar.n, total, result.label, matrices=len(results), stored=stored)
+                reporter.progress(bar.n, total, result.name, matrices=len(results), stored=stored)
             if reporter.cancelled():
                 scan.close()
                 reporter.finish({"matrices": len(results)}, "cancelled")

@@ -6,8 +6,8 @@ from typing import Any
 
 from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.rules import comparison_report, cut_model, read_rule, rule_label
-from dgviz.checkpoint.layout import label
 from dgviz.cli.options import print_columns, print_json, seen_pair
+from dgviz.command import Command
 from dgviz.errors import ThresholdError
 from dgviz.rmt.threshold import RULES
 
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     if not plans:
         raise ThresholdError(f"--rules names no rule; there are {', '.join(RULES)}")
     atlas = read_atlas(seen_pair(options))
-    missing = [label(name, index) for name, index in atlas.missing]
+    missing = [weight.name for weight in atlas.missing]
     report: dict[str, Any] = {"rules": [], "agreement": None}
     if atlas.matrices:
         report = comparison_report([cut_model(atlas.matrices, plan) for plan in plans])
@@ -31,10 +31,11 @@ def run(options: argparse.Namespace) -> int:
         _print_report(report)
     if missing:
         total = len(missing) + len(atlas.matrices)
+        scan = Command("scan", base=options.base, tuned=options.tuned)
         some = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
         print(
             f"dgviz thresholds: no spectrum of {len(missing)} of {total} matrices is stored, so the comparison is "
-            f"without them; run dgviz scan first: {some}",
+            f"without them: {some}; first run: {scan}",
             file=sys.stderr,
         )
     return 1 if missing else 0

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dgviz.command import Command
 from dgviz.errors import CheckpointError, ExportError
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
@@ -47,7 +48,7 @@ def demo_paths() -> dict[str, Path]:
         if not (CHECKPOINTS / relative).is_file():
             raise CheckpointError(
                 f"the demo's {relative.as_posix()} is missing from {CHECKPOINTS}: install dgviz again, "
-                "or make the demo anew with `python -m dgviz demo DIR --train`"
+                f"or make the demo anew by `{Command('demo', directory='DIR', train=True)}`"
             )
     return {model: CHECKPOINTS / model for model in MODELS}
 
@@ -77,7 +78,7 @@ def read_scores(directory: str | Path) -> dict[str, Any] | None:
 
 def _load_scores(path: Path) -> dict[str, Any]:
     """Return the content of a ``scores.json``, or say why it is none."""
-    remedy = "delete it, or write the demo out again with `python -m dgviz demo DIR`"
+    remedy = f"delete it, or write the demo out again by `{Command('demo', directory='DIR')}`"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -126,7 +127,7 @@ def read_frontier(directory: str | Path | None = None) -> dict[str, Any] | None:
     path = demo_files(CHECKPOINTS if directory is None else directory)["frontier"]
     if not path.is_file():
         return None
-    remedy = "delete it, or write the demo out again with `python -m dgviz demo DIR`"
+    remedy = f"delete it, or write the demo out again by `{Command('demo', directory='DIR')}`"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

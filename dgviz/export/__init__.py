@@ -3,7 +3,6 @@
 `plan` needs no torch, so that a page can show it; `write` does the work.
 """
 
-from dgviz.export.command import repair_command
 from dgviz.export.plan import FORMATS, ExportPlan, ShardPlan, plan_export
 
-__all__ = ["FORMATS", "ExportPlan", "ShardPlan", "plan_export", "repair_command"]
+__all__ = ["FORMATS", "ExportPlan", "ShardPlan", "plan_export"]

@@ -1,13 +1,13 @@
 """The model card: what an output was made of and how, for people and for the Hugging Face Hub."""
 
-import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from dgviz.checkpoint import Checkpoint
-from dgviz.export.command import repair_command
+from dgviz.command import Command
 from dgviz.export.plan import ExportPlan, hub_name
 from dgviz.rmt.threshold import find_rule
+from dgviz.words import exact_number
 
 _ROWS = 40
 _RELATIONS = {"full": "finetune", "lora": "adapter"}
@@ -46,7 +46,7 @@ def _license(plan: ExportPlan) -> dict[str, Any]:
 
 def _params(params: Mapping[str, float]) -> str:
     """Return parameters in brackets, or nothing where there are none."""
-    return f" ({', '.join(f'{name} = {value:g}' for name, value in params.items())})" if params else ""
+    return f" ({', '.join(f'{name} = {exact_number(value)}' for name, value in params.items())})" if params else ""
 
 
 def _name(checkpoint: Checkpoint) -> str:
@@ -64,8 +64,8 @@ def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:
         "lora": f"A LoRA adapter for `{base}`: the repaired update of `{tuned}`.",
         "factors": f"The factors of the repaired update from `{base}` to `{tuned}`.",
     }[plan.format]
-    options = {"allow-code": plan.allow_code, "base-name": plan.base_name}
-    command = shlex.join(repair_command(base, tuned, "OUT", plan.repair, plan.format, options))
+    written = {"format": plan.format, "allow_code": plan.allow_code, "base_name": plan.base_name}
+    command = Command("repair", base=base, tuned=tuned, out="OUT", **plan.repair.arguments, **written)
     parts = [
         f"# {tuned}, repaired",
         what,

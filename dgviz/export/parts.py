@@ -26,9 +26,9 @@ from dgviz.files import write_file
 from dgviz.repair.kept import KeptDirections, keep_directions
 from dgviz.repair.report import TensorReport
 from dgviz.repair.reshape import ReshapedSpectrum, mp_fits
-from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.svd.decompose import decompose
+from dgviz.spectra.weight import matrices_of
 
 
 @dataclass(frozen=True)
@@ -99,13 +99,14 @@ def _factor_tensor(
 ) -> tuple[list[tuple[torch.Tensor, torch.Tensor] | None], TensorReport]:
     """Return the factors of every matrix of a tensor, None where nothing is kept, and the report."""
     started = time.perf_counter()
-    layout = matrix_layout(paired.name, paired.tuned.shape)
-    stacked = layout.stack is not None
+    weights = matrices_of(paired)
+    stacked = weights[0].index is not None
     store = SpectrumStore()
     factors, found = [], []
-    for index in range(layout.stack) if stacked else [None]:
-        kept = keep_directions(paired, index, plan.repair, device, store)
-        factors.append(_factors(paired, index, kept, device))
+    for weight in weights:
+        opened = OpenWeight(weight, device, store)
+        kept = keep_directions(opened, plan.repair)
+        factors.append(_factors(opened, kept))
         found.append(_figures(kept, factors[-1]))
 
     def values(key: str) -> Any:
@@ -132,13 +133,11 @@ def _factor_tensor(
     return factors, report
 
 
-def _factors(
-    paired: PairedTensor, index: int | None, kept: KeptDirections, device: str
-) -> tuple[torch.Tensor, torch.Tensor] | None:
+def _factors(weight: OpenWeight, kept: KeptDirections) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return left and right in float32 on the CPU; all of the update where the repair takes tuned's values."""
     factors = kept.factors
     if kept.origin == "tuned" and np.count_nonzero(kept.s):
-        factors = decompose(compute_delta(paired, index, device), device).triplets(int(np.count_nonzero(kept.s)))
+        factors = weight.decomposition.triplets(int(np.count_nonzero(kept.s)))
     if factors is None:
         return None
     left, right = (factor.to("cpu", torch.float32).contiguous() for factor in factors)

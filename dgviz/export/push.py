@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from dgviz.checkpoint.hub import HUB_ID
+from dgviz.command import Command
 from dgviz.errors import ExportError, ExportFailedError
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import ADAPTER_CONFIG, REPORT, ExportPlan
@@ -53,7 +54,7 @@ def push(out: Path, repository: str, private: bool = False) -> str:
     _refuse_path(out)
     disable_progress_bars()
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None)
-    again = f"{out} is complete; upload it later by: dgviz push {out} {repository}"
+    again = f"{out} is complete; upload it later by: {Command('push', out=out, repository=repository)}"
     try:
         made = api.create_repo(repository, private=private, exist_ok=True)
         held = [name for name in api.list_repo_files(repository) if name != ".gitattributes"]

@@ -1,6 +1,6 @@
 """Work outside the page's process: one warm worker, and detached jobs that outlive the server.
 
-Nothing here knows what is computed: this package imports nothing of dgviz.  POSIX only (Linux, macOS).
+Nothing here knows what is computed: of dgviz only commands and files are known.  POSIX only (Linux, macOS).
 """
 
 from dgviz.jobs.detached import Job, JobError, JobRunningError, list_jobs, start_job

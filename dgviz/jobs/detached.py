@@ -13,12 +13,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from dgviz.command import Command
 from dgviz.jobs.disk import read_json, write_json
 from dgviz.jobs.process import describe_process, is_alive
 from dgviz.jobs.reporter import Progress, read_progress
@@ -184,15 +186,17 @@ class Job:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
-def start_job(command: list[str], root: Path, title: str, lock: Path | None = None, cwd: Path | None = None) -> Job:
+def start_job(
+    command: Command | Sequence[str], root: Path, title: str, lock: Path | None = None, cwd: Path | None = None
+) -> Job:
     """Start `command` so that it outlives this process, and return at once.
 
     The command finds its directory through `JobReporter.from_environment`.
 
     Parameters
     ----------
-    command : list of str
-        Program and arguments, no shell.
+    command : Command or sequence of str
+        A dgviz command, or any program and its arguments; no shell.
     root : Path
         Where all jobs have their directories; created where missing.
     title : str
@@ -207,6 +211,7 @@ def start_job(command: list[str], root: Path, title: str, lock: Path | None = No
     JobRunningError
         When a running job writes the same output.
     """
+    words = command.start if isinstance(command, Command) else list(command)
     lock = None if lock is None else Path(os.path.realpath(lock))
     cwd = Path.cwd() if cwd is None else cwd
     root.mkdir(parents=True, exist_ok=True)
@@ -215,8 +220,8 @@ def start_job(command: list[str], root: Path, title: str, lock: Path | None = No
         created = time.time()
         directory = root / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(3)}"
         directory.mkdir()
-        job = Job(directory.resolve(), title, tuple(command), cwd, lock, created)
-        spec = {"title": title, "command": command, "cwd": cwd, "lock": lock, "created": created}
+        job = Job(directory.resolve(), title, tuple(words), cwd, lock, created)
+        spec = {"title": title, "command": words, "cwd": cwd, "lock": lock, "created": created}
         write_json(directory / "spec.json", spec)
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "dgviz.jobs.supervise", str(job.directory)],

@@ -7,15 +7,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
-from dgviz.checkpoint.layout import label
-from dgviz.repair.kept import OpenMatrix, as_dg_hard
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint.module_path import block_depths
+from dgviz.repair.kept import as_dg_hard, reshape_update
 from dgviz.repair.methods.edits import ALL, TensorUpdate, Trim, published_cut
-from dgviz.repair.methods.registry import block_depths
 from dgviz.repair.methods.trim import find_cut
 from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
+from dgviz.spectra.weight import Weight, matrices_of
 
 Squares = MutableMapping[tuple[str, str], tuple[float, float]]
 """(|D*|^2, |D|^2) of a matrix under a plan: what one pass has found out another need not compute again."""
@@ -28,7 +29,7 @@ class ModelFacts:
     Attributes
     ----------
     depths : mapping of str to float
-        `dgviz.repair.methods.registry.block_depths` of the pair's tensors.
+        `dgviz.checkpoint.module_path.block_depths` of the pair's tensors.
     trim : Trim or None
         The cut of ``ties``.
     factor : float or None
@@ -84,19 +85,18 @@ def sum_squares(
     paired: PairedTensor, plan: RepairPlan, device: str, store: SpectrumStore, squares: Squares
 ) -> tuple[float, float]:
     """Return |D*|^2 and |D|^2 of one tensor, summed over a stack's matrices."""
-    layout = matrix_layout(paired.name, paired.tuned.shape)
     total = np.zeros(2)
-    for index in [None] if layout.stack is None else range(layout.stack):
-        key = squares_key(paired, index, plan)
+    for weight in matrices_of(paired):
+        key = squares_key(weight, plan)
         if key not in squares:
-            note_squares(squares, key, OpenMatrix(paired, index, device, store).reshape(as_dg_hard(plan)))
+            note_squares(squares, key, reshape_update(OpenWeight(weight, device, store), as_dg_hard(plan)))
         total += squares[key]
     return float(total[0]), float(total[1])
 
 
-def squares_key(paired: PairedTensor, index: int | None, plan: RepairPlan) -> tuple[str, str]:
+def squares_key(weight: Weight, plan: RepairPlan) -> tuple[str, str]:
     """Return the key of a matrix under the threshold of a plan."""
-    return label(paired.name, index), f"{plan.rule} {sorted(plan.params.items())} {plan.shrinker}"
+    return weight.name, f"{plan.rule} {sorted(plan.params.items())} {plan.shrinker}"
 
 
 def note_squares(squares: Squares, key: tuple[str, str], kept: Any) -> None:

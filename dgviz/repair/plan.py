@@ -12,6 +12,7 @@ from dgviz.files import json_number
 from dgviz.repair.methods.registry import Method, find_method
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.threshold import find_rule
+from dgviz.words import exact_number
 
 OUTPUT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -74,13 +75,27 @@ class RepairPlan:
     def label(self) -> str:
         """What tells this plan from others of the pair, such as ``ties:density=0.5``; `read_plan` reads it back."""
         parts = [self.method]
-        parts += [f"{name}={value:.12g}" for name, value in self.recipe.changed(self.method_params).items()]
+        parts += [f"{name}={exact_number(value)}" for name, value in self.recipe.changed(self.method_params).items()]
         if self.recipe.thresholded:
             parts += [f"rule={self.rule}"] if self.rule != "dg_hard" else []
             changed = find_rule(self.rule).changed(self.params)
-            parts += [f"{name}={value:.12g}" for name, value in changed.items()]
+            parts += [f"{name}={exact_number(value)}" for name, value in changed.items()]
             parts += [f"shrinker={self.shrinker}"] if self.shrinker != "hard" else []
         return ":".join(parts)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What a command says of this plan, by the names of its arguments; see `dgviz.command.Command`."""
+        return {
+            "rule": self.rule,
+            "rule_param": find_rule(self.rule).changed(self.params),
+            "method": self.method,
+            "param": self.recipe.changed(self.method_params),
+            "shrinker": self.shrinker,
+            "include": self.include,
+            "exclude": self.exclude,
+            "dtype": self.dtype,
+        }
 
     @property
     def recipe(self) -> Method:

@@ -15,19 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor, select_matrix
+from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
 from dgviz.errors import MethodError
 from dgviz.repair.facts import ModelFacts, Squares, note_squares, squares_key
-from dgviz.repair.kept import KeptDirections, OpenMatrix, as_dg_hard
+from dgviz.repair.kept import KeptDirections, as_dg_hard, keep_directions, reshape_update
 from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor, TensorReport
 from dgviz.repair.reshape import ReshapedSpectrum, effective_rank, mp_fits, norm_ratio, scale_factor
 from dgviz.repair.rounding import RoundedSum, UpdateBlock, add_rounded, cast
 from dgviz.rmt.threshold import Threshold
-from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
+from dgviz.spectra.weight import Weight, matrices_of
 
 _BY_MATRIX = ("dg_hard", "rank_r", "complement", "norm_matched")
 
@@ -90,7 +91,7 @@ class TensorRepairs:
     ) -> None:
         self.paired, self._settings, self._device = paired, settings, device
         self._store, self._squares = store or SpectrumStore(), squares
-        self._matrix: OpenMatrix | None = None
+        self._matrix: OpenWeight | None = None
         self._update: TensorUpdate | None = None
         self._pieces: dict[int, list[_Piece]] = {}
         self.spectra: dict[int | None, np.ndarray] = {}
@@ -119,18 +120,18 @@ class TensorRepairs:
         """Return the matrices of the tensor under one plan; a stack is gone through once for all plans."""
         stack = _stack(self.paired)
         if stack is None:
-            self._matrix = self._matrix or OpenMatrix(self.paired, None, self._device, self._store)
+            self._matrix = self._matrix or OpenWeight(Weight(self.paired), self._device, self._store)
             return [self._piece(self._matrix, number)]
         if number not in self._pieces:
             wanted = [at for at, (plan, _) in enumerate(self._settings) if at >= number and plan.method in _BY_MATRIX]
             self._pieces = {at: [] for at in wanted}
-            for index in range(stack):
-                matrix = OpenMatrix(self.paired, index, self._device, self._store)
+            for weight in matrices_of(self.paired):
+                matrix = OpenWeight(weight, self._device, self._store)
                 for at in wanted:
                     self._pieces[at].append(self._piece(matrix, at))
         return self._pieces.pop(number)
 
-    def _piece(self, matrix: OpenMatrix, number: int) -> _Piece:
+    def _piece(self, matrix: OpenWeight, number: int) -> _Piece:
         """Return one matrix under one plan."""
         plan, _ = self._settings[number]
         dtype = plan.output_dtype(self.paired.tuned)
@@ -138,10 +139,10 @@ class TensorRepairs:
             return _scaled_matrix(matrix, plan, dtype, self._device)
         if plan.method == "complement":
             return _complement(matrix, plan, dtype, self._device)
-        kept = matrix.keep(plan)
-        self.spectra[matrix.index] = kept.s
+        kept = keep_directions(matrix, plan)
+        self.spectra[matrix.weight.index] = kept.s
         if self._squares is not None and plan.method == "dg_hard" and plan.method_params["alpha"] == 1:
-            note_squares(self._squares, squares_key(matrix.paired, matrix.index, plan), kept)
+            note_squares(self._squares, squares_key(matrix.weight, plan), kept)
         return _kept_directions(matrix, kept, dtype)
 
     def _whole(self, plan: RepairPlan, facts: ModelFacts, dtype: str) -> _Piece:
@@ -173,22 +174,23 @@ def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
     return RepairedTensor(tensor, info if same else None, report)
 
 
-def _add(matrix: OpenMatrix, update: UpdateBlock, dtype: str, device: str, largest: float) -> RoundedSum:
+def _add(matrix: OpenWeight, update: UpdateBlock, dtype: str, device: str, largest: float) -> RoundedSum:
     """Return one matrix of the base plus an update."""
-    base, tuned, layout = select_matrix(matrix.paired, matrix.index)
-    stored = read_tensor(base).reshape(layout.rows, layout.cols)
-    work = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
-    return add_rounded(stored, update, dtype, device, work, matrix.paired.name, lambda: largest)
+    weight = matrix.weight
+    stored = read_tensor(weight.base).reshape(weight.shape)
+    work = torch.float64 if weight.is_double else torch.float32
+    finite = math.isfinite(float(stored.sum()))
+    return add_rounded(stored, update, dtype, device, work, weight.tensor.name, lambda: largest, masked=not finite)
 
 
-def _kept_directions(matrix: OpenMatrix, kept: KeptDirections, dtype: str) -> _Piece:
+def _kept_directions(matrix: OpenWeight, kept: KeptDirections, dtype: str) -> _Piece:
     """Return one matrix of base plus the directions kept of its update."""
     reshaped = ReshapedSpectrum(kept.threshold, kept.s, kept.values)
     common = {
         "norm_kept": reshaped.norm_kept,
         "threshold": kept.threshold,
         "rank": kept.threshold.rank,
-        "mp_fit": mp_fits(reshaped, kept.live_shape),
+        "mp_fit": mp_fits(reshaped, kept.nonzero_shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
         "values": kept.values,
@@ -206,28 +208,28 @@ def _removed_square(reshaped: ReshapedSpectrum) -> float:
     return float(np.sum((reshaped.s - reshaped.values) ** 2))
 
 
-def _scaled_matrix(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -> _Piece:
+def _scaled_matrix(matrix: OpenWeight, plan: RepairPlan, dtype: str, device: str) -> _Piece:
     """Return one matrix of base plus the update scaled to the length of what DG-Hard keeps of it."""
-    kept = matrix.reshape(as_dg_hard(plan))
+    kept = reshape_update(matrix, as_dg_hard(plan))
     factor = norm_ratio(kept.values, kept.s)
     common = {"threshold": kept.threshold, "route": matrix.route, "values": factor * kept.s}
     if kept.origin != "repaired":
         return _Piece(kept.origin, factor, **common)
-    delta = compute_delta(matrix.paired, matrix.index, device)
+    delta = matrix.delta
     summed = _add(matrix, lambda block, _: (factor * delta[block], None), dtype, device, factor * float(kept.s[0]))
     return _Piece("repaired", factor, summed, **common)
 
 
-def _complement(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -> _Piece:
+def _complement(matrix: OpenWeight, plan: RepairPlan, dtype: str, device: str) -> _Piece:
     """Return one matrix of base plus what DG-Hard drops of its update."""
-    kept = matrix.keep(as_dg_hard(plan))
+    kept = keep_directions(matrix, as_dg_hard(plan))
     dropped = np.abs(kept.s - kept.values)
     reshaped = ReshapedSpectrum(kept.threshold, kept.s, dropped)
     common = {
         "norm_kept": reshaped.norm_kept,
         "threshold": kept.threshold,
         "rank": int(np.count_nonzero(dropped)),
-        "mp_fit": mp_fits(reshaped, kept.live_shape),
+        "mp_fit": mp_fits(reshaped, kept.nonzero_shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
         "values": dropped,
@@ -235,7 +237,7 @@ def _complement(matrix: OpenMatrix, plan: RepairPlan, dtype: str, device: str) -
     if kept.factors is None:
         return _Piece({"tuned": "base", "base": "tuned"}[kept.origin], **common)
     left, right = kept.factors
-    delta = compute_delta(matrix.paired, matrix.index, device)
+    delta = matrix.delta
     summed = _add(
         matrix, lambda block, _: (delta[block] - left[block] @ right, None), dtype, device, float(kept.s[0])
     )

@@ -11,36 +11,25 @@ from numpy.typing import NDArray
 from dgviz.rmt.diagnosis import diagnose
 from dgviz.rmt.law import mp_fit_triple
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned
-from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum, energy_kept
 from dgviz.rmt.threshold import Threshold, find_rule
 
 
-def energy_kept(s: NDArray[np.float64], rank: int) -> float:
-    """Return the share of the sum of squares in the first `rank` singular values; 1 for a zero delta."""
-    values = np.asarray(s, dtype=np.float64)
-    if values.size == 0 or values[0] == 0:
-        return 1.0
-    squares = (values / values[0]) ** 2  # scaled: no overflow at 1e200
-    return float(squares[:rank].sum() / squares.sum())
-
-
-def apply_rule(
-    spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any], delta: Any = None
-) -> Threshold:
+def apply_rule(spectrum: Spectrum, rule: str, params: Mapping[str, Any], delta: Any = None) -> Threshold:
     """Return the threshold of a rule on the live part of one weight's update: the one way to apply a rule."""
     found = find_rule(rule)
     known = stored_tau(spectrum, rule, params) if delta is None else None
     if known is not None:
-        return found.apply_at(known, spectrum.live_s, spectrum.live_shape, **params)
-    return found.apply(spectrum.live_s, spectrum.live_shape, delta=delta, **params)
+        return found.apply_at(known, spectrum.nonzero_s, spectrum.nonzero_shape, **params)
+    return found.apply(spectrum.nonzero_s, spectrum.nonzero_shape, delta=delta, **params)
 
 
-def needs_delta(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> bool:
+def needs_delta(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> bool:
     """Return whether a rule can be applied only where the delta is at hand."""
     return find_rule(rule).needs_delta and stored_tau(spectrum, rule, params) is None
 
 
-def stored_tau(spectrum: Spectrum | StoredSpectrum, rule: str, params: Mapping[str, Any]) -> float | None:
+def stored_tau(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> float | None:
     """Return the tau that a rule which needs the delta found when it was at hand, None for any other."""
     if not find_rule(rule).needs_delta:
         return None
@@ -73,12 +62,12 @@ def spectrum_figures(threshold: Threshold, s: NDArray[np.float64], shape: Sequen
 def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a matrix as plain values: what a rule finds, whether it may be trusted, and the route."""
     threshold = apply_rule(spectrum, rule, params)
-    figures = spectrum_figures(threshold, spectrum.live_s, spectrum.live_shape)
+    figures = spectrum_figures(threshold, spectrum.nonzero_s, spectrum.nonzero_shape)
     return figures | {
         "warnings": [*figures["warnings"], *spectrum.warnings],
         "diagnosis": diagnose(spectrum, threshold).to_json(),
         "rounding": _rounding(spectrum, threshold),
-        "live_shape": list(spectrum.live_shape),
+        "live_shape": list(spectrum.nonzero_shape),
         "energy": float(np.sum(spectrum.s**2)),
         "summary": spectrum.summary,
         "route": spectrum.certificate["route"],

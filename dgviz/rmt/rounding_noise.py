@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.rmt.law import aspect_ratio, mp_sv_quantile
-from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 
 _SMALL, _LARGE = 1e-2, 4.0  # steps: below the one nothing moves, from the other on the limit holds to 1e-15
 _UNIFORM = 1 / 12  # variance of a rounding error that may lie anywhere within its step
@@ -74,10 +74,10 @@ class RoundingFloor:
         return min(1.0, (self.sigma_most / sigma) ** 2) if sigma > 0 else 0.0
 
 
-def rounding_floor(spectrum: Spectrum | StoredSpectrum) -> RoundingFloor | None:
+def rounding_floor(spectrum: Spectrum) -> RoundingFloor | None:
     """Return the rounding in an update; None where both sides are stored finely, nothing changed, or unknown."""
     steps = spectrum.summary.get("steps")
-    square = float(np.sum(spectrum.s**2)) / math.prod(spectrum.live_shape)
+    square = float(np.sum(spectrum.s**2)) / math.prod(spectrum.nonzero_shape)
     if not steps or not steps["classes"] or square == 0:
         return None
     step, share = _step_sizes(spectrum)
@@ -104,7 +104,7 @@ def rounding_spectrum(floor: RoundingFloor, shape: Sequence[int]) -> NDArray[np.
     return floor.sigma * math.sqrt(max(shape)) * np.asarray(law)
 
 
-def rounding_returned(spectrum: Spectrum | StoredSpectrum, rank: int) -> float | None:
+def rounding_returned(spectrum: Spectrum, rank: int) -> float | None:
     """Return how much of the noise that a repair removes comes back where the result is rounded to tuned's own dtype.
 
     Predicted from the steps and the size of the repaired update D*, whose entries are taken for Gaussian ones of one
@@ -113,7 +113,7 @@ def rounding_returned(spectrum: Spectrum | StoredSpectrum, rank: int) -> float |
     steps = spectrum.summary.get("steps")
     if not steps or steps["side"] != "tuned" or steps["stored"] != steps["format"] or not steps["classes"]:
         return None
-    count = math.prod(spectrum.live_shape)
+    count = math.prod(spectrum.nonzero_shape)
     kept, removed = (float(np.sum(part**2)) / count for part in (spectrum.s[:rank], spectrum.s[rank:]))
     if removed == 0 or (kept == 0 and steps["on_grid"]):
         return None
@@ -126,10 +126,10 @@ def rounding_returned(spectrum: Spectrum | StoredSpectrum, rank: int) -> float |
     return min(1.0, math.sqrt(max(0.0, error) / removed))
 
 
-def _step_sizes(spectrum: Spectrum | StoredSpectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _step_sizes(spectrum: Spectrum) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the steps and the share of the entries that have each."""
     power, count = np.array(spectrum.summary["steps"]["classes"], dtype=np.float64).T
-    return np.exp2(power), count / math.prod(spectrum.live_shape)
+    return np.exp2(power), count / math.prod(spectrum.nonzero_shape)
 
 
 def _from_grid(step: NDArray[np.float64], share: NDArray[np.float64], square: float) -> tuple[float, float]:

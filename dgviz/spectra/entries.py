@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import PairedTensor, read_tensor, select_matrix
+from dgviz.checkpoint import read_tensor
 from dgviz.checkpoint.lora.tensor import LoraTensor
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
 from dgviz.spectra.moments import LivePart, compute_moments, find_live, frobenius_norm
 from dgviz.spectra.steps import measure_steps
 from dgviz.spectra.svd.decompose import Decomposition
 from dgviz.spectra.svd.products import full_float32
+from dgviz.spectra.weight import Weight
 
 # Directions this many times the bulk edge are signal in any noise that a check could still be asked about; noise of
 # unequal variance raises its own false directions to less than that, and stays where the checks can see it.
@@ -20,11 +21,9 @@ STRONG = 2.0
 _MOST_STRONG = 1 / 8  # of p: with more of them the median is no measure of noise, which another check says
 
 
-def summarise(
-    paired: PairedTensor, index: int | None, delta: torch.Tensor, decomposition: Decomposition
-) -> dict[str, Any]:
+def summarise(weight: Weight, delta: torch.Tensor, decomposition: Decomposition) -> dict[str, Any]:
     """Return the figures of a delta's entries, as JSON."""
-    base, tuned, _ = select_matrix(paired, index)
+    base, tuned = weight.base, weight.tuned
     origin = read_tensor(base).reshape(delta.shape).to(delta.device)
     exact = isinstance(tuned, LoraTensor) and tuned.parts[0] == base  # multiplied out, and never stored
     own = None if exact else read_tensor(tuned).reshape(delta.shape).to(delta.device)

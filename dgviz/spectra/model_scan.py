@@ -17,16 +17,15 @@ from typing import Any
 import psutil
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.layout import label
 from dgviz.errors import DgvizError
 from dgviz.files import json_number
 from dgviz.jobs import Worker
 from dgviz.rmt.assess import matrix_row, needs_delta, stack_rows
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
-from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
 from dgviz.spectra.schedule import Admission, Task, count_cores, memory_budget, plan_tasks
-from dgviz.spectra.store import SpectrumStore, spectrum_key
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight
 
 # Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
 _TOGETHER = {"cuda": 32, "cpu": 1}
@@ -39,10 +38,8 @@ class ScannedMatrix:
 
     Attributes
     ----------
-    name : str
-        Tensor.
-    index : int or None
-        Which matrix of a stack.
+    weight : Weight
+        Which.
     work : float
         Its share in the sum of `dgviz.spectra.schedule.Task.work`.
     row : dict or None
@@ -51,16 +48,15 @@ class ScannedMatrix:
         Why it has none.
     """
 
-    name: str
-    index: int | None
+    weight: Weight
     work: float
     row: dict[str, Any] | None
     error: str | None
 
     @property
-    def label(self) -> str:
+    def name(self) -> str:
         """The tensor's name, with the matrix of a stack in brackets."""
-        return label(self.name, self.index)
+        return self.weight.name
 
 
 def iter_scan(
@@ -109,7 +105,7 @@ def iter_scan(
                 waiting.remove(task)
                 reader.begun(task)
             if event.row is not None or event.error is not None:
-                yield ScannedMatrix(event.task.paired.name, event.task.index, event.task.work, event.row, event.error)
+                yield ScannedMatrix(event.task.weight, event.task.work, event.row, event.error)
     finally:
         reader.stop()
         crew.dismiss()
@@ -173,12 +169,10 @@ class _Reader(threading.Thread):
     def _look_up(self, task: Task) -> _Event:
         """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
         try:
-            found = self._store.get(spectrum_key(task.paired, task.index))
+            found = task.weight.find_spectrum(self._store)
             if found is None or needs_delta(found, *self._settings):
                 return _Event(task)
-            name = label(task.paired.name, task.index)
-            spectrum = Spectrum(name, found.shape, found.s, found.certificate, True, 0.0, (), found.summary)
-            return _Event(task, matrix_row(spectrum, *self._settings))
+            return _Event(task, matrix_row(found, *self._settings))
         except Exception as error:
             return _Event(task, error=_sentence(error))
 
@@ -239,13 +233,12 @@ class _Crew:
     def _work(self, worker: Worker, tasks: list[Task], place: str, threads: int) -> None:
         """Have a matrix, or some of one stack, worked on; runs in a thread that only waits."""
         rule, params = self._settings
-        arguments = {"paired": tasks[0].paired, "device": place, "threads": threads, "root": self._store.root}
-        arguments |= {"rule": rule, "params": params}
+        arguments = {"device": place, "threads": threads, "root": self._store.root, "rule": rule, "params": params}
         try:
             if len(tasks) == 1:
-                results = [worker.call("scan_matrix", index=tasks[0].index, **arguments)]
+                results = [worker.call("scan_weight", weight=tasks[0].weight, **arguments)]
             else:
-                results = worker.call("scan_stack", indices=[task.index for task in tasks], **arguments)
+                results = worker.call("scan_stack", weights=[task.weight for task in tasks], **arguments)
         except Exception as error:  # whatever befalls one matrix is its result; the others go on
             results = [error] * len(tasks)
         self._idle[place].append(worker)
@@ -279,7 +272,7 @@ def _siblings(task: Task, waiting: list[Task], admission: Admission, most: int) 
     for other in waiting:
         if len(found) + 1 >= most:
             break
-        if other is not task and other.paired is task.paired and admission.join(other):
+        if other is not task and other.weight.tensor is task.weight.tensor and admission.join(other):
             found.append(other)
     return found
 
@@ -293,14 +286,14 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     """Return a finished scan as plain values, weights in the pair's own order."""
     by_name: dict[str, list[ScannedMatrix]] = {}
     for result in results:
-        by_name.setdefault(result.name, []).append(result)
+        by_name.setdefault(result.weight.tensor.name, []).append(result)
     weights, errors = {}, {}
     for paired in pair.repairable:
-        own = sorted(by_name.get(paired.name, ()), key=lambda result: result.index or 0)
-        errors |= {result.label: result.error for result in own if result.error is not None}
+        own = sorted(by_name.get(paired.name, ()), key=lambda result: result.weight.index or 0)
+        errors |= {result.name: result.error for result in own if result.error is not None}
         if all(result.row is None for result in own):
             continue
-        row = own[0].row if own[0].index is None else stack_rows([result.row for result in own])
+        row = own[0].row if own[0].weight.index is None else stack_rows([result.row for result in own])
         weights[paired.name] = json_number({"shape": list(paired.tuned.shape), **row})
     rows = [result.row for result in results if result.row is not None]
     stored = sum(row["stored"] for row in rows)
@@ -316,10 +309,10 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
 
 def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
     """Return the verdict on the matrices that have figures, in the order of their names."""
-    known = sorted((result for result in results if result.row is not None), key=lambda result: result.label)
+    known = sorted((result for result in results if result.row is not None), key=lambda result: result.name)
     weighed = [
         WeighedDiagnosis(
-            result.label,
+            result.name,
             math.prod(result.row["live_shape"]),
             result.row["energy"],
             Diagnosis.from_json(result.row["diagnosis"]),

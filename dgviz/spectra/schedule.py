@@ -1,12 +1,14 @@
 """Which matrix of a model is worked on when: the largest first, small ones beside it, no more than memory holds."""
 
+import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import psutil
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
+from dgviz.checkpoint import CheckpointPair
+from dgviz.spectra.weight import Weight, weights_of
 
 WORKER_BYTES = 300 * 2**20
 """Taken by a worker process that does nothing but import torch; 150 MiB measured on Linux, more with CUDA."""
@@ -21,12 +23,8 @@ class Task:
 
     Attributes
     ----------
-    paired : PairedTensor
-        The tensor it belongs to.
-    index : int or None
-        Which matrix of a stack.
-    shape : (int, int)
-        Rows and columns.
+    weight : Weight
+        Which.
     stored : int
         Bytes of both sides on disk.
     memory : int
@@ -35,28 +33,21 @@ class Task:
         Time it takes, in arbitrary but equal units.
     """
 
-    paired: PairedTensor
-    index: int | None
-    shape: tuple[int, int]
+    weight: Weight
     stored: int
     memory: int
     work: float
 
 
 def plan_tasks(pair: CheckpointPair) -> list[Task]:
-    """Return every matrix of a pair whose fate is repair, the largest first."""
+    """Return every matrix of a pair that a repair may change, the largest first."""
     tasks = []
-    for paired in pair.repairable:
-        layout = matrix_layout(paired.name, paired.tuned.shape)
-        indices = [None] if layout.stack is None else range(layout.stack)
-        shape = layout.rows, layout.cols
-        elements, depth = layout.rows * layout.cols, min(shape)
-        sides = [side.nbytes // len(indices) for side in (paired.base, paired.tuned)]
-        double = "float64" in (paired.base.dtype, paired.tuned.dtype)
-        memory = estimate_bytes(shape, max(sides) / elements, double)
+    for weight in weights_of(pair):
+        elements, depth = math.prod(weight.shape), min(weight.shape)
+        sides = weight.base.nbytes, weight.tuned.nbytes
+        memory = estimate_bytes(weight.shape, max(sides) / elements, weight.is_double)
         # Products cost p per element; reading, hashing and the passes over the entries about as much as 250 of those.
-        work = float(elements) * (depth + 250)
-        tasks += [Task(paired, index, shape, sum(sides), memory, work) for index in indices]
+        tasks.append(Task(weight, sum(sides), memory, float(elements) * (depth + 250)))
     return sorted(tasks, key=lambda task: -task.memory)  # stable: equal ones stay in the order of names
 
 

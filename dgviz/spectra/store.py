@@ -10,7 +10,7 @@ import json
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
 
-from dgviz.checkpoint import PairedTensor, cache_dir, content_hash, known_hashes, select_matrix
+from dgviz.checkpoint import cache_dir
 from dgviz.errors import DgvizError
-from dgviz.rmt.spectrum import StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 
 ENGINE_VERSION = "3"
 """Part of every key. Raise it when `decompose` gives other numbers, or when the stored format or the
@@ -30,26 +30,11 @@ summary changes: entries of an older version are not found, and computed again."
 _KEY = re.compile("[0-9a-f]{64}")
 
 
-def spectrum_key(paired: PairedTensor, index: int | None) -> str:
-    """Return the key of one delta's spectrum: the contents and shapes of both sides, and `ENGINE_VERSION`.
+def spectrum_key(base: str, tuned: str) -> str:
+    """Return the key of a delta's spectrum from the hashes of both sides' contents.
 
     Names and paths are no part of it, so a copied or renamed checkpoint finds its spectra again.
     """
-    base, tuned, _ = select_matrix(paired, index)
-    return _key_of(content_hash(base), content_hash(tuned))
-
-
-def known_keys(matrices: Iterable[tuple[PairedTensor, int | None]]) -> list[str | None]:
-    """Return `spectrum_key` of many matrices at once, reading no data: None where a content is not known yet."""
-    sides = [select_matrix(paired, index)[:2] for paired, index in matrices]
-    hashes = known_hashes(info for pair in sides for info in pair)
-    return [
-        _key_of(hashes[base], hashes[tuned]) if base in hashes and tuned in hashes else None for base, tuned in sides
-    ]
-
-
-def _key_of(base: str, tuned: str) -> str:
-    """Return the key of a delta from the hashes of both sides."""
     return hashlib.sha256(json.dumps([ENGINE_VERSION, base, tuned]).encode()).hexdigest()
 
 
@@ -59,7 +44,7 @@ class SpectrumStore:
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_dir() / "spectra" if root is None else Path(root)
 
-    def get(self, key: str) -> StoredSpectrum | None:
+    def get(self, key: str) -> Spectrum | None:
         """Return what is stored under a key, or None; a damaged entry counts as none."""
         file = self._file(key)
         try:
@@ -69,7 +54,7 @@ class SpectrumStore:
             shape = tuple(json.loads(about["shape"]))
             described = _described(about)
             certificate, summary = json.loads(about["certificate"]), json.loads(about.get("summary", "{}"))
-            spectrum = StoredSpectrum(_checked(s, shape), shape, certificate, summary)
+            spectrum = Spectrum(_checked(s, shape), shape, certificate, summary, stored=True)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
         return spectrum if about.get("digest") == _digest(key, described, s) else None

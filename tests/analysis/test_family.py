@@ -18,13 +18,14 @@ from dgviz.analysis.family import (
 )
 from dgviz.analysis.family.overlap import chance_overlap, mean_overlap
 from dgviz.analysis.family.shared import iter_compared
-from dgviz.analysis.model_spectra import assess, list_matrices, read_atlas
+from dgviz.analysis.model_spectra import assess, read_atlas
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import PairError
 from dgviz.repair.plan import RepairPlan
-from dgviz.spectra.scan import scan_matrix
+from dgviz.spectra.scan import scan_weight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import weights_of
 from tests.checkpoints import write_checkpoint
 
 ROWS, COLS, RANK, NOISE = 96, 64, 4, 1e-3
@@ -66,8 +67,8 @@ def write_family(root, **updates):
 def compared(paths, store, scan=True, plan=PLAN):
     pairs = [open_pair(paths[0], tuned) for tuned in paths[1:]]
     for pair in pairs if scan else ():
-        for paired, index in list_matrices(pair):
-            scan_matrix(paired, index, "cpu", 1, store.root, plan.rule, dict(plan.params))
+        for weight in weights_of(pair):
+            scan_weight(weight, "cpu", 1, store.root, plan.rule, dict(plan.params))
     weights, apart = match_members(pairs)
     return list(iter_compared(weights, plan, "cpu", store)), apart
 
@@ -239,7 +240,7 @@ def test_models_that_differ_are_compared_where_they_can_be_and_the_rest_is_named
     strange = write_checkpoint(tmp_path / "strange", tensors, {"model_type": "synthetic"})
     pairs = [open_pair(paths[0], tuned) for tuned in (paths[1], strange, paths[4])]
     weights, apart = match_members(pairs)
-    assert [weight.label for weight in weights] == [HEAD, *NAMES]
+    assert [weight.name for weight in weights] == [HEAD, *NAMES]
     assert weights[1].sides[1] is None and None not in weights[3].sides
     assert {item.weight: item.models for item in apart} == {NAMES[0]: (1,), NAMES[1]: (1,)}
     reasons = {item.weight: item.reason for item in apart}

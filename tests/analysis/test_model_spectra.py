@@ -7,23 +7,24 @@ import numpy as np
 import pytest
 
 from dgviz.analysis.model_map import QUANTITIES, build_grid, expert_modules, towers
-from dgviz.analysis.model_spectra import assess, list_matrices, read_atlas, total
+from dgviz.analysis.model_spectra import assess, read_atlas, total
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.fingerprint import content_hash, known_hashes
 from dgviz.errors import ThresholdError
 from dgviz.rmt.law import mp_fit_triple
-from dgviz.spectra.scan import read_spectrum
-from dgviz.spectra.store import SpectrumStore, known_keys, spectrum_key
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight, known_keys, weights_of
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair, write_tiny_pair
 
 
 def scanned(paths, store, leave=()):
     """Store every spectrum of a pair but those to leave, one by one."""
     pair = open_pair(*paths)
-    for paired, index in list_matrices(pair):
-        if (paired.name, index) not in leave:
-            read_spectrum(paired, index, "cpu", store)
+    for weight in weights_of(pair):
+        if (weight.tensor.name, weight.index) not in leave:
+            OpenWeight(weight, "cpu", store).spectrum()
     return pair
 
 
@@ -38,11 +39,11 @@ def test_every_matrix_is_read_as_one_by_one(pair_and_store):
     atlas = read_atlas(pair, store)
     assert atlas.missing == ()
     assert [(matrix.name, matrix.index) for matrix in atlas.matrices] == [
-        (paired.name, index) for paired, index in list_matrices(pair)
+        (weight.tensor.name, weight.index) for weight in weights_of(pair)
     ]
     assert sum(matrix.index is not None for matrix in atlas.matrices) == 4
     for matrix in atlas.matrices:
-        alone = read_spectrum(pair[matrix.name], matrix.index, "cpu", store)
+        alone = OpenWeight(Weight(pair[matrix.name], matrix.index), "cpu", store).spectrum()
         assert np.array_equal(matrix.stored.s, alone.s) and matrix.stored.shape == alone.shape
         assert matrix.energy == pytest.approx(float(np.sum(alone.s**2)))
 
@@ -52,21 +53,18 @@ def test_what_is_not_stored_is_named_and_found_later(tmp_path):
     left = ("model.layers.2.mlp.experts.gate_up_proj", 2)
     pair = scanned(write_pair(tmp_path), store, leave={left, ("model.pos", None)})
     first = read_atlas(pair, store)
-    assert set(first.missing) == {left, ("model.pos", None)}
-    read_spectrum(pair[left[0]], 2, "cpu", store)
+    assert {(w.tensor.name, w.index) for w in first.missing} == {left, ("model.pos", None)}
+    OpenWeight(Weight(pair[left[0]], 2), "cpu", store).spectrum()
     second = read_atlas(pair, store, first)
-    assert second.missing == (("model.pos", None),)
+    assert [weight.name for weight in second.missing] == ["model.pos"]
     kept = {(matrix.name, matrix.index): matrix for matrix in first.matrices}
     assert all(kept.get((m.name, m.index), m) is m for m in second.matrices)  # nothing is read twice
 
 
-def test_a_large_pair_that_nobody_hashed_is_not_read(tmp_path, monkeypatch):
-    monkeypatch.setattr("dgviz.analysis.model_spectra._READ_BYTES", 1000)
-    monkeypatch.setattr(
-        "dgviz.analysis.model_spectra.content_hash", lambda info: pytest.fail(f"{info.name} was read")
-    )
+def test_a_large_pair_that_nobody_hashed_is_not_read(tmp_path):
     pair = open_pair(*write_pair(tmp_path))
-    assert len(read_atlas(pair, SpectrumStore(tmp_path / "store")).missing) == len(list_matrices(pair))
+    assert len(read_atlas(pair, SpectrumStore(tmp_path / "store"), hash_bytes=1000).missing) == len(weights_of(pair))
+    assert not any(weight.is_hashed for weight in weights_of(pair))
 
 
 def test_known_hashes_are_those_of_each_tensor(tmp_path):
@@ -79,9 +77,9 @@ def test_known_hashes_are_those_of_each_tensor(tmp_path):
     assert known_hashes(infos) == {}
     hashes = {info: content_hash(info) for info in infos[::2]}
     assert known_hashes(infos) == hashes
-    matrices = [(paired, None) for paired in pair.repairable if paired.name.endswith("up.weight")]
+    matrices = [Weight(paired) for paired in pair.repairable if paired.name.endswith("up.weight")]
     assert known_keys(matrices) == [None] * len(matrices)
-    key = spectrum_key(*matrices[0])
+    key = matrices[0].key
     assert known_keys(matrices[:1] * 2) == [key, key]
     file = infos[0].file
     os.utime(file, (past - 5, past - 5))  # changed: nothing of it is known any more
@@ -162,9 +160,8 @@ def test_experts_are_folded_and_laid_out(pair_and_store):
         assert cell.value == pytest.approx(expected) and (cell.low, cell.high) == (min(experts), max(experts))
         extreme = min(experts) if statistic == "low" else max(experts)
         assert quantity.value(cell.extreme) == extreme
-    laid = build_grid(
-        rows[:-1], (("model.layers.2.mlp.experts.gate_up_proj", 7),), quantity, "model.layers", "mean", module
-    )
+    eighth = Weight(pair["model.layers.2.mlp.experts.gate_up_proj"], 7)
+    laid = build_grid(rows[:-1], (eighth,), quantity, "model.layers", "mean", module)
     assert laid.columns == ("0", "1", "2", "3", "7") and laid.rows == ("2",)
     assert [cell.value is None for cell in sorted(laid.cells, key=lambda c: c.column)] == [False] * 4 + [True]
 

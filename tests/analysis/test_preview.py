@@ -3,14 +3,15 @@
 import pytest
 
 from dgviz.analysis.methods import comparison_table, iter_comparison
-from dgviz.analysis.model_spectra import list_matrices, read_atlas
+from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.preview import preview_model
 from dgviz.checkpoint import open_pair
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import MethodError
-from dgviz.repair.methods.registry import block_depths
 from dgviz.repair.plan import read_plan
-from dgviz.spectra.scan import read_spectrum
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import weights_of
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint
 
 TEXTS = (
@@ -39,8 +40,8 @@ def pair(tmp_path_factory):
 @pytest.fixture(scope="module")
 def matrices(pair, tmp_path_factory):
     store = SpectrumStore(tmp_path_factory.mktemp("store"))
-    for paired, index in list_matrices(pair):
-        read_spectrum(paired, index, "cpu", store)
+    for weight in weights_of(pair):
+        OpenWeight(weight, "cpu", store).spectrum()
     atlas = read_atlas(pair, store)
     assert not atlas.missing
     return atlas.matrices

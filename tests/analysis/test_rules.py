@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dgviz.analysis.model_spectra import list_matrices, read_atlas
+from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.rules import (
     MULTIPLIERS,
     compare_cuts,
@@ -25,8 +25,10 @@ from dgviz.repair.reshape import reshape_spectrum
 from dgviz.rmt.law import mp_fit_triple
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
-from dgviz.spectra.scan import read_spectrum, scan_matrix
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.scan import scan_weight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import weights_of
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair
 
 TEXTS = "dg_hard", "reference", "mp_edge", "energy:fraction=0.8", "fixed_rank:rank=3", "mp_edge:shrinker=frobenius"
@@ -40,9 +42,9 @@ def paths(tmp_path_factory):
 def scan(paths, store, leave=()):
     """Store every spectrum but those to leave, and return what is stored."""
     pair = open_pair(*paths)
-    for paired, index in list_matrices(pair):
-        if (paired.name, index) not in leave:
-            read_spectrum(paired, index, "cpu", store)
+    for weight in weights_of(pair):
+        if (weight.tensor.name, weight.index) not in leave:
+            OpenWeight(weight, "cpu", store).spectrum()
     return read_atlas(pair, store)
 
 
@@ -55,13 +57,13 @@ def matrices(paths, tmp_path_factory):
 def test_totals_of_a_rule_are_sums_over_its_matrices(matrices, text):
     plan = read_rule(text)
     found = sum_up(cut_model(matrices, plan))
-    thresholds = [RULES[plan.rule].apply(m.stored.live_s, m.stored.live_shape, **plan.params) for m in matrices]
+    thresholds = [RULES[plan.rule].apply(m.stored.nonzero_s, m.stored.nonzero_shape, **plan.params) for m in matrices]
     sizes = [m.stored.shape[0] * m.stored.shape[1] for m in matrices]
     ranks = [t.rank for t in thresholds]
     kept = sum(r * (m.stored.shape[0] + m.stored.shape[1]) for r, m in zip(ranks, matrices, strict=True))
     energies = [np.sum(m.stored.s[:r] ** 2) for r, m in zip(ranks, matrices, strict=True)]
     fits = [
-        mp_fit_triple(m.stored.live_s, t.rank, t.sigma, m.stored.live_shape)["discarded"]
+        mp_fit_triple(m.stored.nonzero_s, t.rank, t.sigma, m.stored.nonzero_shape)["discarded"]
         for t, m in zip(thresholds, matrices, strict=True)
     ]
     assert (found.label, found.rank, found.kept_parameters, found.parameters) == (text, sum(ranks), kept, sum(sizes))
@@ -82,7 +84,7 @@ def test_shrunk_values_are_those_of_the_repair(matrices, rule, shrinker):
     plan = RepairPlan(rule, shrinker=shrinker)
     cut = cut_model(matrices, plan)
     for i, matrix in enumerate(matrices):
-        repaired = reshape_spectrum(plan, matrix.stored.live_s, matrix.stored.live_shape)
+        repaired = reshape_spectrum(plan, matrix.stored.nonzero_s, matrix.stored.nonzero_shape)
         assert cut.ranks[i] == np.count_nonzero(repaired.values)
         assert cut.energy_kept[i] == pytest.approx(repaired.norm_kept**2)
     assert sum_up(cut).energy_kept < sum_up(cut_model(matrices, RepairPlan(rule))).energy_kept
@@ -124,12 +126,12 @@ def test_a_rule_that_needs_the_weights_takes_what_a_scan_stored_or_is_refused(pa
     plan = read_rule("flip_pa:trials=2")
     with pytest.raises(
         ThresholdError,
-        match=r"9 of 9 matrices, such as .*; run dgviz scan --rule flip_pa --rule-param trials=2 first",
+        match=r"9 of 9 matrices, such as .*; first run: .* scan BASE TUNED --rule flip_pa --rule-param trials=2$",
     ):
         cut_model(matrices, plan)
     store = SpectrumStore(tmp_path / "store")
     pair = open_pair(*paths)
-    rows = [scan_matrix(p, i, "cpu", 1, store.root, plan.rule, plan.params) for p, i in list_matrices(pair)]
+    rows = [scan_weight(weight, "cpu", 1, store.root, plan.rule, plan.params) for weight in weights_of(pair)]
     known = read_atlas(pair, store).matrices
     cut = cut_model(known, plan)
     assert cut.ranks.tolist() == [row["rank"] for row in rows] and cut.ranks.sum() > 9
@@ -177,7 +179,10 @@ def test_the_command_prints_the_comparison(capsys, paths, tmp_path, monkeypatch)
     assert main([*arguments, "--json"]) == 1
     nothing = capsys.readouterr()
     assert json.loads(nothing.out)["rules"] == [] and len(json.loads(nothing.out)["missing"]) == 9
-    assert "no spectrum of 9 of 9 matrices is stored" in nothing.err and "run dgviz scan first" in nothing.err
+    assert (
+        "no spectrum of 9 of 9 matrices is stored" in nothing.err
+        and "first run: python -m dgviz scan " in nothing.err
+    )
     left = ("model.layers.2.mlp.experts.gate_up_proj", 2)
     scan(paths, SpectrumStore(), leave={left})
     assert main([*arguments, "--json"]) == 1

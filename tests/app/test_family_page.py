@@ -6,8 +6,9 @@ from pathlib import Path
 import orjson
 import pytest
 
-from dgviz.app.family import families_root, join_others, split_others
+from dgviz.app.family import join_others, split_others
 from dgviz.app.family_overlap import shown_share
+from dgviz.app.jobs import root
 from dgviz.checkpoint import open_pair
 from dgviz.figures import noise_by_model, overlap_curves, overlap_map
 from dgviz.jobs import list_jobs
@@ -38,7 +39,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
     yield
-    for job in list_jobs(families_root()):
+    for job in list_jobs(root("family")):
         if job.state == "running":
             job.cancel(force=True)
 
@@ -113,12 +114,12 @@ def test_a_comparison_is_made_by_a_command_and_read_back(family):
     app = open_page(family, others=family[2])
     app.button(key="start-family").click().run()
     assert not app.exception
-    (job,) = list_jobs(families_root())
+    (job,) = list_jobs(root("family"))
     deadline = time.monotonic() + 120
     while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.2)
     assert job.state == "done", job.log_tail()
-    (saved,) = (families_root() / ".results").glob("*.json")
+    (saved,) = (root("family") / ".results").glob("*.json")
     result = orjson.loads(saved.read_bytes())
     app = open_page(family, others=family[2])
     assert "Kept directions in common" in texts(app)

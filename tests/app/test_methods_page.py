@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from dgviz.analysis.model_spectra import list_matrices
-from dgviz.app.methods_model import comparisons_root
+from dgviz.app.jobs import root
 from dgviz.checkpoint import open_pair
 from dgviz.demo import read_frontier
 from dgviz.jobs import list_jobs
 from dgviz.repair.methods.registry import METHODS
-from dgviz.spectra.scan import read_spectrum
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import weights_of
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import write_pair
 
@@ -32,7 +32,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
     yield
-    for job in list_jobs(comparisons_root()):
+    for job in list_jobs(root("compare-methods")):
         if job.state == "running":
             job.cancel(force=True)
 
@@ -125,9 +125,9 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     app.run()
     command = app.code[0].value
     assert "compare-methods" in command and "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
-    app.button(key="start-comparison").click().run()
+    app.button(key="start-compare-methods").click().run()
     assert not app.exception
-    (job,) = list_jobs(comparisons_root())
+    (job,) = list_jobs(root("compare-methods"))
     deadline = time.monotonic() + 120
     while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.2)
@@ -138,17 +138,17 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     assert table["Distance to DG-Hard %"]["DG-Hard"] == 0
     assert table["Norm kept %"]["WiSE-FT (alpha=0.25)"] == pytest.approx(25, abs=0.1)
     assert table["Entries from base %"]["DARE"] > 50 > table["Entries from base %"]["DG-Hard"]
-    assert app.button(key="start-comparison").label == "Measure again"
+    assert app.button(key="start-compare-methods").label == "Measure again"
 
 
 def test_the_whole_model_is_previewed_from_stored_spectra(pair_paths):
-    matrices = list_matrices(open_pair(*pair_paths))
-    for paired, index in matrices[:4]:
-        read_spectrum(paired, index, "cpu", SpectrumStore())
+    matrices = weights_of(open_pair(*pair_paths))
+    for weight in matrices[:4]:
+        OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
     app = open_page(pair_paths)
     assert f"Spectra of 4 of {len(matrices)} matrices are stored" in texts(app)
-    for paired, index in matrices[4:]:
-        read_spectrum(paired, index, "cpu", SpectrumStore())
+    for weight in matrices[4:]:
+        OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
     app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
     app.multiselect(key="chosen-methods").set_value(["dg_hard", "wise_ft", "dare"]).run()
     table = app.dataframe[1].value.set_index("method")

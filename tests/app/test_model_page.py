@@ -123,7 +123,7 @@ def test_every_cell_of_the_map_has_a_marker_and_a_value(known):
 
 def test_what_is_not_known_and_what_is_left_out_is_marked(known):
     rows = known[1]
-    missing = [(rows[-1].matrix.name, rows[-1].matrix.index)]
+    missing = [rows[-1].matrix.weight]
     grid, outside = (build_grid(rows[:-1], missing, QUANTITIES["rank"], tower) for tower in ("model.layers", ""))
     assert sum(len(cell.missing) for cell in (*grid.cells, *outside.cells)) == 1
     first = grid.cells[0]

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from dgviz.app import roots
-from dgviz.app.exports import start_export
+from dgviz.app.jobs import start
 from dgviz.app.pair import checkpoint_path
+from dgviz.command import Command
 from dgviz.errors import AccessError
 from tests.app.test_pages import open_page, texts
 from tests.checkpoint.test_hub import cached_snapshot
@@ -90,7 +91,7 @@ def test_hub_ids_are_opened_where_the_cache_is_among_the_folders(tmp_path, liste
 def test_nothing_is_written_outside(tmp_path, listen):
     listen("0.0.0.0", tmp_path / "a")
     with pytest.raises(AccessError, match="lies outside"):
-        start_export(["python", "-c", "pass"], tmp_path / "b", "title")
+        start(Command("repair", base="base", tuned="tuned", out=tmp_path / "b"), "title", tmp_path / "b")
 
 
 @pytest.mark.parametrize("page", ["checkpoints", "layer", "thresholds", "export"])

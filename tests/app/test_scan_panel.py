@@ -1,4 +1,4 @@
-"""The panel that starts, watches and cancels the scan of a pair."""
+"""The panel that starts, watches, cancels and goes on with a job: the scan of a pair."""
 
 import os
 import shutil
@@ -8,20 +8,24 @@ import pytest
 import torch
 from streamlit.testing.v1 import AppTest
 
-from dgviz.app.scans import find_scan, running_scans, scan_command, start_scan
+from dgviz.app.jobs import running_jobs, start
+from dgviz.app.scans import find_scan, scan_task
+from dgviz.app.state import View
 from dgviz.checkpoint import open_pair
 from dgviz.jobs import JobRunningError
-from dgviz.spectra.scan import scan_matrix
+from dgviz.spectra.scan import scan_weight
 from dgviz.spectra.schedule import plan_tasks
 from dgviz.spectra.store import SpectrumStore
 from tests.checkpoints import write_checkpoint, write_pair
 
 
 def panel(base, tuned):
-    from dgviz.app.scans import draw_scan, scan_command
+    from dgviz.app.jobs import draw_task
+    from dgviz.app.scans import scan_task
+    from dgviz.app.state import View
     from dgviz.checkpoint import open_pair
 
-    draw_scan(open_pair(base, tuned), scan_command(base, tuned, "cpu"), "base → tuned")
+    draw_task(scan_task(View(str(base), str(tuned), device="cpu"), open_pair(base, tuned)))
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +34,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
     yield
-    for job in running_scans():
+    for _, job in running_jobs():
         job.cancel(force=True)
 
 
@@ -44,6 +48,11 @@ def words(app):
     return "\n".join(str(element.value) for kind in ("markdown", "text") for element in getattr(app, kind))
 
 
+def started(pair, paths):
+    task = scan_task(View(*map(str, paths), device="cpu"), pair)
+    return start(task.command, task.title, task.lock)
+
+
 def wait_for(pair):
     deadline = time.monotonic() + 90
     while find_scan(pair).state == "running" and time.monotonic() < deadline:
@@ -55,7 +64,7 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     paths = write_pair(tmp_path)
     pair, root = open_pair(*paths), SpectrumStore().root
     for task in plan_tasks(pair):  # so that the job finds all of it
-        scan_matrix(task.paired, task.index, "cpu", 2, root, "dg_hard", {})
+        scan_weight(task.weight, "cpu", 2, root, "dg_hard", {})
     app = drawn(paths)
     assert "is computed in the background" in words(app)
     assert app.code[0].value == f"python -m dgviz scan {paths[0]} {paths[1]} --device cpu"
@@ -64,11 +73,11 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     job = wait_for(pair)
     assert job.state == "done", job.log_tail()
     app = drawn(paths)
-    assert "known: 0 computed" in words(app) and "9 had been before" in words(app)
+    assert "0 computed in" in words(app) and "9 had been before" in words(app)
     assert app.button(key="start-scan").label == "Scan again"
     # A copy is the same pair, spectra being stored by content; files that have changed are another one.
     copies = [shutil.copytree(path, tmp_path / "copy" / path.name) for path in paths]
-    assert "known: 0 computed" in words(drawn(copies))
+    assert "0 computed in" in words(drawn(copies))
     os.utime(copies[1] / "model.safetensors", (1e9, 1e9))
     assert "is computed in the background" in words(drawn(copies))
 
@@ -78,14 +87,14 @@ def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
     tensors = {f"{i}.w": torch.randn(1600, 1600, generator=generator) for i in range(8)}
     base = write_checkpoint(tmp_path / "base", tensors)
     tuned = write_checkpoint(tmp_path / "tuned", {name: 1.5 * tensor.T for name, tensor in tensors.items()})
-    pair, command = open_pair(base, tuned), scan_command(base, tuned, "cpu")
-    job = start_scan(pair, command, "first")
+    pair = open_pair(base, tuned)
+    job = started(pair, (base, tuned))
     with pytest.raises(JobRunningError):
-        start_scan(pair, command, "second")
-    assert running_scans() == [job]
+        started(pair, (base, tuned))
+    assert running_jobs() == [("scan", job)]
     app = drawn((base, tuned))
-    assert "being computed" in words(app)
-    app.button(key=f"cancel-scan-{job.id}").click().run()
+    assert "progress_activity: running" in words(app)
+    app.button(key=f"cancel-{job.id}").click().run()
     assert wait_for(pair).state == "cancelled", job.log_tail()
     app = drawn((base, tuned))
     assert "what was computed is kept" in words(app) and app.button(key="start-scan").label == "Go on"
@@ -99,7 +108,7 @@ def test_a_failure_names_its_weights(tmp_path):
         write_checkpoint(tmp_path / "tuned", {"w": tuned}),
     )
     pair = open_pair(*paths)
-    start_scan(pair, scan_command(*paths, "cpu"), "scan")
+    started(pair, paths)
     assert wait_for(pair).state == "failed"
     app = drawn(paths)
     assert "1 of 1 matrices failed" in words(app)

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgviz.analysis.model_spectra import list_matrices, read_atlas
+from dgviz.analysis.model_spectra import read_atlas
 from dgviz.analysis.rules import MULTIPLIERS, cut_model, read_rule, scaled_plan, sum_up, trace_tau
 from dgviz.checkpoint import open_pair
 from dgviz.figures import agreement_map, rank_boxes, rule_colour, tau_curves
-from dgviz.spectra.scan import read_spectrum
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import weights_of
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import write_pair
 
@@ -30,9 +31,9 @@ def paths(tmp_path, monkeypatch):
 def scan(paths, leave=()):
     """Store every spectrum but those to leave, where the app looks for them."""
     pair = open_pair(*paths)
-    for paired, index in list_matrices(pair):
-        if (paired.name, index) not in leave:
-            read_spectrum(paired, index, "cpu", SpectrumStore())
+    for weight in weights_of(pair):
+        if (weight.tensor.name, weight.index) not in leave:
+            OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
     return pair
 
 

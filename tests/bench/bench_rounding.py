@@ -19,7 +19,7 @@ from dgviz.demo import demo_paths
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import VERDICTS, diagnose
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned, rounding_spectrum
-from dgviz.rmt.spectrum import StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.entries import describe_entries
 from dgviz.spectra.svd.decompose import decompose
 from tests.deltas import noise, power_law, with_values
@@ -54,7 +54,7 @@ def looked_at(base, tuned):
     delta = tuned.float() - base.float()
     found = decompose(delta, "cpu")
     summary = describe_entries(delta, found, base, tuned)
-    return StoredSpectrum(found.s.numpy(), tuple(delta.shape), {}, summary), found
+    return Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary), found
 
 
 def floors():

@@ -15,8 +15,8 @@ from dgviz.export import plan_export
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
-from dgviz.spectra.store import spectrum_key
 from dgviz.spectra.svd.decompose import decompose
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import random_tensors, tiny_model, write_checkpoint
 
 UP = "model.layers.2.mlp.up"
@@ -73,7 +73,7 @@ def refusal(base, adapter, kind=CheckpointError) -> str:
 def test_the_scaling_is_pefts(tmp_path, base, config, scaling):
     first, second = factors(64, 32)
     pair = open_pair(base, write_adapter(tmp_path / "a", {UP: (first, second)}, config))
-    delta = compute_delta(pair[f"{UP}.weight"], None, "cpu")
+    delta = compute_delta(Weight(pair[f"{UP}.weight"]), "cpu")
     torch.testing.assert_close(delta.double(), scaling * second.double() @ first.double(), rtol=1e-5, atol=1e-7)
     assert delta.dtype == torch.float32 and delta.is_contiguous()
 
@@ -86,12 +86,12 @@ def test_every_tensor_has_its_fate(tmp_path, base):
     for other in pair.tensors:
         assert other is row or (other.action, other.reason) == ("keep", "The adapter leaves it as it is in base.")
     assert pickle.loads(pickle.dumps(pair)) == pair
-    assert spectrum_key(pickle.loads(pickle.dumps(row)), None) == spectrum_key(row, None)
+    assert Weight(pickle.loads(pickle.dumps(row))).key == Weight(row).key
 
 
 def test_the_spectrum_has_exactly_the_adapters_rank(tmp_path, base):
     row = open_pair(base, write_adapter(tmp_path / "a", {UP: factors(64, 32)}))[f"{UP}.weight"]
-    s = decompose(compute_delta(row, None, "cpu"), "cpu").s
+    s = decompose(compute_delta(Weight(row), "cpu"), "cpu").s
     assert (s[:4] > 0.01).all() and (s[4:] < 1e-6 * s[0]).all()
 
 
@@ -140,7 +140,7 @@ def test_transposed_layers_embeddings_kernels_and_whole_modules(tmp_path, base):
             (torch.ones(64, 32) - random_tensors()["model.layers.10.mlp.up.weight"]) / 2,
         ),
     ):
-        torch.testing.assert_close(compute_delta(pair[name], None, "cpu"), 2 * expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(compute_delta(Weight(pair[name]), "cpu"), 2 * expected, rtol=1e-5, atol=1e-7)
     assert torch.equal(read_tensor(pair["model.norm.weight"].tuned), torch.ones(2048))
     assert "Not a matrix" in pair["model.norm.weight"].reason
 
@@ -151,7 +151,7 @@ def test_a_square_weight_is_turned_as_the_config_says(tmp_path):
     for said in (True, False):
         pair = open_pair(base, write_adapter(tmp_path / "a", {"a": (first, second)}, {"fan_in_fan_out": said}))
         update = 2 * second @ first
-        torch.testing.assert_close(compute_delta(pair["a.weight"], None, "cpu"), update.T if said else update)
+        torch.testing.assert_close(compute_delta(Weight(pair["a.weight"]), "cpu"), update.T if said else update)
     both = {"a": (first, second), "b": factors(32, 64)}
     adapter = write_adapter(tmp_path / "both", both, {"fan_in_fan_out": True})
     assert "fan_in_fan_out = True, but the shapes say otherwise" in refusal(base, adapter)
@@ -206,7 +206,7 @@ def test_an_adapter_of_a_renamed_model(tmp_path, old_names):
     pair = open_pair(tmp_path / "base", write_adapter(tmp_path / "a", {module: (first, second)}))
     stored = "language_model.model.layers.1.mlp.gate_proj" if old_names else module
     assert [row.name for row in pair.repairable] == [f"{stored}.weight"]
-    torch.testing.assert_close(compute_delta(pair.repairable[0], None, "cpu"), 2 * second @ first)
+    torch.testing.assert_close(compute_delta(Weight(pair.repairable[0]), "cpu"), 2 * second @ first)
     list(iter_export(plan_export(pair, RepairPlan("manual", {"tau": 0.0}), tmp_path / "out"), "cpu"))
     merged = type(model).from_pretrained(tmp_path / "out").state_dict()
     before = model.state_dict()
@@ -221,7 +221,7 @@ def test_gpt2_with_an_adapter(tmp_path):
     modules = {"transformer.h.0.attn.c_attn": factors(96, 32), "transformer.h.1.attn.c_proj": factors(32, 32)}
     pair = open_pair(tmp_path / "base", write_adapter(tmp_path / "a", modules, {"fan_in_fan_out": True}))
     for name, (first, second) in modules.items():
-        torch.testing.assert_close(compute_delta(pair[f"{name}.weight"], None, "cpu"), 2 * (second @ first).T)
+        torch.testing.assert_close(compute_delta(Weight(pair[f"{name}.weight"]), "cpu"), 2 * (second @ first).T)
 
 
 # --- refusals -------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from dgviz.app.fetches import find_fetch, running_fetches
+from dgviz.app.fetches import fetch_task
+from dgviz.app.jobs import running_jobs
 from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.checkpoint.hub import HubPlan, find_cached, is_cached_whole, iter_fetch, plan_download, split_hub_id
 from dgviz.cli import main
@@ -65,7 +66,7 @@ def test_a_cached_model_opens_by_its_id(tmp_path, cache):
     assert open_checkpoint(f"org/name@{COMMIT}").path == snapshot
     assert len(open_pair("org/name", "org/tuned@v1").repairable) == 6
     assert "no model of this id in the Hugging Face cache" in message(open_checkpoint, "org/tuned")
-    assert "(python -m dgviz fetch org/name@v9, or" in message(open_checkpoint, "org/name@v9")
+    assert "by `python -m dgviz fetch org/name@v9` or" in message(open_checkpoint, "org/name@v9")
 
 
 def test_a_partial_cache_is_named_by_what_it_lacks(tmp_path, cache):
@@ -251,7 +252,7 @@ def test_fetch_refuses_in_a_sentence(hub, capsys, model, said):
 def state(tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
     yield
-    for job in running_fetches():
+    for _, job in running_jobs():
         job.cancel(force=True)
 
 
@@ -260,12 +261,13 @@ def test_the_page_fetches_what_is_not_there(tmp_path, hub, state):
     app = open_page("checkpoints", base=base, tuned="org/name")
     assert "org/name is not on this machine." in texts(app) and not app.metric
     assert any("python -m dgviz fetch org/name" in code.value for code in app.code)
-    app.button(key="fetch-org/name").click().run()
+    app.button(key="start-fetch-org/name").click().run()
     assert not app.exception
     deadline = time.monotonic() + 60
-    while find_fetch("org/name").state == "running" and time.monotonic() < deadline:
+    job = fetch_task("org/name").job
+    while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert find_fetch("org/name").state == "done", find_fetch("org/name").log_tail()
+    assert job.state == "done", job.log_tail()
     assert len(hub) == 5
     app = open_page("checkpoints", base=base, tuned="org/name")
     assert "not on this machine" not in texts(app) and len(app.metric) == 5

@@ -1,8 +1,22 @@
-"""Names of real checkpoints: tower, layer, module, expert and class, for every family."""
+"""Names of real checkpoints: tower, layer, module, expert and class, for every family; and what is built on them."""
+
+import re
 
 import pytest
 
-from dgviz.checkpoint.module_path import CLASSES, OTHER, module_order, place_of, tower_labels
+from dgviz.analysis.model_map import QUANTITIES, build_grid, towers
+from dgviz.checkpoint import open_pair
+from dgviz.checkpoint.module_path import (
+    CLASSES,
+    OTHER,
+    block_depths,
+    layer_labels,
+    module_order,
+    module_path,
+    tower_labels,
+)
+from dgviz.checkpoint.selection import expression_of
+from dgviz.spectra.weight import weights_of
 from tests.checkpoints import ARCHITECTURES, tiny_model
 
 REAL = """
@@ -58,7 +72,7 @@ LAYERED = {"attention", "MLP", "experts", "router", "state space"}
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_names_of_real_checkpoints(case):
-    place = place_of(case[0])
+    place = module_path(case[0])
     assert [place.tower, place.level, place.module, str(place.expert), place.kind] == case[1:]
 
 
@@ -66,7 +80,7 @@ def test_names_of_real_checkpoints(case):
 def test_every_matrix_of_every_architecture_has_a_place(family):
     model = tiny_model(family)
     names = [name for name, tensor in model.state_dict().items() if tensor.dim() >= 2]
-    places = {name: place_of(name) for name in names}
+    places = {name: module_path(name) for name in names}
     cells = [(place.tower, place.layer, place.module, place.expert) for place in places.values()]
     assert len(set(cells)) == len(names)  # no two weights in one cell
     layered = [place for place in places.values() if place.layer]
@@ -91,10 +105,88 @@ def test_every_matrix_of_every_architecture_has_a_place(family):
 )  # fmt: skip
 def test_modules_stand_in_the_order_of_a_layer(family, order):
     names = [name for name, tensor in tiny_model(family).state_dict().items() if tensor.dim() >= 2]
-    modules = {place.module: place.kind for place in map(place_of, names) if place.layer}
+    modules = {place.module: place.kind for place in map(module_path, names) if place.layer}
     found = sorted(modules, key=lambda module: module_order(module, modules[module]))
     assert len(found) == len(order.split())
     assert all(module.endswith(tail) for module, tail in zip(found, order.split(), strict=True))
+
+
+def swin():
+    """Stages of one, three and two blocks."""
+    from transformers import SwinConfig, SwinForImageClassification
+
+    sizes = {"embed_dim": 8, "depths": [1, 3, 2], "num_heads": [1, 1, 1], "image_size": 32, "patch_size": 4}
+    return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
+
+
+@pytest.fixture(params=["llama_untied", "vit", "gpt2", "t5", "swin", "clip", "moe_fused", "moe_unfused"])
+def pair(request, tmp_path):
+    """A model twice, its names as transformers writes them."""
+    family = "qwen2_moe" if request.param.startswith("moe") else request.param
+    for side in ("base", "tuned"):
+        model = swin() if family == "swin" else tiny_model(family)
+        model.save_pretrained(tmp_path / side, save_original_format=request.param != "moe_fused")
+    found = open_pair(tmp_path / "base", tmp_path / "tuned")
+    assert any(item.name.endswith("gate_up_proj") for item in found.repairable) == (request.param == "moe_fused")
+    return found
+
+
+def names_in(cells):
+    return {name for cell in cells for name in cell.names}
+
+
+def test_map_filter_selection_and_depth_cut_a_model_alike(pair):
+    names = [item.name for item in pair.repairable]
+    depths = block_depths(names)
+    labels = layer_labels(map(module_path, names))
+    filtered = {
+        name: labels[path.tower, path.layer] for name, path in zip(names, map(module_path, names), strict=True)
+    }
+    seen = set()
+    for tower in (*towers(names), ""):
+        grid = build_grid([], weights_of(pair), QUANTITIES["rank"], tower)
+        rows = [names_in(cell for cell in grid.cells if cell.row == i) for i in range(len(grid.rows))]
+        along = []
+        for own in rows:
+            assert own == {name for name in names if filtered[name] == filtered[min(own)]}
+            expression = expression_of(names, sorted(own))
+            assert {name for name in names if re.search(expression, name)} == own
+            assert len(expression) < 60 or not tower
+            along.append(sorted({depths[name] for name in own}))
+            seen |= own
+        if tower:
+            assert all(len(depth) == 1 for depth in along)  # one layer, one depth
+            assert along == sorted(along) and (along[0], along[-1]) == ([0], [1])
+            blocks = [depth for depth, own in zip(along, rows, strict=True) if "downsample" not in min(own)]
+            assert len({depth for [depth] in blocks}) == len(blocks)  # and every block at its own
+    assert seen == set(names)
+
+
+def test_a_column_of_the_map_is_one_short_expression(pair):
+    names = [item.name for item in pair.repairable]
+    for tower in towers(names):
+        grid = build_grid([], weights_of(pair), QUANTITIES["rank"], tower)
+        for column in range(len(grid.columns)):
+            own = names_in(cell for cell in grid.cells if cell.column == column)
+            expression = expression_of(names, sorted(own))
+            assert {name for name in names if re.search(expression, name)} == own
+            assert expression.count("|") <= 1
+
+
+@pytest.mark.parametrize("family", ["llama_untied", "vit", "gpt2"])
+def test_depth_is_the_number_of_the_layer_over_the_last(family):
+    found = block_depths(tiny_model(family).state_dict())
+    for name, depth in found.items():
+        number = re.search(r"\.(\d)\.", name)
+        early = re.search(r"embed|wte|wpe|patch", name)
+        assert depth == (int(number[1]) if number else 0 if early else 1)
+
+
+def test_depth_where_names_alone_do_not_tell():
+    blocks = ["layers.0.blocks.0.q", "layers.0.blocks.1.q", "layers.0.downsample.reduction", "layers.1.blocks.0.q"]
+    outside = ["shared.weight", "embed_out.weight", "vision_model.pre_layrnorm.weight", "head.0.weight"]
+    assert list(block_depths(blocks + outside).values()) == [0, 0.5, 0.5, 1, 0, 1, 0, 1]
+    assert list(block_depths(["layers.2.q", "layers.8.q"]).values()) == [0.25, 1]
 
 
 def test_towers_are_told_apart():

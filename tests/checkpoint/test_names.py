@@ -16,6 +16,7 @@ from dgviz.export import plan_export
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import (
     model_inputs,
     planted_update,
@@ -116,8 +117,8 @@ def test_what_wrappers_put_into_names_is_no_difference(tmp_path, wrapper, wrappe
     row = pair[own if wrapped == "tuned" else "model.layers.2.mlp.up.weight"]
     other = own if wrapped == "base" else "model.layers.2.mlp.up.weight"
     assert row.reason == f"A floating-point matrix; base calls it {other}, apart from wrappers, of the same shape."
-    expected = compute_delta(plain["model.layers.2.mlp.up.weight"], None, "cpu")
-    assert torch.equal(compute_delta(row, None, "cpu"), expected)
+    expected = compute_delta(Weight(plain["model.layers.2.mlp.up.weight"]), "cpu")
+    assert torch.equal(compute_delta(Weight(row), "cpu"), expected)
 
 
 def test_prefixes_are_stripped_only_where_they_are_wrappers():
@@ -195,7 +196,7 @@ def test_experts_pair_slice_by_slice(tmp_path):
     row, plain = open_pair(single, tuned)[name], open_pair(fused, tuned)[name]
     assert "base stores its 4 experts one by one" in row.reason
     for expert in range(4):
-        assert torch.equal(compute_delta(row, expert, "cpu"), compute_delta(plain, expert, "cpu"))
+        assert torch.equal(compute_delta(Weight(row, expert), "cpu"), compute_delta(Weight(plain, expert), "cpu"))
     assert torch.equal(read_tensor(row.base), read_tensor(plain.base))
     parts = open_pair(fused, save(tune(model), tmp_path / "parts", True, sharded=False))
     part = parts["model.layers.1.block_sparse_moe.experts.3.w3.weight"]
@@ -286,7 +287,7 @@ def test_an_embedding_under_several_names_is_one_tensor(tmp_path, base_has, tune
     first = pair[tuned_has[0]]
     for name in tuned_has:
         assert (pair[name].action, pair[name].rows) == ("repair", ((0, 96),) if grown else None)
-        assert torch.equal(compute_delta(pair[name], None, "cpu"), compute_delta(first, None, "cpu"))
+        assert torch.equal(compute_delta(Weight(pair[name]), "cpu"), compute_delta(Weight(first), "cpu"))
     export(pair, tmp_path / "out")
     written, before, after = stored(tmp_path / "out"), stored(base)[base_has[0]], stored(tuned)[tuned_has[0]]
     expected = before.double() + low_rank(after[:96].double() - before.double(), RANK)
@@ -306,7 +307,7 @@ def test_an_embedding_that_tuned_took_apart_has_its_own_update(tmp_path):
     pair = open_pair(base, tuned)
     row = pair["encoder.embed_tokens.weight"]
     assert row.reason == "A floating-point matrix; base shares it with shared.weight, of the same shape."
-    assert torch.equal(compute_delta(row, None, "cpu"), own - stored(base)["shared.weight"])
+    assert torch.equal(compute_delta(Weight(row), "cpu"), own - stored(base)["shared.weight"])
 
 
 # --- vocabularies ---------------------------------------------------------------------------------------------------
@@ -339,7 +340,7 @@ def test_the_rows_in_common_are_repaired_and_the_others_copied(tmp_path, base_ro
         assert row.action == "repair" and row.rows == (((0, 96),) if tuned_rows == 104 else None)
         assert f"96 of its {tuned_rows} rows have the same token in base (by position" in row.reason
         delta = after[name][:96] - before[name][:96]
-        assert torch.equal(compute_delta(row, None, "cpu"), delta)
+        assert torch.equal(compute_delta(Weight(row), "cpu"), delta)
     export(pair, tmp_path / "out")
     written = stored(tmp_path / "out")
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
@@ -365,7 +366,7 @@ def test_rows_belong_together_by_token(tmp_path):
     assert row.rows == ((0, 40), (41, 90))  # 40 is another word; 90 to 95 had none in base
     assert "89 of its 104 rows have the same token in base (by tokenizer.json) and are repaired, 15" in row.reason
     rows = [*range(40), *range(41, 90)]
-    assert torch.equal(compute_delta(row, None, "cpu"), tuned[name][rows] - tensors[name][rows])
+    assert torch.equal(compute_delta(Weight(row), "cpu"), tuned[name][rows] - tensors[name][rows])
     export(open_pair(base, grown), tmp_path / "out")
     written = stored(tmp_path / "out")[name]
     others = [number for number in range(104) if number not in rows]

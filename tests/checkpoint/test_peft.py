@@ -16,6 +16,7 @@ from dgviz.export import plan_export
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import tiny_model
 
 DENSE = ["q_proj", "v_proj", "down_proj"]
@@ -62,7 +63,7 @@ def assert_merged(pair: CheckpointPair, directory) -> None:
         if row.name in changed and row.action == "repair":
             indices = range(row.tuned.shape[0]) if isinstance(row.tuned, LoraStack) else [None]
             for index in indices:
-                delta = compute_delta(row, index, "cpu")
+                delta = compute_delta(Weight(row, index), "cpu")
                 expected = after[row.name] - before[row.name]
                 expected = expected if index is None else expected[index]
                 torch.testing.assert_close(delta, expected.reshape(delta.shape), rtol=0, atol=1e-14)

@@ -14,6 +14,7 @@ from dgviz.export import plan_export
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import random_tensors, tiny_model, tune, write_checkpoint
 
 FP8 = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [16, 8]}, "dtype": "bfloat16"}
@@ -97,9 +98,9 @@ def test_a_float8_base_with_a_dense_tuned_model(tmp_path):
     pair = open_pair(base, tuned)
     assert all(pair[name].action == "repair" for name in names)
     assert not any(row.name.endswith("_scale_inv") for row in pair.tensors)
-    assert torch.equal(compute_delta(pair[names[0]], None, "cpu"), dense[names[0]].float() - start[names[0]])
+    assert torch.equal(compute_delta(Weight(pair[names[0]]), "cpu"), dense[names[0]].float() - start[names[0]])
     # Untouched, a weight has an update of exactly zero: its start is rounded as loading it would.
-    assert compute_delta(pair[names[1]], None, "cpu").count_nonzero() == 0
+    assert compute_delta(Weight(pair[names[1]]), "cpu").count_nonzero() == 0
     plan = plan_export(pair, RepairPlan("fixed_rank", {"rank": 0}), tmp_path / "out")
     list(iter_export(plan, "cpu"))
     written = open_checkpoint(tmp_path / "out")
@@ -200,7 +201,7 @@ def test_a_gpt_oss_base_in_mxfp4(tmp_path):
     name = "model.layers.1.mlp.experts.gate_up_proj"
     tuned = model.state_dict()[name]
     for expert in range(4):
-        assert torch.equal(compute_delta(pair[name], expert, "cpu"), tuned[expert] - state[name][expert])
+        assert torch.equal(compute_delta(Weight(pair[name], expert), "cpu"), tuned[expert] - state[name][expert])
     list(iter_export(plan_export(pair, RepairPlan("fixed_rank", {"rank": 2}), tmp_path / "out"), "cpu"))
     again, info = type(model).from_pretrained(tmp_path / "out", output_loading_info=True)
     assert {key: value for key, value in info.items() if value} == {}

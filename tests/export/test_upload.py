@@ -188,7 +188,7 @@ def test_a_refused_upload_leaves_the_output_and_says_how_to_go_on(
     out = tmp_path / "out"
     last = err.strip().splitlines()[-1]
     assert status == 1 and message in last
-    assert last.endswith(f"{out} is complete; upload it later by: dgviz push {out} org/new")
+    assert last.endswith(f"{out} is complete; upload it later by: python -m dgviz push {out} org/new")
     assert hub.files == {} and (out / "dgviz.json").is_file()
 
 

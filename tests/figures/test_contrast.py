@@ -17,7 +17,9 @@ from dgviz.repair.reshape import effective_rank
 from dgviz.repair.tensor import repair_tensor
 from dgviz.rmt.law import mp_fit
 from dgviz.spectra.delta import compute_delta
-from dgviz.spectra.svd.decompose import decompose
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import write_checkpoint, write_pair
 
 EMBEDDING, EXPERTS = "model.embed_tokens.weight", "model.layers.2.mlp.experts.gate_up_proj"
@@ -40,11 +42,10 @@ def pair(tmp_path_factory):
 
 
 def panel_of(pair, name, plan, index=None):
-    delta = compute_delta(pair[name], index, "cpu")
-    decomposition = decompose(delta, "cpu")
-    scale = compute_entry_panels(decomposition, delta, 0).scale
+    weight = OpenWeight(Weight(pair[name], index), "cpu", SpectrumStore(pair.tuned.path / "store"))
+    scale = compute_entry_panels(weight.decomposition, weight.delta, 0).scale
     facts = gather_facts(pair, plan, "cpu")
-    return compute_method_panel(pair[name], index, plan, facts, delta, decomposition, scale), delta.double(), scale
+    return compute_method_panel(weight, plan, facts, scale), weight.delta.double(), scale
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -85,7 +86,7 @@ def test_the_subspace_kept_is_that_of_a_plain_svd(pair, method):
 
 
 def test_the_spectrum_alone_says_which_directions_stay(pair):
-    s, shape = torch.linalg.svdvals(compute_delta(pair[EMBEDDING], None, "cpu").double()).numpy(), (96, 32)
+    s, shape = torch.linalg.svdvals(compute_delta(Weight(pair[EMBEDDING]), "cpu").double()).numpy(), (96, 32)
     measure = yardstick(s, shape)
     assert measure.leading == 3
     kept = spectral_effect(RepairPlan(), s, shape, measure)

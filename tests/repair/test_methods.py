@@ -11,16 +11,19 @@ import torch
 from safetensors.torch import load_file
 
 from dgviz.checkpoint import open_pair, read_tensor
+from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import MethodError, ThresholdError
 from dgviz.repair.facts import gather_facts
 from dgviz.repair.kept import keep_directions
 from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
-from dgviz.repair.methods.registry import METHODS, block_depths, find_method
+from dgviz.repair.methods.registry import METHODS, find_method
 from dgviz.repair.methods.trim import find_cut, magnitude_keys, score_keys
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.repair.tensor import TensorRepairs, repair_tensor
 from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
 
 VECTORS = json.loads((Path(__file__).parents[1] / "rmt" / "theory_vectors.json").read_text())["baselines"]
@@ -175,17 +178,17 @@ def test_shrinkers_and_scale_against_a_plain_svd(pair, sides, shrinker):
     values[done.report.rank :] = 0
     torch.testing.assert_close(done.tensor.double(), base + 0.7 * (u * values) @ vh, rtol=0, atol=1e-7)
     assert done.report.norm_kept == pytest.approx(float(0.7 * values.norm() / s.norm()), rel=1e-4)
-    kept = keep_directions(pair[MATRIX], None, plan, "cpu", SpectrumStore())
+    kept = keep_directions(OpenWeight(Weight(pair[MATRIX]), "cpu", SpectrumStore()), plan)
     left, right = kept.factors
     assert left.shape[1] == np.count_nonzero(kept.values)
     torch.testing.assert_close((left @ right).double(), 0.7 * (u * values) @ vh, rtol=0, atol=1e-7)
 
 
 def test_only_methods_that_keep_directions_have_factors(pair):
-    kept = keep_directions(pair[MATRIX], None, plan_of("rank_r", rank=2), "cpu", SpectrumStore())
+    kept = keep_directions(OpenWeight(Weight(pair[MATRIX]), "cpu", SpectrumStore()), plan_of("rank_r", rank=2))
     assert [tuple(factor.shape) for factor in kept.factors] == [(96, 2), (2, 32)]
     with pytest.raises(MethodError, match="wise_ft keeps no directions.*dg_hard, rank_r"):
-        keep_directions(pair[MATRIX], None, plan_of("wise_ft"), "cpu", SpectrumStore())
+        keep_directions(OpenWeight(Weight(pair[MATRIX]), "cpu", SpectrumStore()), plan_of("wise_ft"))
 
 
 class TestVectors:
@@ -354,10 +357,11 @@ def test_an_infinite_update_is_named(tmp_path, method):
 
 def test_several_plans_share_one_decomposition(pair, monkeypatch):
     calls = []
-    from dgviz.repair import kept
+    from dgviz.spectra import open_weight
 
-    decompose = kept.decompose
-    monkeypatch.setattr(kept, "decompose", lambda *args, **kwargs: calls.append(1) or decompose(*args, **kwargs))
+    decompose = open_weight.decompose
+    counted = lambda *args, **kwargs: calls.append(1) or decompose(*args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(open_weight, "decompose", counted)
     plans = [
         RepairPlan(), plan_of("wise_ft"), plan_of("complement"), RepairPlan("mp_edge", shrinker="nuclear"),
         plan_of("norm_matched"), plan_of("rank_r", rank=3), plan_of("ties_per_tensor"),

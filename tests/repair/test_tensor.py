@@ -12,7 +12,7 @@ from dgviz.checkpoint import open_pair, read_bytes
 from dgviz.errors import DgvizError, ExportError, SpectrumError, ThresholdError
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
-from dgviz.rmt.assess import energy_kept
+from dgviz.rmt.spectrum import energy_kept
 from tests.checkpoints import write_checkpoint, write_pair
 
 

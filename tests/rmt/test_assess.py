@@ -43,7 +43,7 @@ def uneven():
 
 def verdict(matrix, rule="dg_hard"):
     found = spectrum(matrix)
-    return diagnose(found, RULES[rule].apply(found.live_s, found.live_shape))
+    return diagnose(found, RULES[rule].apply(found.nonzero_s, found.nonzero_shape))
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned, rounding_spectrum
-from dgviz.rmt.spectrum import StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.entries import describe_entries
 from dgviz.spectra.moments import find_live
 from dgviz.spectra.steps import measure_steps
@@ -22,7 +22,7 @@ def looked_at(base, tuned):
     delta = tuned.float() - base.float()
     found = decompose(delta, "cpu")
     summary = describe_entries(delta, found, base, tuned)
-    return StoredSpectrum(found.s.numpy(), tuple(delta.shape), {}, summary), found
+    return Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary), found
 
 
 def low_rank(rank):
@@ -134,4 +134,4 @@ def test_nothing_returns_where_the_output_is_float32_or_base():
 
 def test_nothing_is_said_where_nothing_changed_or_nobody_looked():
     assert rounding_floor(looked_at(BASE, BASE)[0]) is None
-    assert rounding_floor(StoredSpectrum(np.ones(3), (3, 4), {})) is None
+    assert rounding_floor(Spectrum(np.ones(3), (3, 4), {})) is None

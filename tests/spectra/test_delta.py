@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.errors import CheckpointError, PairError
-from dgviz.spectra import delta as delta_module
-from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.delta import BLOCK_ELEMENTS, compute_delta
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -30,7 +30,7 @@ def test_the_difference_is_taken_after_widening(tmp_path, base_dtype, tuned_dtyp
     base = torch.randn(48, 40, generator=generator, dtype=torch.float64).to(base_dtype)
     tuned = (base.double() + 1e-3 * torch.randn(48, 40, generator=generator)).to(tuned_dtype)
     pair = open_pair(write_checkpoint(tmp_path / "b", {"w": base}), write_checkpoint(tmp_path / "t", {"w": tuned}))
-    delta = compute_delta(pair["w"], None, "cpu")
+    delta = compute_delta(Weight(pair["w"]), "cpu")
     wide = torch.float64 if torch.float64 in (base_dtype, tuned_dtype) else torch.float32
     assert delta.dtype == wide and delta.is_contiguous() and delta.device.type == "cpu"
     assert torch.equal(delta, tuned.to(wide) - base.to(wide))
@@ -43,12 +43,12 @@ def test_kernels_stacks_and_singletons(tmp_path, shards):
         whole = read_tensor(paired.tuned).float() - read_tensor(paired.base).float()
         if paired.name == STACK:
             for index in range(4):
-                assert torch.equal(compute_delta(paired, index, "cpu"), whole[index])
+                assert torch.equal(compute_delta(Weight(paired, index), "cpu"), whole[index])
         else:
-            delta = compute_delta(paired, None, "cpu")
+            delta = compute_delta(Weight(paired), "cpu")
             assert delta.dim() == 2 and torch.equal(delta.flatten(), whole.flatten())
-    assert compute_delta(pair["model.conv.weight"], None, "cpu").shape == (32, 48)
-    assert compute_delta(pair["model.pos"], None, "cpu").shape == (40, 32)
+    assert compute_delta(Weight(pair["model.conv.weight"]), "cpu").shape == (32, 48)
+    assert compute_delta(Weight(pair["model.pos"]), "cpu").shape == (40, 32)
 
 
 @settings(max_examples=25, deadline=None)
@@ -61,30 +61,28 @@ def test_blocks_of_any_size_give_the_same(tmp_path_factory, rows, cols, block):
         write_checkpoint(directory / "b", {"w": base} | extra),
         write_checkpoint(directory / "t", {"w": tuned} | extra),
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(delta_module, "_BLOCK_ELEMENTS", block)
-        assert torch.equal(compute_delta(pair["w"], None, "cpu"), tuned.float() - base)
+    assert torch.equal(compute_delta(Weight(pair["w"]), "cpu", block), tuned.float() - base)
 
 
 def test_identical_weights_give_exact_zeros(tmp_path):
     tensors = random_tensors(dtype=torch.float16)
     paths = write_checkpoint(tmp_path / "b", tensors), write_checkpoint(tmp_path / "t", tensors)
-    assert compute_delta(open_pair(*paths)["model.embed_tokens.weight"], None, "cpu").count_nonzero() == 0
+    assert compute_delta(Weight(open_pair(*paths)["model.embed_tokens.weight"]), "cpu").count_nonzero() == 0
 
 
 def test_the_result_is_the_callers_own(tmp_path):
     paired = open_pair(*write_pair(tmp_path))["model.pos"]
-    first = compute_delta(paired, None, "cpu")
+    first = compute_delta(Weight(paired), "cpu")
     kept = first.clone()
     first.zero_()
-    assert torch.equal(compute_delta(paired, None, "cpu"), kept)
+    assert torch.equal(compute_delta(Weight(paired), "cpu"), kept)
 
 
 def test_non_finite_values_pass_through(tmp_path):
     base, tuned = torch.zeros(32, 32), torch.zeros(32, 32)
     base[0, 0], tuned[1, 1], tuned[2, 2] = torch.inf, torch.nan, -torch.inf
     pair = open_pair(write_checkpoint(tmp_path / "b", {"w": base}), write_checkpoint(tmp_path / "t", {"w": tuned}))
-    delta = compute_delta(pair["w"], None, "cpu")
+    delta = compute_delta(Weight(pair["w"]), "cpu")
     assert delta[0, 0] == -torch.inf and delta[1, 1].isnan() and delta[2, 2] == -torch.inf
     assert delta.isfinite().sum() == 32 * 32 - 3
 
@@ -93,7 +91,7 @@ def test_an_excluded_matrix_has_a_delta_still(tmp_path):
     """Exclusion is about writing: looking stays possible."""
     pair = open_pair(*write_pair(tmp_path), exclude="pos")
     assert pair["model.pos"].action == "keep"
-    assert compute_delta(pair["model.pos"], None, "cpu").shape == (40, 32)
+    assert compute_delta(Weight(pair["model.pos"]), "cpu").shape == (40, 32)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +118,14 @@ def test_what_has_no_delta(tmp_path, name, index, complaint):
     del tuned["old.weight"]
     paths = write_checkpoint(tmp_path / "b", base), write_checkpoint(tmp_path / "t", tuned)
     with pytest.raises(PairError, match=complaint):
-        compute_delta(open_pair(*paths, exclude="grown")[name], index, "cpu")
+        compute_delta(Weight(open_pair(*paths, exclude="grown")[name], index), "cpu")
 
 
 def test_a_file_that_shrank(tmp_path):
     paired = open_pair(*write_pair(tmp_path))["model.pos"]
     os.truncate(paired.base.file, paired.base.start)
     with pytest.raises(CheckpointError, match=r"base.*ends inside tensor 'model.pos'"):
-        compute_delta(paired, None, "cpu")
+        compute_delta(Weight(paired), "cpu")
 
 
 def test_a_stack_behind_a_singleton(tmp_path):
@@ -136,7 +134,7 @@ def test_a_stack_behind_a_singleton(tmp_path):
         write_checkpoint(tmp_path / "b", tensors), write_checkpoint(tmp_path / "t", planted_update(tensors))
     )
     expected = read_tensor(pair["experts.w"].tuned) - tensors["experts.w"]
-    assert torch.equal(compute_delta(pair["experts.w"], 2, "cpu"), expected[0, 2])
+    assert torch.equal(compute_delta(Weight(pair["experts.w"], 2), "cpu"), expected[0, 2])
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
@@ -148,7 +146,7 @@ def test_peak_memory_is_as_documented(tmp_path):
     code = (
         "import sys, torch\n"
         "from dgviz.checkpoint import open_pair\n"
-        "from dgviz.spectra.delta import compute_delta\n"
+        "from dgviz.spectra.delta import compute_delta; from dgviz.spectra.weight import Weight\n"
         "torch.set_num_threads(1)\n"
         "lines = lambda: open('/proc/self/status')\n"
         "status = lambda key: next(int(line.split()[1]) for line in lines() if line.startswith(key)) * 1024\n"
@@ -156,12 +154,12 @@ def test_peak_memory_is_as_documented(tmp_path):
         "(torch.ones(64, 64, dtype=torch.bfloat16).float() - 1)[:2].sub_(1)\n"
         "open('/proc/self/clear_refs', 'w').write('5')\n"
         "before = status('VmRSS')\n"
-        "delta = compute_delta(paired, None, 'cpu')\n"
+        "delta = compute_delta(Weight(paired), 'cpu')\n"
         "print((status('VmHWM') - before) / delta.numel())\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "b"), str(tmp_path / "t")]
     per_element = float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=120).stdout)
-    block = 4 * delta_module._BLOCK_ELEMENTS / (rows * cols)
+    block = 4 * BLOCK_ELEMENTS / (rows * cols)
     assert 4 <= per_element <= 6 + block + 0.25
 
 
@@ -170,13 +168,13 @@ def test_peak_memory_is_as_documented(tmp_path):
 def test_cuda_gives_the_same_bits(tmp_path):
     pair = open_pair(*write_pair(tmp_path, torch.bfloat16))
     for paired in pair.repairable:
-        index = 1 if paired.name == STACK else None
-        delta = compute_delta(paired, index, "cuda:0")
-        assert delta.device.type == "cuda" and torch.equal(delta.cpu(), compute_delta(paired, index, "cpu"))
+        weight = Weight(paired, 1 if paired.name == STACK else None)
+        delta = compute_delta(weight, "cuda:0")
+        assert delta.device.type == "cuda" and torch.equal(delta.cpu(), compute_delta(weight, "cpu"))
 
 
 def test_the_paired_value_is_all_it_needs(tmp_path):
     """A worker gets the paired tensor alone, without the checkpoints."""
     paired = open_pair(*write_pair(tmp_path))["model.pos"]
     renamed = replace(paired, name="other")
-    assert torch.equal(compute_delta(renamed, None, "cpu"), compute_delta(paired, None, "cpu"))
+    assert torch.equal(compute_delta(Weight(renamed), "cpu"), compute_delta(Weight(paired), "cpu"))

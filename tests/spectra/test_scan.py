@@ -22,8 +22,10 @@ from dgviz.repair.tensor import repair_tensor
 from dgviz.rmt.threshold import RULES
 from dgviz.spectra import model_scan as survey
 from dgviz.spectra.model_scan import iter_scan, scan_report
-from dgviz.spectra.scan import read_spectrum, scan_matrix, scan_stack
-from dgviz.spectra.store import SpectrumStore, spectrum_key
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.scan import scan_stack, scan_weight
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight, matrices_of
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -77,17 +79,17 @@ def float64_delta(pair, name, index=None):
 def test_every_matrix_has_one_result_and_its_figures_equal_float64(pair, scanned):
     _, results = scanned
     expected = {(p.name, None) for p in pair.repairable if p.name != STACK} | {(STACK, i) for i in range(4)}
-    assert len(results) == len(expected) and {(r.name, r.index) for r in results} == expected
+    assert len(results) == len(expected) and {(r.weight.tensor.name, r.weight.index) for r in results} == expected
     for result in results:
         assert result.error is None and result.row["stored"] is False and result.work > 0
-        delta = float64_delta(pair, result.name, result.index)
+        delta = float64_delta(pair, result.weight.tensor.name, result.weight.index)
         s = torch.linalg.svdvals(delta).numpy()
         threshold = RULES["dg_hard"].apply(s, tuple(delta.shape))
         assert result.row["rank"] == threshold.rank
         for name in ("tau", "sigma", "edge"):
             assert result.row[name] == pytest.approx(getattr(threshold, name), rel=1e-6)
-        base = load_file(pair.base.path / "model.safetensors")[result.name].double()
-        base = base if result.index is None else base[result.index]
+        base = load_file(pair.base.path / "model.safetensors")[result.weight.tensor.name].double()
+        base = base if result.weight.index is None else base[result.weight.index]
         assert result.row["summary"]["relative_size"] == pytest.approx(float(delta.norm() / base.norm()), rel=1e-6)
         assert result.row["summary"]["zero_share"] == float((delta == 0).double().mean())
 
@@ -97,12 +99,12 @@ def test_matrices_of_a_stack_worked_on_together_have_the_same_figures(pair, scan
     calls = []
     monkeypatch.setattr(survey.Worker, "call", noting(survey.Worker.call, calls))
     results = list(iter_scan(pair, store=SpectrumStore(tmp_path), **CPU))
-    together = [arguments["indices"] for name, arguments in calls if name == "scan_stack"]
+    together = [arguments["weights"] for name, arguments in calls if name == "scan_stack"]
     assert together and max(map(len, together)) == 3
-    alone = {result.label: result.row for result in scanned[1]}
+    alone = {result.name: result.row for result in scanned[1]}
     assert len(results) == len(alone)
     for result in results:
-        expected = alone[result.label]
+        expected = alone[result.name]
         assert result.row["rank"] == expected["rank"] and result.row["route"] == expected["route"]
         assert result.row["tau"] == pytest.approx(expected["tau"], rel=1e-6)
         assert result.row["summary"] == pytest.approx(expected["summary"], rel=1e-6)
@@ -123,7 +125,7 @@ def test_one_bad_matrix_of_a_stack_does_not_spoil_the_others(tmp_path):
     for side, tensors in (("base", base), ("tuned", tuned)):
         write_checkpoint(tmp_path / side, tensors)
     paired = open_pair(tmp_path / "base", tmp_path / "tuned")[STACK]
-    first, bad, last = scan_stack(paired, [0, 1, 2], "cpu", 1, tmp_path / "store", "dg_hard", {})
+    first, bad, last = scan_stack(matrices_of(paired)[:3], "cpu", 1, tmp_path / "store", "dg_hard", {})
     assert first["rank"] is not None and last["rank"] is not None
     assert isinstance(bad, SpectrumError) and f"{STACK}[1]: entry [2, 3]" in str(bad)
 
@@ -155,19 +157,19 @@ def test_a_second_scan_computes_nothing_and_starts_no_process(pair, store):
         assert psutil.Process().children() == before
     report = scan_report(pair, results, 0.0)
     assert report["stored"] == 9 and report["computed"] == 0
-    s = store.get(spectrum_key(pair[EMBEDDING], None)).s
+    s = store.get(Weight(pair[EMBEDDING]).key).s
     assert report["weights"][EMBEDDING]["tau"] == RULES["mp_edge"].apply(s, (96, 32)).tau
 
 
 def test_only_what_is_missing_is_computed(pair, store):
     """One entry is gone, one damaged, and one was put there by a page."""
-    gone, damaged, bare = (spectrum_key(pair[name], None) for name in (EMBEDDING, "model.pos", "model.conv.weight"))
+    gone, damaged, bare = (Weight(pair[name]).key for name in (EMBEDDING, "model.pos", "model.conv.weight"))
     (store.root / gone[:2] / f"{gone}.safetensors").unlink()
     (store.root / damaged[:2] / f"{damaged}.safetensors").write_bytes(b"damaged")
     known = store.get(bare)
     (store.root / bare[:2] / f"{bare}.safetensors").unlink()
-    assert read_spectrum(pair["model.conv.weight"], None, "cpu", store).summary == known.summary
-    rows = {result.label: result.row for result in iter_scan(pair, store=store, device="cpu", workers=1)}
+    assert OpenWeight(Weight(pair["model.conv.weight"]), "cpu", store).spectrum().summary == known.summary
+    rows = {result.name: result.row for result in iter_scan(pair, store=store, device="cpu", workers=1)}
     assert {name for name, row in rows.items() if not row["stored"]} == {EMBEDDING, "model.pos"}
     assert store.get(bare).summary == known.summary == rows["model.conv.weight"]["summary"]
     assert all(store.get(key).summary for key in (gone, damaged, bare))
@@ -176,9 +178,9 @@ def test_only_what_is_missing_is_computed(pair, store):
 def test_kept_factors_are_stored_up_to_a_cap(pair, scanned):
     store, results = scanned
     for result in results:
-        key, rank = spectrum_key(pair[result.name], result.index), result.row["rank"]
+        key, rank = result.weight.key, result.row["rank"]
         factors = store.get_factors(key, rank) if rank else None
-        delta = float64_delta(pair, result.name, result.index)
+        delta = float64_delta(pair, result.weight.tensor.name, result.weight.index)
         if sum(delta.shape) * rank * 4 > 0.2 * delta.numel() * 4 or rank == 0:
             assert store.get_factors(key, 1) is None
             continue
@@ -187,24 +189,24 @@ def test_kept_factors_are_stored_up_to_a_cap(pair, scanned):
         u, s, vh = torch.linalg.svd(delta, full_matrices=False)
         best = ((u[:, :rank] * s[:rank]) @ vh[:rank]).numpy()
         np.testing.assert_allclose(left @ right, best, atol=1e-6 * float(s[0]))
-    assert any(store.get_factors(spectrum_key(pair[r.name], r.index), 3) for r in results)
+    assert any(store.get_factors(r.weight.key, 3) for r in results)
 
 
 def test_the_scans_own_rule_decides_too_how_many_factors_are_kept(pair, tmp_path):
-    arguments = {"index": None, "device": "cpu", "threads": 2, "root": tmp_path}
-    scan_matrix(pair["model.layers.2.mlp.up.weight"], rule="fixed_rank", params={"rank": 4}, **arguments)
-    key = spectrum_key(pair["model.layers.2.mlp.up.weight"], None)
+    arguments = {"device": "cpu", "threads": 2, "root": tmp_path}
+    scan_weight(Weight(pair["model.layers.2.mlp.up.weight"]), rule="fixed_rank", params={"rank": 4}, **arguments)
+    key = Weight(pair["model.layers.2.mlp.up.weight"]).key
     assert SpectrumStore(tmp_path).get_factors(key, 4)[0].shape == (64, 4)
     # Rank 30 of 32 is beyond the cap; DG-Hard's 3 are not.
-    scan_matrix(pair[EMBEDDING], rule="fixed_rank", params={"rank": 30}, **arguments)
-    key = spectrum_key(pair[EMBEDDING], None)
+    scan_weight(Weight(pair[EMBEDDING]), rule="fixed_rank", params={"rank": 30}, **arguments)
+    key = Weight(pair[EMBEDDING]).key
     assert SpectrumStore(tmp_path).get_factors(key, 3) is not None
     assert SpectrumStore(tmp_path).get_factors(key, 4) is None
 
 
 def test_a_store_that_cannot_be_written_is_a_warning(pair, tmp_path):
     (tmp_path / "file").write_text("")
-    row = scan_matrix(pair[EMBEDDING], None, "cpu", 2, tmp_path / "file" / "below", "dg_hard", {})
+    row = scan_weight(Weight(pair[EMBEDDING]), "cpu", 2, tmp_path / "file" / "below", "dg_hard", {})
     assert row["rank"] == 3 and len(row["warnings"]) == 1 and "cannot be stored" in row["warnings"][0]
 
 
@@ -242,7 +244,7 @@ def test_repair_reads_neither_tuned_nor_a_decomposition_from_a_complete_store(pa
     """What a scan has stored is enough: the same pair, whose tuned side can no longer be decomposed."""
     paired = pair[EMBEDDING]
     expected = repair_tensor(paired, RepairPlan(), "cpu", store).tensor
-    key = spectrum_key(paired, None)
+    key = Weight(paired).key
     left, right = store.get_factors(key, 3)
     store.put_factors(key, 2 * left, right)
     doubled = repair_tensor(paired, RepairPlan(), "cpu", store).tensor
@@ -258,7 +260,7 @@ def test_repair_computes_where_too_few_factors_are_stored(pair, store):
 def test_repair_does_not_hash_for_the_sake_of_a_store(tmp_path, store):
     """Files that nobody scanned are read once, not twice."""
     pair = open_pair(*write_pair(tmp_path))  # as fresh as a file can be: its hash is not remembered
-    read_spectrum(pair[EMBEDDING], None, "cpu", store)
+    OpenWeight(Weight(pair[EMBEDDING]), "cpu", store).spectrum()
     assert "store" not in repair_tensor(pair[EMBEDDING], RepairPlan(), "cpu", store).report.route
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, open_pair
 from dgviz.spectra.schedule import Admission, Task, count_cores, estimate_bytes, memory_budget, plan_tasks
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import write_pair
 
 GIB = 2**30
@@ -15,7 +16,7 @@ GIB = 2**30
 
 def task(memory: int) -> Task:
     info = TensorInfo("w", (4, 4), "float32", Path("w"), 0, 64)
-    return Task(PairedTensor("w", info, info, "repair", ""), None, (4, 4), 128, memory, 1.0)
+    return Task(Weight(PairedTensor("w", info, info, "repair", "")), 128, memory, 1.0)
 
 
 def begin_all(admission: Admission, waiting: list[Task]) -> list[Task]:
@@ -127,11 +128,11 @@ def test_every_matrix_is_planned_the_largest_first(tmp_path):
     pair = open_pair(*write_pair(tmp_path))
     tasks = plan_tasks(pair)
     assert [one.memory for one in tasks] == sorted((one.memory for one in tasks), reverse=True)
-    found = {(one.paired.name, one.index) for one in tasks}
+    found = {(one.weight.tensor.name, one.weight.index) for one in tasks}
     stack = "model.layers.2.mlp.experts.gate_up_proj"
     assert found == {(p.name, None) for p in pair.repairable if p.name != stack} | {(stack, i) for i in range(4)}
-    expert = next(one for one in tasks if one.index == 2)
-    assert expert.shape == (48, 32) and expert.stored == 2 * 48 * 32 * 4
+    expert = next(one for one in tasks if one.weight.index == 2)
+    assert expert.weight.shape == (48, 32) and expert.stored == 2 * 48 * 32 * 4
     assert all(one.work > 0 for one in tasks)
 
 

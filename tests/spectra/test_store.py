@@ -16,7 +16,8 @@ from dgviz.checkpoint import open_pair
 from dgviz.errors import CheckpointError, DgvizError, PairError
 from dgviz.spectra import store as store_module
 from dgviz.spectra.delta import compute_delta
-from dgviz.spectra.store import SpectrumStore, spectrum_key
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -49,8 +50,8 @@ def test_what_was_put_is_got(cache):
 
 def test_a_real_spectrum_survives_to_the_last_bit(tmp_path):
     paired = open_pair(*write_pair(tmp_path))["model.pos"]
-    s = torch.linalg.svdvals(compute_delta(paired, None, "cpu").double())
-    store, key = SpectrumStore(), spectrum_key(paired, None)
+    s = torch.linalg.svdvals(compute_delta(Weight(paired), "cpu").double())
+    store, key = SpectrumStore(), Weight(paired).key
     store.put(key, s, torch.Size((40, 32)), {"route": "svd"})
     assert np.array_equal(store.get(key).s, s.numpy())
 
@@ -259,8 +260,8 @@ def test_keys_follow_contents_and_not_names(tmp_path):
     keys = {}
     for paired in first.repairable:
         for index in range(4) if paired.name == STACK else [None]:
-            keys[paired.name, index] = spectrum_key(paired, index)
-            assert spectrum_key(renamed[f"other.{paired.name}"], index) == keys[paired.name, index]
+            keys[paired.name, index] = Weight(paired, index).key
+            assert Weight(renamed[f"other.{paired.name}"], index).key == keys[paired.name, index]
     assert len(set(keys.values())) == len(keys) == 9  # five matrices and four experts
     assert all(store_module._KEY.fullmatch(key) for key in keys.values())
 
@@ -269,10 +270,10 @@ def test_keys_change_with_either_side_the_order_and_the_engine(tmp_path, monkeyp
     a, b, c = ({"w": torch.randn(32, 40, generator=torch.Generator().manual_seed(i))} for i in range(3))
     paths = [write_checkpoint(tmp_path / name, tensors) for name, tensors in zip("abc", (a, b, c), strict=True)]
     pairs = [(0, 1), (1, 0), (0, 2), (2, 1)]
-    keys = {spectrum_key(open_pair(paths[i], paths[j])["w"], None) for i, j in pairs}
+    keys = {Weight(open_pair(paths[i], paths[j])["w"]).key for i, j in pairs}
     assert len(keys) == 4
     monkeypatch.setattr(store_module, "ENGINE_VERSION", "another")
-    assert spectrum_key(open_pair(paths[0], paths[1])["w"], None) not in keys
+    assert Weight(open_pair(paths[0], paths[1])["w"]).key not in keys
 
 
 def test_a_flat_reading_of_a_stack_has_a_key_of_its_own(tmp_path):
@@ -282,9 +283,9 @@ def test_a_flat_reading_of_a_stack_has_a_key_of_its_own(tmp_path):
     tuned["conv.w"], tensors["conv.w"] = tuned["experts.w"][1].clone(), tensors["experts.w"][1].clone()
     tensors["kernel"], tuned["kernel"] = tensors["experts.w"].clone(), tuned["experts.w"].clone()
     pair = open_pair(write_checkpoint(tmp_path / "b", tensors), write_checkpoint(tmp_path / "t", tuned))
-    stack = [spectrum_key(pair["experts.w"], index) for index in range(4)]
-    assert spectrum_key(pair["kernel"], None) not in stack
-    assert spectrum_key(pair["conv.w"], None) == stack[1]  # the same matrix, so the same spectrum
+    stack = [Weight(pair["experts.w"], index).key for index in range(4)]
+    assert Weight(pair["kernel"]).key not in stack
+    assert Weight(pair["conv.w"]).key == stack[1]  # the same matrix, so the same spectrum
 
 
 @pytest.mark.parametrize(
@@ -303,7 +304,7 @@ def test_what_has_no_key(tmp_path, name, index, complaint):
     base = write_checkpoint(tmp_path / "b", tensors | {"old": torch.zeros(32, 32)})
     tuned = write_checkpoint(tmp_path / "t", planted_update(tensors) | {"new": torch.zeros(32, 32)})
     with pytest.raises(PairError, match=complaint):
-        spectrum_key(open_pair(base, tuned)[name], index)
+        _ = Weight(open_pair(base, tuned)[name], index).key
 
 
 def test_a_vanished_file_has_no_key(tmp_path):
@@ -311,4 +312,4 @@ def test_a_vanished_file_has_no_key(tmp_path):
     pair = open_pair(base, tuned)
     (tuned / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
-        spectrum_key(pair["model.pos"], None)
+        _ = Weight(pair["model.pos"]).key

@@ -9,7 +9,7 @@ import numpy as np
 
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.analysis.noise_table import THIRDS, NoiseTable, noise_csv, noise_table, thirds_of
-from dgviz.checkpoint.module_path import CLASSES
+from dgviz.checkpoint.module_path import CLASSES, layer_order
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 
 WHOLE = "all"
@@ -156,13 +156,13 @@ def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], l
     rows : iterable of Assessment
         Matrices of a model.
     tower : str
-        `Place.tower`.
+        `ModulePath.tower`.
     """
     found: dict[tuple[int, ...], list[Assessment]] = {}
     for row in rows:
         if row.matrix.place.tower == tower and row.matrix.place.layer:
             found.setdefault(row.matrix.place.layer, []).append(row)
-    return {layer: found[layer] for layer in sorted(found)}
+    return {layer: found[layer] for layer in sorted(found, key=layer_order)}
 
 
 @dataclass(frozen=True)
@@ -191,12 +191,12 @@ def depth_grid(members: Mapping[str, Sequence[Assessment]], tower: str, figure: 
     members : mapping of str to sequence of Assessment
         Matrices by the name of their model.
     tower : str
-        `Place.tower`.
+        `ModulePath.tower`.
     figure : Figure
         One of `FIGURES`.
     """
     by_model = [layers_of(rows, tower) for rows in members.values()]
-    layers = sorted({layer for own in by_model for layer in own})
+    layers = sorted({layer for own in by_model for layer in own}, key=layer_order)
     cells = [
         DepthPoint(row, column, figure.value(own.get(layer, ())))
         for column, own in enumerate(by_model)
@@ -214,7 +214,9 @@ def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
         The group.
     """
     weighed = [
-        WeighedDiagnosis(row.matrix.label, math.prod(row.matrix.stored.live_shape), row.matrix.energy, row.diagnosis)
+        WeighedDiagnosis(
+            row.matrix.label, math.prod(row.matrix.stored.nonzero_shape), row.matrix.energy, row.diagnosis
+        )
         for row in rows
     ]
     return diagnose_model(weighed) if weighed else None

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgviz.analysis.model_spectra import list_matrices
 from dgviz.analysis.noise_table import thirds_of
-from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
-from dgviz.checkpoint.module_path import Place, place_of
+from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.errors import PairError
+from dgviz.spectra.weight import Weight, weights_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,27 +18,19 @@ class SharedWeight:
     Attributes
     ----------
     name : str
-        Of the tensor in base.
-    index : int or None
-        Which matrix of a stack.
-    place : Place
+        Of the tensor in base, with the matrix of a stack in brackets.
+    place : ModulePath
         Where it belongs in base.
     third : str
         Its third of the depth, one of `dgviz.analysis.noise_table.THIRDS`.
-    sides : tuple of PairedTensor or None
+    sides : tuple of Weight or None
         Per tuned checkpoint, in order; None where it has no update of this matrix to compare.
     """
 
     name: str
-    index: int | None
-    place: Place
+    place: ModulePath
     third: str
-    sides: tuple[PairedTensor | None, ...]
-
-    @property
-    def label(self) -> str:
-        """The tensor's name in base, with the matrix of a stack in brackets."""
-        return label(self.name, self.index)
+    sides: tuple[Weight | None, ...]
 
 
 @dataclass(frozen=True)
@@ -78,27 +70,27 @@ def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], 
     bases = {pair.base.fingerprint: pair.base.path for pair in pairs}
     if len(bases) != 1:
         raise PairError(f"a family has one base; got {', '.join(map(str, bases.values()))}: give one base for all")
-    sides: dict[tuple[str, int | None], list[PairedTensor | None]] = {}
+    sides: dict[tuple[str, int | None], list[Weight | None]] = {}
     for position, pair in enumerate(pairs):
-        for paired, index in list_matrices(pair):
-            key = paired.base.name, index
-            sides.setdefault(key, [None] * len(pairs))[position] = paired
+        for weight in weights_of(pair):
+            key = weight.tensor.base.name, weight.index
+            sides.setdefault(key, [None] * len(pairs))[position] = weight
     apart: dict[tuple[str, str], set[int]] = {}
     for (name, _), own in sides.items():
-        first = next(paired for paired in own if paired is not None)
-        for position, paired in enumerate(own):
-            if paired is None:
+        first = next(weight for weight in own if weight is not None)
+        for position, weight in enumerate(own):
+            if weight is None:
                 reason = _why_not(pairs[position], name)
-            elif paired.base != first.base:
-                reason = f"It has other rows of base's tensor than the first: {paired.reason}"
+            elif weight.tensor.base != first.tensor.base:
+                reason = f"It has other rows of base's tensor than the first: {weight.tensor.reason}"
                 own[position] = None
             else:
                 continue
             apart.setdefault((name, reason), set()).add(position)
-    shared = {key: own for key, own in sides.items() if sum(paired is not None for paired in own) > 1}
-    places = [place_of(name) for name, _ in shared]
+    shared = {key: own for key, own in sides.items() if sum(weight is not None for weight in own) > 1}
+    places = [module_path(name) for name, _ in shared]
     matched = [
-        SharedWeight(name, index, place, third, tuple(own))
+        SharedWeight(label(name, index), place, third, tuple(own))
         for ((name, index), own), place, third in zip(shared.items(), places, thirds_of(places), strict=True)
     ]
     return matched, [Apart(name, tuple(sorted(models)), reason) for (name, reason), models in apart.items()]

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dgviz.analysis.noise_table import THIRDS
-from dgviz.checkpoint.module_path import CLASSES, Place
+from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_order
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ def _joint(parts: Sequence[tuple[float | None, tuple[float, float]]]) -> float |
 
 
 def kinship_report(
-    weights: Sequence[tuple[str, Place, str, Sequence[int | None], Mapping[tuple[int, int], Overlap]]],
+    weights: Sequence[tuple[str, ModulePath, str, Sequence[int | None], Mapping[tuple[int, int], Overlap]]],
 ) -> dict[str, Any]:
     """Return the comparison of several models as plain values."""
     pairs = sorted({pair for *_, overlaps in weights for pair in overlaps})
@@ -168,7 +168,7 @@ def kinship_report(
                 "thirds": _grouped(THIRDS, [(third, overlap) for _, third, overlap in own]),
                 "layers": [
                     {"tower": at[0], "layer": ".".join(map(str, at[1])), **mean_overlap(layers[at]).to_json()}
-                    for at in sorted(layers)
+                    for at in sorted(layers, key=lambda at: (at[0], layer_order(at[1])))
                 ],
             }
         )

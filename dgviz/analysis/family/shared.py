@@ -12,9 +12,9 @@ import torch
 from dgviz.analysis.family import SharedWeight
 from dgviz.analysis.family.overlap import Overlap, SideOverlap, chance_overlap
 from dgviz.errors import DgvizError
-from dgviz.repair.kept import OpenMatrix
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
 
@@ -70,11 +70,11 @@ def compare_weight(weight: SharedWeight, plan: RepairPlan, device: str, store: S
     """Return what every two updates of one weight have in common."""
     kept: dict[int, _Kept | None] = {}
     errors: dict[int, str] = {}
-    for model, paired in enumerate(weight.sides):
-        if paired is None:
+    for model, own in enumerate(weight.sides):
+        if own is None:
             continue
         try:
-            kept[model] = _keep(OpenMatrix(paired, weight.index, device, store), plan)
+            kept[model] = _keep(OpenWeight(own, device, store), plan)
         except DgvizError as error:
             errors[model] = str(error)
     whole = _WholeUpdates(weight, list(kept), device)
@@ -87,15 +87,15 @@ def compare_weight(weight: SharedWeight, plan: RepairPlan, device: str, store: S
     return ComparedWeight(weight, tuple(ranks), overlaps, errors)
 
 
-def _keep(matrix: OpenMatrix, plan: RepairPlan) -> _Kept | None:
+def _keep(weight: OpenWeight, plan: RepairPlan) -> _Kept | None:
     """Return the kept part of one update; None where nothing is kept.
 
     Where the median measures no noise the rank is the numerical one: the directions that a merged LoRA has at all.
     """
-    threshold = matrix.reshape(plan).threshold
+    threshold = weight.threshold(plan.rule, plan.params)
     if threshold.rank == 0:
         return None
-    left, right = matrix.triplets(threshold.rank)
+    left, right = weight.triplets(threshold.rank)
     columns, rows = _basis(left), _basis(right.T)
     norms = torch.linalg.vector_norm(left, dim=0, dtype=torch.float64)
     return _Kept(threshold.rank, float(torch.linalg.vector_norm(norms)), left, right, columns, rows)
@@ -160,8 +160,7 @@ class _WholeUpdates:
     def _read(self, model: int) -> torch.Tensor:
         if model in self._held:
             return self._held[model]
-        delta = compute_delta(self._weight.sides[model], self._weight.index, self._device).flatten()
-        delta = torch.nan_to_num(delta, nan=0.0)  # equal infinities differ by nan: nothing was trained there
+        delta = compute_delta(self._weight.sides[model], self._device).flatten()
         if self._hold:
             self._held[model] = delta
         return delta

@@ -57,12 +57,12 @@ def figure4(
     rule: str = "",
     spectrum: SpectrumPanels | None = None,
     entries: EntryPanels | None = None,
-    live_shape: tuple[int, int] | None = None,
+    nonzero_shape: tuple[int, int] | None = None,
     on_release: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw Figure 4 of one weight: tau slider, numbers, MP-fit chips and panels (b) to (g)."""
     data = figure4_payload(
-        view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries, live_shape=live_shape
+        view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries, nonzero_shape=nonzero_shape
     )
     changes = {f"on_{name}_change": lambda: None for name in ("follows", "asked")}
     _component()(key=key, data=data, on_released_change=on_release, **changes)

@@ -4,9 +4,10 @@ import streamlit as st
 
 from dgviz.app.fetches import require_fetched
 from dgviz.app.frame import demo_buttons, enter_page, open_view, page
+from dgviz.app.jobs import draw_task
 from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight, recent_pairs
 from dgviz.app.preflight import draw_fates, draw_notices, draw_scores, draw_summary
-from dgviz.app.scans import draw_scan, scan_command
+from dgviz.app.scans import scan_task
 from dgviz.app.state import change_view
 
 
@@ -68,7 +69,6 @@ def draw() -> None:
         st.switch_page(page("layer"))
     if draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name):
         st.page_link(page("recovery"), label="Every method, on the Recovery page", icon=":material/healing:")
-    command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
     if pair.repairable:
-        draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
+        draw_task(scan_task(view, pair))
     draw_fates(preflight)

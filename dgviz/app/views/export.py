@@ -5,16 +5,17 @@ from pathlib import Path
 import streamlit as st
 
 from dgviz.app.export_options import choose_output
-from dgviz.app.export_page import draw_command, draw_jobs, draw_plan, draw_start_error, start
-from dgviz.app.exports import free_folder, suggested_name
+from dgviz.app.export_page import draw_plan, free_folder, suggested_name
+from dgviz.app.export_result import draw_result
 from dgviz.app.frame import enter_page, require_pair
+from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
 from dgviz.app.mask import choose_names
 from dgviz.app.messages import show_error
 from dgviz.app.method import choose_method
 from dgviz.app.pair import checkpoint_path, load_pair
 from dgviz.app.roots import confine, writable_home
+from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
-from dgviz.export import repair_command
 from dgviz.repair.plan import RepairPlan
 
 
@@ -47,18 +48,18 @@ def draw() -> None:
         chosen = load_pair(view, repair.include, repair.exclude)
     except DgvizError as error:
         show_error(error)
-        draw_jobs()
+        draw_list("repair", draw_result)
         st.stop()
-    options = {**output.options, "device": "" if view.device == "auto" else view.device}
-    command = repair_command(str(base), str(tuned), str(out), repair, output.format, options)
+    written = {"format": output.format, **output.arguments, "device": view.device}
+    command = Command("repair", base=base, tuned=tuned, out=out, **repair.arguments, **written)
     if draw_plan(chosen, repair, out, output):
         st.button(
             "Start export",
             type="primary",
             icon=":material/save:",
-            on_click=start,
-            args=(command, out, f"{tuned.name} → {out.name}"),
+            on_click=try_start,
+            args=(command, f"{tuned.name} → {out.name}", out),
         )
     draw_start_error()
     draw_command(command)
-    draw_jobs()
+    draw_list("repair", draw_result)

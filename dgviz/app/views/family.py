@@ -3,11 +3,11 @@
 import orjson
 import streamlit as st
 
-from dgviz.app.family import choose_members, draw_job, family_command, find_comparison, result_file
+from dgviz.app.family import choose_members, family_task
 from dgviz.app.family_overlap import draw_overlap
 from dgviz.app.family_tables import draw_figures, draw_noise_tables, read_members
 from dgviz.app.frame import enter_page, require_pair
-from dgviz.app.pair import checkpoint_label, checkpoint_path
+from dgviz.app.jobs import draw_task
 from dgviz.app.rules import choose_rule
 
 
@@ -26,16 +26,15 @@ def draw() -> None:
         )
         st.stop()
     rule, params = choose_rule(view)
-    save = result_file(members, rule, params)
-    command = family_command(checkpoint_path(view.base), members, rule, params, save, view.device)
-    draw_job(command, save, f"{checkpoint_label(view.base)} → {len(members)} fine-tunes")
-    job = find_comparison(save)
+    task = family_task(view, members, rule, params)
+    draw_task(task)
+    job = task.job
     finished = job.id if job is not None and job.state != "running" else ""
     rows = read_members(members, rule, params, finished)
     if rows:
         draw_figures(rows)
         draw_noise_tables(rows, rule.title)
-    if save.is_file():
-        draw_overlap(orjson.loads(save.read_bytes()), [member.name for member in members])
+    if task.made:
+        draw_overlap(orjson.loads(task.lock.read_bytes()), [member.name for member in members])
     elif rows:
         st.info("Compare the kept directions above: overlaps and cosines appear here.")

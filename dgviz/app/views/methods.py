@@ -7,7 +7,6 @@ from dgviz.app.frontier import draw_frontier
 from dgviz.app.layer import read_weight_spectrum
 from dgviz.app.methods import choose_methods, choose_shrinker, draw_weight
 from dgviz.app.methods_model import draw_model
-from dgviz.app.pair import checkpoint_path
 from dgviz.app.rules import choose_rule
 from dgviz.app.weights import choose_weight
 
@@ -22,7 +21,7 @@ def draw() -> None:
     )
     choice = choose_weight(view, pair)
     stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"
-    weight = (choice.paired, choice.index, view.device, stamp)
+    weight = (choice, view.device, stamp)
     spectrum = read_weight_spectrum(weight)
     methods = choose_methods()
     common = {}
@@ -30,5 +29,5 @@ def draw() -> None:
         rule, params = choose_rule(view)
         common = {"rule": rule.name, "params": params, "shrinker": choose_shrinker("methods-shrinker")}
     draw_weight(pair, weight, spectrum, methods, common, page("export"))
-    draw_model(pair, checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
+    draw_model(view, pair)
     draw_frontier(view)

@@ -3,10 +3,10 @@
 import streamlit as st
 
 from dgviz.app.frame import enter_page, page, require_pair
+from dgviz.app.jobs import draw_task
 from dgviz.app.model import ModelView, draw_model
-from dgviz.app.pair import checkpoint_label, checkpoint_path
 from dgviz.app.rules import choose_rule
-from dgviz.app.scans import draw_scan, find_scan, scan_command
+from dgviz.app.scans import find_scan, scan_task
 
 
 def draw() -> None:
@@ -22,11 +22,10 @@ def draw() -> None:
     scanning = job is not None and job.state == "running"
     model = ModelView(pair, rule, params, view)
     if scanning or model.atlas.missing:
-        command = scan_command(checkpoint_path(view.base), checkpoint_path(view.tuned), view.device)
         if not model.atlas.matrices and not scanning:
             st.markdown(
                 "The map is drawn from the singular values of every weight, which have not been computed yet: start "
                 "the scan, and the cells fill in while it runs."
             )
-        draw_scan(pair, command, f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}")
+        draw_task(scan_task(view, pair))
     st.fragment(draw_model, run_every=2.0 if scanning else None)(model, page("layer"), page("export"))

@@ -27,7 +27,7 @@ def draw() -> None:
         st.stop()
     choice = choose_weight(view, pair)
     stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"
-    weight = (choice.paired, choice.index, view.device, stamp)
+    weight = (choice, view.device, stamp)
     spectrum = read_weight_spectrum(weight)
     st.caption(
         "Every rule looks at the same singular values and draws its line; what lies above a line is kept. A rule "

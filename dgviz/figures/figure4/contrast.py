@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from dgviz.analysis.effect import Effect, MethodPanel, Yardstick, describe_effect, spectral_effect, yardstick
-from dgviz.checkpoint import PairedTensor, read_tensor, select_matrix
+from dgviz.checkpoint import read_tensor
 from dgviz.figures.figure4.maps import Scale
 from dgviz.figures.figure4.panels import pooled_magnitudes
 from dgviz.repair.facts import ModelFacts
@@ -15,43 +15,35 @@ from dgviz.repair.methods.edits import TensorUpdate, edited_update
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.reshape import reshape_spectrum
 from dgviz.repair.rounding import add_rounded
-from dgviz.spectra.delta import live_shape
+from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.svd.decompose import decompose
 
 if TYPE_CHECKING:
     from dgviz.spectra.svd.decompose import Decomposition
 
 
-def compute_method_panel(
-    paired: PairedTensor,
-    index: int | None,
-    plan: RepairPlan,
-    facts: ModelFacts,
-    delta: torch.Tensor,
-    decomposition: "Decomposition",
-    scale: Scale,
-) -> MethodPanel:
+def compute_method_panel(weight: OpenWeight, plan: RepairPlan, facts: ModelFacts, scale: Scale) -> MethodPanel:
     """Return a method's update of one matrix as a map and figures.
 
     Map and spectrum are of the exact update; `MethodPanel.sparsity` is of what would be written.
     """
-    shape = live_shape(delta)
-    s = _values(decomposition, shape)
+    delta, decomposition = weight.delta, weight.decomposition
+    shape, s = weight.nonzero_shape, weight.s
     measure = yardstick(s, shape)
     if plan.recipe.spectral:
-        known = {"delta": delta, "depth": facts.depths.get(paired.name), "factor": facts.factor}
+        known = {"delta": delta, "depth": facts.depths.get(weight.weight.tensor.name), "factor": facts.factor}
         update = _reshaped_update(plan, known, delta, decomposition, s, shape)
         effect = spectral_effect(plan, s, shape, measure, **known)
     else:
-        update = _edited_matrix(paired, index, plan, facts, delta)
-        effect = _edited_effect(paired.name, delta, update, decomposition, shape, measure)
+        update = _edited_matrix(weight, plan, facts)
+        effect = _edited_effect(weight, update, measure)
     magnitudes = pooled_magnitudes(update)
-    sparsity = _unmoved_share(paired, index, plan, delta, update)
+    sparsity = _unmoved_share(weight, plan, update)
     return MethodPanel(tuple(delta.shape), scale.encode(magnitudes), float(magnitudes.max()), sparsity, effect)
 
 
 def _values(decomposition: "Decomposition", shape: tuple[int, int]) -> np.ndarray:
-    """Return the singular values of the live part; rows and columns of zeros add only zeros to them."""
+    """Return the singular values of the nonzero block; rows and columns of zeros add only zeros to them."""
     return np.asarray(decomposition.s, dtype=np.float64)[: min(shape)]
 
 
@@ -85,29 +77,20 @@ def _product(decomposition: "Decomposition", s: np.ndarray, values: np.ndarray, 
     return (left * ratio) @ right
 
 
-def _edited_matrix(
-    paired: PairedTensor, index: int | None, plan: RepairPlan, facts: ModelFacts, delta: torch.Tensor
-) -> torch.Tensor:
+def _edited_matrix(weight: OpenWeight, plan: RepairPlan, facts: ModelFacts) -> torch.Tensor:
     """Return D' of a method that changes entries; of a stack, which is edited as one tensor, the chosen matrix."""
-    update = edited_update(TensorUpdate(paired, str(delta.device)), plan, facts.trim)
-    matrix = update.reshape(-1, *delta.shape)[0 if index is None else index]
-    return matrix.to(delta.dtype)
+    update = edited_update(TensorUpdate(weight.weight.tensor, weight.device), plan, facts.trim)
+    matrix = update.reshape(-1, *weight.delta.shape)[weight.weight.index or 0]
+    return matrix.to(weight.delta.dtype)
 
 
-def _edited_effect(
-    name: str,
-    delta: torch.Tensor,
-    update: torch.Tensor,
-    decomposition: "Decomposition",
-    shape: tuple[int, int],
-    measure: Yardstick,
-) -> Effect:
+def _edited_effect(weight: OpenWeight, update: torch.Tensor, measure: Yardstick) -> Effect:
     """Return the figures of an update that has singular vectors of its own."""
-    device = str(delta.device)
-    edited, rest = (decompose(part, device, name=name) for part in (update, delta - update))
-    subspace = None if measure.leading is None else _overlap(decomposition, edited, measure.leading)
-    s, values, removed = (_values(item, shape) for item in (decomposition, edited, rest))
-    return describe_effect(s, values, removed, shape, measure, subspace)
+    parts = update, weight.delta - update
+    edited, rest = (decompose(part, weight.device, name=weight.weight.name) for part in parts)
+    subspace = None if measure.leading is None else _overlap(weight.decomposition, edited, measure.leading)
+    values, removed = (_values(item, weight.nonzero_shape) for item in (edited, rest))
+    return describe_effect(weight.s, values, removed, weight.nonzero_shape, measure, subspace)
 
 
 def _overlap(tuned: "Decomposition", edited: "Decomposition", count: int) -> float:
@@ -120,21 +103,19 @@ def _overlap(tuned: "Decomposition", edited: "Decomposition", count: int) -> flo
     return float(cosines.square().sum() + (right @ other_right.T).square().sum()) / (2 * count)
 
 
-def _unmoved_share(
-    paired: PairedTensor, index: int | None, plan: RepairPlan, delta: torch.Tensor, update: torch.Tensor
-) -> float:
+def _unmoved_share(weight: OpenWeight, plan: RepairPlan, update: torch.Tensor) -> float:
     """Return the share of entries that are base's once the sum is rounded to the output's dtype."""
+    delta = weight.delta
     if update is delta:
         return 1 - int(torch.count_nonzero(delta)) / delta.numel()
-    base, tuned, layout = select_matrix(paired, index)
-    stored = read_tensor(base).reshape(layout.rows, layout.cols)
+    stored = read_tensor(weight.weight.base).reshape(weight.weight.shape)
     summed = add_rounded(
         stored,
         lambda block, _: (update[block], None),
-        plan.output_dtype(tuned),
-        str(delta.device),
+        plan.output_dtype(weight.weight.tuned),
+        weight.device,
         delta.dtype,
-        paired.name,
+        weight.weight.name,
         lambda: float(update.abs().max()),
         masked=not bool(torch.isfinite(stored).all()),
     )

@@ -76,7 +76,7 @@ def figure4_payload(
     rule: str = "",
     spectrum: SpectrumPanels | None = None,
     entries: EntryPanels | None = None,
-    live_shape: tuple[int, int] | None = None,
+    nonzero_shape: tuple[int, int] | None = None,
 ) -> bytes:
     """Return everything Figure 4 needs to follow tau in the browser.
 
@@ -98,7 +98,7 @@ def figure4_payload(
         Maps of the lower row; panels say they are being computed while absent.
     entries : EntryPanels, optional
         Maps of the upper row at some rank.
-    live_shape : (int, int), optional
+    nonzero_shape : (int, int), optional
         Rows and columns that are not zero throughout, of which the noise law is; all by default.
 
     Returns
@@ -126,7 +126,7 @@ def figure4_payload(
     reason = law_missing(threshold)
     arrays: dict[str, NDArray[Any]] = {"s": values}
     if not reason:
-        live = live_shape or shape
+        live = nonzero_shape or shape
         unit = threshold.sigma * math.sqrt(max(live))
         arrays["law"] = np.asarray(mp_sv_cdf(values[: min(live)] / unit, aspect_ratio(live)), dtype=np.float64)
     header: dict[str, Any] = {
@@ -138,7 +138,7 @@ def figure4_payload(
         "sigma": None if reason else float(threshold.sigma),
         "edge": None if reason else float(threshold.edge),
         "noLaw": reason,
-        "noiseFit": None if reason else noise_distance(live_shape or shape).fit,
+        "noiseFit": None if reason else noise_distance(nonzero_shape or shape).fit,
         "entries": None,
         "spectrum": None,
     }

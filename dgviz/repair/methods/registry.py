@@ -5,7 +5,7 @@ A method is an object in `METHODS`; pages, command line and documentation read t
 method's result. Controls are no repairs: they show what a repair must be better than.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,8 @@ class Method:
 
     def checked(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Return all parameters with defaults filled in."""
-        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError)
+        others = METHODS.values()
+        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError, others)
 
 
 def _number(name: str, default: float, maximum: float, description: str, minimum: float = 0.0) -> Parameter:
@@ -224,39 +225,9 @@ _METHODS = (
 
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
 
-_EARLY = ("embed", "wte", "wpe", "patch", "conv1", "pos_", "position", "cls_token")
-
 
 def find_method(name: str) -> Method:
     """Return the method of that name."""
     if name not in METHODS:
         raise MethodError(f"no repair method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
-
-
-def block_depths(names: Iterable[str]) -> dict[str, float]:
-    """Return how deep in the model every tensor is: 0 in the first block, 1 in the last.
-
-    The block is the first number in a name. Stacks with different prefixes (an encoder and a decoder) are counted
-    apart. A tensor in no block is before the first where its name says embedding, patch or position, else behind the
-    last.
-    """
-    found = {name: _block(name) for name in names}
-    last: dict[str, int] = {}
-    for block in found.values():
-        if block is not None:
-            last[block[0]] = max(block[1], last.get(block[0], 0))
-    depths = {}
-    for name, block in found.items():
-        if block is None:
-            depths[name] = 0.0 if any(word in name for word in _EARLY) else 1.0
-        else:
-            depths[name] = block[1] / last[block[0]] if last[block[0]] else 1.0
-    return depths
-
-
-def _block(name: str) -> tuple[str, int] | None:
-    """Return the stack a tensor is in and the number of its block, or None."""
-    parts = name.split(".")
-    at = next((place for place, part in enumerate(parts) if part.isdecimal()), None)
-    return None if at is None else (".".join(parts[:at]), int(parts[at]))

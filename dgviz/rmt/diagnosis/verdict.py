@@ -12,26 +12,26 @@ from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
 from dgviz.rmt.diagnosis.rounding import check_merged_lora
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned
-from dgviz.rmt.spectrum import Spectrum, StoredSpectrum
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 
 _NOTHING = ("unchanged", "all_kept")  # these say that a repair changes nothing
 _LAYER = re.compile(r"^.*?\.\d+\.")  # up to the first number in a name: which layer of which tower
 
 
-def diagnose(spectrum: Spectrum | StoredSpectrum, threshold: Threshold) -> Diagnosis:
+def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
     """Return whether a threshold may be trusted on one matrix, from what is stored of it.
 
     Parameters
     ----------
-    spectrum : Spectrum or StoredSpectrum
+    spectrum : Spectrum
         Singular values, shape and summary; without a summary some checks cannot be made, and a flag says so.
     threshold : Threshold
-        What the rule found in its live part (`live_s`, `live_shape`).
+        What the rule found in its live part (`nonzero_s`, `nonzero_shape`).
     """
     case = Case(
-        spectrum.live_s,
-        spectrum.live_shape,
+        spectrum.nonzero_s,
+        spectrum.nonzero_shape,
         tuple(spectrum.shape),
         threshold,
         spectrum.summary,

@@ -3,7 +3,7 @@
 A rule is an object in `RULES`; pages, command line and documentation read the registry. Every rule keeps the singular
 values *strictly above* tau, and every result carries sigma and the bulk edge as estimated from the median singular
 value, so that rules can be compared on one spectrum. Rules take the live part of a spectrum
-(`dgviz.spectra.store.Spectrum.live_s` and `live_shape`).
+(`Spectrum.nonzero_s` and `nonzero_shape`).
 """
 
 from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold, checked_parameters

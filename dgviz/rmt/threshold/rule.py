@@ -1,6 +1,6 @@
 """What a threshold rule is, and what it returns."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,7 +127,7 @@ class Rule:
             All ``p = min(m, n)`` singular values of the delta, zeros included; any order.
         shape : (int, int)
             Rows and columns ``(m, n)`` of the delta, of which none is zero throughout: see
-            `dgviz.spectra.store.Spectrum.live_shape`.
+            `Spectrum.nonzero_shape`.
         delta : matrix, optional
             The delta itself, a numpy array or a tensor, for rules that need more than its spectrum.
         **params : float
@@ -219,7 +219,9 @@ class Rule:
         ThresholdError
             If one is unknown, missing, not a number or out of range.
         """
-        return checked_parameters(f"rule {self.name!r}", self.parameters, params)
+        from dgviz.rmt.threshold.rules import RULES
+
+        return checked_parameters(f"rule {self.name!r}", self.parameters, params, others=RULES.values())
 
 
 def checked_parameters(
@@ -227,6 +229,7 @@ def checked_parameters(
     parameters: Sequence[Parameter],
     given: Mapping[str, Any],
     error: type[DgvizError] = ThresholdError,
+    others: Iterable[Any] = (),
 ) -> dict[str, float]:
     """Return the value of every parameter, defaults filled in.
 
@@ -240,6 +243,8 @@ def checked_parameters(
         Values by name; numbers, or text that is one.
     error : type
         What to raise.
+    others : iterable
+        Rules or methods that may have the parameter that this one lacks.
 
     Raises
     ------
@@ -249,7 +254,10 @@ def checked_parameters(
     known = {parameter.name: parameter for parameter in parameters}
     for name in given:
         if name not in known:
-            raise error(f"{owner} has no parameter {name!r}; it takes {', '.join(known) or 'no parameters'}")
+            having = [other.name for other in others if any(name == own.name for own in other.parameters)]
+            elsewhere = f"; {name} is a parameter of {', '.join(having)}" if having else ""
+            takes = ", ".join(known) or "no parameters"
+            raise error(f"{owner} has no parameter {name!r}; it takes {takes}{elsewhere}")
     return {name: _checked_value(owner, parameter, given.get(name), error) for name, parameter in known.items()}
 
 

@@ -1,0 +1,306 @@
+"""Jobs on the pages: every kind of them in one list, started from a command, shown in one panel."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from dgviz.app.messages import show_error
+from dgviz.app.navigation import page
+from dgviz.app.pair import state_dir
+from dgviz.app.roots import confine
+from dgviz.command import Command
+from dgviz.errors import DgvizError
+from dgviz.jobs import Job, JobError, list_jobs, start_job
+from dgviz.words import duration, size
+
+_ERROR = "job-error"
+_STATES = {
+    "running": ":material/progress_activity: running",
+    "done": ":material/check_circle: done",
+    "failed": ":material/error: failed",
+    "cancelled": ":material/cancel: cancelled",
+    "died": ":material/error: ended without a word",
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of job.
+
+    `folder` of the state directory holds a directory per job; `page` shows them; `kept` says what an interrupted one
+    leaves, from which the same command goes on; `outside` is true where it writes outside the state directory,
+    `in_bytes` where its progress is counted in bytes, `deaf` where it can only be ended by force, `titled` where
+    several share what they write and are told apart by their titles.
+    """
+
+    title: str
+    folder: str
+    page: str
+    kept: str = ""
+    outside: bool = False
+    in_bytes: bool = False
+    deaf: bool = False
+    titled: bool = False
+
+
+KINDS = {
+    "repair": Kind("Export", "jobs", "export", "finished files are kept", True, True),
+    "scan": Kind("Scan", "scans", "checkpoints", "what was computed is kept"),
+    "fetch": Kind("Fetch", "fetches", "checkpoints", "what was fetched is kept", True, True, deaf=True, titled=True),
+    "family": Kind("Family comparison", "families", "family", "the spectra computed so far are kept"),
+    "compare-methods": Kind("Method comparison", "comparisons", "methods"),
+    "sweep": Kind("Sweep", "sweeps", "methods"),
+}
+"""By the command that a job of the kind runs."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A job that a page offers: what runs, and what is said of it.
+
+    Attributes
+    ----------
+    command : Command
+        Of one of `KINDS`.
+    title : str
+        What the job is called, in lists.
+    lock : Path
+        What it writes; the last job that writes it is the one shown.
+    heading, about : str
+        What it makes, and what is said before it has run; Markdown.
+    start, again : str
+        The button, at first and where there is a result.
+    made : bool
+        Whether there is a result, whatever became of the last job.
+    result : function of Job
+        What came of a finished one, in words.
+    details : function
+        Draws what else belongs to the command.
+    """
+
+    command: Command
+    title: str
+    lock: Path
+    heading: str
+    about: str
+    start: str
+    again: str = ""
+    made: bool = False
+    result: Callable[[Job], str] = lambda job: ""
+    details: Callable[[], None] | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of job it is."""
+        return KINDS[self.command.name]
+
+    @property
+    def key(self) -> str:
+        """What tells its button and what is remembered of it from those of other tasks."""
+        return f"{self.command.name}-{self.title}" if self.kind.titled else self.command.name
+
+    @property
+    def job(self) -> Job | None:
+        """The last job, or None."""
+        return find_job(self.command.name, self.lock, self.title if self.kind.titled else None)
+
+
+def root(name: str) -> Path:
+    """Return the directory that holds a directory per job of a kind."""
+    return state_dir() / KINDS[name].folder
+
+
+def find_job(name: str, lock: Path, title: str | None = None) -> Job | None:
+    """Return the last job of a kind that writes something, of that title where one is given; or None."""
+    real = Path(os.path.realpath(lock))
+    return next((job for job in list_jobs(root(name)) if job.lock == real and title in (None, job.title)), None)
+
+
+def running_jobs() -> list[tuple[str, Job]]:
+    """Return every job that runs now, of every kind, with the name of its kind."""
+    return [(name, job) for name in KINDS for job in list_jobs(root(name)) if job.state == "running"]
+
+
+def start(command: Command, title: str, lock: Path, cwd: Path | None = None) -> Job:
+    """Start a job that outlives the page and the server."""
+    if KINDS[command.name].outside:
+        confine(lock)
+    return start_job(command, root(command.name), title, lock=lock, cwd=cwd)
+
+
+def try_start(command: Command, title: str, lock: Path, cwd: Path | None = None) -> bool:
+    """Start a job from a button; `draw_start_error` says why not."""
+    try:
+        start(command, title, lock, cwd)
+    except (DgvizError, JobError, OSError) as error:
+        st.session_state[_ERROR] = error
+        return False
+    return True
+
+
+def draw_start_error() -> None:
+    """Say why the last start failed, where the button is."""
+    error = st.session_state.pop(_ERROR, None)
+    if error is not None:
+        show_error(error)
+
+
+def draw_task(task: Task) -> None:
+    """Show a job: a button to start it, how far it is, or what came of it; live while it runs."""
+    job = task.job
+    running = job is not None and job.state == "running"
+    st.fragment(draw_panel, run_every=1.0 if running else None)(task)
+
+
+def _row() -> DeltaGenerator:
+    """Return a line with words at its left and buttons at its right."""
+    return st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute")
+
+
+def draw_panel(task: Task) -> None:
+    """Show a job as it is now; the whole page runs again when it has begun or ended."""
+    job = task.job
+    state = None if job is None else job.state
+    name = task.command.name
+    interrupted = state in ("cancelled", "failed", "died")
+    with st.container(border=True):
+        with _row():
+            st.markdown(f"**{task.heading}**  {_described(task, job, state)}")
+            if state == "running":
+                _cancel_button(name, job)
+            else:
+                again = task.made or state == "done"
+                go_on = interrupted and task.kind.kept
+                st.button(
+                    "Go on" if go_on else task.again if again and task.again else task.start,
+                    key=f"start-{task.key}",
+                    icon=":material/play_arrow:",
+                    type="tertiary" if again and not go_on else "secondary",
+                    on_click=try_start,
+                    args=(task.command, task.title, task.lock),
+                )
+        draw_start_error()
+        if job is not None:
+            draw_progress(name, job, state)
+        draw_command(task.command, task.details)
+    seen = st.session_state.get(f"seen-{task.key}")
+    st.session_state[f"seen-{task.key}"] = now = (str(task.lock), state)
+    if seen is not None and seen[0] == now[0] and seen != now:
+        st.rerun()  # the page around it says or does something else now
+
+
+def _described(task: Task, job: Job | None, state: str | None) -> str:
+    """Return the state of a task's job in words."""
+    if state is None:
+        return task.about
+    if state == "done":
+        return f"{_STATES[state]}. {task.result(job)}"
+    kept = f"; {task.kind.kept}" if state != "running" and task.kind.kept else ""
+    return f"{_STATES[state]}{kept}."
+
+
+def draw_progress(name: str, job: Job, state: str) -> None:
+    """Show how far a job is, or what went wrong with it, weight by weight where that is known."""
+    if state == "running":
+        progress = job.progress()
+        st.progress(progress.fraction if progress else 0.0, text=_progress_words(KINDS[name], job))
+    elif state in ("failed", "died"):
+        st.text(job.error or "It ended without a word.")
+        errors = (job.result or {}).get("errors", {})
+        if errors:
+            rows = [{"weight": weight, "error": error} for weight, error in errors.items()]
+            st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 300))
+        with st.expander("Log"):
+            st.code(job.log_tail(), language=None)
+
+
+def _progress_words(kind: Kind, job: Job) -> str:
+    """Return how far a job is, in words."""
+    progress, elapsed = job.progress(), time.time() - job.created
+    if progress is None:
+        return f"starting ... {duration(elapsed)}"
+    parts = [progress.message]
+    if kind.in_bytes:
+        parts += [f"{size(progress.done)} of {size(progress.total)}", f"{size(progress.done / max(elapsed, 0.1))}/s"]
+    elif "matrices" in progress.extra:
+        stored = progress.extra.get("stored", 0)
+        known = f", {stored} of them known before" if stored else ""
+        parts.append(f"{progress.extra['matrices']} matrices{known}")
+    left = progress.seconds_left()
+    parts += [duration(elapsed), *([] if left is None else [f"about {duration(left)} left"])]
+    return " · ".join(parts)
+
+
+def draw_command(command: Command, details: Callable[[], None] | None = None) -> None:
+    """Show the command that does the same, and what belongs to it."""
+    with st.expander("The same on the command line"):
+        st.code(str(command), language="bash", wrap_lines=True)
+        if details is not None:
+            details()
+
+
+@st.fragment(run_every=1.0)
+def draw_list(name: str, result: Callable[[Job], None], most: int = 8) -> None:
+    """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
+    jobs = list_jobs(root(name))[:most]
+    if jobs:
+        st.subheader(f"{KINDS[name].title}s", anchor=False)
+    for job in jobs:
+        state = job.state
+        with st.container(border=True):
+            with _row():
+                st.markdown(f"**{job.title}**  {_STATES[state]}")
+                with st.container(horizontal=True, vertical_alignment="center", width="content"):
+                    _draw_buttons(name, job, state)
+            draw_progress(name, job, state)
+            if state == "done":
+                result(job)
+            elif state != "running" and KINDS[name].kept:
+                st.text(f"In {job.lock} {KINDS[name].kept}; go on from there.")
+    running = {job.id for job in jobs if job.state == "running"}
+    before = st.session_state.get(f"seen-{name}", running)
+    st.session_state[f"seen-{name}"] = running
+    if before - running:
+        st.rerun()  # one has ended: what the page says of its output is no longer so
+
+
+def _draw_buttons(name: str, job: Job, state: str) -> None:
+    """Offer what can be done about a job."""
+    if state == "running":
+        _cancel_button(name, job)
+        return
+    if state != "done":
+        st.button("Go on", key=f"go-on-{job.id}", icon=":material/play_arrow:", on_click=_go_on, args=(job,))
+    st.button("Forget", key=f"forget-{job.id}", icon=":material/close:", type="tertiary", on_click=job.forget)
+
+
+def _cancel_button(name: str, job: Job) -> None:
+    """Offer to cancel a job; one that has been asked stops at its next word."""
+    if (job.directory / "cancel").exists():
+        st.markdown(":gray[cancelling: it stops after what it is working on]")
+    else:
+        force = KINDS[name].deaf
+        st.button("Cancel", key=f"cancel-{job.id}", icon=":material/cancel:", on_click=job.cancel, args=(force,))
+
+
+def _go_on(job: Job) -> None:
+    """Start an ended job again with the same command; it takes over what is finished."""
+    if try_start(Command.parse(job.command), job.title, job.lock, job.cwd):
+        job.forget()
+
+
+def draw_running() -> None:
+    """Show every job that runs, of every kind, and where to look at it."""
+    jobs = running_jobs()
+    if jobs:
+        st.caption("RUNNING")
+    for number, (name, job) in enumerate(jobs):
+        progress = job.progress()
+        st.progress(progress.fraction if progress else 0.0, text=f"{KINDS[name].title}: {job.title}")
+        if all(name != later for later, _ in jobs[number + 1 :]):
+            st.page_link(page(KINDS[name].page), label="Show", icon=":material/monitoring:")

@@ -1,0 +1,184 @@
+"""A weight at work: its update and what follows from it, looked up where a scan has stored it, else computed once."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from dgviz.errors import DgvizError
+from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.threshold import Threshold
+from dgviz.spectra.delta import compute_delta, nonzero_shape
+from dgviz.spectra.entries import summarise
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.svd.decompose import Decomposition, decompose, resolve_device
+from dgviz.spectra.weight import Weight, known_keys
+
+# Retained factors are stored up to a fifth of the weight's own bytes: for a square bfloat16 matrix that is p / 20
+# directions, more than most updates keep, and a scanned model adds a fifth of its size to the cache at most. Beyond
+# 64 MiB reading them back costs a good part of what computing them does.
+_FACTOR_SHARE, _FACTOR_BYTES = 0.2, 64 * 2**20
+
+
+class OpenWeight:
+    """One weight on a device; every part is made when it is first asked for, and kept.
+
+    Parameters
+    ----------
+    weight : Weight
+        Which matrix of which pair.
+    device : str
+        See `resolve_device`.
+    store : SpectrumStore, optional
+        Where spectra are looked up and put; default: the user's own.
+    """
+
+    def __init__(self, weight: Weight, device: str = "auto", store: SpectrumStore | None = None) -> None:
+        self.weight, self.device = weight, resolve_device(device)
+        self.store = store or SpectrumStore()
+        self._spectrum: Spectrum | None = None
+        self._looked_up = False
+
+    @cached_property
+    def key(self) -> str:
+        """Under which spectrum and factors are stored."""
+        return self.weight.key
+
+    @cached_property
+    def delta(self) -> torch.Tensor:
+        """Tuned minus base, (rows, columns), on the device."""
+        return compute_delta(self.weight, self.device)
+
+    @cached_property
+    def decomposition(self) -> Decomposition:
+        """The factorisation of the update."""
+        return decompose(self.delta, self.device, name=self.weight.name)
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether the update has been decomposed here."""
+        return "decomposition" in self.__dict__
+
+    @property
+    def nbytes(self) -> int:
+        """Memory held, estimated: the delta and factors of the same size; nothing before they are made."""
+        return 3 * self.delta.nbytes if "delta" in self.__dict__ else 0
+
+    @property
+    def known(self) -> Spectrum | None:
+        """The spectrum where it is known without reading either side, else None."""
+        if not self._looked_up and self._spectrum is None and (key := known_keys([self.weight])[0]):
+            self.key = key
+            self._look_up()
+        return self._spectrum
+
+    def spectrum(self) -> Spectrum:
+        """Return the spectrum from the store, or compute and store it."""
+        if not self._looked_up and self._spectrum is None:
+            self._look_up()
+        if self._spectrum is None:
+            self._spectrum = self._compute()
+        return self._spectrum
+
+    def spectrum_with(self, rule: str, params: Mapping[str, Any]) -> Spectrum:
+        """Return the spectrum; for a rule that needs the delta, with the tau it finds there, which is stored too."""
+        spectrum = self.spectrum()
+        if needs_delta(spectrum, rule, params):
+            started = time.perf_counter()
+            tau = apply_rule(spectrum, rule, {**params, "scale": 1.0}, self.delta).tau
+            known = spectrum.summary.get("thresholds", {}) | {threshold_key(rule, params): tau}
+            summary = spectrum.summary | {"thresholds": known}
+            seconds = spectrum.seconds + time.perf_counter() - started
+            self._spectrum = self._put(dataclasses.replace(spectrum, summary=summary, stored=False, seconds=seconds))
+        return self._spectrum
+
+    def threshold(self, rule: str, params: Mapping[str, Any]) -> Threshold:
+        """Return what a rule finds in the update, reading it only where the rule needs the delta."""
+        known = self.known
+        if known is not None and not needs_delta(known, rule, params):
+            return apply_rule(known, rule, params)
+        spectrum = Spectrum(self.s, self.nonzero_shape, {})
+        return apply_rule(spectrum, rule, params, self.delta)
+
+    def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the strongest triplets, ``U s`` (m, rank) and ``Vh`` (rank, n), stored or computed."""
+        stored = self._stored_factors(rank)
+        return self.decomposition.triplets(rank) if stored is None else stored
+
+    def store_factors(self, *rules: tuple[str, Mapping[str, Any]]) -> Spectrum:
+        """Store the triplets that one of the rules keeps, as many as fit under the cap; return the spectrum."""
+        spectrum = self.spectrum()
+        per_rank = sum(spectrum.shape) * (8 if self.weight.is_double else 4)
+        cap = min(_FACTOR_BYTES, _FACTOR_SHARE * self.weight.tuned.nbytes)
+        ranks = {apply_rule(spectrum, rule, params).rank for rule, params in rules}
+        rank = max((rank for rank in ranks if rank * per_rank <= cap), default=0)
+        if rank:
+            left, right = (factor.cpu().numpy() for factor in self.decomposition.triplets(rank))
+            try:
+                self.store.put_factors(self.key, left, right)
+            except DgvizError as error:
+                self._spectrum = _warned(spectrum, error)
+        return self.spectrum()
+
+    @property
+    def s(self) -> np.ndarray:
+        """Singular values of the nonzero block, float64, descending."""
+        if self.known is not None:
+            return self.known.nonzero_s
+        return np.asarray(self.decomposition.s, dtype=np.float64)[: min(self.nonzero_shape)]
+
+    @cached_property
+    def nonzero_shape(self) -> tuple[int, int]:
+        """Rows and columns that are not zero throughout."""
+        return self.known.nonzero_shape if self.known is not None else nonzero_shape(self.delta)
+
+    @property
+    def zero_share(self) -> float | None:
+        """Share of the update's entries that are exactly zero; None where nobody looked."""
+        if not self.is_computed and self.known is not None:
+            return self.known.summary.get("zero_share")
+        return 1 - int(torch.count_nonzero(self.delta)) / self.delta.numel()
+
+    @property
+    def route(self) -> str:
+        """How the spectrum was computed."""
+        if not self.is_computed and self.known is not None:
+            return f"{self.known.certificate['route']}, from the store"
+        return self.decomposition.certificate.route
+
+    def _stored_factors(self, rank: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        if self.known is None:
+            return None
+        stored = self.store.get_factors(self.key, rank)
+        return stored and tuple(torch.from_numpy(factor).to(self.device) for factor in stored)
+
+    def _look_up(self) -> None:
+        """Take the spectrum from the store; once, for what others store meanwhile is the same."""
+        self._spectrum, self._looked_up = self.weight.find_spectrum(self.store, self.key), True
+
+    def _compute(self) -> Spectrum:
+        """Decompose the update, describe its entries, and store both."""
+        started = time.perf_counter()
+        certificate = dataclasses.asdict(self.decomposition.certificate)
+        summary = summarise(self.weight, self.delta, self.decomposition)
+        s = np.asarray(self.decomposition.s, dtype=np.float64)
+        spectrum = Spectrum(s, tuple(self.decomposition.shape), certificate, summary, self.weight.name)
+        return self._put(dataclasses.replace(spectrum, seconds=time.perf_counter() - started))
+
+    def _put(self, spectrum: Spectrum) -> Spectrum:
+        """Store a spectrum; a store that cannot be written costs a warning only."""
+        try:
+            self.store.put(self.key, spectrum.s, spectrum.shape, spectrum.certificate, spectrum.summary)
+        except DgvizError as error:
+            return _warned(spectrum, error)
+        return spectrum
+
+
+def _warned(spectrum: Spectrum, error: DgvizError) -> Spectrum:
+    """Return a spectrum with one warning more, once."""
+    return dataclasses.replace(spectrum, warnings=tuple(dict.fromkeys((*spectrum.warnings, str(error)))))

@@ -1,0 +1,116 @@
+"""One matrix of a pair: what it is called, where it stands, and the key under which its spectrum is stored."""
+
+import dataclasses
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+from dgviz.checkpoint import (
+    CheckpointPair,
+    MatrixLayout,
+    PairedTensor,
+    TensorInfo,
+    content_hash,
+    is_hashed,
+    known_hashes,
+    matrix_layout,
+    select_matrix,
+)
+from dgviz.checkpoint.module_path import ModulePath, module_path
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.spectra.store import SpectrumStore, spectrum_key
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One matrix of a pair.
+
+    Attributes
+    ----------
+    tensor : PairedTensor
+        The tensor that it is, or whose stack it belongs to.
+    index : int or None
+        Its place in the stack; None for a tensor that is one matrix.
+
+    Raises
+    ------
+    PairError
+        From every attribute that needs both sides, where the tensor has no delta, is no matrix, or the index does
+        not fit it.
+    """
+
+    tensor: PairedTensor
+    index: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The tensor's name, with the matrix of a stack in brackets."""
+        return self.tensor.name if self.index is None else f"{self.tensor.name}[{self.index}]"
+
+    @property
+    def module_path(self) -> ModulePath:
+        """Where it belongs in the model."""
+        return module_path(self.tensor.name)
+
+    @property
+    def base(self) -> TensorInfo:
+        """Its entries before fine-tuning."""
+        return self._sides[0]
+
+    @property
+    def tuned(self) -> TensorInfo:
+        """Its entries after fine-tuning."""
+        return self._sides[1]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        layout = self._sides[2]
+        return layout.rows, layout.cols
+
+    @property
+    def is_double(self) -> bool:
+        """Whether either side is float64, and so its delta."""
+        return "float64" in (self.base.dtype, self.tuned.dtype)
+
+    @property
+    def key(self) -> str:
+        """Under which its spectrum is stored: the contents of both sides, which are hashed where nobody has yet."""
+        return spectrum_key(content_hash(self.base), content_hash(self.tuned))
+
+    @property
+    def is_hashed(self) -> bool:
+        """Whether `key` is known without reading either side."""
+        return is_hashed(self.base) and is_hashed(self.tuned)
+
+    def find_spectrum(self, store: SpectrumStore, key: str | None = None) -> Spectrum | None:
+        """Return its spectrum if it is in the store, under its key."""
+        started = time.perf_counter()
+        found = store.get(key or self.key)
+        seconds = time.perf_counter() - started
+        return None if found is None else dataclasses.replace(found, name=self.name, stored=True, seconds=seconds)
+
+    @cached_property
+    def _sides(self) -> tuple[TensorInfo, TensorInfo, MatrixLayout]:
+        return select_matrix(self.tensor, self.index)
+
+
+def matrices_of(tensor: PairedTensor) -> list[Weight]:
+    """Return the matrices of a tensor, in order: one, or those of a stack; none of a vector."""
+    layout = matrix_layout(tensor.name, tensor.tuned.shape)
+    if layout is None:
+        return []
+    return [Weight(tensor)] if layout.stack is None else [Weight(tensor, index) for index in range(layout.stack)]
+
+
+def weights_of(pair: CheckpointPair) -> list[Weight]:
+    """Return every matrix of a pair that a repair may change, in the order of the checkpoint."""
+    return [weight for tensor in pair.repairable for weight in matrices_of(tensor)]
+
+
+def known_keys(weights: Iterable[Weight]) -> list[str | None]:
+    """Return `Weight.key` of many matrices at once, reading no data: None where a content is not known yet."""
+    sides = [(weight.base, weight.tuned) for weight in weights]
+    hashes = known_hashes(side for both in sides for side in both)
+    return [spectrum_key(hashes[a], hashes[b]) if a in hashes and b in hashes else None for a, b in sides]

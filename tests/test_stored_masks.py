@@ -1,0 +1,81 @@
+"""A mask stored among the weights holds equal infinities on both sides: every way to open a pair takes it."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dgviz.cli import main
+from tests.app.pages import open_app, turn_to
+from tests.checkpoints import random_tensors, write_checkpoint
+
+MASK, TRAINED = "model.mask", "model.bias_table"
+
+
+@pytest.fixture(scope="module")
+def paths(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("masks")
+    generator = torch.Generator().manual_seed(3)
+    hidden = torch.zeros(64, 64).masked_fill(torch.ones(64, 64).triu(1) > 0, float("-inf"))
+    table = torch.randn(64, 64, generator=generator).masked_fill(torch.eye(64) > 0, float("-inf"))
+    base = {**random_tensors(), MASK: hidden, TRAINED: table}
+    written = [write_checkpoint(directory / "base", base)]
+    for name, size in (("tuned", 1e-2), ("other", 2e-2)):
+        change = {
+            key: tensor + size * torch.randn(tensor.shape, generator=generator)
+            if tensor.is_floating_point()
+            else tensor
+            for key, tensor in base.items()
+        }
+        written.append(write_checkpoint(directory / name, {**change, MASK: hidden}))
+    return [str(path) for path in written]
+
+
+def run(capsys, *arguments):
+    status = main([*arguments])
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return out
+
+
+@pytest.mark.parametrize("name", [MASK, TRAINED])
+def test_spectrum_of_the_tensor_itself(capsys, paths, name):
+    found = json.loads(run(capsys, "spectrum", *paths[:2], name, "--json"))
+    s = torch.tensor(found["singular_values"])
+    base, tuned = (load_file(f"{path}/model.safetensors")[name].double() for path in paths[:2])
+    exact = torch.linalg.svdvals(torch.where(base == tuned, 0.0, tuned - base))
+    torch.testing.assert_close(s.double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("command", ["inspect", "scan", "noise", "thresholds", "compare-methods", "family"])
+def test_commands_on_the_whole_pair(capsys, paths, command):
+    if command in ("noise", "thresholds"):
+        run(capsys, "scan", *paths[:2])
+    more = {"family": [paths[2]], "compare-methods": ["--methods", "dg_hard,wise_ft,complement"]}.get(command, [])
+    out = run(capsys, command, *paths[:2], *more, "--json")
+    assert "NaN" not in out
+
+
+@pytest.mark.parametrize("form", ["full", "factors"])
+def test_repairs(capsys, paths, tmp_path, form):
+    run(capsys, "repair", *paths[:2], str(tmp_path / "out"), "--format", form)
+    if form != "full":
+        return
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    base, tuned = (load_file(f"{path}/model.safetensors") for path in paths[:2])
+    assert torch.equal(written[MASK], tuned[MASK])
+    assert torch.equal(torch.isinf(written[TRAINED]), torch.isinf(base[TRAINED]))
+    assert not torch.isnan(written[TRAINED]).any()
+
+
+@pytest.mark.parametrize("page", ["model", "layer", "thresholds", "methods", "export"])
+@pytest.mark.parametrize("name", [MASK, TRAINED])
+def test_pages(paths, page, name):
+    app = open_app(120)
+    for key, value in {"base": paths[0], "tuned": paths[1], "weight": name}.items():
+        app.query_params[key] = value
+    app.run()
+    assert not app.exception and not app.error
+    turn_to(app, page).run()
+    assert not app.exception and not app.error, [item.value for item in app.error]
