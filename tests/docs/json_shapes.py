@@ -25,7 +25,6 @@ EXAMPLES = {
     "thresholds": "thresholds pair/base pair/noisy",
     "family": "family pair/base pair/noisy pair/noisy --names one,other",
     "repair": "repair pair/base pair/noisy repaired",
-    "repair-all": "repair-all pair/base pair/noisy many --methods wise_ft",
     "compare-methods": "compare-methods pair/base pair/noisy --methods wise_ft",
     "sweep": "sweep pair/base pair/noisy --methods wise_ft",
     "recovery": "recovery pair/scores.json --bootstrap 2",
@@ -187,9 +186,10 @@ def json_page() -> str:
         "object under a tensor's name in the object `weights`; `[]` is every item of a list. In a stack of "
         "experts, a figure is a list with one value per matrix. Infinite numbers are the texts `inf` and `-inf`, "
         "undefined ones null.",
-        "Not shown below: `evaluate` prints `file`, `checkpoint_sha256` and `scores` (a list of benchmark, "
-        "metric, score, stderr, n); `fetch` prints `repo`, `commit`, `bytes`, `directory` and `files`; `push` "
-        "prints `out` and `address`.",
+        "Not shown below: `repair-all` prints `directory`, `seconds` and `methods`, a list of [report](#report), "
+        "each with `label`, `folder` and `written` (false where it was there already); `evaluate` prints `file`, "
+        "`checkpoint_sha256` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` prints `repo`, "
+        "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`.",
     ]
     shared: dict[str, Shapes] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -371,9 +371,6 @@ MEANINGS: dict[str, str] = {
     "action": "`repair`, `keep` or `base_only`",
     "reason": "why, in a sentence",
     "written": "`repaired`, `factors`, `tuned bytes`, `base bytes`, `tuned, cast` or `nothing`",
-    "report.label": "of `repair-all`: the plan with its settings",
-    "report.folder": "of `repair-all`: its folder",
-    "report.written": "of `repair-all`: whether it was written now; false where it was there already",
     "method": "repair method",
     "update_square": "sum of squares of the exact update",
     "removed_square": "sum of squares of what was taken away",
@@ -391,7 +388,6 @@ MEANINGS: dict[str, str] = {
     "transformers.missing": "keys that it did not find; none",
     "unexpected": "keys that it did not know; none",
     "mismatched": "keys of another shape; none",
-    "directory": "the folder of all outputs",
     "methods": "one per method",
     "label": "the plan with its settings, as `--methods` takes it",
     "drift": "length of the result's update over that of base",
