@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from dgviz.demo import demo_scores
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
