@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from dgviz.repair.kept import as_dg_hard
 
 from dgviz.analysis.effect import spectral_effect, yardstick
 from dgviz.checkpoint import open_pair, read_tensor
@@ -133,5 +132,5 @@ def test_rounding_counts_as_left_at_base(tmp_path):
 def test_a_control_follows_the_threshold_of_its_plan(pair):
     plan = RepairPlan(rule="energy", params={"fraction": 0.5}, method="complement")
     panel, _, _ = panel_of(pair, EMBEDDING, plan)
-    kept, _, _ = panel_of(pair, EMBEDDING, as_dg_hard(plan))
+    kept, _, _ = panel_of(pair, EMBEDDING, RepairPlan(rule="energy", params={"fraction": 0.5}))
     assert panel.effect.norm_kept**2 + kept.effect.norm_kept**2 == pytest.approx(1, abs=1e-6)

@@ -260,7 +260,6 @@ def test_equal_magnitudes_across_blocks(tmp_path, monkeypatch):
     pair = write_one(tmp_path, base, base + 0.5)
     name = "layers.0.weight"
     whole = {m: repaired_values(pair, plan_of(m), [name])[name] for m in ("ties_per_tensor", "dare", "fapm")}
-    monkeypatch.setattr("dgviz.repair.methods.edits.BLOCK_ELEMENTS", 128)
     monkeypatch.setattr("dgviz.repair.rounding.BLOCK_ELEMENTS", 128)
     for method, expected in whole.items():
         assert torch.equal(repaired_values(pair, plan_of(method), [name])[name], expected), method

@@ -56,11 +56,11 @@ def _values(decomposition: "Decomposition", shape: tuple[int, int]) -> np.ndarra
 
 def _edited_effect(weight: OpenWeight, update: torch.Tensor, measure: Yardstick) -> Effect:
     """Return the figures of an update that has singular vectors of its own."""
-    parts = update, weight.delta - update
+    parts, shape = (update, weight.delta - update), weight.measured.nonzero_shape
     edited, rest = (decompose(part, weight.device, name=weight.weight.name) for part in parts)
     subspace = None if measure.leading is None else _overlap(weight.decomposition, edited, measure.leading)
-    values, removed = (_values(item, weight.nonzero_shape) for item in (edited, rest))
-    return describe_effect(weight.measured.nonzero_s, values, removed, weight.nonzero_shape, measure, subspace)
+    values, removed = (_values(item, shape) for item in (edited, rest))
+    return describe_effect(weight.measured.nonzero_s, values, removed, shape, measure, subspace)
 
 
 def _overlap(tuned: "Decomposition", edited: "Decomposition", count: int) -> float:
