@@ -10,6 +10,7 @@ from typing import Any
 
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_positions
+from dgviz.files import csv_text
 
 THIRDS = ("first third", "middle third", "last third", "outside the layers")
 """Parts of the depth, in order."""
@@ -100,12 +101,21 @@ def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
     return NoiseRow(name, len(rows), parameters, noise, share, noise * share, dropped)
 
 
+CSV_COLUMNS = "by", "group", "matrices", "parameters", "mean_noise", "norm_share", "product", "dropped_share"
+
+
+def csv_rows(table: NoiseTable) -> list[tuple]:
+    """Return the table's rows as CSV has them, shares from 0 to 1."""
+    return [
+        (
+            *(by, row.group, row.matrices, row.parameters),
+            *(f"{value:.9g}" for value in (row.mean_noise, row.norm_share, row.product, row.dropped_share)),
+        )
+        for by, rows in (("class", table.classes), ("depth", table.thirds), ("all", (table.whole,)))
+        for row in rows
+    ]
+
+
 def noise_csv(table: NoiseTable) -> str:
-    """Return the table as CSV, shares from 0 to 1."""
-    lines = ["by,group,matrices,parameters,mean_noise,norm_share,product,dropped_share"]
-    for by, rows in (("class", table.classes), ("depth", table.thirds), ("all", (table.whole,))):
-        for row in rows:
-            figures = row.mean_noise, row.norm_share, row.product, row.dropped_share
-            numbers = ",".join(f"{value:.9g}" for value in figures)
-            lines.append(f"{by},{row.group},{row.matrices},{row.parameters},{numbers}")
-    return "\n".join(lines) + "\n"
+    """Return the table as CSV."""
+    return csv_text(CSV_COLUMNS, csv_rows(table))

@@ -14,6 +14,7 @@ from dgviz.app.state import change_view, view_visit
 from dgviz.app.verdict import diagnosed, draw_verdict
 from dgviz.command import Command
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
+from dgviz.files import csv_text
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
@@ -199,7 +200,7 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
         )
         st.download_button(
             "Singular values (CSV)",
-            "rank,singular_value\n" + "\n".join(f"{i + 1},{value:.9g}" for i, value in enumerate(spectrum.s)) + "\n",
+            csv_text(("rank", "singular_value"), ((i + 1, f"{value:.9g}") for i, value in enumerate(spectrum.s))),
             file_name=f"{spectrum.name}.csv",
             mime="text/csv",
             type="tertiary",

@@ -6,13 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import orjson
 from tqdm import tqdm
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
 from dgviz.errors import ExportError
-from dgviz.files import json_number
+from dgviz.files import json_number, pretty_json, write_file
 from dgviz.jobs import JobReporter
 from dgviz.repair.plan import RepairPlan
 
@@ -81,9 +80,7 @@ def save_json(path: Path, result: dict[str, Any]) -> None:
     """Write a result in one step."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(orjson.dumps(json_number(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        partial.replace(path)
+        write_file(path, pretty_json(json_number(result)))
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another --save") from None
 

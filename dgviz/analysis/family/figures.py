@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from dgviz.analysis.model_spectra import Assessment
-from dgviz.analysis.noise_table import THIRDS, NoiseTable, noise_csv, noise_table, thirds_of
+from dgviz.analysis.noise_table import CSV_COLUMNS, THIRDS, NoiseTable, csv_rows, noise_table, thirds_of
 from dgviz.checkpoint.module_path import CLASSES, layer_order
+from dgviz.files import csv_text
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 
 WHOLE = "all"
@@ -254,13 +255,15 @@ def family_csv(models: Sequence[Mapping[str, Any]]) -> str:
     models : sequence of mapping
         ``name`` and the values of `member_report`.
     """
-    lines = [",".join(("model", "group", "weights", "verdict", *FIGURES))]
-    for model in models:
-        for group in model["groups"]:
-            values = ("" if group[name] is None else f"{group[name]:.9g}" for name in FIGURES)
-            about = _quoted(model["name"]), group["group"], str(group["weights"]), group["verdict"] or ""
-            lines.append(",".join((*about, *values)))
-    return "\n".join(lines) + "\n"
+    rows = [
+        (
+            *(model["name"], group["group"], group["weights"], group["verdict"]),
+            *(None if group[name] is None else f"{group[name]:.9g}" for name in FIGURES),
+        )
+        for model in models
+        for group in model["groups"]
+    ]
+    return csv_text(("model", "group", "weights", "verdict", *FIGURES), rows)
 
 
 def noise_tables_csv(tables: Mapping[str, NoiseTable]) -> str:
@@ -271,13 +274,6 @@ def noise_tables_csv(tables: Mapping[str, NoiseTable]) -> str:
     tables : mapping of str to NoiseTable
         By the name of their model.
     """
-    lines: list[str] = []
-    for name, table in tables.items():
-        title, *rows = noise_csv(table).splitlines()
-        lines += [*([] if lines else [f"model,{title}"]), *(f"{_quoted(name)},{row}" for row in rows)]
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(name: str) -> str:
-    """Return a name as CSV holds one that may contain commas."""
-    return '"' + name.replace('"', '""') + '"'
+    return csv_text(
+        ("model", *CSV_COLUMNS), [(name, *row) for name, table in tables.items() for row in csv_rows(table)]
+    )
