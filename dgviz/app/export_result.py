@@ -10,7 +10,7 @@ import streamlit as st
 
 from dgviz.export.card import checked_words
 from dgviz.jobs import Job
-from dgviz.words import duration, figure, size
+from dgviz.words import duration, number, size
 
 
 def draw_result(job: Job) -> None:
@@ -84,10 +84,10 @@ def _draw_rows(out: Path) -> None:
         {
             "tensor": name,
             "written": row["written"],
-            "rank": figure(row.get("rank")),
-            "energy kept": figure(row.get("energy_kept")),
-            "MP-fit of what was dropped": figure((row.get("mp_fit") or {}).get("discarded")),
-            "gain after rounding": figure(row.get("gain")),
+            "rank": number(row.get("rank")),
+            "energy kept": number(row.get("energy_kept")),
+            "MP-fit of what was dropped": number((row.get("mp_fit") or {}).get("discarded")),
+            "gain after rounding": number(row.get("gain")),
         }
         for name, row in report["tensors"].items()
     ]

@@ -14,6 +14,7 @@ from dgviz.errors import ExportError
 from dgviz.files import json_number, pretty_json, write_file
 from dgviz.jobs import JobReporter
 from dgviz.repair.plan import RepairPlan
+from dgviz.words import number
 
 FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
 
@@ -87,4 +88,4 @@ def save_json(path: Path, result: dict[str, Any]) -> None:
 
 def figures(row: dict[str, Any]) -> list[str]:
     """Return a row's figures as text."""
-    return ["" if row[name] is None else f"{row[name]:.4g}" for name in FIGURES]
+    return [number(row[name]) for name in FIGURES]

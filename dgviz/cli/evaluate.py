@@ -11,6 +11,7 @@ from dgviz.cli.options import print_columns, print_json
 from dgviz.jobs import JobReporter
 from dgviz.scores import parse_scores
 from dgviz.scores.evaluate import Settings, TaskScores, iter_evaluation, write_results
+from dgviz.words import number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -39,17 +40,19 @@ def run(options: argparse.Namespace) -> int:
         print_json({"file": str(file), "checkpoint_sha256": scored[0].checkpoint, "scores": _rows(file)})
     else:
         rows = [
-            (row["benchmark"], row["metric"], _number(row["score"]), _number(row["stderr"]), str(row["n"] or "-"))
+            (
+                row["benchmark"],
+                row["metric"],
+                number(row["score"]),
+                number(row["stderr"]) or "-",
+                str(row["n"] or "-"),
+            )
             for row in _rows(file)
         ]
         print_columns(("benchmark", "metric", "score", "stderr", "n"), rows)
         remembered = sum(item.remembered for item in scored)
         print(f"\n{file}\n{len(scored)} tasks, {remembered} of them remembered")
     return 0
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4g}"
 
 
 def _rows(file: Path) -> list[dict]:

@@ -12,6 +12,7 @@ from dgviz.checkpoint.hub import HubPlan, find_cached, iter_fetch, plan_download
 from dgviz.cli.options import print_columns, print_json
 from dgviz.errors import CheckpointError
 from dgviz.jobs import JobReporter
+from dgviz.words import size
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,7 +64,7 @@ def _print_plan(plan: HubPlan) -> None:
     rows = [(state, f"{size:,}", name) for state, files in _states(plan) for name, size in files]
     print_columns(("", "bytes", "file"), rows)
     cached = f", {len(plan.cached)} are in the cache" if plan.cached else ""
-    print(f"{len(plan.files)} files to fetch, {plan.nbytes / 2**20:,.1f} MiB{cached}")
+    print(f"{len(plan.files)} files to fetch, {size(plan.nbytes)}{cached}")
 
 
 def _states(plan: HubPlan) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:

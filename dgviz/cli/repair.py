@@ -12,6 +12,7 @@ from dgviz.cli.options import chosen_pair, print_json, repair_plan
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
+from dgviz.words import duration, size
 
 
 def run(options: argparse.Namespace) -> int:
@@ -65,6 +66,6 @@ def _print_repair(out: Path, report: dict[str, Any], seconds: float) -> None:
     overall = report["overall"]
     gain = "" if overall["gain"] is None else f", gain {overall['gain']:.4f}"
     print(
-        f"wrote {out}: {report['total_bytes'] / 2**20:.1f} MiB in {len(report['files'])} file(s), {changed} of "
-        f"{len(repaired)} repairable tensors changed{gain}, {seconds:.1f} s"
+        f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changed} of "
+        f"{len(repaired)} repairable tensors changed{gain}, {duration(seconds)}"
     )

@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
 from dgviz.jobs import JobReporter
+from dgviz.words import duration
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,4 +62,4 @@ def _print(directory: str, rows: list[dict[str, Any]], seconds: float) -> None:
         state = "written" if row["written"] else "there already"
         table.append((row["label"], str(len(changed)), state, row["folder"]))
     print_columns(("method", "tensors changed", "state", "folder"), table)
-    print(f"\n{len(rows)} outputs in {directory}, {seconds:.1f} s")
+    print(f"\n{len(rows)} outputs in {directory}, {duration(seconds)}")

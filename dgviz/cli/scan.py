@@ -11,6 +11,7 @@ from dgviz.cli.options import NUMBERS, print_columns, print_json, rule_params, s
 from dgviz.jobs import JobReporter
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
 from dgviz.spectra.schedule import plan_tasks
+from dgviz.words import duration, number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -57,18 +58,11 @@ def run(options: argparse.Namespace) -> int:
 def _print_scan(report: dict[str, Any]) -> None:
     """Print one line per weight, and what is odd about them."""
     rows = [
-        (*(_range(row[name]) for name in NUMBERS), " x ".join(map(str, row["shape"])), name)
+        (*(number(row[name]) for name in NUMBERS), " x ".join(map(str, row["shape"])), name)
         for name, row in report["weights"].items()
     ]
     print_columns((*NUMBERS, "shape", "name"), rows)
     for name, row in report["weights"].items():
         for warning in row["warnings"]:
             print(f"warning: {name}: {warning}", file=sys.stderr)
-    print(f"\n{report['computed']} computed, {report['stored']} from the store, {report['seconds']:.1f} s")
-
-
-def _range(value: Any) -> str:
-    """Return a figure as text, or the range of a stack's figures."""
-    known = [item for item in value if item is not None] if isinstance(value, list) else [value]
-    shown = [item if isinstance(item, str) else f"{item:.4g}" for item in (known[0], min(known), max(known))]
-    return shown[0] if shown[1] == shown[2] else f"{shown[1]} to {shown[2]}"
+    print(f"\n{report['computed']} computed, {report['stored']} from the store, {duration(report['seconds'])}")
