@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,14 @@ os.environ.update(
     OMP_NUM_THREADS="2",  # torch reads it when it is imported
     MKL_NUM_THREADS="2",
 )
+
+
+@pytest.fixture(autouse=True)
+def main_module():
+    """Streamlit's test harness leaves its script as the main module; a process started after would run it again."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
 
 
 def pytest_unconfigure(config):

@@ -42,7 +42,8 @@ def without_times(report):
     return {**report, "tensors": tensors, "seconds": 0}
 
 
-def test_all_methods_together_write_what_each_writes_alone(paths, tmp_path):
+def test_all_methods_together_write_what_each_writes_alone(paths, tmp_path, monkeypatch):
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))  # no spectrum is known
     pair = open_pair(*paths)
     repairs = [read_plan(label) for label in LABELS]
     plans, finished = plan_exports(pair, repairs, tmp_path / "all")
