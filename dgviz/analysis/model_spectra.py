@@ -65,7 +65,7 @@ class Matrix:
     @property
     def expert(self) -> int | None:
         """Which expert it is, whether experts are stored as a stack or one by one."""
-        return self.place.expert if self.index is None else self.index
+        return self.weight.expert
 
     @property
     def parameters(self) -> int:

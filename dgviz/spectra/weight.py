@@ -54,6 +54,11 @@ class Weight:
         return module_path(self.tensor.name)
 
     @property
+    def expert(self) -> int | None:
+        """Which expert it is, whether experts are stored as a stack or one by one."""
+        return self.module_path.expert if self.index is None else self.index
+
+    @property
     def base(self) -> TensorInfo:
         """Its entries before fine-tuning."""
         return self._sides[0]

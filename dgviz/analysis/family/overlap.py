@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from dgviz.analysis.noise_table import THIRDS
+from dgviz.analysis.groups import THIRDS
 from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_order
 
 
