@@ -52,11 +52,6 @@ def base_layout(height: int, **axes: Any) -> go.Layout:
     )
 
 
-def number(value: float) -> str:
-    """Return a value as the figures print it: four significant digits."""
-    return f"{value:.4g}"
-
-
 def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:
     """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder."""
     if count <= limit:
