@@ -107,5 +107,5 @@ def _draw_preview(names: list[str], repaired: set[str], rows: list[Assessment]) 
             st.metric(
                 "Energy kept of the whole update",
                 f"{100 * (1 - dropped / energy):.2f} %",
-                help=f"Every weight repaired: {100 * (1 - all_dropped / energy):.2f} %. What is left out is kept whole.",
+                help=f"Without it: {100 * (1 - all_dropped / energy):.2f} %. What is left out is kept whole.",
             )
