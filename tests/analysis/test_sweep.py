@@ -100,6 +100,7 @@ class TestCommand:
         assert cli.main(["sweep", *map(str, paths), "--methods", "dare", "--parameter", "alpha"]) == 2
         assert capsys.readouterr().err == "dgviz sweep: dare is swept over p, not over 'alpha'\n"
 
+    @pytest.mark.slow
     def test_the_demo_cannot_score_another_model(self, paths, capsys):
         assert cli.main(["sweep", *map(str, paths), "--methods", "rank_r", "--evaluate", "demo"]) == 2
         assert "does not load as an image classifier" in capsys.readouterr().err

@@ -119,6 +119,7 @@ def test_every_method_draws_or_says_what_is_missing(pair_paths):
     assert not app.exception and list(figures(app).index) == ["Fine-tuned"]
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     app = open_page(pair_paths)
     app.slider(key="method-wise_ft-alpha").set_value(0.25).run()

@@ -94,6 +94,7 @@ class TestPackaged:
             pair = open_pair(paths["base"], paths[tuned])
             assert pair.counts() == {"repair": 26, "keep": len(pair.tensors) - 26, "base_only": 0}
 
+    @pytest.mark.slow
     def test_some_scores_are_reproduced(self, tmp_path):
         """Models of every kind, the repaired ones exported anew; another processor may flip a picture or two.
 
@@ -272,6 +273,7 @@ class TestWriteDemo:
 
 
 class TestTrain:
+    @pytest.mark.slow
     def test_a_short_training_writes_a_whole_demo(self, tmp_path):
         phases = few_steps()
         torch.manual_seed(7)

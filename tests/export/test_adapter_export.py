@@ -125,6 +125,7 @@ def written(request, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_every_weight_is_base_plus_the_float64_repair(written):
     """PEFT's own merge against an SVD made here: no name, order or layout of the writer is used."""
     family, directory, _, base, reference = written

@@ -42,6 +42,7 @@ def without_times(report):
     return {**report, "tensors": tensors, "seconds": 0}
 
 
+@pytest.mark.slow
 def test_all_methods_together_write_what_each_writes_alone(paths, tmp_path, monkeypatch):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))  # no spectrum is known
     pair = open_pair(*paths)
