@@ -27,6 +27,15 @@ hypothesis.settings.register_profile("search", deadline=None)
 hypothesis.settings.load_profile("search" if SOAK else "same")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Give every module of tests a store of its own: what one has scanned is not there for another."""
+    before = os.environ["DGVIZ_CACHE_DIR"]
+    os.environ["DGVIZ_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ["DGVIZ_CACHE_DIR"] = before
+
+
 @pytest.fixture(autouse=True)
 def main_module():
     """Streamlit's test harness leaves its script as the main module; a process started after would run it again."""

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dgviz.repair.methods.reshaped import effective_rank, norm_ratio
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.reshape import effective_rank, norm_ratio, reshape_spectrum
 from dgviz.rmt.law import mp_fit
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES
 
 _Values = NDArray[np.float64]
@@ -43,7 +44,7 @@ class Effect:
     norm_kept : float
         ``|D'| / |D|``.
     effective_rank : float
-        `dgviz.repair.reshape.effective_rank` of D'.
+        `dgviz.repair.methods.reshaped.effective_rank` of D'.
     mp_kept, mp_removed : float or None
         MP-fit of D' and of D - D', in percent, by the noise of D; None where that is not known, or the part is zero.
     subspace : float or None
@@ -101,15 +102,11 @@ def describe_effect(
     return Effect(values, norm_ratio(values, s), effective_rank(values), kept, gone, subspace)
 
 
-def spectral_effect(
-    plan: RepairPlan,
-    s: _Values,
-    shape: Sequence[int],
-    measure: Yardstick,
-    **known: Any,
-) -> Effect:
-    """Return the figures of a method that leaves the singular vectors alone, from the spectrum."""
-    values = reshape_spectrum(plan, s, shape, **known).values
+def spectral_effect(plan: RepairPlan, spectrum: Spectrum, facts: Any = None, tensor: str = "") -> Effect:
+    """Return the figures of a method that leaves the singular vectors alone, from its spectrum."""
+    s, shape = spectrum.nonzero_s, spectrum.nonzero_shape
+    measure = yardstick(s, shape)
+    values = plan.recipe.reshape(plan, spectrum, facts, tensor).values
     subspace = None
     if measure.leading is not None:
         ahead = np.argsort(-values, kind="stable")[: measure.leading]

@@ -97,18 +97,33 @@ class OpenWeight:
             self._spectrum = self._put(dataclasses.replace(spectrum, summary=summary, stored=False, seconds=seconds))
         return self._spectrum
 
+    @cached_property
+    def measured(self) -> Spectrum:
+        """The spectrum, from the store or just computed: then neither stored nor described."""
+        if self.known is not None:
+            return self.known
+        rows, columns = nonzero_shape(self.delta)
+        s = np.asarray(self.decomposition.s, dtype=np.float64)
+        return Spectrum(s, tuple(self.decomposition.shape), {}, {"live_rows": rows, "live_columns": columns})
+
     def threshold(self, rule: str, params: Mapping[str, Any]) -> Threshold:
         """Return what a rule finds in the update, reading it only where the rule needs the delta."""
-        known = self.known
-        if known is not None and not needs_delta(known, rule, params):
-            return apply_rule(known, rule, params)
-        spectrum = Spectrum(self.s, self.nonzero_shape, {})
-        return apply_rule(spectrum, rule, params, self.delta)
+        needed = needs_delta(self.measured, rule, params)
+        return apply_rule(self.measured, rule, params, self.delta if needed else None)
 
     def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the strongest triplets, ``U s`` (m, rank) and ``Vh`` (rank, n), stored or computed."""
         stored = self._stored_factors(rank)
         return self.decomposition.triplets(rank) if stored is None else stored
+
+    def factors(self, values: np.ndarray, s: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k leading directions whose values are not zero."""
+        count = int(np.count_nonzero(values))
+        left, right = self.triplets(count)
+        ratio = values[:count] / s[:count]
+        if not (ratio == 1).all():
+            left = left * torch.from_numpy(ratio).to(left.device, left.dtype)
+        return left, right
 
     def store_factors(self, *rules: tuple[str, Mapping[str, Any]]) -> Spectrum:
         """Store the triplets that one of the rules keeps, as many as fit under the cap; return the spectrum."""
@@ -124,18 +139,6 @@ class OpenWeight:
             except DgvizError as error:
                 self._spectrum = _warned(spectrum, error)
         return self.spectrum()
-
-    @property
-    def s(self) -> np.ndarray:
-        """Singular values of the nonzero block, float64, descending."""
-        if self.known is not None:
-            return self.known.nonzero_s
-        return np.asarray(self.decomposition.s, dtype=np.float64)[: min(self.nonzero_shape)]
-
-    @cached_property
-    def nonzero_shape(self) -> tuple[int, int]:
-        """Rows and columns that are not zero throughout."""
-        return self.known.nonzero_shape if self.known is not None else nonzero_shape(self.delta)
 
     @property
     def zero_share(self) -> float | None:

@@ -15,7 +15,7 @@ from dgviz.export.plan import plan_export
 from dgviz.export.write import iter_export
 from dgviz.figures import frontier_plot
 from dgviz.figures.style import ACCENT, MUTED
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, read_plan
 from tests.checkpoints import write_pair
 

@@ -10,7 +10,7 @@ from dgviz.app.jobs import root
 from dgviz.checkpoint import open_pair
 from dgviz.demo import read_frontier
 from dgviz.jobs import list_jobs
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of

@@ -18,7 +18,7 @@ from dgviz.analysis.sweep import sweep_lines
 from dgviz.checkpoint import open_pair
 from dgviz.demo import data, figure4, packaged, recipe, scores, train
 from dgviz.errors import CheckpointError, DgvizError, ExportError
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.law import bulk_edge, mp_fit_triple
 from dgviz.rmt.threshold import RULES

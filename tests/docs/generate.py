@@ -13,7 +13,7 @@ from pathlib import Path
 from dgviz.analysis.figures import FIGURES
 from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.rmt.diagnosis import LIMITS, VERDICTS
 from dgviz.rmt.diagnosis.advice import advise
 from dgviz.rmt.diagnosis.flags import TITLES

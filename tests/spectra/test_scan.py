@@ -230,11 +230,11 @@ def test_repair_after_a_scan_equals_repair_without(pair, store, tmp_path, plan):
     for paired in pair.repairable:
         fresh = repair_tensor(paired, plan, "cpu", SpectrumStore(tmp_path / "empty"))
         stored = repair_tensor(paired, plan, "cpu", store)
-        routes = stored.report.route if isinstance(stored.report.route, list) else [stored.report.route]
-        from_store += sum(route.endswith(", from the store") for route in routes)
+        from_store += sum(row.route.endswith(", from the store") for row in stored.report.matrices)
         assert stored.source == fresh.source and stored.report.written == fresh.report.written
-        assert stored.report.rank == fresh.report.rank and stored.report.mp_fit == fresh.report.mp_fit
-        assert stored.report.gain == pytest.approx(fresh.report.gain, abs=1e-6)
+        for known, computed in zip(stored.report.matrices, fresh.report.matrices, strict=True):
+            assert known.rank == computed.rank and known.mp_fit == computed.mp_fit
+            assert known.gain == pytest.approx(computed.gain, abs=1e-6)
         if fresh.tensor is not None:
             # One unit in the last place where a rounding falls the other way.
             atol = 1e-8 if plan.dtype == "auto" else 2**-8 * float(fresh.tensor.abs().max())
@@ -255,7 +255,7 @@ def test_repair_reads_neither_tuned_nor_a_decomposition_from_a_complete_store(pa
 
 
 def test_repair_computes_where_too_few_factors_are_stored(pair, store):
-    report = repair_tensor(pair[EMBEDDING], RepairPlan("fixed_rank", {"rank": 9}), "cpu", store).report
+    report = repair_tensor(pair[EMBEDDING], RepairPlan("fixed_rank", {"rank": 9}), "cpu", store).report.matrices[0]
     assert report.rank == 9 and "store" not in report.route
 
 
@@ -263,7 +263,7 @@ def test_repair_does_not_hash_for_the_sake_of_a_store(tmp_path, store):
     """Files that nobody scanned are read once, not twice."""
     pair = open_pair(*write_pair(tmp_path))  # as fresh as a file can be: its hash is not remembered
     OpenWeight(Weight(pair[EMBEDDING]), "cpu", store).spectrum()
-    assert "store" not in repair_tensor(pair[EMBEDDING], RepairPlan(), "cpu", store).report.route
+    assert "store" not in repair_tensor(pair[EMBEDDING], RepairPlan(), "cpu", store).report.matrices[0].route
 
 
 # --- failures and ends ----------------------------------------------------------------------------------------------
