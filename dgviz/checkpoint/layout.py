@@ -65,7 +65,7 @@ def select_matrix(paired: PairedTensor, index: int | None) -> tuple[TensorInfo, 
     Parameters
     ----------
     paired : PairedTensor
-        A weight that is in both checkpoints, whatever its fate: an excluded matrix can be looked at.
+        A weight that is in both checkpoints, repaired or not: an excluded matrix can be looked at.
     index : int or None
         Which matrix of a stack; None for a tensor that is one matrix.
 
