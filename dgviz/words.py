@@ -1,5 +1,7 @@
 """Sizes, durations and numbers in words: one way each, for pages, terminals, cards and errors."""
 
+from numbers import Real
+
 _UNITS = "B", "KiB", "MiB", "GiB", "TiB"
 
 
@@ -18,17 +20,17 @@ def size(nbytes: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: 1.4 s, 42 s, 12 min, 3 h 5 min."""
+    """Return seconds as people say them: 0.03 s, 1.4 s, 42 s, 12 min, 3 h 5 min."""
     if seconds < 100:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+        return f"{seconds:.{2 if seconds < 1 else 1 if seconds < 10 else 0}f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def figure(value: object) -> str:
+def number(value: object) -> str:
     """Return a figure in four digits, the ends of several's range, or nothing for None."""
     known = [item for item in (value if isinstance(value, list | tuple) else [value]) if item is not None]
     if not known:
         return ""
     ends = known if isinstance(known[0], str) else (min(known), max(known))
-    return " to ".join(dict.fromkeys(f"{item:.4g}" if isinstance(item, int | float) else str(item) for item in ends))
+    return " to ".join(dict.fromkeys(f"{item:.4g}" if isinstance(item, Real) else str(item) for item in ends))

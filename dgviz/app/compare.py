@@ -8,6 +8,7 @@ import streamlit as st
 
 from dgviz.app import worker as work
 from dgviz.app.messages import answered
+from dgviz.app.parameters import parameter_field
 from dgviz.errors import ThresholdError
 from dgviz.figures import entry_map, plot_config, rules_plot
 from dgviz.rmt.assess import apply_rule
@@ -47,24 +48,17 @@ def apply_rules(spectrum: Spectrum, params: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def _parameters(name: str, starts: Mapping[str, float]) -> dict[str, Any]:
-    """Show number fields for a rule's parameters and return their values."""
-    values = {}
-    for parameter in RULES[name].parameters:
-        if parameter.name == "scale":
-            continue  # the multiplier belongs to the comparison over the whole model
-        kind = int if parameter.integer else float
-        start = starts[parameter.name] if parameter.default is None else parameter.default
-        values[parameter.name] = st.number_input(
-            f"{RULES[name].title}: {parameter.description}",
-            kind(parameter.minimum),
-            kind(min(parameter.maximum, 2**31)),
-            kind(start),
-            step=1 if parameter.integer else None,
-            format=None if parameter.integer else "%.6g",
-            key=f"compare-{name}-{parameter.name}",
-            width=280,
+    """Show fields for a rule's parameters but its scale, which belongs to the whole model; return their values."""
+    return {
+        parameter.name: parameter_field(
+            parameter,
+            f"compare-{name}-{parameter.name}",
+            starts[parameter.name] if parameter.default is None else None,
+            label=f"{RULES[name].title}: {parameter.description}",
         )
-    return values
+        for parameter in RULES[name].parameters
+        if parameter.name != "scale"
+    }
 
 
 def draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:

@@ -10,7 +10,7 @@ import streamlit as st
 
 from dgviz.export.card import checked_words
 from dgviz.jobs import Job
-from dgviz.words import duration, figure, size
+from dgviz.words import duration, number, size
 
 
 def draw_result(job: Job) -> None:
@@ -84,8 +84,8 @@ def _draw_rows(out: Path) -> None:
     for name, row in report["tensors"].items():
         matrices = row["matrices"]
         shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
-        columns = {title: figure([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
-        columns["MP-fit of what was dropped"] = figure(
+        columns = {title: number([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
+        columns["MP-fit of what was dropped"] = number(
             [matrix.get("mp_fit", {}).get("discarded") for matrix in matrices]
         )
         rows.append({"tensor": name, "written": row["written"], **columns})

@@ -14,11 +14,13 @@ from dgviz.app.state import change_view, view_visit
 from dgviz.app.verdict import diagnosed, draw_verdict
 from dgviz.command import Command
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
+from dgviz.files import csv_text
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.rounding_noise import rounding_floor, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Rule, Threshold
 from dgviz.spectra.weight import Weight
+from dgviz.words import duration, size
 
 _KEY = "figure4"
 # Seconds a run of the page waits for the lower row: the first long enough for most weights to appear in one piece,
@@ -184,7 +186,7 @@ def _share(share: float) -> str:
 def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:
     """Say how the numbers were obtained, and how to get them again."""
     paired = layer.matrix.tensor
-    how = "read from the store" if spectrum.stored else f"computed in {spectrum.seconds:.2f} s"
+    how = "read from the store" if spectrum.stored else f"computed in {duration(spectrum.seconds)}"
     checks = ", ".join(f"{check['name']} {check['value']:.2g}" for check in spectrum.certificate["checks"])
     refused = "".join(f" · refused before: {reason}" for reason in spectrum.certificate["rejected"])
     dtypes = (
@@ -194,12 +196,12 @@ def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float
     )
     with st.container(horizontal=True, vertical_alignment="center"):
         st.caption(
-            f"{dtypes} · {paired.tuned.nbytes / 2**20:.2f} MiB · spectrum {how} by route "
+            f"{dtypes} · {size(paired.tuned.nbytes)} · spectrum {how} by route "
             f"{spectrum.certificate['route']}" + (f" ({checks})" if checks else "") + refused
         )
         st.download_button(
             "Singular values (CSV)",
-            "rank,singular_value\n" + "\n".join(f"{i + 1},{value:.9g}" for i, value in enumerate(spectrum.s)) + "\n",
+            csv_text(("rank", "singular_value"), ((i + 1, f"{value:.9g}") for i, value in enumerate(spectrum.s))),
             file_name=f"{spectrum.name}.csv",
             mime="text/csv",
             type="tertiary",

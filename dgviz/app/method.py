@@ -4,13 +4,13 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.app.parameters import parameter_field
 from dgviz.app.rules import choose_rule, link_params
 from dgviz.app.state import View, change_view
 from dgviz.errors import MethodError
 from dgviz.repair.methods import METHODS, Method
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.shrinkage import SHRINKERS
-from dgviz.rmt.threshold import Parameter
 
 
 def choose_method(view: View) -> dict[str, Any]:
@@ -28,7 +28,14 @@ def choose_method(view: View) -> dict[str, Any]:
             on_change=lambda: change_view(method=st.session_state["export-method"], settings=""),
         )
         for parameter in method.parameters:
-            _parameter(method, parameter, settings)
+            parameter_field(
+                parameter,
+                f"export-{method.name}-{parameter.name}",
+                settings[parameter.name],
+                on_change=lambda value, name=parameter.name: change_view(
+                    settings=link_params(method, settings | {name: value})
+                ),
+            )
         if method.thresholded:
             shrinker = _shrinker(view)
     st.caption(f"{method.formula}. {method.citation}.".replace("*", r"\*"))
@@ -50,25 +57,6 @@ def _current(view: View) -> tuple[Method, dict[str, float]]:
     except MethodError as error:
         st.warning(f"{error}; showing its defaults.")
         return method, method.checked({})
-
-
-def _parameter(method: Method, parameter: Parameter, settings: dict[str, float]) -> None:
-    """Show one parameter of the method as a number field."""
-    key = f"export-{method.name}-{parameter.name}"
-    kind = int if parameter.integer else float
-    st.session_state[key] = kind(settings[parameter.name])
-    st.number_input(
-        f"{parameter.name}: {parameter.description}",
-        kind(parameter.minimum),
-        kind(parameter.maximum),
-        step=1 if parameter.integer else 0.05,
-        format=None if parameter.integer else "%.6g",
-        key=key,
-        width=260,
-        on_change=lambda: change_view(
-            settings=link_params(method, settings | {parameter.name: st.session_state[key]})
-        ),
-    )
 
 
 def _shrinker(view: View) -> str:

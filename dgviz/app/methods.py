@@ -15,6 +15,7 @@ from dgviz.app.atlas import load_atlas
 from dgviz.app.messages import answered
 from dgviz.app.method import take_to_export
 from dgviz.app.methods_preview import draw_preview
+from dgviz.app.parameters import parameter_field
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
@@ -23,7 +24,7 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.spectrum import Spectrum
-from dgviz.rmt.threshold import RULES, Parameter
+from dgviz.rmt.threshold import RULES
 
 DEFAULT = ("dg_hard", "wise_ft", "norm_matched", "complement")
 PLANS = "method-plans"
@@ -59,42 +60,18 @@ def choose_shrinker(key: str) -> str:
     )
 
 
-def choose_parameters(method: Method, key: str, largest_rank: int | None = None) -> dict[str, float]:
+def choose_parameters(method: Method, largest_rank: int) -> dict[str, float]:
     """Show a method's parameters, its strength as a slider, and return their values."""
-    values = {}
     strengths = {strength.parameter for strength in method.strengths}
-    for parameter in method.parameters:
-        bounded = not parameter.integer or largest_rank is not None
-        draw = _slider if parameter.name in strengths and bounded else _field
-        values[parameter.name] = draw(parameter, f"{key}-{method.name}-{parameter.name}", largest_rank)
-    return values
-
-
-def _slider(parameter: Parameter, key: str, largest_rank: int | None) -> float:
-    """Show a bounded parameter."""
-    kind = int if parameter.integer else float
-    top = min(parameter.maximum, largest_rank) if parameter.integer else parameter.maximum
-    return st.slider(
-        f"{parameter.name}: {parameter.description}",
-        kind(parameter.minimum),
-        kind(top if parameter.integer or top >= 1 else round(top - 0.005, 2)),
-        kind(min(parameter.default, top)),
-        step=1 if parameter.integer else 0.01,
-        key=key,
-    )
-
-
-def _field(parameter: Parameter, key: str, _: int | None) -> float:
-    """Show a parameter as a number."""
-    kind = int if parameter.integer else float
-    return st.number_input(
-        f"{parameter.name}: {parameter.description}",
-        kind(parameter.minimum),
-        kind(parameter.maximum),
-        kind(parameter.default),
-        step=1 if parameter.integer else 0.05,
-        key=key,
-    )
+    return {
+        parameter.name: parameter_field(
+            parameter,
+            f"method-{method.name}-{parameter.name}",
+            slider=parameter.name in strengths,
+            **({"largest": largest_rank} if parameter.name in strengths else {}),
+        )
+        for parameter in method.parameters
+    }
 
 
 def choose_methods() -> list[Method]:
@@ -170,7 +147,7 @@ def _columns(
             heads[at].markdown(f"**{title}**  \n:small[:gray[{formula}]]".replace("*|", r"\*|").replace("D*", r"D\*"))
             if method is not None:
                 with settings[at]:
-                    own = choose_parameters(method, "method", spectrum.s.size)
+                    own = choose_parameters(method, spectrum.s.size)
                 threshold = common if method.thresholded else {}
                 plans[method.name] = RepairPlan(method=method.name, method_params=own, **threshold)
                 if ends[at].button(

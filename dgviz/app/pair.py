@@ -13,6 +13,7 @@ from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_prefl
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
+from dgviz.files import write_file
 
 DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
 _RECENT = 8
@@ -93,6 +94,4 @@ def remember_pair(view: View) -> None:
     wanted = [(view.base, view.tuned), *(pair for pair in pairs if pair != (view.base, view.tuned))][:_RECENT]
     if wanted != pairs:
         state_dir().mkdir(parents=True, exist_ok=True)
-        partial = state_dir() / f"recent.{os.getpid()}.partial"
-        partial.write_bytes(orjson.dumps(wanted))
-        partial.replace(state_dir() / "recent.json")
+        write_file(state_dir() / "recent.json", orjson.dumps(wanted))

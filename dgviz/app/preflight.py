@@ -1,6 +1,5 @@
 """The pair in words and in a table: what it is, what is surprising, and what will happen to every tensor."""
 
-import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -10,6 +9,7 @@ import streamlit as st
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.demo import read_scores
 from dgviz.repair.methods import find_method
+from dgviz.words import size
 
 _FATES = {
     "repair": ("Repaired", "base plus the part of the update above the threshold"),
@@ -33,7 +33,7 @@ def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
         column.metric(title, _count(parameters), help=str(checkpoint.path), border=True)
-        column.caption(f"parameters · {size_text(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
+        column.caption(f"parameters · {size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
         count = pair.counts()[fate]
@@ -159,9 +159,3 @@ def _count(number: int) -> str:
         if number >= limit:
             return f"{number / limit:.3g}{unit}"
     return str(number)
-
-
-def size_text(nbytes: int) -> str:
-    """Return bytes in the unit that suits them."""
-    power = min(3, int(math.log(max(nbytes, 1), 1024)))
-    return f"{nbytes / 1024**power:.3g} {('B', 'KiB', 'MiB', 'GiB')[power]}"

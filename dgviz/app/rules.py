@@ -4,10 +4,12 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.app.parameters import parameter_field
 from dgviz.app.state import View, change_view
 from dgviz.errors import ThresholdError
 from dgviz.repair.methods import Method
-from dgviz.rmt.threshold import RULES, Parameter, Rule
+from dgviz.rmt.threshold import RULES, Rule
+from dgviz.words import exact_number
 
 CHOICES = tuple(RULES)
 
@@ -41,7 +43,15 @@ def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
             on_change=lambda: _change_rule(view),
         )
         for parameter in rule.parameters:
-            _parameter(rule, parameter, params)
+            parameter_field(
+                parameter,
+                f"param-{parameter.name}",
+                params[parameter.name],
+                label=parameter.description.capitalize(),
+                on_change=lambda value, name=parameter.name: change_view(
+                    params=link_params(rule, params | {name: value})
+                ),
+            )
         st.markdown(f":gray[{rule.formula}]  \n:gray[{rule.citation}]".replace("*", r"\*"))
     return rule, params
 
@@ -52,23 +62,6 @@ def _change_rule(view: View) -> None:
     change_view(rule=name, params=f"tau:{view.tau}" if name == "manual" and view.tau else "")
 
 
-def _parameter(rule: Rule, parameter: Parameter, params: dict[str, Any]) -> None:
-    """Show one parameter as a number field."""
-    key = f"param-{parameter.name}"
-    kind = int if parameter.integer else float
-    st.session_state[key] = kind(params[parameter.name])
-    st.number_input(
-        parameter.description.capitalize(),
-        kind(parameter.minimum),
-        kind(min(parameter.maximum, 2**31)),
-        step=1 if parameter.integer else 0.01 if parameter.maximum <= 1 else None,
-        format=None if parameter.integer else "%.6g",
-        key=key,
-        width=260,
-        on_change=lambda: change_view(params=link_params(rule, params | {parameter.name: st.session_state[key]})),
-    )
-
-
 def link_params(rule: Rule | Method, params: dict[str, Any]) -> str:
     """Return parameters as a link holds them: those that are not at their defaults."""
-    return ",".join(f"{name}:{value:.9g}" for name, value in rule.changed(params).items())
+    return ",".join(f"{name}:{exact_number(value)}" for name, value in rule.changed(params).items())

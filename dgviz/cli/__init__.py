@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 
 import dgviz
+from dgviz.cli.progress import Cancelled
 from dgviz.command import find_form, overview
 from dgviz.errors import DgvizError
 
@@ -37,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except DgvizError as error:
         _complain(title, error)
         return error.exit_status
+    except Cancelled as cancelled:
+        _complain(title, cancelled)
+        return 1
     except KeyboardInterrupt:
         _complain(title, "interrupted")
         return 1

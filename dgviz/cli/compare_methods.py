@@ -1,20 +1,18 @@
 """``compare-methods``: how far every method moves the model, how sparsely, how far from DG-Hard; writes nothing."""
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
-import orjson
-from tqdm import tqdm
-
 from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
+from dgviz.cli.progress import Progress
 from dgviz.errors import ExportError
-from dgviz.files import json_number
+from dgviz.files import json_number, pretty_json, write_file
 from dgviz.jobs import JobReporter
 from dgviz.repair.plan import RepairPlan
+from dgviz.words import number
 
 FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
 
@@ -23,39 +21,26 @@ def run(options: argparse.Namespace) -> int:
     """Measure the methods and print the table."""
     started = time.perf_counter()
     pair, plans = chosen_pair(options), repair_plans(options)
-    reporter = JobReporter.from_environment()
-    table = measure(pair, plans, options.device, "compare-methods", reporter)
-    if table is None:
-        return 1
-    result = describe(pair, table, started)
-    finish(options, reporter, result)
+    table = measure(pair, plans, options.device, "compare-methods")
+    finish(options, describe(pair, table, started))
     if not options.json:
         print_columns((*FIGURES, "method"), ((*figures(row), row["label"]) for row in table))
     return 0
 
 
 def measure(
-    pair: CheckpointPair,
-    plans: list[RepairPlan],
-    device: str,
-    command: str,
-    reporter: JobReporter,
-    ranks: bool = True,
-) -> list[dict[str, Any]] | None:
-    """Return the table of a comparison with a progress bar, or None where it was cancelled."""
+    pair: CheckpointPair, plans: list[RepairPlan], device: str, command: str, ranks: bool = True
+) -> list[dict[str, Any]]:
+    """Return the table of a comparison with a progress bar."""
     from dgviz.analysis.methods import comparison_table, is_measured, iter_comparison
 
     tensors = []
     total = sum(is_measured(paired) for paired in pair.tensors)
-    for tensor in tqdm(
-        iter_comparison(pair, plans, device, ranks=ranks), total=total, desc=command, unit="tensor", file=sys.stderr
-    ):
-        tensors.append(tensor)
-        reporter.progress(len(tensors), total, tensor.name, methods=len(plans))
-        if reporter.cancelled():
-            reporter.finish({}, "cancelled")
-            print(f"dgviz {command}: cancelled", file=sys.stderr)
-            return None
+    comparison = iter_comparison(pair, plans, device, ranks=ranks)
+    with Progress(command, total, kept=False, unit="tensor") as progress:
+        for tensor in comparison:
+            tensors.append(tensor)
+            progress.tell(1, tensor.name, methods=len(plans))
     return comparison_table(tensors, plans)
 
 
@@ -68,11 +53,11 @@ def describe(pair: CheckpointPair, table: list[dict[str, Any]], started: float) 
     return {**sides, "methods": table, "seconds": round(time.perf_counter() - started, 3)}
 
 
-def finish(options: argparse.Namespace, reporter: JobReporter, result: dict[str, Any]) -> None:
+def finish(options: argparse.Namespace, result: dict[str, Any]) -> None:
     """Keep the result where the options say, end the job and print JSON where it is asked for."""
     if options.save:
         save_json(Path(options.save).expanduser(), result)
-    reporter.finish({key: value for key, value in result.items() if key != "methods"}, "done")
+    JobReporter.from_environment().finish({key: value for key, value in result.items() if key != "methods"})
     if options.json:
         print_json(result)
 
@@ -81,13 +66,11 @@ def save_json(path: Path, result: dict[str, Any]) -> None:
     """Write a result in one step."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_bytes(orjson.dumps(json_number(result), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-        partial.replace(path)
+        write_file(path, pretty_json(json_number(result)))
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another --save") from None
 
 
 def figures(row: dict[str, Any]) -> list[str]:
     """Return a row's figures as text."""
-    return ["" if row[name] is None else f"{row[name]:.4g}" for name in FIGURES]
+    return [number(row[name]) for name in FIGURES]

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dgviz.analysis.family import distinct_names, family_csv, match_members, member_report
 from dgviz.analysis.family.overlap import kinship_report
 from dgviz.analysis.figures import POOLED
@@ -19,6 +17,7 @@ from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_json
 from dgviz.cli.options import print_columns, print_json, rule_params
+from dgviz.cli.progress import Progress
 from dgviz.errors import PairError
 from dgviz.jobs import JobReporter
 from dgviz.repair.plan import RepairPlan
@@ -42,13 +41,7 @@ def run(options: argparse.Namespace) -> int:
             pair.refuse_blocked()
         for blocker in pair.blockers:
             print(f"warning: {name}: {blocker.sentence}", file=sys.stderr)
-    reporter = JobReporter.from_environment()
-    found = _compute(options, names, pairs, params, reporter)
-    if found is None:
-        reporter.finish({}, "cancelled")
-        print("dgviz family: cancelled; repeat the command to go on from here", file=sys.stderr)
-        return 1
-    models, comparison, errors = found
+    models, comparison, errors = _compute(options, names, pairs, params)
     base = {"name": pairs[0].base.path.name, "fingerprint": pairs[0].base.fingerprint}
     rule = {"rule": options.rule, "params": params}
     result = {
@@ -63,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     summary: dict[str, Any] = {"models": len(models), "weights": len(comparison["weights"]), "errors": errors}
     if errors:
         summary["error"] = f"{len(errors)} matrices failed, first {next(iter(errors.items()))[1]}"
-    reporter.finish(summary, "failed" if errors else "done")
+    JobReporter.from_environment().finish(summary, "failed" if errors else "done")
     if options.json:
         print_json(result)
     elif options.csv:
@@ -80,9 +73,8 @@ def _compute(
     names: list[str],
     pairs: list[CheckpointPair],
     params: dict[str, Any],
-    reporter: JobReporter,
-) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]] | None:
-    """Return every model's figures, the comparison, and what failed; None where it was cancelled."""
+) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
+    """Return every model's figures, the comparison, and what failed."""
     from dgviz.analysis.family.shared import iter_compared
 
     weights, apart = match_members(pairs)
@@ -92,26 +84,17 @@ def _compute(
     plan = RepairPlan(options.rule, params)
     errors: dict[str, str] = {}
     compared = []
-    with tqdm(total=total, desc="family", bar_format="{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}") as bar:
-
-        def told(work: float, message: str) -> bool:
-            """Tell how far it is; return whether to stop."""
-            bar.set_postfix_str(message[-60:], refresh=False)
-            bar.update(work)
-            reporter.progress(bar.n, total, message)
-            return reporter.cancelled()
-
+    shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
+    with Progress("family", total, bar_format=shape) as progress:
         for name, pair in zip(names, pairs, strict=True):
             for work, weight, error in _scan(pair, options, params):
                 if error is not None:
                     errors[f"{name}: {weight}"] = error
-                if told(work, f"{name}: {weight}"):
-                    return None
+                progress.tell(work, f"{name}: {weight}")
         for effort, result in zip(efforts, iter_compared(weights, plan, options.device), strict=True):
             compared.append(result)
             errors |= {f"{names[i]}: {result.weight.name}": said for i, said in result.errors.items()}
-            if told(effort, f"comparing {result.weight.name}"):
-                return None
+            progress.tell(effort, f"comparing {result.weight.name}")
     models = [_model(name, pair, options.rule, params) for name, pair in zip(names, pairs, strict=True)]
     report = kinship_report(
         [(item.weight.name, item.weight.place, item.weight.third, item.ranks, item.overlaps) for item in compared]

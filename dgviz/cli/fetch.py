@@ -1,17 +1,16 @@
 """``fetch``: a model of the Hugging Face Hub into its cache, where every command finds it by its id."""
 
 import argparse
-import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dgviz.checkpoint.hub import HubPlan, find_cached, iter_fetch, plan_download, split_hub_id
 from dgviz.cli.options import print_columns, print_json
+from dgviz.cli.progress import Progress
 from dgviz.errors import CheckpointError
 from dgviz.jobs import JobReporter
+from dgviz.words import size
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
         if not options.json:
             _print_plan(plan)
         if not options.plan:
-            _download(plan, reporter)
+            _download(plan)
     except CheckpointError as error:
         reporter.finish({"error": str(error)}, "failed")
         raise
@@ -48,13 +47,12 @@ def _hub_id(text: str) -> tuple[str, str | None]:
     return hub
 
 
-def _download(plan: HubPlan, reporter: JobReporter) -> None:
+def _download(plan: HubPlan) -> None:
     """Fetch the files of a plan, with a bar of bytes."""
-    bar = tqdm(total=plan.nbytes, desc="fetch", unit="B", unit_scale=True, unit_divisor=1024, file=sys.stderr)
-    with bar, closing(iter_fetch(plan)) as fetched:
+    progress = Progress("fetch", plan.nbytes, unit="B", unit_scale=True, unit_divisor=1024)
+    with progress, closing(iter_fetch(plan)) as fetched:
         for done in fetched:
-            bar.update(done - bar.n)
-            reporter.progress(done, plan.nbytes, plan.repo)
+            progress.tell(done - progress.done, plan.repo)
 
 
 def _print_plan(plan: HubPlan) -> None:
@@ -63,7 +61,7 @@ def _print_plan(plan: HubPlan) -> None:
     rows = [(state, f"{size:,}", name) for state, files in _states(plan) for name, size in files]
     print_columns(("", "bytes", "file"), rows)
     cached = f", {len(plan.cached)} are in the cache" if plan.cached else ""
-    print(f"{len(plan.files)} files to fetch, {plan.nbytes / 2**20:,.1f} MiB{cached}")
+    print(f"{len(plan.files)} files to fetch, {size(plan.nbytes)}{cached}")
 
 
 def _states(plan: HubPlan) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:

@@ -5,6 +5,7 @@ import sys
 
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow, inspect_pair, read_preflight
 from dgviz.cli.options import print_columns, print_json
+from dgviz.words import size
 
 _TITLES = {"blocks": "BLOCKS", "warning": "warning", "info": "note"}
 
@@ -27,7 +28,7 @@ def _print_preflight(pair: CheckpointPair, preflight: Preflight) -> None:
     print(preflight.summary)
     for title, side in (("base", pair.base), ("tuned", pair.tuned)):
         dtypes = ", ".join(dict.fromkeys(info.dtype for info in side.tensors.values()))
-        print(f"{title:6}{side.path}: {len(side.tensors)} tensors, {side.nbytes / 2**20:,.1f} MiB, {dtypes}")
+        print(f"{title:6}{side.path}: {len(side.tensors)} tensors, {size(side.nbytes)}, {dtypes}")
     for notice in preflight.notices:
         print(_notice(notice))
     print()

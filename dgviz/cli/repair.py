@@ -3,15 +3,16 @@
 import argparse
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from dgviz.cli.options import chosen_pair, print_json, repair_plan
+from dgviz.cli.progress import Progress
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
+from dgviz.words import duration, size
 
 
 def run(options: argparse.Namespace) -> int:
@@ -28,18 +29,11 @@ def run(options: argparse.Namespace) -> int:
     reporter = JobReporter.from_environment()
     export = iter_export(plan, options.device)
     started = time.perf_counter()
-    with tqdm(total=plan.total_bytes, unit="B", unit_scale=True, desc="repair", file=sys.stderr) as bar:
+    with closing(export), Progress("repair", plan.total_bytes, unit="B", unit_scale=True) as progress:
         for item in export:
             if isinstance(item, ExportResult):
                 break
-            bar.set_postfix_str(item.name[-40:], refresh=False)
-            bar.update(plan.written_bytes(item.name))
-            reporter.progress(bar.n, plan.total_bytes, item.name, tensors=len(plan.pair.tensors))
-            if reporter.cancelled():
-                export.close()
-                reporter.finish({"out": str(plan.out)}, "cancelled")
-                print(f"dgviz repair: cancelled; repeat the command to finish {plan.out}", file=sys.stderr)
-                return 1
+            progress.tell(plan.written_bytes(item.name), item.name, tensors=len(plan.pair.tensors))
     seconds = round(time.perf_counter() - started, 3)
     summary = {key: value for key, value in item.report.items() if key not in ("tensors", "inputs")}
     summary["seconds"] = seconds
@@ -65,6 +59,6 @@ def _print_repair(out: Path, report: dict[str, Any], seconds: float) -> None:
     overall = report["overall"]
     gain = "" if overall["gain"] is None else f", gain {overall['gain']:.4f}"
     print(
-        f"wrote {out}: {report['total_bytes'] / 2**20:.1f} MiB in {len(report['files'])} file(s), {changed} of "
-        f"{len(repaired)} repairable tensors changed{gain}, {seconds:.1f} s"
+        f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changed} of "
+        f"{len(repaired)} repairable tensors changed{gain}, {duration(seconds)}"
     )

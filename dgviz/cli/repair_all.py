@@ -3,12 +3,13 @@
 import argparse
 import sys
 import time
+from contextlib import closing
 from typing import Any
 
-from tqdm import tqdm
-
 from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
+from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
+from dgviz.words import duration
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,28 +23,21 @@ def run(options: argparse.Namespace) -> int:
     there = set(reports)
     sizes = {plan.repair.label: plan for plan in plans}
     total = sum(plan.total_bytes for plan in plans)
-    reporter = JobReporter.from_environment()
     exports = iter_exports(plans, options.device)
-    with tqdm(total=total, unit="B", unit_scale=True, desc="repair-all", file=sys.stderr) as bar:
+    with closing(exports), Progress("repair-all", total, unit="B", unit_scale=True) as progress:
         for label, item in exports:
             if isinstance(item, ExportResult):
                 reports[label] = dict(item.report)
                 continue
-            bar.set_postfix_str(f"{label} {item.name[-40:]}", refresh=False)
-            bar.update(sizes[label].written_bytes(item.name))
-            reporter.progress(bar.n, total, f"{label}: {item.name}", methods=len(plans))
-            if reporter.cancelled():
-                exports.close()
-                reporter.finish({"out": options.directory}, "cancelled")
-                print("dgviz repair-all: cancelled; repeat the command to finish", file=sys.stderr)
-                return 1
+            work = sizes[label].written_bytes(item.name)
+            progress.tell(work, f"{label}: {item.name}", methods=len(plans))
     seconds = round(time.perf_counter() - started, 3)
     rows = [
         {"label": plan.label, "folder": output_name(plan), "written": plan.label not in there, **reports[plan.label]}
         for plan in repairs
     ]
     summary = [{key: value for key, value in row.items() if key != "tensors"} for row in rows]
-    reporter.finish({"out": options.directory, "methods": summary, "seconds": seconds}, "done")
+    JobReporter.from_environment().finish({"out": options.directory, "methods": summary, "seconds": seconds})
     if options.json:
         print_json({"directory": options.directory, "methods": rows, "seconds": seconds})
     else:
@@ -61,4 +55,4 @@ def _print(directory: str, rows: list[dict[str, Any]], seconds: float) -> None:
         state = "written" if row["written"] else "there already"
         table.append((row["label"], str(len(changed)), state, row["folder"]))
     print_columns(("method", "tensors changed", "state", "folder"), table)
-    print(f"\n{len(rows)} outputs in {directory}, {seconds:.1f} s")
+    print(f"\n{len(rows)} outputs in {directory}, {duration(seconds)}")

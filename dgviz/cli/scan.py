@@ -3,14 +3,15 @@
 import argparse
 import sys
 import time
+from contextlib import closing
 from typing import Any
 
-from tqdm import tqdm
-
 from dgviz.cli.options import NUMBERS, print_columns, print_json, rule_params, seen_pair
+from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
 from dgviz.spectra.schedule import plan_tasks
+from dgviz.words import duration, number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -18,24 +19,18 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     pair = seen_pair(options)
     total = sum(task.work for task in plan_tasks(pair))
-    reporter = JobReporter.from_environment()
     results: list[ScannedMatrix] = []
     stored = 0
     scan = iter_scan(pair, options.rule, rule_params(options), options.device, options.workers, heartbeat=0.5)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
-    with tqdm(total=total, desc="scan", bar_format=shape, file=sys.stderr) as bar:
+    with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:
-            if result is not None:
-                results.append(result)
-                bar.set_postfix_str(result.name[-40:], refresh=False)
-                bar.update(result.work)
-                stored += result.row is not None and result.row["stored"]
-                reporter.progress(bar.n, total, result.name, matrices=len(results), stored=stored)
-            if reporter.cancelled():
-                scan.close()
-                reporter.finish({"matrices": len(results)}, "cancelled")
-                print("dgviz scan: cancelled; repeat the command to go on from here", file=sys.stderr)
-                return 1
+            if result is None:
+                progress.heed()
+                continue
+            results.append(result)
+            stored += result.row is not None and result.row["stored"]
+            progress.tell(result.work, result.name, matrices=len(results), stored=stored)
     report = scan_report(pair, results, time.perf_counter() - started)
     errors = report["errors"]
     summary = {
@@ -44,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     }
     if errors:
         summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
-    reporter.finish({**summary, "errors": errors}, "failed" if errors else "done")
+    JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
     if options.json:
         print_json(report)
     else:
@@ -57,18 +52,11 @@ def run(options: argparse.Namespace) -> int:
 def _print_scan(report: dict[str, Any]) -> None:
     """Print one line per weight, and what is odd about them."""
     rows = [
-        (*(_range(row[name]) for name in NUMBERS), " x ".join(map(str, row["shape"])), name)
+        (*(number(row[name]) for name in NUMBERS), " x ".join(map(str, row["shape"])), name)
         for name, row in report["weights"].items()
     ]
     print_columns((*NUMBERS, "shape", "name"), rows)
     for name, row in report["weights"].items():
         for warning in row["warnings"]:
             print(f"warning: {name}: {warning}", file=sys.stderr)
-    print(f"\n{report['computed']} computed, {report['stored']} from the store, {report['seconds']:.1f} s")
-
-
-def _range(value: Any) -> str:
-    """Return a figure as text, or the range of a stack's figures."""
-    known = [item for item in value if item is not None] if isinstance(value, list) else [value]
-    shown = [item if isinstance(item, str) else f"{item:.4g}" for item in (known[0], min(known), max(known))]
-    return shown[0] if shown[1] == shown[2] else f"{shown[1]} to {shown[2]}"
+    print(f"\n{report['computed']} computed, {report['stored']} from the store, {duration(report['seconds'])}")

@@ -5,9 +5,8 @@ import dataclasses
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from typing import Any
-
-from tqdm import tqdm
 
 from dgviz.analysis.sweep import (
     SweepLine,
@@ -21,8 +20,8 @@ from dgviz.analysis.sweep import (
 from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.compare_methods import describe, finish, measure
 from dgviz.cli.options import chosen_pair, print_columns, repair_plans
+from dgviz.cli.progress import Progress
 from dgviz.errors import DgvizError, MethodError, ScoresError
-from dgviz.jobs import JobReporter
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.scores import choose_scores, read_scores
 
@@ -37,45 +36,33 @@ def run(options: argparse.Namespace) -> int:
     if options.scores:
         scores, ends, lines = _own_scores(options, lines)
     pair, plans = chosen_pair(options), sweep_plans(lines)
-    reporter = JobReporter.from_environment()
     if options.evaluate:
-        scored = _score(pair, plans, options.device, reporter)
-        if scored is None:
-            return 1
-        scores, ends = scored
-    table = measure(pair, plans, options.device, "sweep", reporter, ranks=False)
-    if table is None:
-        return 1
+        scores, ends = _score(pair, plans, options.device)
+    table = measure(pair, plans, options.device, "sweep", ranks=False)
     result = describe(pair, [], started)
     del result["methods"]
     swept = sweep_result(lines, table, scores)
     result |= {"evaluator": options.evaluate, "ends": ends, "lines": swept}
     if scores is not None:
         result["standing"] = standing_words(find_standing(swept))
-    finish(options, reporter, result)
+    finish(options, result)
     if not options.json:
         _print(result)
     return 0
 
 
-def _score(
-    pair: CheckpointPair, plans: list[RepairPlan], device: str, reporter: JobReporter
-) -> tuple[dict[str, Any], dict[str, Any]] | None:
-    """Return the demo's scores of every plan by label, and of base and tuned; None where it was cancelled."""
+def _score(pair: CheckpointPair, plans: list[RepairPlan], device: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the demo's scores of every plan by label, and of base and tuned."""
     from dgviz.demo import evaluate
     from dgviz.export.passing import iter_written
 
     ends = {"base": evaluate(pair.base.path), "tuned": evaluate(pair.tuned.path)}
     scores: dict[str, Any] = {}
     written = iter_written(pair, plans, device)
-    for plan, folder, _ in tqdm(written, total=len(plans), desc="score", unit="model", file=sys.stderr):
-        scores[plan.label] = evaluate(folder)
-        reporter.progress(len(scores), len(plans), f"scored {plan.label}", methods=len(plans))
-        if reporter.cancelled():
-            written.close()
-            reporter.finish({}, "cancelled")
-            print("dgviz sweep: cancelled", file=sys.stderr)
-            return None
+    with closing(written), Progress("score", len(plans), kept=False, unit="model") as progress:
+        for plan, folder, _ in written:
+            scores[plan.label] = evaluate(folder)
+            progress.tell(1, f"scored {plan.label}", methods=len(plans))
     return scores, ends
 
 

@@ -22,6 +22,7 @@ from dgviz.repair.report import RepairedTensor, TensorReport
 from dgviz.repair.tensor import TensorRepairs
 from dgviz.repair.whole_model import Squares, prepare_method
 from dgviz.spectra.svd.decompose import resolve_device
+from dgviz.words import size
 
 
 def plan_exports(
@@ -42,8 +43,8 @@ def plan_exports(
     needed = sum(shard.nbytes for plan in plans for shard in plan.shards if shard.name not in plan.finished)
     if plans and needed > plans[0].free_bytes:
         raise ExportError(
-            f"{folder} needs {needed / 2**20:,.1f} MiB for {len(plans)} outputs and the disk has "
-            f"{plans[0].free_bytes / 2**20:,.1f} MiB free; free some space or choose fewer methods"
+            f"{folder} needs {size(needed)} for {len(plans)} outputs and the disk has "
+            f"{size(plans[0].free_bytes)} free; free some space or choose fewer methods"
         )
     return plans, finished
 

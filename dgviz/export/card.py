@@ -7,7 +7,7 @@ from dgviz.checkpoint import Checkpoint
 from dgviz.command import Command
 from dgviz.export.plan import ExportPlan, hub_name
 from dgviz.rmt.threshold import find_rule
-from dgviz.words import exact_number, figure
+from dgviz.words import exact_number, number
 
 _ROWS = 40
 _RELATIONS = {"full": "finetune", "lora": "adapter"}
@@ -141,4 +141,4 @@ def _more(count: int) -> str:
 
 def _range(row: Mapping[str, Any], name: str) -> str:
     """Return a figure of a tensor, the smallest and largest of a stack's."""
-    return figure([value for matrix in row["matrices"] if isinstance(value := matrix.get(name), int | float)])
+    return number([value for matrix in row["matrices"] if isinstance(value := matrix.get(name), int | float)])

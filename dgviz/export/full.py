@@ -13,10 +13,10 @@ from dgviz.errors import CheckpointError
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import ExportPlan, ShardPlan
-from dgviz.export.report import describe_export, pretty_json, write_report
+from dgviz.export.report import describe_export, write_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest
 from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
-from dgviz.files import write_file
+from dgviz.files import pretty_json, write_file
 from dgviz.repair.report import RepairedTensor, TensorReport
 
 Repair = Callable[[PairedTensor], RepairedTensor]

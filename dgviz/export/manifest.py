@@ -44,7 +44,7 @@ def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
     if not target.is_dir():
         return frozenset()
     try:
-        names = sorted(path.name for path in target.iterdir() if path.name not in (LOCK, f"{MANIFEST}.partial"))
+        names = sorted(path.name for path in target.iterdir() if path.name != LOCK and not _is_half(path.name))
     except OSError as error:
         raise ExportError(f"the output {target} cannot be read: {error.strerror}; choose another folder") from None
     if not names:
@@ -58,6 +58,11 @@ def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
         return frozenset()  # an earlier run ended before its first file: nothing of it would be lost
     refuse_other_options(target, manifest["options"], options)
     return finished
+
+
+def _is_half(name: str) -> bool:
+    """Say whether a name is that of a manifest being written when an export ended."""
+    return name.startswith(MANIFEST) and name.endswith(".partial")
 
 
 def _part_names(target: Path) -> frozenset[str]:

@@ -18,6 +18,7 @@ from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.export.sidecars import find_sidecars
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
+from dgviz.words import size
 
 REPORT = "dgviz.json"
 ADAPTER_CONFIG = "adapter_config.json"
@@ -194,7 +195,7 @@ def plan_export(
     left += sum(source.stat().st_size for _, _, source in sidecars) + _ROW_BYTES * len(pair.tensors)
     if left > free:
         raise ExportError(
-            f"{target} needs {left / 2**20:,.1f} MiB and the disk has {free / 2**20:,.1f} MiB free; "
+            f"{target} needs {size(left)} and the disk has {size(free)} free; "
             "free some space or choose another output"
         )
     total = sum(shard.nbytes for shard in shards)

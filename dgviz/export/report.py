@@ -4,14 +4,13 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import orjson
 import torch
 
 import dgviz
 from dgviz.checkpoint.types import ACTIONS
 from dgviz.export.card import model_card
 from dgviz.export.plan import REPORT, ExportPlan
-from dgviz.files import write_file
+from dgviz.files import pretty_json, write_file
 
 POOR_GAIN = 0.9
 """Below this, or above its inverse, a user is told: a tenth of the repaired update is lost or added by rounding."""
@@ -51,11 +50,6 @@ def write_report(plan: ExportPlan, report: Mapping[str, Any]) -> None:
     """Write ``dgviz.json`` and the model card."""
     write_file(plan.out / REPORT, pretty_json(report))
     write_file(plan.out / "README.md", model_card(plan, report).encode())
-
-
-def pretty_json(value: Any) -> bytes:
-    """Return readable JSON with a final newline."""
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def _side(checkpoint: Any) -> dict[str, Any]:

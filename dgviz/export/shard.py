@@ -16,7 +16,7 @@ import orjson
 
 from dgviz.checkpoint.header import DTYPES
 from dgviz.errors import ExportError
-from dgviz.files import sync_directory
+from dgviz.files import sync
 
 # The format's own enumeration of dtypes: it decides the order of tensors in a file, last first.
 _ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "I16", "U16", "F16")
@@ -120,7 +120,7 @@ class ShardWriter:
             raise error
         if kind is None:
             self._partial.replace(self._path)
-            sync_directory(self._path.parent)
+            sync(self._path.parent)
 
     @property
     def digest(self) -> str:

@@ -6,9 +6,10 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout
 from dgviz.rmt.law import aspect_ratio, mp_sv_pdf, mp_sv_support
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
+from dgviz.words import number
 
 # Where the browser finds what it moves: shape and annotation of edge and tau, and the two traces of bars.
 META = {"dgviz": "histogram", "edge": 0, "tau": 1, "dropped_trace": 0, "kept_trace": 1}

@@ -9,7 +9,8 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
-from dgviz.figures.style import ACCENT, LAW, MUTED, base_layout, number, thin_ranks
+from dgviz.figures.style import ACCENT, LAW, MUTED, base_layout, thin_ranks
+from dgviz.words import number
 
 _BAR = 26  # pixels a method
 _NO_BAR = "not computed"

@@ -9,7 +9,8 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
-from dgviz.figures.style import LABEL_HEIGHT, MUTED, RULE_COLOURS, base_layout, number, thin_ranks
+from dgviz.figures.style import LABEL_HEIGHT, MUTED, RULE_COLOURS, base_layout, thin_ranks
+from dgviz.words import number
 
 
 class _HasTau(Protocol):

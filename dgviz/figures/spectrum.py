@@ -7,8 +7,9 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, number, spectrum_floor, thin_ranks
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, spectrum_floor, thin_ranks
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
+from dgviz.words import number
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
 META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}

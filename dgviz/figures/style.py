@@ -65,11 +65,6 @@ def layer_axis(levels: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def number(value: float) -> str:
-    """Return a value as the figures print it: four significant digits."""
-    return f"{value:.4g}"
-
-
 def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:
     """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder."""
     if count <= limit:

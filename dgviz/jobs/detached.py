@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from dgviz.command import Command
-from dgviz.jobs.disk import read_json, write_json
+from dgviz.files import read_json, write_json
 from dgviz.jobs.process import describe_process, is_alive
 from dgviz.jobs.reporter import Progress, read_progress
 from dgviz.jobs.wire import child_environment

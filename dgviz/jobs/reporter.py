@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dgviz.jobs.disk import read_json, write_json
+from dgviz.files import read_json, write_json
 
 JOB_VARIABLE = "DGVIZ_JOB_DIR"
 _INTERVAL = 0.1  # seconds between two writes: a page polls once a second
@@ -107,7 +107,7 @@ class JobReporter:
         if len(self._history) > _HISTORY:
             self._history = [*self._history[:-1:2], self._history[-1]]
         state = {"done": done, "total": total, "message": message, "updated": now, "history": self._history}
-        write_json(self.directory / "progress.json", {**state, "extra": extra})
+        write_json(self.directory / "progress.json", {**state, "extra": extra}, durable=False)
         self._written, self._message = now, message
 
     def cancelled(self) -> bool:

@@ -10,7 +10,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from dgviz.jobs.disk import read_json, write_json
+from dgviz.files import read_json, write_json
 from dgviz.jobs.process import describe_process
 from dgviz.jobs.reporter import JOB_VARIABLE
 

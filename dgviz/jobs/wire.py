@@ -1,4 +1,7 @@
-"""What both ends of a worker's private socket share: frames, and an environment that finds the same modules."""
+"""What both ends of a worker's private socket share: frames, and an environment that finds the same modules.
+
+A deadline holds in the middle of a frame too, which `multiprocessing.connection` has none for.
+"""
 
 import os
 import socket

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
+from dgviz.command import option
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.methods import METHODS
 from dgviz.repair.methods.reshaped import Reshaped
@@ -125,8 +126,8 @@ class TensorRepairs:
         self.spectra[weight.weight.index] = reshaped.s
         if self._squares is not None and plan.recipe.thresholded:
             note_squares(self._squares, weight, plan, reshaped.kept)
-        row = report_matrix(reshaped, weight.zero_share, weight.route)
         if reshaped.origin != "repaired":
+            row = report_matrix(reshaped, weight.zero_share, weight.route)
             return _Piece(reshaped.origin, row, reshaped.threshold.warnings)
         stored = read_tensor(weight.weight.base).reshape(weight.weight.shape)
         rows = plan.recipe.update(reshaped, weight)
@@ -140,6 +141,7 @@ class TensorRepairs:
             lambda: float(reshaped.values.max()),
             masked=not math.isfinite(float(stored.sum())),
         )
+        row = report_matrix(reshaped, weight.zero_share, weight.route)  # the factors may have been computed here
         return _Piece("repaired", report_rounding(row, summed), reshaped.threshold.warnings, summed)
 
     def _whole(self, plan: RepairPlan, facts: Any, dtype: str) -> _Piece:
@@ -153,6 +155,7 @@ class TensorRepairs:
         summed, square = add_edited(self._update, plan, dtype, facts)
         norm = math.sqrt(summed.update_square / square) if square > 0 else 1.0
         row = MatrixReport(energy_kept=norm**2, norm_kept=norm)
+        row = report_matrix(reshaped, weight.zero_share, weight.route)  # the factors may have been computed here
         return _Piece("repaired", report_rounding(row, summed), summed=summed)
 
 
@@ -194,8 +197,8 @@ def reshape_weight(weight: OpenWeight, plan: RepairPlan, facts: Any = None) -> R
     try:
         return plan.recipe.reshape(plan, weight.measured, facts, name, lambda: weight.delta)
     except SpectrumError as error:
-        pattern = f"^{re.escape(name)}$"
-        raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
+        keep = option("--exclude", f"^{re.escape(name)}$")
+        raise SpectrumError(f"{error}, or keep tuned's tensor by {keep}") from None
 
 
 def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:

@@ -12,6 +12,7 @@ import torch
 from dgviz.checkpoint import PairedTensor, read_tensor
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.command import option
 from dgviz.errors import MethodError
 from dgviz.repair import rounding
 from dgviz.repair.plan import RepairPlan
@@ -46,7 +47,7 @@ class TensorUpdate:
             if not bool(torch.isfinite(delta).all()):
                 raise MethodError(
                     f"{self.name}: the update holds a value that is not finite; keep tuned's tensor by "
-                    f"--exclude '^{re.escape(self.name)}$'"
+                    + option("--exclude", f"^{re.escape(self.name)}$")
                 )
         return delta
 

@@ -8,7 +8,6 @@ import contextlib
 import hashlib
 import json
 import re
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.numpy import save, save_file
 
 from dgviz.checkpoint import cache_dir
 from dgviz.errors import DgvizError
+from dgviz.files import replacing
 from dgviz.rmt.spectrum import Spectrum
 
 ENGINE_VERSION = "3"
@@ -105,14 +105,8 @@ class SpectrumStore:
         """Give the path of a fresh file that takes `file`'s place in one step once it has been written."""
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as stream:
-                fresh = Path(stream.name)
-            try:
+            with replacing(file, durable=False) as fresh:
                 yield fresh
-                fresh.replace(file)
-            except BaseException:
-                fresh.unlink(missing_ok=True)
-                raise
         except (OSError, SafetensorError) as error:
             raise DgvizError(
                 f"the spectrum cannot be stored in {self.root} ({getattr(error, 'strerror', None) or error}): "

@@ -219,7 +219,7 @@ def test_a_download_that_is_left_stops(hub):
 def test_fetch_shows_its_plan_then_fetches(hub, capsys):
     assert main(["fetch", "org/name@main", "--plan"]) == 0
     shown = capsys.readouterr().out
-    assert f"org/name at commit {COMMIT}" in shown and "5 files to fetch, 0.1 MiB" in shown and hub == []
+    assert f"org/name at commit {COMMIT}" in shown and "5 files to fetch, 97.7 KiB" in shown and hub == []
     assert main(["fetch", "org/name@main", "--json"]) == 0
     said = capsys.readouterr()
     found = json.loads(said.out)

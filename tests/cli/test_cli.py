@@ -121,6 +121,8 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
         (["repair", "{0}", "{1}", "out", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["inspect", "{0}", "{1}", "--include", "("], "include"),
         (["polish", "{0}"], "no command 'polish'"),
+        (["repair", "{0}", "{1}", "out", "--rule-param", "tau=0.1"], "it takes scale; tau is a parameter of manual"),
+        (["repair", "{0}", "{1}", "out", "--param", "p=0.1"], "it takes alpha; p is a parameter of dare"),
         (["repair", "{0}", "{1}"], "OUT"),
         (["repair-all", "{0}", "{1}", "out"], "--methods"),
         (["demo", "out", "--train", "--scores"], "not allowed with argument --train"),

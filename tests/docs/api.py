@@ -67,7 +67,7 @@ def _export(module: ModuleType, name: str) -> str:
     if not (inspect.isclass(value) or inspect.isfunction(value)):
         return f"### {name}\n\n`{type(value).__name__}` in `{module.__name__}`."
     signature = f"{name}{_signature(value)}"
-    parts = [f"### {name}", f"```python\n{signature}\n```", render(inspect.getdoc(value) or "")]
+    parts = [f"### {name}", f"```\n{signature}\n```", render(inspect.getdoc(value) or "")]
     for method, member in vars(value).items() if inspect.isclass(value) else ():
         member = getattr(member, "__func__", member)
         if inspect.isfunction(member) and not method.startswith("_") and member.__doc__:
@@ -92,7 +92,7 @@ def render(docstring: str) -> str:
         body = body.strip("\n")
         parts.append(f"**{title}**")
         if title == "Examples":
-            parts.append(f"```python\n{body}\n```")
+            parts.append(f"```pycon\n{body}\n```")
         elif title in ("Notes", "See Also", "References"):
             parts.append(_literals(body))
         else:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import io
+import json
 import re
 import shlex
 import subprocess
@@ -91,6 +92,14 @@ def test_paths_of_the_code_exist(document):
         assert (ROOT / f"{module.replace('.', '/')}.py").exists(), module
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_python_and_json_can_be_read(document):
+    for block in fences(document, "python"):
+        compile(block, named(document), "exec")
+    for block in fences(document, "json"):
+        json.loads(block)
+
+
 def test_every_page_is_listed():
     listed = text_of(ROOT / "docs" / "README.md")
     pages = [path for path in DOCUMENTS if path.parent != ROOT and path.name != "README.md"]
@@ -103,12 +112,9 @@ TUTORIAL = ROOT / "docs" / "tutorial.md"
 
 
 def sessions(path):
-    """Yield the commands of a page's terminal sessions with the lines shown below each, and its Python, in order."""
-    blocks = re.findall(r"^```(console|python)\n(.*?)^```$", text_of(path), flags=re.MULTILINE | re.DOTALL)
-    for language, block in blocks:
-        if language == "python":
-            yield shlex.join(["python", "-c", block]), ()
-        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:] if language == "console" else ():
+    """Yield the commands of a page's terminal sessions with the lines shown below each, in order."""
+    for block in fences(path, "console"):
+        for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
             command, *shown = part.split("\n")
             yield command, tuple(line for line in shown if line not in ("", "..."))
 

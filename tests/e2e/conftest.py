@@ -10,7 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import expect, sync_playwright
 
 from tests.e2e.find_browser import ADVICE, find_browser
 
@@ -26,6 +26,10 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 START_SECONDS = 120
+PATIENCE = (
+    180_000  # milliseconds: on a busy machine the worker imports torch for a minute; what is there does not wait
+)
+expect.set_options(timeout=PATIENCE)
 
 
 class AppServer:
@@ -142,7 +146,7 @@ def new_page(browser, request):
 
     def open_page(**options):
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **options})
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("request", note)
         page.console = []

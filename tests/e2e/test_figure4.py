@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
 pytestmark = pytest.mark.e2e
-LONG = 90_000  # milliseconds: the worker imports torch at the first question
 
 # How many pixels of (e) are not those of exactly one of (f) and (g), the other showing the colour of zero.
 MISFITS = """() => {
@@ -67,9 +66,9 @@ def pair(tmp_path_factory):
 def open_figure(page, server, pair):
     """Open the weight on the Layer page; return the field that shows tau."""
     page.goto(f"{server.url}/layer?{pair}")
-    expect(page.get_by_label("Kept rank")).to_be_visible(timeout=LONG)
-    expect(page.locator(".note:visible")).to_have_count(0, timeout=LONG)
-    page.wait_for_function(f"() => ({CHART_TAU})().tau > 0", timeout=LONG)
+    expect(page.get_by_label("Kept rank")).to_be_visible()
+    expect(page.locator(".note:visible")).to_have_count(0)
+    page.wait_for_function(f"() => ({CHART_TAU})().tau > 0")
     return page.get_by_label("τ", exact=True)
 
 
@@ -100,9 +99,9 @@ def test_moving_tau_sends_nothing_until_it_is_released(server, page, pair):
     page.wait_for_function(f"() => ({CHART_TAU})().kept === {rank}")  # the chart follows too
     assert sent == []
     page.mouse.up()
-    page.wait_for_url("**tau=**", timeout=LONG)
+    page.wait_for_url("**tau=**")
     assert sent != []
-    expect(page.locator(".note:visible")).to_have_count(0, timeout=LONG)
+    expect(page.locator(".note:visible")).to_have_count(0)
     expect(tau).to_have_value(before)
     assert page.evaluate(CHART_TAU)["kept"] == rank
 
@@ -112,7 +111,7 @@ def test_without_plotly_in_the_window_the_page_redraws_the_chart(server, page, p
     open_figure(page, server, pair)
     rank = int(page.get_by_label("Kept rank").input_value())
     page.get_by_role("button", name="Keep one direction more").click()
-    page.wait_for_function(f"() => ({CHART_TAU})().kept === {rank + 1}", timeout=LONG)
+    page.wait_for_function(f"() => ({CHART_TAU})().kept === {rank + 1}")
 
 
 def test_keys_alone_move_tau_and_read_values(server, page, pair):
@@ -136,12 +135,12 @@ def test_keys_alone_move_tau_and_read_values(server, page, pair):
 
 def test_the_lower_row_comes_after_the_upper_one_and_survives_a_change_of_weight(server, page, large_pair):
     page.goto(f"{server.url}/layer?{large_pair}&weight=first.weight")
-    expect(page.locator(".note:visible")).to_have_text(["computing"] * 3, timeout=LONG)  # (e), (f) and (g) only
+    expect(page.locator(".note:visible")).to_have_text(["computing"] * 3)  # (e), (f) and (g) only
     page.get_by_role("button", name="Next").click()
-    page.wait_for_url("**weight=second**", timeout=LONG)
+    page.wait_for_url("**weight=second**")
     page.get_by_role("button", name="Previous").click()
-    page.wait_for_url("**weight=first**", timeout=LONG)
-    expect(page.get_by_label("Kept rank")).to_be_visible(timeout=LONG)
-    expect(page.locator(".note:visible")).to_have_count(0, timeout=LONG)
+    page.wait_for_url("**weight=first**")
+    expect(page.get_by_label("Kept rank")).to_be_visible()
+    expect(page.locator(".note:visible")).to_have_count(0)
     misfits = page.evaluate(MISFITS)
     assert misfits["misfits"] == 0 and misfits["kept"] < misfits["size"]

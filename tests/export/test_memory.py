@@ -23,13 +23,14 @@ torch.set_num_threads(1)
 import dgviz.export.write, dgviz.analysis.methods
 from dgviz.cli import main
 from dgviz.checkpoint import open_pair
+from dgviz.repair.methods.trim import magnitudes
 from dgviz.repair.update import TensorUpdate
 torch.ones(512, 512) @ torch.ones(512, 512)
 print("imported", flush=True)
 sys.stdin.readline()
 if sys.argv[1] != "hold":
     sys.exit(main(sys.argv[1:]))
-held = [key for item in open_pair(*sys.argv[2:]).repairable for key in TensorUpdate(item, "cpu").magnitudes()]
+held = [key for item in open_pair(*sys.argv[2:]).repairable for key in magnitudes(TensorUpdate(item, "cpu"))]
 """
 BUDGET = 112 * MIB  # about a dozen blocks of 2^20 entries
 

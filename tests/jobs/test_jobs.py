@@ -15,6 +15,7 @@ import psutil
 import pytest
 from filelock import FileLock
 
+from dgviz.files import read_json, write_json
 from dgviz.jobs import (
     JobError,
     JobReporter,
@@ -27,7 +28,6 @@ from dgviz.jobs import (
     list_jobs,
     start_job,
 )
-from dgviz.jobs.disk import read_json, write_json
 from dgviz.jobs.process import describe_process, is_alive
 from tests.jobs.worker_functions import Refused
 

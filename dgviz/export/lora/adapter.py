@@ -23,7 +23,7 @@ from dgviz.export.plan import ADAPTER_CONFIG, ExportPlan, hub_name
 from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order
 from dgviz.export.targets import Target, Targets, build_model, find_targets
-from dgviz.files import sync_directory, write_file
+from dgviz.files import sync, write_file
 from dgviz.repair.report import TensorReport
 
 WEIGHTS = "adapter_model.safetensors"
@@ -58,7 +58,7 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     write_report(plan, report)
     (staging / WEIGHTS).replace(plan.out / WEIGHTS)
     (staging / ADAPTER_CONFIG).replace(plan.out / ADAPTER_CONFIG)
-    sync_directory(plan.out)
+    sync(plan.out)
     yield report
 
 

@@ -143,7 +143,9 @@ class Method:
 
     def checked(self, params: Mapping[str, Any]) -> dict[str, float]:
         """Return all parameters with defaults filled in."""
-        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError)
+        from dgviz.repair.methods import METHODS
+
+        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError, METHODS.values())
 
     def prepare(self, params: Params, model: WholeModel) -> Any:
         """Return what the method takes from the whole model; the other functions are given it back as `facts`."""

@@ -1,7 +1,6 @@
 """Scoring a checkpoint task by task: remembered, resumable, and written in the harness's layout."""
 
 import json
-import os
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import dgviz
 from dgviz.checkpoint import cache_dir, open_checkpoint
 from dgviz.errors import EvaluationError
+from dgviz.files import write_file, write_json
 from dgviz.scores.evaluate.backends import BACKENDS, Scorer
 from dgviz.scores.evaluate.settings import Settings, checkpoint_hash, file_hash, task_key
 
@@ -122,9 +122,7 @@ def _remember(file: Path, results: dict[str, Any]) -> None:
     """Write results, whole or not at all."""
     data = {str(path): file_hash(path) for path in _data_files(results)}
     file.parent.mkdir(parents=True, exist_ok=True)
-    partial = file.with_name(f"{file.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps({"results": results, "data_files": data}), encoding="utf-8")
-    partial.replace(file)
+    write_json(file, {"results": results, "data_files": data})
 
 
 def _data_files(results: dict[str, Any]) -> list[Path]:
@@ -201,9 +199,7 @@ def write_results(
     file = folder / f"results_{now.isoformat().replace(':', '-')}.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        partial.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
-        partial.replace(file)
+        write_file(file, json.dumps(content, indent=2, ensure_ascii=False).encode())
     except OSError as error:
         raise EvaluationError(f"{file} cannot be written: {error.strerror or error}") from error
     return file
