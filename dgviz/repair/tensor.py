@@ -155,7 +155,6 @@ class TensorRepairs:
         summed, square = add_edited(self._update, plan, dtype, facts)
         norm = math.sqrt(summed.update_square / square) if square > 0 else 1.0
         row = MatrixReport(energy_kept=norm**2, norm_kept=norm)
-        row = report_matrix(reshaped, weight.zero_share, weight.route)  # the factors may have been computed here
         return _Piece("repaired", report_rounding(row, summed), summed=summed)
 
 
