@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dgviz
-from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.rules import cut_model, read_rule, rule_label
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
@@ -66,7 +66,7 @@ def store(paths):
     pair = open_pair(*paths)
     for weight in weights_of(pair):
         OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
-    return read_atlas(pair).matrices
+    return read_spectra(pair).weights
 
 
 def written(pair, plan, out):
@@ -85,7 +85,7 @@ def test_the_scan_a_rule_asks_for_is_the_one_it_needs(pair):
     )
     words = [{"BASE": str(pair[0]), "TUNED": str(pair[1])}.get(word, word) for word in command.words]
     assert main([*words, "--workers", "1", "--device", "cpu"]) == 0
-    assert len(cut_model(read_atlas(open_pair(*pair)).matrices, plan).rows) == len(matrices)
+    assert len(cut_model(read_spectra(open_pair(*pair)).weights, plan).rows) == len(matrices)
 
 
 @pytest.mark.parametrize("command", ["thresholds", "noise"])

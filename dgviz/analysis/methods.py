@@ -16,9 +16,9 @@ from dgviz.repair.facts import gather_facts
 from dgviz.repair.methods.edits import TensorUpdate
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
-from dgviz.repair.reshape import effective_rank
 from dgviz.repair.rounding import BLOCK_ELEMENTS
 from dgviz.repair.tensor import TensorRepairs
+from dgviz.rmt.spectrum import effective_rank
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import decompose, resolve_device
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dgviz.analysis.model_spectra import Assessment
-from dgviz.checkpoint.module_path import ModulePath, layer_order, module_order, module_path, tower_labels
+from dgviz.checkpoint.module_path import layer_order, module_order, module_path, tower_labels
 from dgviz.rmt.diagnosis import VERDICTS
 from dgviz.spectra.weight import Weight
 
@@ -180,7 +180,7 @@ class Cell:
     def names(self) -> tuple[str, ...]:
         """The tensors it stands for."""
         return tuple(
-            dict.fromkeys([row.matrix.name for row in self.rows] + [weight.tensor.name for weight in self.missing])
+            dict.fromkeys(weight.tensor.name for weight in (*(row.weight for row in self.rows), *self.missing))
         )
 
 
@@ -217,12 +217,8 @@ def towers(names: Iterable[str]) -> dict[str, str]:
 
 def expert_modules(rows: Sequence[Assessment], missing: Sequence[Weight], tower: str) -> list[str]:
     """Return the modules of a tower whose cells hold several experts."""
-    held = [(row.matrix.place, row.matrix.expert) for row in rows]
-    held += [
-        (module_path(name), index if index is not None else module_path(name).expert)
-        for name, index in ((weight.tensor.name, weight.index) for weight in missing)
-    ]
-    return list(dict.fromkeys(p.module for p, expert in held if p.tower == tower and expert is not None))
+    held = [weight for weight in (*(row.weight for row in rows), *missing) if weight.expert is not None]
+    return list(dict.fromkeys(path.module for weight in held if (path := weight.module_path).tower == tower))
 
 
 def build_grid(
@@ -235,29 +231,19 @@ def build_grid(
 ) -> Grid:
     """Return the map of one tower."""
     statistic = "high" if quantity.words else statistic
-    held: dict[tuple[str, str], tuple[list[Assessment], list[tuple[str, int | None]]]] = {}
+    held: dict[tuple[str, str], tuple[list[Assessment], list[Weight]]] = {}
     layers: dict[str, tuple[int, ...]] = {}
     columns: dict[str, tuple] = {}
-
-    def lies_in(path: ModulePath, expert: int | None) -> tuple[str, str] | None:
-        """Note the row and column of a matrix; None where this grid has no cell for it."""
-        if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
-            return None
-        column = str(expert) if unfold else path.module
-        layers[path.level] = path.layer
-        columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
-        return path.level, column
-
-    for row in rows:
-        at = lies_in(row.matrix.place, row.matrix.expert)
-        if at is not None:
-            held.setdefault(at, ([], []))[0].append(row)
-    for weight in missing:
-        name, index = weight.tensor.name, weight.index
-        place = module_path(name)
-        at = lies_in(place, place.expert if index is None else index)
-        if at is not None:
-            held.setdefault(at, ([], []))[1].append(weight)
+    for number, items in enumerate((rows, missing)):
+        for item in items:
+            weight = item.weight if number == 0 else item
+            path, expert = weight.module_path, weight.expert
+            if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
+                continue
+            column = str(expert) if unfold else path.module
+            layers[path.level] = path.layer
+            columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
+            held.setdefault((path.level, column), ([], []))[number].append(item)
     row_labels = sorted(layers, key=lambda level: layer_order(layers[level]))
     column_labels = sorted(columns, key=columns.get)
     row_of = {label: i for i, label in enumerate(row_labels)}
@@ -274,7 +260,7 @@ def _cell(
     row: int,
     column: int,
     known: list[Assessment],
-    unknown: list[tuple[str, int | None]],
+    unknown: list[Weight],
     quantity: Quantity,
     statistic: str,
 ) -> Cell:

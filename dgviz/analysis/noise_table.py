@@ -62,9 +62,9 @@ class NoiseTable:
 
 def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
     """Return the noise table of what a rule makes of a model."""
-    energy = sum(row.matrix.energy for row in rows)
-    thirds = thirds_of([row.matrix.place for row in rows])
-    by_class = {name: [row for row in rows if row.matrix.place.kind == name] for name in CLASSES}
+    energy = sum(row.spectrum.energy for row in rows)
+    thirds = thirds_of([row.weight.module_path for row in rows])
+    by_class = {name: [row for row in rows if row.weight.module_path.kind == name] for name in CLASSES}
     by_third = {name: [row for row, third in zip(rows, thirds, strict=True) if third == name] for name in THIRDS}
     return NoiseTable(
         tuple(_row(name, own, energy) for name, own in by_class.items() if own),
@@ -94,9 +94,9 @@ def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
     noise = sum(row.noise_share for row in rows) / len(rows) if rows else 0.0
     share, dropped = (
         sum(values) / whole if whole > 0 else 0.0
-        for values in ([row.matrix.energy for row in rows], [row.dropped_energy for row in rows])
+        for values in ([row.spectrum.energy for row in rows], [row.dropped_energy for row in rows])
     )
-    parameters = sum(row.matrix.parameters for row in rows)
+    parameters = sum(row.weight.parameters for row in rows)
     return NoiseRow(name, len(rows), parameters, noise, share, noise * share, dropped)
 
 

@@ -11,10 +11,10 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
 from dgviz.analysis.preview import common_factor
 from dgviz.app import worker as work
-from dgviz.app.atlas import load_atlas
 from dgviz.app.messages import answered
 from dgviz.app.method import take_to_export
 from dgviz.app.methods_preview import draw_preview
+from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import DgvizError
@@ -198,18 +198,18 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
     """Return what the spectrum alone tells, or None after saying what is missing."""
     paired = weight[0].tensor
     depth = block_depths(item.name for item in pair.tensors if item.tuned is not None).get(paired.name)
-    factor = atlas = None
+    factor = spectra = None
     if plan.recipe.whole_model:
-        atlas = load_atlas(pair)
-        if atlas.missing:
+        spectra = load_spectra(pair)
+        if spectra.missing:
             st.info(
-                f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(atlas.missing)} are not "
-                "known yet. Scan every weight on the Checkpoints page."
+                f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(spectra.missing)} are "
+                "not known yet. Scan every weight on the Checkpoints page."
             )
             return None
     try:
-        if atlas is not None:
-            factor = common_factor(atlas.matrices, plan)
+        if spectra is not None:
+            factor = common_factor(spectra.weights, plan)
         return spectral_effect(
             plan,
             spectrum.nonzero_s,

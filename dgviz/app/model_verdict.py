@@ -23,9 +23,7 @@ def draw_verdict(rows: list[Assessment], title: str, whole: bool) -> None:
     slot = st.empty()
     check_weights(rows, slot)
     weighed = (
-        WeighedDiagnosis(
-            row.matrix.label, math.prod(row.matrix.stored.nonzero_shape), row.matrix.energy, row.diagnosis
-        )
+        WeighedDiagnosis(row.weight.name, math.prod(row.spectrum.nonzero_shape), row.spectrum.energy, row.diagnosis)
         for row in rows
     )
     with slot.container(border=True):

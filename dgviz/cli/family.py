@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from dgviz.analysis.family import FIGURES, WHOLE, distinct_names, family_csv, match_members, member_report
 from dgviz.analysis.family.overlap import kinship_report
-from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import THIRDS
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
@@ -139,10 +139,10 @@ def _scan(
 
 def _model(name: str, pair: CheckpointPair, rule: str, params: dict[str, Any]) -> dict[str, Any]:
     """Return what is said of one tuned checkpoint."""
-    atlas = read_atlas(pair)
-    rows = [assess(matrix, rule, params) for matrix in atlas.matrices]
+    spectra = read_spectra(pair)
+    rows = [assess(matrix, rule, params) for matrix in spectra.weights]
     about = {"name": name, "folder": pair.tuned.path.name, "fingerprint": pair.tuned.fingerprint}
-    missing = [weight.name for weight in atlas.missing]
+    missing = [weight.name for weight in spectra.missing]
     return {**about, "weights": len(rows), "missing": missing, **member_report(rows)}
 
 

@@ -25,7 +25,7 @@ from dgviz.export.report import describe_export
 from dgviz.files import write_file
 from dgviz.repair.kept import KeptDirections, keep_directions
 from dgviz.repair.report import TensorReport
-from dgviz.repair.reshape import ReshapedSpectrum, mp_fits
+from dgviz.repair.reshape import ReshapedSpectrum
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import matrices_of
@@ -158,7 +158,7 @@ def _figures(kept: KeptDirections, factors: tuple[torch.Tensor, torch.Tensor] | 
         "norm_kept": reshaped.norm_kept,
         "zero_share": kept.zero_share,
         "route": kept.route,
-        "mp_fit": mp_fits(reshaped, kept.shape),
+        "mp_fit": reshaped.mp_fits(kept.shape),
         "warnings": threshold.warnings,
     }
 

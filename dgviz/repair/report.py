@@ -45,7 +45,7 @@ class TensorReport:
     sparsity : float or None
         Share of the written tensor's entries that are the base's.
     effective_rank : float or None
-        Of the exact result's update (`dgviz.repair.reshape.effective_rank`), where its singular values are known.
+        Of the exact result's update (`dgviz.rmt.spectrum.effective_rank`), where its singular values are known.
     zero_share : float or None
         Share of the update's entries that are exactly zero: rounding of the stored weights shows here.
     route : str or list or None

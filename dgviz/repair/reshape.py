@@ -5,7 +5,6 @@ with this, and the repair itself asks it which directions to keep.
 """
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +14,9 @@ from numpy.typing import NDArray
 
 from dgviz.errors import MethodError
 from dgviz.repair.plan import RepairPlan
-from dgviz.rmt.law import mp_fit
+from dgviz.rmt.law import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
+from dgviz.rmt.spectrum import norm_ratio
 from dgviz.rmt.threshold import Threshold, find_rule
 
 _Values = NDArray[np.float64]
@@ -52,31 +52,9 @@ class ReshapedSpectrum:
         """Length of the result's update over the update's own; 1 for a zero update."""
         return norm_ratio(self.values, self.s)
 
-
-def norm_ratio(values: _Values, s: _Values) -> float:
-    """Return ``|values| / |s|`` without overflow; 1 where both are zero."""
-    largest = float(np.max(s, initial=0.0))
-    if largest == 0:
-        return 1.0
-    return float(np.linalg.norm(values / largest) / np.linalg.norm(s / largest))
-
-
-def effective_rank(values: _Values) -> float:
-    """Return the effective rank: exp of the entropy of the values' shares of their sum; 0 for a zero matrix."""
-    positive = values[values > 0]
-    if positive.size == 0:
-        return 0.0
-    shares = positive / positive.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
-
-
-def mp_fits(reshaped: ReshapedSpectrum, shape: Sequence[int]) -> dict[str, float | None]:
-    """Return the MP-fit of the tuned update, of the result's and of what was taken away; None without noise."""
-    sigma = reshaped.threshold.sigma if reshaped.threshold else 0.0
-    if not (sigma > 0 and math.isfinite(sigma)):
-        return {"tuned": None, "repaired": None, "discarded": None}
-    parts = {"tuned": reshaped.s, "repaired": reshaped.values, "discarded": np.abs(reshaped.s - reshaped.values)}
-    return {name: mp_fit(part, sigma, shape) for name, part in parts.items()}
+    def mp_fits(self, shape: Sequence[int]) -> dict[str, float | None]:
+        """Return the MP-fit of the tuned update, of the result's and of what was taken away; None without noise."""
+        return mp_fits(self.s, self.values, self.threshold.sigma if self.threshold else 0.0, shape)
 
 
 def reshape_spectrum(

@@ -22,8 +22,9 @@ from dgviz.repair.kept import KeptDirections, as_dg_hard, keep_directions, resha
 from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor, TensorReport
-from dgviz.repair.reshape import ReshapedSpectrum, effective_rank, mp_fits, norm_ratio, scale_factor
+from dgviz.repair.reshape import ReshapedSpectrum, scale_factor
 from dgviz.repair.rounding import RoundedSum, UpdateBlock, add_rounded, cast
+from dgviz.rmt.spectrum import effective_rank, norm_ratio
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -190,7 +191,7 @@ def _kept_directions(matrix: OpenWeight, kept: KeptDirections, dtype: str) -> _P
         "norm_kept": reshaped.norm_kept,
         "threshold": kept.threshold,
         "rank": kept.threshold.rank,
-        "mp_fit": mp_fits(reshaped, kept.nonzero_shape),
+        "mp_fit": reshaped.mp_fits(kept.nonzero_shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
         "values": kept.values,
@@ -229,7 +230,7 @@ def _complement(matrix: OpenWeight, plan: RepairPlan, dtype: str, device: str) -
         "norm_kept": reshaped.norm_kept,
         "threshold": kept.threshold,
         "rank": int(np.count_nonzero(dropped)),
-        "mp_fit": mp_fits(reshaped, kept.nonzero_shape),
+        "mp_fit": reshaped.mp_fits(kept.nonzero_shape),
         "route": kept.route,
         "zero_share": kept.zero_share,
         "values": dropped,

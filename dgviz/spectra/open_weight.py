@@ -13,8 +13,9 @@ from dgviz.errors import DgvizError
 from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
-from dgviz.spectra.delta import compute_delta, nonzero_shape
-from dgviz.spectra.entries import summarise
+from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.entries import describe_weight
+from dgviz.spectra.moments import NonzeroBlock, find_nonzero
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import Decomposition, decompose, resolve_device
 from dgviz.spectra.weight import Weight, known_keys
@@ -135,14 +136,21 @@ class OpenWeight:
     @cached_property
     def nonzero_shape(self) -> tuple[int, int]:
         """Rows and columns that are not zero throughout."""
-        return self.known.nonzero_shape if self.known is not None else nonzero_shape(self.delta)
+        if self.known is not None:
+            return self.known.nonzero_shape
+        rows, columns = self._nonzero.shape
+        return (rows, columns) if rows else self.weight.shape
 
     @property
     def zero_share(self) -> float | None:
         """Share of the update's entries that are exactly zero; None where nobody looked."""
         if not self.is_computed and self.known is not None:
             return self.known.summary.get("zero_share")
-        return 1 - int(torch.count_nonzero(self.delta)) / self.delta.numel()
+        return 1 - self._nonzero.entries / self.delta.numel()
+
+    @cached_property
+    def _nonzero(self) -> NonzeroBlock:
+        return find_nonzero(self.delta)
 
     @property
     def route(self) -> str:
@@ -165,7 +173,7 @@ class OpenWeight:
         """Decompose the update, describe its entries, and store both."""
         started = time.perf_counter()
         certificate = dataclasses.asdict(self.decomposition.certificate)
-        summary = summarise(self.weight, self.delta, self.decomposition)
+        summary = describe_weight(self.weight, self.delta, self.decomposition, self._nonzero)
         s = np.asarray(self.decomposition.s, dtype=np.float64)
         spectrum = Spectrum(s, tuple(self.decomposition.shape), certificate, summary, self.weight.name)
         return self._put(dataclasses.replace(spectrum, seconds=time.perf_counter() - started))

@@ -35,7 +35,7 @@ def looked_at(delta, summary=True):
     found = decompose(delta, "cpu")
     moments = describe_entries(delta, found, torch.ones(1), None) if summary else {}
     s = found.s.numpy()
-    return Spectrum("w", tuple(delta.shape), s, {"route": "", "checks": [], "rejected": []}, False, 0.0, (), moments)
+    return Spectrum(s, tuple(delta.shape), {"route": "", "checks": [], "rejected": []}, moments)
 
 
 def judged(delta, rule="dg_hard", **params):
@@ -49,7 +49,7 @@ def judged_pair(base, tuned):
     delta = tuned.float() - base.float()
     found = decompose(delta, "cpu")
     summary = describe_entries(delta, found, base, tuned)
-    spectrum = Spectrum("w", tuple(delta.shape), found.s.numpy(), {}, False, 0.0, (), summary)
+    spectrum = Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary)
     return diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
 
 

@@ -60,30 +60,30 @@ class Figure:
 
 
 def _rank_share(rows: Sequence[Assessment]) -> float:
-    return 100 * sum(row.rank for row in rows) / sum(row.matrix.stored.s.size for row in rows)
+    return 100 * sum(row.rank for row in rows) / sum(row.spectrum.s.size for row in rows)
 
 
 def _energy_kept(rows: Sequence[Assessment]) -> float | None:
-    whole = math.fsum(row.matrix.energy for row in rows)
+    whole = math.fsum(row.spectrum.energy for row in rows)
     return 100 * (1 - math.fsum(row.dropped_energy for row in rows) / whole) if whole > 0 else None
 
 
 def _noise_share(rows: Sequence[Assessment]) -> float | None:
-    changed = [row.noise_share for row in rows if row.matrix.energy > 0]
+    changed = [row.noise_share for row in rows if row.spectrum.energy > 0]
     return 100 * math.fsum(changed) / len(changed) if changed else None
 
 
 def _relative_size(rows: Sequence[Assessment]) -> float | None:
     # The norm of a base weight is that of its update over the relative size; an update of zero does not tell it.
-    known = [row for row in rows if row.relative_size and row.matrix.energy > 0]
-    squares = math.fsum(row.matrix.energy / row.relative_size**2 for row in known)
-    return 100 * math.sqrt(math.fsum(row.matrix.energy for row in known) / squares) if squares > 0 else None
+    known = [row for row in rows if row.relative_size and row.spectrum.energy > 0]
+    squares = math.fsum(row.spectrum.energy / row.relative_size**2 for row in known)
+    return 100 * math.sqrt(math.fsum(row.spectrum.energy for row in known) / squares) if squares > 0 else None
 
 
 def _zero_share(rows: Sequence[Assessment]) -> float | None:
     known = [row for row in rows if row.zero_share is not None]
-    entries = sum(row.matrix.parameters for row in known)
-    return 100 * math.fsum(row.zero_share * row.matrix.parameters for row in known) / entries if entries else None
+    entries = sum(row.weight.parameters for row in known)
+    return 100 * math.fsum(row.zero_share * row.weight.parameters for row in known) / entries if entries else None
 
 
 def _median(read: Callable[[Assessment], float | None]) -> Callable[[Sequence[Assessment]], float | None]:
@@ -141,9 +141,9 @@ def groups_of(rows: Sequence[Assessment]) -> dict[str, list[Assessment]]:
     rows : sequence of Assessment
         Every matrix of a model once.
     """
-    thirds = thirds_of([row.matrix.place for row in rows])
+    thirds = thirds_of([row.weight.module_path for row in rows])
     found = {WHOLE: list(rows)}
-    found |= {kind: [row for row in rows if row.matrix.place.kind == kind] for kind in CLASSES}
+    found |= {kind: [row for row in rows if row.weight.module_path.kind == kind] for kind in CLASSES}
     found |= {name: [row for row, own in zip(rows, thirds, strict=True) if own == name] for name in THIRDS}
     return {name: own for name, own in found.items() if own or name == WHOLE}
 
@@ -160,8 +160,8 @@ def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], l
     """
     found: dict[tuple[int, ...], list[Assessment]] = {}
     for row in rows:
-        if row.matrix.place.tower == tower and row.matrix.place.layer:
-            found.setdefault(row.matrix.place.layer, []).append(row)
+        if row.weight.module_path.tower == tower and row.weight.module_path.layer:
+            found.setdefault(row.weight.module_path.layer, []).append(row)
     return {layer: found[layer] for layer in sorted(found, key=layer_order)}
 
 
@@ -214,9 +214,7 @@ def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
         The group.
     """
     weighed = [
-        WeighedDiagnosis(
-            row.matrix.label, math.prod(row.matrix.stored.nonzero_shape), row.matrix.energy, row.diagnosis
-        )
+        WeighedDiagnosis(row.weight.name, math.prod(row.spectrum.nonzero_shape), row.spectrum.energy, row.diagnosis)
         for row in rows
     ]
     return diagnose_model(weighed) if weighed else None
