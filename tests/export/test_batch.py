@@ -17,7 +17,7 @@ from dgviz.export.batch import iter_exports, output_name, plan_exports
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.repair.methods.registry import METHODS
 from dgviz.repair.plan import RepairPlan, read_plan
-from dgviz.repair.reshape import effective_rank
+from dgviz.rmt.spectrum import effective_rank
 from tests.checkpoints import write_pair
 
 LABELS = [*METHODS, "dg_hard:rule=mp_edge:shrinker=operator", "dare:p=0.5:seed=3"]

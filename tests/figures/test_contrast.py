@@ -13,9 +13,9 @@ from dgviz.repair.kept import as_dg_hard
 from dgviz.repair.methods.edits import TensorUpdate, edited_update
 from dgviz.repair.methods.registry import METHODS
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.reshape import effective_rank
 from dgviz.repair.tensor import repair_tensor
 from dgviz.rmt.law import mp_fit
+from dgviz.rmt.spectrum import effective_rank
 from dgviz.spectra.delta import compute_delta
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
