@@ -4,6 +4,7 @@ Reads the store only. What a scan has not put there yet is named as missing, nev
 thousand weights is there in a fraction of a second and fills in while a scan runs.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ import numpy as np
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.rmt.assess import apply_rule
-from dgviz.rmt.diagnosis import Diagnosis, diagnose
+from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.store import SpectrumStore
@@ -167,6 +168,15 @@ def assess(stored: StoredWeight, rule: str, params: Mapping[str, Any]) -> Assess
     """
     threshold = apply_rule(stored.spectrum, rule, params)
     return Assessment(stored.weight, stored.spectrum, threshold, stored.spectrum.energy_kept(threshold.rank))
+
+
+def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:
+    """Return whether a rule may be trusted on a group of weights; None for an empty one."""
+    weighed = [
+        WeighedDiagnosis(row.weight.name, math.prod(row.spectrum.nonzero_shape), row.spectrum.energy, row.diagnosis)
+        for row in rows
+    ]
+    return diagnose_model(weighed) if weighed else None
 
 
 @dataclass(frozen=True)

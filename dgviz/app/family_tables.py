@@ -13,10 +13,9 @@ from dgviz.analysis.family import (
     groups_of,
     member_report,
     noise_tables_csv,
-    verdict_of,
 )
 from dgviz.analysis.model_map import towers
-from dgviz.analysis.model_spectra import Assessment, ModelSpectra
+from dgviz.analysis.model_spectra import Assessment, ModelSpectra, verdict_of
 from dgviz.analysis.noise_table import noise_table
 from dgviz.app.family import Member
 from dgviz.app.messages import show_error

@@ -112,9 +112,7 @@ def _compute(
             if told(effort, f"comparing {result.weight.name}"):
                 return None
     models = [_model(name, pair, options.rule, params) for name, pair in zip(names, pairs, strict=True)]
-    report = kinship_report(
-        [(item.weight.name, item.weight.place, item.weight.third, item.ranks, item.overlaps) for item in compared]
-    )
+    report = kinship_report(compared)
     left_out = [{"weight": item.weight, "models": list(item.models), "reason": item.reason} for item in apart]
     left_out += [
         {"weight": item.weight.name, "models": list(item.errors), "reason": next(iter(item.errors.values()))}

@@ -47,3 +47,8 @@ def _zero_where_equal(delta: torch.Tensor, weight: Weight) -> torch.Tensor:
     if base.dtype == tuned.dtype and torch.equal(base.view(torch.uint8), tuned.view(torch.uint8)):
         return delta.zero_()
     return delta.masked_fill_((base == tuned).to(delta.device), 0.0)
+
+
+def difference(after: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Return ``after - before``, where equal entries differ by zero, infinities too."""
+    return torch.where(after == before, 0.0, after - before)

@@ -23,7 +23,7 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import PairError
 from dgviz.repair.plan import RepairPlan
-from dgviz.spectra.scan import scan_weight
+from dgviz.spectra.scan import scan_weights
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
 from tests.checkpoints import write_checkpoint
@@ -68,7 +68,7 @@ def compared(paths, store, scan=True, plan=PLAN):
     pairs = [open_pair(paths[0], tuned) for tuned in paths[1:]]
     for pair in pairs if scan else ():
         for weight in weights_of(pair):
-            scan_weight(weight, "cpu", 1, store.root, plan.rule, dict(plan.params))
+            scan_weights([weight], "cpu", 1, store.root, plan.rule, dict(plan.params))
     weights, apart = match_members(pairs)
     return list(iter_compared(weights, plan, "cpu", store)), apart
 

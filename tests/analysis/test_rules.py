@@ -26,7 +26,7 @@ from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
 from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.scan import scan_weight
+from dgviz.spectra.scan import scan_weights
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair
@@ -133,7 +133,7 @@ def test_a_rule_that_needs_the_weights_takes_what_a_scan_stored_or_is_refused(pa
         cut_model(matrices, plan)
     store = SpectrumStore(tmp_path / "store")
     pair = open_pair(*paths)
-    rows = [scan_weight(weight, "cpu", 1, store.root, plan.rule, plan.params) for weight in weights_of(pair)]
+    rows = [scan_weights([weight], "cpu", 1, store.root, plan.rule, plan.params)[0] for weight in weights_of(pair)]
     known = read_spectra(pair, store).weights
     cut = cut_model(known, plan)
     assert cut.ranks.tolist() == [row["rank"] for row in rows] and cut.ranks.sum() > 9

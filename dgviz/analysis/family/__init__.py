@@ -12,7 +12,6 @@ from dgviz.analysis.family.figures import (
     layers_of,
     member_report,
     noise_tables_csv,
-    verdict_of,
 )
 from dgviz.analysis.family.match import Apart, SharedWeight, distinct_names, match_members
 
@@ -32,5 +31,4 @@ __all__ = [
     "match_members",
     "member_report",
     "noise_tables_csv",
-    "verdict_of",
 ]

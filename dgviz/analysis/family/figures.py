@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from dgviz.analysis.model_spectra import Assessment
+from dgviz.analysis.model_spectra import Assessment, verdict_of
 from dgviz.analysis.noise_table import THIRDS, NoiseTable, noise_csv, noise_table, thirds_of
 from dgviz.checkpoint.module_path import CLASSES, layer_order
-from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 
 WHOLE = "all"
 """Name of the group that holds every weight."""
@@ -203,21 +202,6 @@ def depth_grid(members: Mapping[str, Sequence[Assessment]], tower: str, figure: 
         for row, layer in enumerate(layers)
     ]
     return DepthGrid(tuple(".".join(map(str, layer)) for layer in layers), tuple(members), tuple(cells))
-
-
-def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
-    """Return whether the rule may be trusted on a group of weights; None for an empty one.
-
-    Parameters
-    ----------
-    rows : sequence of Assessment
-        The group.
-    """
-    weighed = [
-        WeighedDiagnosis(row.weight.name, math.prod(row.spectrum.nonzero_shape), row.spectrum.energy, row.diagnosis)
-        for row in rows
-    ]
-    return diagnose_model(weighed) if weighed else None
 
 
 def member_report(rows: Sequence[Assessment]) -> dict[str, Any]:
