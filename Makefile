@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app test soak bench lint clean
+.PHONY: help app test soak bench docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -16,6 +16,7 @@ help:
 	@echo 'make test    style checks and every test, a real browser included'
 	@echo 'make soak    the tests that take long'
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
+	@echo 'make docs    write the generated pages of docs/ again'
 	@echo 'make lint    style checks only'
 	@echo 'make clean   remove .venv and what the tools left behind'
 
@@ -31,6 +32,9 @@ soak: $(TESTS)
 
 bench: $(TESTS)
 	for bench in tests/bench/bench_*.py; do PYTHONPATH=. $(PY) "$$bench"; done
+
+docs: $(TESTS)
+	$(PY) -m tests.docs.generate
 
 lint: $(TESTS)
 	$(PY) -m ruff check .

@@ -1,7 +1,10 @@
-"""Files that a reader never sees half written, and the one way numbers go into JSON."""
+"""Files that a reader never sees half written, and the one way numbers go into JSON and tables into CSV."""
 
+import csv
+import io
 import math
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +38,12 @@ def json_number(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: json_number(item) for key, item in value.items()}
     return value
+
+
+def csv_text(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    """Return a table as CSV; None is an empty field."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(titles)
+    writer.writerows(rows)
+    return text.getvalue()

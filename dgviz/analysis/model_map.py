@@ -1,152 +1,20 @@
-"""The map of a model: layers by module kinds, one quantity per cell, experts folded into one cell or laid out.
+"""The map of a model: layers by module kinds, one figure per cell, experts folded into one cell or laid out.
 
 A cell may hold several matrices (the experts of a layer); it then shows their mean, smallest or largest value.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from dgviz.analysis.figures import Figure
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.checkpoint.module_path import layer_order, module_order, module_path, tower_labels
-from dgviz.rmt.diagnosis import VERDICTS
 from dgviz.spectra.weight import Weight
 
 STATISTICS = {"mean": "mean", "low": "smallest", "high": "largest"}
 """How the experts of one cell become one value."""
-
-
-@dataclass(frozen=True)
-class Quantity:
-    """A figure of one matrix that a map can show.
-
-    Attributes
-    ----------
-    name, title : str
-        Key in `QUANTITIES`, and what a page shows.
-    unit : str
-        ``"%"``, or empty for a plain number. Percentages are shares times 100.
-    from_zero : bool
-        Whether the colour scale begins at zero; otherwise at the smallest value.
-    about : str
-        One sentence for the user.
-    words : tuple of str
-        What the values 0, 1, 2 ... mean where they are no amounts; of several, a cell shows the largest.
-    """
-
-    name: str
-    title: str
-    unit: str
-    from_zero: bool
-    about: str
-    _value: Callable[[Assessment], float | None]
-    words: tuple[str, ...] = ()
-
-    def value(self, row: Assessment) -> float | None:
-        """Return the figure of one matrix, or None where it has none."""
-        return self._value(row)
-
-    def text(self, value: float | None) -> str:
-        """Return a value as people read it."""
-        if value is None:
-            return "none"
-        if self.words:
-            return self.words[round(value)]
-        return f"{value:.3g} %" if self.unit == "%" else f"{value:.4g}"
-
-
-def _percent(share: float | None) -> float | None:
-    """Return a share in percent."""
-    return None if share is None else 100.0 * share
-
-
-_QUANTITIES = (
-    Quantity("rank", "Kept rank", "", True, "Singular directions that the rule keeps.", lambda row: float(row.rank)),
-    Quantity(
-        "rank_share",
-        "Kept share of rank",
-        "%",
-        True,
-        "Kept directions over all directions of the matrix.",
-        lambda row: _percent(row.rank_share),
-    ),
-    Quantity(
-        "energy_kept",
-        "Energy kept",
-        "%",
-        True,
-        "Share of the update's squared norm that the rule keeps.",
-        lambda row: _percent(row.energy_kept),
-    ),
-    Quantity(
-        "noise_share",
-        "Noise share",
-        "%",
-        True,
-        "Share of the update's squared norm that the rule drops, 1 - |D*|²/|D|².",
-        lambda row: _percent(row.noise_share),
-    ),
-    Quantity(
-        "relative_size",
-        "Relative update size",
-        "%",
-        True,
-        "Norm of the update over the norm of the base weight.",
-        lambda row: _percent(row.relative_size),
-    ),
-    Quantity(
-        "mp_fit",
-        "MP-fit of the update",
-        "%",
-        False,
-        "How well all singular values follow the noise law; iid noise scores 99.6 to 99.9.",
-        lambda row: row.mp_fit,
-    ),
-    Quantity(
-        "residual_fit",
-        "MP-fit of what is dropped",
-        "%",
-        False,
-        "How well the dropped singular values follow the noise law; low where the rule drops more than noise.",
-        lambda row: row.residual_fit,
-    ),
-    Quantity(
-        "stable_rank",
-        "Stable rank",
-        "",
-        True,
-        "Squared norm of the update over its largest squared singular value.",
-        lambda row: row.stable_rank,
-    ),
-    Quantity(
-        "zero_share",
-        "Exact-zero share",
-        "%",
-        True,
-        "Share of entries that training did not change at all, as stored.",
-        lambda row: _percent(row.zero_share),
-    ),
-    Quantity(
-        "verdict",
-        "Verdict",
-        "",
-        True,
-        "Whether the threshold may be trusted: what eleven checks of spectrum and entries add up to.",
-        lambda row: float(list(VERDICTS).index(row.diagnosis.verdict)),
-        words=tuple(VERDICTS.values()),
-    ),
-    Quantity(
-        "flags",
-        "Warnings",
-        "",
-        True,
-        "How many of the checks of spectrum and entries warn.",
-        lambda row: float(sum(flag.severity != "info" for flag in row.diagnosis.flags)),
-    ),
-)
-
-QUANTITIES: dict[str, Quantity] = {quantity.name: quantity for quantity in _QUANTITIES}
 
 
 @dataclass(frozen=True)
@@ -156,11 +24,11 @@ class Cell:
     Attributes
     ----------
     row, column : int
-        Where it lies in its grid.
+        Where it lies in its map.
     rows : tuple of Assessment
         The matrices in it that are known.
     missing : tuple of Weight
-        Name and index of those that are not.
+        Those that are not.
     value, low, high : float or None
         What it shows, and the range over its matrices; None where nothing is known.
     extreme : Assessment or None
@@ -169,23 +37,22 @@ class Cell:
 
     row: int
     column: int
-    rows: tuple[Assessment, ...]
-    missing: tuple[Weight, ...]
-    value: float | None
-    low: float | None
-    high: float | None
-    extreme: Assessment | None
+    rows: tuple[Assessment, ...] = ()
+    missing: tuple[Weight, ...] = ()
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    extreme: Assessment | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors it stands for."""
-        return tuple(
-            dict.fromkeys(weight.tensor.name for weight in (*(row.weight for row in self.rows), *self.missing))
-        )
+        weights = (*(row.weight for row in self.rows), *self.missing)
+        return tuple(dict.fromkeys(weight.tensor.name for weight in weights))
 
 
 @dataclass(frozen=True)
-class Grid:
+class TowerMap:
     """The cells of one tower, or of what lies outside all layers.
 
     Attributes
@@ -215,61 +82,56 @@ def towers(names: Iterable[str]) -> dict[str, str]:
     return {tower: labels[tower] for tower in sorted(labels, key=lambda tower: -counts[tower])}
 
 
-def expert_modules(rows: Sequence[Assessment], missing: Sequence[Weight], tower: str) -> list[str]:
+def expert_modules(weights: Iterable[Weight], tower: str) -> list[str]:
     """Return the modules of a tower whose cells hold several experts."""
-    held = [weight for weight in (*(row.weight for row in rows), *missing) if weight.expert is not None]
-    return list(dict.fromkeys(path.module for weight in held if (path := weight.module_path).tower == tower))
+    held = [weight.module_path for weight in weights if weight.expert is not None]
+    return list(dict.fromkeys(path.module for path in held if path.tower == tower))
 
 
-def build_grid(
+def map_tower(
     rows: Sequence[Assessment],
     missing: Sequence[Weight],
-    quantity: Quantity,
+    figure: Figure,
     tower: str,
     statistic: str = "mean",
     unfold: str = "",
-) -> Grid:
+) -> TowerMap:
     """Return the map of one tower."""
-    statistic = "high" if quantity.words else statistic
     held: dict[tuple[str, str], tuple[list[Assessment], list[Weight]]] = {}
     layers: dict[str, tuple[int, ...]] = {}
     columns: dict[str, tuple] = {}
-    for number, items in enumerate((rows, missing)):
-        for item in items:
-            weight = item.weight if number == 0 else item
-            path, expert = weight.module_path, weight.expert
-            if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
-                continue
-            column = str(expert) if unfold else path.module
-            layers[path.level] = path.layer
-            columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
-            held.setdefault((path.level, column), ([], []))[number].append(item)
-    row_labels = sorted(layers, key=lambda level: layer_order(layers[level]))
-    column_labels = sorted(columns, key=columns.get)
-    row_of = {label: i for i, label in enumerate(row_labels)}
-    column_of = {label: i for i, label in enumerate(column_labels)}
+    for weight, row in [(row.weight, row) for row in rows] + [(weight, None) for weight in missing]:
+        path, expert = weight.module_path, weight.expert
+        if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
+            continue
+        column = str(expert) if unfold else path.module
+        layers[path.level] = path.layer
+        columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
+        known, unknown = held.setdefault((path.level, column), ([], []))
+        if row is None:
+            unknown.append(weight)
+        else:
+            known.append(row)
+    levels = sorted(layers, key=lambda level: layer_order(layers[level]))
+    titles = sorted(columns, key=columns.get)
     cells = tuple(
-        _cell(row_of[level], column_of[column], known, unknown, quantity, statistic)
+        _cell(levels.index(level), titles.index(column), known, unknown, figure, statistic)
         for (level, column), (known, unknown) in held.items()
     )
     title = tower_labels([tower])[tower] if tower else "outside layers"
-    return Grid(tower, title, tuple(row_labels), tuple(column_labels), cells)
+    return TowerMap(tower, title, tuple(levels), tuple(titles), cells)
 
 
 def _cell(
-    row: int,
-    column: int,
-    known: list[Assessment],
-    unknown: list[Weight],
-    quantity: Quantity,
-    statistic: str,
+    row: int, column: int, known: list[Assessment], unknown: list[Weight], figure: Figure, statistic: str
 ) -> Cell:
     """Return one cell from the matrices in it."""
-    valued = [(value, item) for item in known if (value := quantity.value(item)) is not None]
+    valued = [(value, item) for item in known if (value := figure.value(item)) is not None]
     where = row, column, tuple(known), tuple(unknown)
     if not valued:
-        return Cell(*where, None, None, None, known[0] if known else None)
+        return Cell(*where, extreme=known[0] if known else None)
     values = [value for value, _ in valued]
+    statistic = "high" if figure.words else statistic
     shown = {"mean": float(np.mean(values)), "low": min(values), "high": max(values)}[statistic]
     pick = min if statistic == "low" else max
     extreme = pick(valued, key=lambda pair: pair[0])[1]

@@ -5,14 +5,16 @@ Parameters of one dimension, such as norms and biases, have no spectrum and are 
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
+from dgviz.analysis.groups import THIRDS, WHOLE, groups_of
 from dgviz.analysis.model_spectra import Assessment
-from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_positions
+from dgviz.checkpoint.module_path import CLASSES
+from dgviz.files import csv_text
 
-THIRDS = ("first third", "middle third", "last third", "outside the layers")
-"""Parts of the depth, in order."""
+NOISE_TITLES = "by", "group", "matrices", "parameters", "mean_noise", "norm_share", "product", "dropped_share"
+"""Columns of the table as CSV."""
 
 
 @dataclass(frozen=True)
@@ -59,34 +61,22 @@ class NoiseTable:
         """Return it as plain values."""
         return asdict(self)
 
+    def lines(self) -> list[tuple[str, ...]]:
+        """Return its rows as text under `NOISE_TITLES`, shares from 0 to 1."""
+        parts = ("class", self.classes), ("depth", self.thirds), ("all", (self.whole,))
+        return [
+            (by, *(f"{value:.9g}" if isinstance(value, float) else str(value) for value in astuple(row)))
+            for by, rows in parts
+            for row in rows
+        ]
+
 
 def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
     """Return the noise table of what a rule makes of a model."""
     energy = sum(row.spectrum.energy for row in rows)
-    thirds = thirds_of([row.weight.module_path for row in rows])
-    by_class = {name: [row for row in rows if row.weight.module_path.kind == name] for name in CLASSES}
-    by_third = {name: [row for row, third in zip(rows, thirds, strict=True) if third == name] for name in THIRDS}
-    return NoiseTable(
-        tuple(_row(name, own, energy) for name, own in by_class.items() if own),
-        tuple(_row(name, own, energy) for name, own in by_third.items() if own),
-        _row("all", rows, energy),
-    )
-
-
-def thirds_of(paths: Sequence[ModulePath]) -> list[str]:
-    """Return which third of its tower each weight lies in, one of `THIRDS`."""
-    positions = layer_positions(paths)
-    depths: dict[str, set[int]] = {}
-    for path in paths:
-        if path.layer:
-            depths.setdefault(path.tower, set()).add(positions[path.tower, path.layer])
-    ranks = {(tower, depth): i for tower, own in depths.items() for i, depth in enumerate(sorted(own))}
-    return [
-        THIRDS[3 * ranks[path.tower, positions[path.tower, path.layer]] // len(depths[path.tower])]
-        if path.layer
-        else THIRDS[3]
-        for path in paths
-    ]
+    groups = {name: _row(name, own, energy) for name, own in groups_of(rows).items()}
+    classes, thirds = (tuple(groups[name] for name in names if name in groups) for names in (CLASSES, THIRDS))
+    return NoiseTable(classes, thirds, groups[WHOLE])
 
 
 def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
@@ -102,10 +92,4 @@ def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
 
 def noise_csv(table: NoiseTable) -> str:
     """Return the table as CSV, shares from 0 to 1."""
-    lines = ["by,group,matrices,parameters,mean_noise,norm_share,product,dropped_share"]
-    for by, rows in (("class", table.classes), ("depth", table.thirds), ("all", (table.whole,))):
-        for row in rows:
-            figures = row.mean_noise, row.norm_share, row.product, row.dropped_share
-            numbers = ",".join(f"{value:.9g}" for value in figures)
-            lines.append(f"{by},{row.group},{row.matrices},{row.parameters},{numbers}")
-    return "\n".join(lines) + "\n"
+    return csv_text(NOISE_TITLES, table.lines())

@@ -4,16 +4,9 @@ from typing import Any
 
 import streamlit as st
 
-from dgviz.analysis.family import (
-    FIGURES,
-    WHOLE,
-    depth_grid,
-    family_csv,
-    figures_of,
-    groups_of,
-    member_report,
-    noise_tables_csv,
-)
+from dgviz.analysis.family import depth_map, family_csv, member_report, noise_tables_csv
+from dgviz.analysis.figures import POOLED
+from dgviz.analysis.groups import WHOLE, groups_of
 from dgviz.analysis.model_map import towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, verdict_of
 from dgviz.analysis.noise_table import noise_table
@@ -26,16 +19,6 @@ from dgviz.figures import depth_curves, noise_by_model, plot_config
 from dgviz.rmt.diagnosis import VERDICTS
 from dgviz.rmt.threshold import Rule
 
-_COLUMNS = {
-    "rank": "kept rank",
-    "rank_share": "share of rank",
-    "energy_kept": "energy kept",
-    "noise_share": "mean noise",
-    "relative_size": "relative size",
-    "mp_fit": "MP-fit",
-    "stable_rank": "stable rank",
-    "zero_share": "zeros",
-}
 _NOISE = {
     "mean_noise": ("mean noise", "Mean over the weights of the group of 1 - |D*|²/|D|²."),
     "norm_share": ("norm share", "Part of the group in the whole update's squared norm."),
@@ -91,13 +74,10 @@ def draw_figures(rows: dict[str, list[Assessment]]) -> None:
             "weights": len(own.get(chosen, [])),
             "verdict": "" if verdict is None else VERDICTS[verdict.verdict],
         }
-        figures = figures_of(own.get(chosen, []))
-        table.append(row | {title: figures[key] for key, title in _COLUMNS.items()})
-    formats = {"rank": "localized", "stable_rank": "%.1f", "mp_fit": "%.1f"}
-    number = st.column_config.NumberColumn
+        table.append(row | {figure.heading: figure.pool(own.get(chosen, [])) for figure in POOLED.values()})
     columns = {
-        title: number(format=formats.get(key, "%.2f %%"), help=f"{FIGURES[key].title}. {FIGURES[key].about}")
-        for key, title in _COLUMNS.items()
+        figure.heading: st.column_config.NumberColumn(format=figure.column, help=figure.pooled)
+        for figure in POOLED.values()
     }
     st.dataframe(table, hide_index=True, width="stretch", column_config=columns)
     st.download_button(
@@ -123,12 +103,12 @@ def _draw_depth(rows: dict[str, list[Assessment]]) -> None:
         st.info("These weights lie outside the layers: there is nothing to draw over depth.")
         return
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        figure = FIGURES[
+        figure = POOLED[
             st.selectbox(
                 "Over depth",
-                list(FIGURES),
-                index=list(FIGURES).index("energy_kept"),
-                format_func=lambda name: FIGURES[name].title,
+                list(POOLED),
+                index=list(POOLED).index("energy_kept"),
+                format_func=lambda name: POOLED[name].title,
                 key="family-figure",
                 width=280,
             )
@@ -138,22 +118,22 @@ def _draw_depth(rows: dict[str, list[Assessment]]) -> None:
             tower = st.selectbox(
                 "Part of the model", list(labels), format_func=labels.get, key="family-tower", width=240
             )
-    grid = depth_grid(rows, tower, figure)
-    if len(grid.rows) < 2:
+    layers = depth_map(rows, tower, figure)
+    if len(layers.rows) < 2:
         st.info("There are no curves to draw: fewer than two layers hold such weights.")
         return
     st.plotly_chart(
         depth_curves(
-            grid,
+            layers,
             title=figure.title,
             unit=figure.unit,
             hover=lambda cell: figure.text(cell.value),
-            from_zero=figure.name != "mp_fit",
+            from_zero=figure.from_zero,
         ),
         key="family-depth",
         config=plot_config("family-depth"),
     )
-    st.caption(f"Per layer, over the weights chosen above. {figure.about}")
+    st.caption(f"Per layer, over the weights chosen above. {figure.pooled}")
 
 
 def draw_noise_tables(rows: dict[str, list[Assessment]], title: str) -> None:

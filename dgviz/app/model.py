@@ -7,7 +7,8 @@ from typing import Any
 
 import streamlit as st
 
-from dgviz.analysis.model_map import QUANTITIES, STATISTICS, Cell, Grid, Quantity, build_grid, expert_modules, towers
+from dgviz.analysis.figures import FIGURES, Figure
+from dgviz.analysis.model_map import STATISTICS, Cell, TowerMap, expert_modules, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, total
 from dgviz.app.mask import draw_mask, note_chosen, read_mask
 from dgviz.app.messages import show_error
@@ -65,16 +66,16 @@ def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
         return
     verdict = st.container()
     _draw_totals(rows, spectra)
-    grid, quantity = draw_map(model, spectra, rows)
+    shown, quantity = draw_map(model, spectra, rows)
     if rows:
         with verdict:  # after the map, which does not wait for it
             draw_verdict(rows, model.rule.title, whole=not spectra.missing)
         if _choosing():
             draw_mask(model.view, model.names, rows, export_page)
-        _draw_details(model, rows, grid, quantity)
+        _draw_details(model, rows, shown, quantity)
 
 
-def _draw_details(model: ModelView, rows: list[Assessment], grid: Grid, quantity: Quantity) -> None:
+def _draw_details(model: ModelView, rows: list[Assessment], shown: TowerMap, quantity: Figure) -> None:
     """Show one of what lies behind the map; only that one is computed."""
     chosen = st.segmented_control(
         "Behind the map",
@@ -85,7 +86,7 @@ def _draw_details(model: ModelView, rows: list[Assessment], grid: Grid, quantity
         label_visibility="collapsed",
     )
     if chosen == "Over depth":
-        draw_depth(grid, quantity)
+        draw_depth(shown, quantity)
     elif chosen == "Noise":
         draw_noise(rows, model.rule.title)
     else:
@@ -107,18 +108,18 @@ def _draw_totals(rows: list[Assessment], spectra: ModelSpectra) -> None:
             st.metric("Everything kept", f"{whole.unchanged:,}", help="Weights on which the rule does nothing.")
 
 
-def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) -> tuple[Grid, Quantity]:
+def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) -> tuple[TowerMap, Figure]:
     """Draw the map with its choices; a click on a cell opens its weight.
 
-    Return the grid of the tower that is shown, and the quantity.
+    Return the map of the tower that is shown, and the quantity.
     """
-    grid, outside, quantity = _choose_map(model.view, model.names, spectra, rows)
+    shown, outside, quantity = _choose_map(model.view, model.names, spectra, rows)
     choosing = _choosing()
-    cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (grid, outside) for cell in part.cells}
+    cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (shown, outside) for cell in part.cells}
     identities = {id(cell): name for name, cell in cells.items()}
     repaired = read_mask(model.view, model.names)
     figure = model_map(
-        grid,
+        shown,
         outside,
         title=quantity.title,
         unit=quantity.unit,
@@ -128,7 +129,7 @@ def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) ->
         hover=lambda cell: _hover(cell, quantity, model.rule),
         identity=lambda cell: identities[id(cell)],
         left_out=[name for name, cell in cells.items() if not repaired.intersection(cell.names)],
-        column_title="expert" if grid.columns and grid.columns[0].isdecimal() else "",
+        column_title="expert" if shown.columns and shown.columns[0].isdecimal() else "",
         dark=st.context.theme.type == "dark",
     )
     config = plot_config("model-map")
@@ -141,33 +142,33 @@ def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) ->
         on_select=lambda: _choose_pointed(cells) if choosing else _open_pointed(cells),
         selection_mode=("points", "box", "lasso") if choosing else "points",
     )
-    st.caption(quantity.about)
-    return grid, quantity
+    st.caption(quantity.help)
+    return shown, quantity
 
 
 def _choose_map(
     view: View, names: list[str], spectra: ModelSpectra, rows: list[Assessment]
-) -> tuple[Grid, Grid, Quantity]:
-    """Let the user choose what the map shows; return the grids of a tower and of what lies outside all of them."""
+) -> tuple[TowerMap, TowerMap, Figure]:
+    """Let the user choose what the map shows; return the maps of a tower and of what lies outside all of them."""
     labels = towers(names)
     with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.session_state["map-quantity"] = view.quantity if view.quantity in QUANTITIES else "rank"
+        st.session_state["map-quantity"] = view.quantity if view.quantity in FIGURES else "rank"
         st.selectbox(
             "Colour shows",
-            list(QUANTITIES),
-            format_func=lambda name: QUANTITIES[name].title,
+            list(FIGURES),
+            format_func=lambda name: FIGURES[name].title,
             key="map-quantity",
             width=280,
             on_change=lambda: change_view(quantity=st.session_state["map-quantity"]),
         )
-        quantity = QUANTITIES[st.session_state["map-quantity"]]
+        quantity = FIGURES[st.session_state["map-quantity"]]
         tower = next(iter(labels), "")
         if len(labels) > 1:
             tower = st.selectbox(
                 "Part of the model", list(labels), format_func=labels.get, key="map-tower", width=240
             )
         statistic, unfold = "mean", ""
-        experts = expert_modules(rows, spectra.missing, tower)
+        experts = expert_modules((*(row.weight for row in rows), *spectra.missing), tower)
         if experts:
             columns = st.selectbox(
                 "Columns are",
@@ -187,8 +188,8 @@ def _choose_map(
                     required=True,
                 )
         st.segmented_control("A click", _CLICKS, default=_CLICKS[0], key="map-click", required=True)
-    grid = build_grid(rows, spectra.missing, quantity, tower, statistic, unfold)
-    return grid, build_grid(rows, spectra.missing, quantity, ""), quantity
+    shown = map_tower(rows, spectra.missing, quantity, tower, statistic, unfold)
+    return shown, map_tower(rows, spectra.missing, quantity, ""), quantity
 
 
 def _choosing() -> bool:
@@ -196,7 +197,7 @@ def _choosing() -> bool:
     return st.session_state.get("map-click") == _CLICKS[1]
 
 
-def _span(quantity: Quantity, cells: Iterable[Cell]) -> tuple[float, float]:
+def _span(quantity: Figure, cells: Iterable[Cell]) -> tuple[float, float]:
     """Return the values at the ends of the colour scale."""
     if quantity.words:
         return -0.5, len(quantity.words) - 0.5
@@ -213,7 +214,7 @@ def _short(value: float | None) -> str:
     return f"{value:.0f}" if abs(value) >= 100 or value == round(value) else f"{value:.2g}"
 
 
-def _hover(cell: Cell, quantity: Quantity, rule: Rule) -> str:
+def _hover(cell: Cell, quantity: Figure, rule: Rule) -> str:
     """Return what is said of a cell that is pointed at."""
     names = cell.names
     lines = [f"<b>{names[0]}</b>" if len(names) == 1 else f"<b>{names[0]}</b> and {len(names) - 1} more"]

@@ -8,7 +8,8 @@ import numpy as np
 import streamlit as st
 from numpy.typing import NDArray
 
-from dgviz.analysis.model_map import Grid, Quantity
+from dgviz.analysis.figures import POOLED, Figure
+from dgviz.analysis.model_map import TowerMap
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.analysis.noise_table import NoiseRow, noise_csv, noise_table
 from dgviz.checkpoint.module_path import CLASSES
@@ -63,14 +64,8 @@ def _cells(row: Assessment) -> dict[str, Any]:
         "class": place.kind,
         "spectrum": sparkline(s),
         "shape": f"{m} x {n}",
-        "kept rank": row.rank,
         "of": s.size,
-        "energy kept": 100 * row.energy_kept,
-        "noise": 100 * row.noise_share,
-        "relative size": None if row.relative_size is None else 100 * row.relative_size,
-        "MP-fit": row.mp_fit,
-        "stable rank": row.stable_rank,
-        "zeros": None if row.zero_share is None else 100 * row.zero_share,
+        **{figure.heading: figure.value(row) for figure in POOLED.values()},
     }
 
 
@@ -87,12 +82,7 @@ def _columns() -> dict[str, Any]:
             help="Singular values over the largest one, in order. A level line is noise; a cliff at the left is what "
             "a threshold can separate.",
         ),
-        "energy kept": number(format="%.2f %%"),
-        "noise": number(format="%.2f %%", help="Share of the update's squared norm that the rule drops."),
-        "relative size": number(format="%.3f %%", help="Norm of the update over the norm of the base weight."),
-        "MP-fit": number(format="%.1f", help="How well all singular values follow the noise law, in percent."),
-        "stable rank": number(format="%.1f", help="Squared norm over the largest squared singular value."),
-        "zeros": number(format="%.1f %%", help="Share of entries that did not change at all, as stored."),
+        **{figure.heading: number(format=figure.column, help=figure.help) for figure in POOLED.values()},
     }
 
 
@@ -111,17 +101,17 @@ def _open_chosen(shown: list[Assessment], on_open: Callable[[Assessment], None])
             on_open(shown[position])
 
 
-def draw_depth(grid: Grid, quantity: Quantity) -> None:
+def draw_depth(tower: TowerMap, shown: Figure) -> None:
     """Draw the quantity of the map as curves over the layers."""
-    if len(grid.rows) < 2:
+    if len(tower.rows) < 2:
         st.info("There are no curves to draw: this part of the model has fewer than two layers.")
         return
     figure = depth_curves(
-        grid,
-        title=quantity.title,
-        unit=quantity.unit,
-        hover=lambda cell: quantity.text(cell.value),
-        from_zero=quantity.from_zero,
+        tower,
+        title=shown.title,
+        unit=shown.unit,
+        hover=lambda cell: shown.text(cell.value),
+        from_zero=shown.from_zero,
     )
     st.plotly_chart(figure, key="depth-curves", config=plot_config("depth"))
     st.caption("One line per module, the same quantity as on the map. A click in the legend hides a line.")

@@ -10,10 +10,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.analysis.family import FIGURES, WHOLE, distinct_names, family_csv, match_members, member_report
+from dgviz.analysis.family import distinct_names, family_csv, match_members, member_report
 from dgviz.analysis.family.overlap import kinship_report
+from dgviz.analysis.figures import POOLED
+from dgviz.analysis.groups import THIRDS, WHOLE
 from dgviz.analysis.model_spectra import assess, read_spectra
-from dgviz.analysis.noise_table import THIRDS
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_json
@@ -149,12 +150,12 @@ def _print(result: dict[str, Any], names: list[str]) -> None:
     every = {model["name"]: {group["group"]: group for group in model["groups"]} for model in result["models"]}
     present = [name for name in (WHOLE, *CLASSES, *THIRDS) if any(name in groups for groups in every.values())]
     rows = [
-        (group, groups[group]["verdict"] or "-", *(f.text(groups[group][key]) for key, f in FIGURES.items()), name)
+        (group, groups[group]["verdict"] or "-", *(f.text(groups[group][key]) for key, f in POOLED.items()), name)
         for group in present
         for name, groups in every.items()
         if group in groups
     ]
-    print_columns(("group", "verdict", *(figure.title for figure in FIGURES.values()), "model"), rows)
+    print_columns(("group", "verdict", *(figure.title for figure in POOLED.values()), "model"), rows)
     print()
     _print_noise(result["models"])
     print()

@@ -1,10 +1,10 @@
 """The map of a model: layers by module kinds, with a strip below it for what lies outside the layers."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import Protocol
 
 import plotly.graph_objects as go
 
+from dgviz.analysis.model_map import Cell, TowerMap
 from dgviz.figures.style import MUTED, base_layout
 
 # Pale to dark on a light page, dark to pale on a dark one: the page's own sequence of blues, and orange never, which
@@ -31,32 +31,16 @@ _STRIP_TEXT = 110  # characters that a row of the strip has room for
 _STRIP_GAP = 0.6  # rows between the map and the strip
 
 
-class _Cell(Protocol):
-    """What the map needs to know of a cell."""
-
-    row: int
-    column: int
-    value: float | None
-
-
-class _Grid(Protocol):
-    """What the map needs to know of a tower."""
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    cells: tuple[_Cell, ...]
-
-
 def model_map(
-    grid: _Grid,
-    outside: _Grid,
+    tower: TowerMap,
+    outside: TowerMap,
     *,
     title: str,
     unit: str,
     span: tuple[float, float],
-    short: Callable[[_Cell], str],
-    hover: Callable[[_Cell], str],
-    identity: Callable[[_Cell], str],
+    short: Callable[[Cell], str],
+    hover: Callable[[Cell], str],
+    identity: Callable[[Cell], str],
     left_out: Collection[str] = (),
     words: tuple[str, ...] = (),
     column_title: str = "",
@@ -68,8 +52,8 @@ def model_map(
 
     Parameters
     ----------
-    grid, outside : Grid
-        A tower, and what lies outside all layers (`dgviz.analysis.model_map.Grid`).
+    tower, outside : TowerMap
+        A tower, and what lies outside all layers (`dgviz.analysis.model_map.TowerMap`).
     title, unit : str
         Of the colour bar.
     span : (float, float)
@@ -89,23 +73,23 @@ def model_map(
     dark : bool
         Whether the page is dark.
     """
-    columns = max(len(grid.columns), 1)
+    columns = max(len(tower.columns), 1)
     wide = -(-columns // _STRIP_CELLS)  # columns of the map that one cell of the strip takes
     per_row = max(columns, 3) // wide
-    height = min(_TALLEST, max(_LOWEST, _MAP_HEIGHT / max(len(grid.rows), 1)))
+    height = min(_TALLEST, max(_LOWEST, _MAP_HEIGHT / max(len(tower.rows), 1)))
     tall = max(1.0, _STRIP_ROW / height)  # rows of the map that one row of the strip takes
-    below = len(grid.rows) - 0.5 + _STRIP_GAP + tall / 2
+    below = len(tower.rows) - 0.5 + _STRIP_GAP + tall / 2
     across = [wide * i + (wide - 1) / 2 for i in range(per_row)]
     strip = {id(cell): (across[i % per_row], below + tall * (i // per_row)) for i, cell in enumerate(outside.cells)}
     strip_rows = -(-len(outside.cells) // per_row)
-    at = strip | {id(cell): (cell.column, cell.row) for cell in grid.cells}
-    cells = [*outside.cells, *grid.cells]
+    at = strip | {id(cell): (cell.column, cell.row) for cell in tower.cells}
+    cells = [*outside.cells, *tower.cells]
     figure = go.Figure()
     # Every column and row is named, also where nothing is known: a heatmap stretches its cells into gaps.
-    places = [(grid.cells, range(len(grid.columns)), range(len(grid.rows)), (1.0, 1.0))]
+    places = [(tower.cells, range(len(tower.columns)), range(len(tower.rows)), (1.0, 1.0))]
     places += [(outside.cells, across, [below + tall * i for i in range(strip_rows)], (wide, tall))]
     names = {id(cell): outside.columns[cell.column] for cell in outside.cells}
-    texts = len(grid.cells) <= _MOST_TEXTS and height >= 15
+    texts = len(tower.cells) <= _MOST_TEXTS and height >= 15
     room = max(4, _STRIP_TEXT // per_row - 5)
     labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], room)}  {short(cell)}"]
     known = {
@@ -142,18 +126,18 @@ def model_map(
         unselected=hidden,
         name="cells",
     )
-    last = below + tall * (strip_rows - 0.5) if strip_rows else len(grid.rows) - 0.5
+    last = below + tall * (strip_rows - 0.5) if strip_rows else len(tower.rows) - 0.5
     pixels = round(height * (last + 0.5)) + 112
-    figure.update_layout(_layout(grid, pixels, (last, below if strip_rows else None), max(columns, 3), column_title))
+    figure.update_layout(_layout(tower, pixels, (last, below if strip_rows else None), max(columns, 3), column_title))
     return figure
 
 
 def _heat(
-    cells: Sequence[_Cell],
+    cells: Sequence[Cell],
     at: dict[int, tuple[float, float]],
     axes: tuple[Sequence[float], Sequence[float], tuple[float, float]],
-    value: Callable[[_Cell], float],
-    text: Callable[[_Cell], str] | None,
+    value: Callable[[Cell], float],
+    text: Callable[[Cell], str] | None,
     colours: dict,
 ) -> go.Heatmap:
     """Return coloured cells, some with text; `axes` are the columns, the rows and the size of a cell."""
@@ -205,17 +189,19 @@ def _tail(name: str, length: int) -> str:
     return text if len(text) <= length else "…" + text[1 - length :]
 
 
-def _layout(grid: _Grid, pixels: int, ends: tuple[float, float | None], columns: int, column_title: str) -> go.Layout:
+def _layout(
+    tower: TowerMap, pixels: int, ends: tuple[float, float | None], columns: int, column_title: str
+) -> go.Layout:
     """Return axes with the labels of layers and modules, as many as fit; `ends`: the lower end, and the strip."""
     last, strip = ends
-    step = max(1, round(len(grid.rows) / 45))
-    ticks = list(range(0, len(grid.rows), step))
+    step = max(1, round(len(tower.rows) / 45))
+    ticks = list(range(0, len(tower.rows), step))
     outside = [strip] if strip else []
     quiet = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
-    across = list(range(0, len(grid.columns), max(1, round(len(grid.columns) / 48))))
+    across = list(range(0, len(tower.columns), max(1, round(len(tower.columns) / 48))))
     return base_layout(
         max(pixels, 240),
-        margin={"l": 76, "r": 8, "t": 84 if len(grid.columns) else 8, "b": 12},
+        margin={"l": 76, "r": 8, "t": 84 if len(tower.columns) else 8, "b": 12},
         hoverdistance=90,
         dragmode="zoom",  # with "select" Streamlit lets no single click choose a cell; the toolbar has box and lasso
         xaxis=quiet
@@ -223,15 +209,15 @@ def _layout(grid: _Grid, pixels: int, ends: tuple[float, float | None], columns:
             "range": [-0.5, columns - 0.5],
             "side": "top",
             "tickvals": across,
-            "ticktext": [_tail(grid.columns[i], 28) for i in across],
-            "tickangle": -28 if max(map(len, grid.columns), default=0) > 4 else 0,
+            "ticktext": [_tail(tower.columns[i], 28) for i in across],
+            "tickangle": -28 if max(map(len, tower.columns), default=0) > 4 else 0,
             "title": {"text": column_title} if column_title else None,
         },
         yaxis=quiet
         | {
             "range": [last, -0.5],
             "tickvals": [*ticks, *outside],
-            "ticktext": [*(grid.rows[i] for i in ticks), *("outside" for _ in outside)],
-            "title": {"text": "layer"} if grid.rows else None,
+            "ticktext": [*(tower.rows[i] for i in ticks), *("outside" for _ in outside)],
+            "title": {"text": "layer"} if tower.rows else None,
         },
     )

@@ -16,7 +16,7 @@ in units of d         formula, with r the standard deviation of u in steps      
 
 Updates of less than about 0.3 steps hardly move an entry, and almost all that is stored of them is rounding. Where
 base is not on the grid every entry is rounded at random, and the variance is ``d^2 / 12`` whatever u is.
-docs/diagnosis.md says how far this holds.
+docs/development/diagnosis.md says how far this holds.
 """
 
 import math

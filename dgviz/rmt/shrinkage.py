@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.errors import ThresholdError
+from dgviz.registry import Registry
 from dgviz.rmt.law import aspect_ratio, lambda_star
 
 _Values = NDArray[np.float64]
@@ -117,7 +118,9 @@ def _nuclear(y: _Values, beta: float) -> _Values:
     return _filled(above, np.maximum(0.0, (x**4 - beta - math.sqrt(beta) * x * v) / (x * x * v)))
 
 
-_SHRINKERS = (
+SHRINKERS = Registry(
+    "shrinker",
+    ThresholdError,
     Shrinker(
         "hard",
         "None: kept values stay as they are",
@@ -147,23 +150,6 @@ _SHRINKERS = (
         _nuclear,
     ),
 )
+"""Every shrinker, by name."""
 
-SHRINKERS: dict[str, Shrinker] = {shrinker.name: shrinker for shrinker in _SHRINKERS}
-
-
-def find_shrinker(name: str) -> Shrinker:
-    """Return the shrinker of that name.
-
-    Parameters
-    ----------
-    name : str
-        A key of `SHRINKERS`.
-
-    Raises
-    ------
-    ThresholdError
-        If there is none, naming those there are.
-    """
-    if name not in SHRINKERS:
-        raise ThresholdError(f"no shrinker {name!r}; there are {', '.join(SHRINKERS)}")
-    return SHRINKERS[name]
+find_shrinker = SHRINKERS.find

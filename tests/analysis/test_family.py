@@ -7,17 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from dgviz.analysis.family import (
-    FIGURES,
-    distinct_names,
-    family_csv,
-    groups_of,
-    layers_of,
-    match_members,
-    member_report,
-)
+from dgviz.analysis.family import distinct_names, family_csv, match_members, member_report
 from dgviz.analysis.family.overlap import chance_overlap, mean_overlap
 from dgviz.analysis.family.shared import iter_compared
+from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.groups import groups_of, layers_of
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
@@ -270,15 +264,15 @@ def test_figures_are_those_of_the_weights_put_together(family):
     size = math.sqrt(
         sum(np.sum(deltas[n] ** 2) for n in names) / sum(np.sum(base[n].astype(float) ** 2) for n in names)
     )
-    assert FIGURES["relative_size"].value(own) == pytest.approx(100 * size, rel=1e-5)
-    assert FIGURES["rank"].value(own) == 3 * RANK
-    assert FIGURES["rank_share"].value(own) == pytest.approx(100 * RANK / COLS)
+    assert FIGURES["relative_size"].pool(own) == pytest.approx(100 * size, rel=1e-5)
+    assert FIGURES["rank"].pool(own) == 3 * RANK
+    assert FIGURES["rank_share"].pool(own) == pytest.approx(100 * RANK / COLS)
     kept = [np.linalg.svd(deltas[n], compute_uv=False) ** 2 for n in names]
     energy = sum(s[:RANK].sum() for s in kept) / sum(s.sum() for s in kept)
-    assert FIGURES["energy_kept"].value(own) == pytest.approx(100 * energy, rel=1e-5)
+    assert FIGURES["energy_kept"].pool(own) == pytest.approx(100 * energy, rel=1e-5)
     noise = np.mean([1 - s[:RANK].sum() / s.sum() for s in kept])
-    assert FIGURES["noise_share"].value(own) == pytest.approx(100 * noise, rel=1e-4)
-    assert FIGURES["zero_share"].value(groups["head"]) == 100 and FIGURES["energy_kept"].value(groups["head"]) is None
+    assert FIGURES["noise_share"].pool(own) == pytest.approx(100 * noise, rel=1e-4)
+    assert FIGURES["zero_share"].pool(groups["head"]) == 100 and FIGURES["energy_kept"].pool(groups["head"]) is None
     assert [len(layer) for layer in layers_of(rows, "model.layers").values()] == [2, 2, 2]
     report = member_report(rows)
     assert [group["weights"] for group in report["groups"]] == [7, 3, 3, 1, 2, 2, 2, 1]

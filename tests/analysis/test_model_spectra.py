@@ -6,7 +6,8 @@ import time
 import numpy as np
 import pytest
 
-from dgviz.analysis.model_map import QUANTITIES, build_grid, expert_modules, towers
+from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.model_map import expert_modules, map_tower, towers
 from dgviz.analysis.model_spectra import assess, read_spectra, total
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.checkpoint import open_pair
@@ -136,13 +137,13 @@ def test_the_map_of_every_architecture_holds_every_matrix_once(tmp_path, family)
     spectra = read_spectra(pair, store)
     rows = [assess(matrix, "dg_hard", {}) for matrix in spectra.weights]
     names = [matrix.weight.tensor.name for matrix in spectra.weights]
-    grids = [build_grid(rows, (), QUANTITIES["rank_share"], tower) for tower in [*towers(names), ""]]
+    grids = [map_tower(rows, (), FIGURES["rank_share"], tower) for tower in [*towers(names), ""]]
     held = [row.weight.name for grid in grids for cell in grid.cells for row in cell.rows]
     assert sorted(held) == sorted(matrix.weight.name for matrix in spectra.weights)
     for grid in grids[:-1]:
         assert len({(cell.row, cell.column) for cell in grid.cells}) == len(grid.cells)
         assert grid.rows == ("0", "1")
-    for quantity in QUANTITIES.values():
+    for quantity in FIGURES.values():
         for row in rows:
             value = quantity.value(row)
             assert value is None or np.isfinite(value)
@@ -153,17 +154,17 @@ def test_experts_are_folded_and_laid_out(pair_and_store):
     pair, store = pair_and_store
     spectra = read_spectra(pair, store)
     rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in spectra.weights]
-    module, quantity = "mlp.experts.gate_up_proj", QUANTITIES["energy_kept"]
-    assert expert_modules(rows, (), "model.layers") == [module]
+    module, quantity = "mlp.experts.gate_up_proj", FIGURES["energy_kept"]
+    assert expert_modules((row.weight for row in rows), "model.layers") == [module]
     experts = [quantity.value(row) for row in rows if row.weight.index is not None]
     for statistic, expected in (("mean", np.mean(experts)), ("low", min(experts)), ("high", max(experts))):
-        grid = build_grid(rows, (), quantity, "model.layers", statistic)
+        grid = map_tower(rows, (), quantity, "model.layers", statistic)
         cell = next(cell for cell in grid.cells if grid.columns[cell.column] == module)
         assert cell.value == pytest.approx(expected) and (cell.low, cell.high) == (min(experts), max(experts))
         extreme = min(experts) if statistic == "low" else max(experts)
         assert quantity.value(cell.extreme) == extreme
     eighth = Weight(pair["model.layers.2.mlp.experts.gate_up_proj"], 7)
-    laid = build_grid(rows[:-1], (eighth,), quantity, "model.layers", "mean", module)
+    laid = map_tower(rows[:-1], (eighth,), quantity, "model.layers", "mean", module)
     assert laid.columns == ("0", "1", "2", "3", "7") and laid.rows == ("2",)
     assert [cell.value is None for cell in sorted(laid.cells, key=lambda c: c.column)] == [False] * 4 + [True]
 

@@ -97,7 +97,7 @@ def test_what_is_stored_is_drawn_side_by_side(family):
     table = app.dataframe[0].value
     assert [name.rpartition("/")[2] for name in table["model"]] == ["first", "second"]
     assert list(table["weights"]) == [9, 8]
-    assert (table["kept rank"] > 0).all() and (table["zeros"] < 1).all()
+    assert (table["kept rank"] > 0).all() and (table["exact-zero share"] < 1).all()
     noise = app.dataframe[1].value.set_index("group")
     assert (noise.loc["all weights"] > 0).all()
     app.pills(key="family-group").set_value("MLP").run()

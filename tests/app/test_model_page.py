@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from dgviz.analysis.model_map import QUANTITIES, build_grid
+from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.model_map import map_tower
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_table
 from dgviz.app.model_detail import sparkline
@@ -107,7 +108,7 @@ def test_the_page_follows_rule_and_quantity(home):
 
 def test_every_cell_of_the_map_has_a_marker_and_a_value(known):
     spectra, rows = known
-    grid, outside = (build_grid(rows, spectra.missing, QUANTITIES["rank"], tower) for tower in ("model.layers", ""))
+    grid, outside = (map_tower(rows, spectra.missing, FIGURES["rank"], tower) for tower in ("model.layers", ""))
     figure = drawn(grid, outside)
     cells = next(trace for trace in figure.data if trace.name == "cells")
     assert len(cells.customdata) == len(grid.cells) + len(outside.cells)
@@ -124,7 +125,7 @@ def test_every_cell_of_the_map_has_a_marker_and_a_value(known):
 def test_what_is_not_known_and_what_is_left_out_is_marked(known):
     rows = known[1]
     missing = [rows[-1].weight]
-    grid, outside = (build_grid(rows[:-1], missing, QUANTITIES["rank"], tower) for tower in ("model.layers", ""))
+    grid, outside = (map_tower(rows[:-1], missing, FIGURES["rank"], tower) for tower in ("model.layers", ""))
     assert sum(len(cell.missing) for cell in (*grid.cells, *outside.cells)) == 1
     first = grid.cells[0]
     figure = drawn(grid, outside, left_out=[f"model.layers|{first.row}|{first.column}"])
@@ -135,7 +136,7 @@ def test_what_is_not_known_and_what_is_left_out_is_marked(known):
 @pytest.mark.parametrize("columns", [1, 4, 11, 40])
 def test_what_lies_outside_the_layers_has_room_for_its_name(known, columns):
     rows = [row for row in known[1] if not row.weight.module_path.layer]
-    outside = build_grid(rows, (), QUANTITIES["rank"], "")
+    outside = map_tower(rows, (), FIGURES["rank"], "")
     grid = replace(outside, tower="layers", rows=("0",), columns=tuple(map(str, range(columns))), cells=())
     strip = next(trace for trace in drawn(grid, outside).data if trace.type == "heatmap")
     cells = next(trace for trace in drawn(grid, outside).data if trace.name == "cells")
@@ -146,8 +147,8 @@ def test_what_lies_outside_the_layers_has_room_for_its_name(known, columns):
 
 
 def test_verdicts_are_steps_of_a_scale_with_words(known):
-    rows, quantity = known[1], QUANTITIES["verdict"]
-    grid, outside = (build_grid(rows, (), quantity, tower) for tower in ("model.layers", ""))
+    rows, quantity = known[1], FIGURES["verdict"]
+    grid, outside = (map_tower(rows, (), quantity, tower) for tower in ("model.layers", ""))
     worst = {cell.names: max(quantity.value(row) for row in cell.rows) for cell in grid.cells}
     assert all(cell.value == worst[cell.names] for cell in grid.cells)
     figure = drawn(grid, outside, words=quantity.words, span=(-0.5, 3.5))
@@ -174,7 +175,7 @@ def test_behind_the_map_are_the_table_the_curves_and_the_noise(home, known):
 
 
 def test_curves_have_a_point_per_layer_and_gaps_where_nothing_is_known(known):
-    grid = build_grid(known[1], (), QUANTITIES["energy_kept"], "model.layers")
+    grid = map_tower(known[1], (), FIGURES["energy_kept"], "model.layers")
     figure = depth_curves(grid, title="Energy kept", unit="%", hover=lambda cell: "here")
     assert [line.name for line in figure.data] == list(grid.columns)
     values = {(cell.row, cell.column): cell.value for cell in grid.cells}

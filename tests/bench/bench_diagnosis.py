@@ -1,6 +1,7 @@
 """False keeps of every rule on noise without any signal, and what the diagnosis says of each.
 
-Run: ``python -m tests.bench.bench_diagnosis [--shape M N] [--out FILE.md]``: prints the tables of docs/diagnosis.md.
+Run: ``python -m tests.bench.bench_diagnosis [--shape M N] [--out FILE.md]``: prints tables of
+docs/development/diagnosis.md.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Rounding of stored weights: how far the floor holds, which merges are recognised, and verdicts on the demo's pairs.
 
-Run: ``python -m tests.bench.bench_rounding [--out FILE.md]``: prints the tables of docs/diagnosis.md.
+Run: ``python -m tests.bench.bench_rounding [--out FILE.md]``: prints the tables of docs/development/diagnosis.md.
 """
 
 import argparse

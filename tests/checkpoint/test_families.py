@@ -1,6 +1,6 @@
 """Families of transformers models in every layout: paired whole, repaired, loaded again, and computing the same.
 
-``HF_HUB_OFFLINE=1 PYTHONPATH=. python tests/checkpoint/test_families.py`` writes docs/checkpoints.md.
+``HF_HUB_OFFLINE=1 PYTHONPATH=. python tests/checkpoint/test_families.py`` writes docs/development/checkpoints.md.
 """
 
 import json
@@ -85,7 +85,7 @@ def test_a_family_is_repaired_whole(tmp_path, family, layout):
 
 
 def write_table(file: Path) -> None:
-    """Write the table of families and layouts to the end of docs/checkpoints.md."""
+    """Write the table of families and layouts to the end of docs/development/checkpoints.md."""
     import transformers
 
     layouts = "\n".join(f"- `{name}`: {layout.title}." for name, layout in LAYOUTS.items())
@@ -128,4 +128,4 @@ def write_table(file: Path) -> None:
 
 
 if __name__ == "__main__":
-    write_table(Path(__file__).parents[2] / "docs" / "checkpoints.md")
+    write_table(Path(__file__).parents[2] / "docs" / "development" / "checkpoints.md")

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from dgviz.analysis.model_map import QUANTITIES, build_grid, towers
+from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.model_map import map_tower, towers
 from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.module_path import (
     CLASSES,
@@ -144,7 +145,7 @@ def test_map_filter_selection_and_depth_cut_a_model_alike(pair):
     }
     seen = set()
     for tower in (*towers(names), ""):
-        grid = build_grid([], weights_of(pair), QUANTITIES["rank"], tower)
+        grid = map_tower([], weights_of(pair), FIGURES["rank"], tower)
         rows = [names_in(cell for cell in grid.cells if cell.row == i) for i in range(len(grid.rows))]
         along = []
         for own in rows:
@@ -165,7 +166,7 @@ def test_map_filter_selection_and_depth_cut_a_model_alike(pair):
 def test_a_column_of_the_map_is_one_short_expression(pair):
     names = [item.name for item in pair.repairable]
     for tower in towers(names):
-        grid = build_grid([], weights_of(pair), QUANTITIES["rank"], tower)
+        grid = map_tower([], weights_of(pair), FIGURES["rank"], tower)
         for column in range(len(grid.columns)):
             own = names_in(cell for cell in grid.cells if cell.column == column)
             expression = expression_of(names, sorted(own))

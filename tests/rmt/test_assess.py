@@ -24,7 +24,7 @@ def spectrum(matrix):
     """The spectrum of a matrix and what a scan would have gathered of its entries."""
     s = np.linalg.svd(matrix, compute_uv=False)
     summary = asdict(compute_moments(torch.from_numpy(matrix), float(np.linalg.norm(matrix))))
-    return Spectrum(s, matrix.shape, {}, summary)
+    return Spectrum(s, matrix.shape, {}, summary, "w")
 
 
 def noise(seed=0):
@@ -132,7 +132,7 @@ def test_a_row_says_how_much_of_the_bulk_is_rounding(dtype, share):
     delta = tuned.float() - base.float()
     found = decompose(delta, "cpu")
     summary = describe_entries(delta, found, base, tuned)
-    spectrum = Spectrum(found.s.numpy(), (96, 64), {"route": ""}, summary)
+    spectrum = Spectrum(found.s.numpy(), (96, 64), {"route": ""}, summary, "w")
     row = json.loads(json.dumps(matrix_row(spectrum, "dg_hard", {})))
     if share is None:
         assert row["rounding"] is None

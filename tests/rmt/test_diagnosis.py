@@ -35,7 +35,7 @@ def looked_at(delta, summary=True):
     found = decompose(delta, "cpu")
     moments = describe_entries(delta, found, torch.ones(1), None) if summary else {}
     s = found.s.numpy()
-    return Spectrum(s, tuple(delta.shape), {"route": "", "checks": [], "rejected": []}, moments)
+    return Spectrum(s, tuple(delta.shape), {"route": "", "checks": [], "rejected": []}, moments, "w")
 
 
 def judged(delta, rule="dg_hard", **params):
@@ -49,7 +49,7 @@ def judged_pair(base, tuned):
     delta = tuned.float() - base.float()
     found = decompose(delta, "cpu")
     summary = describe_entries(delta, found, base, tuned)
-    spectrum = Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary)
+    spectrum = Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary, "w")
     return diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
 
 

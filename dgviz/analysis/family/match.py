@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from dgviz.analysis.noise_table import thirds_of
+from dgviz.analysis.groups import thirds_of
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
 from dgviz.checkpoint.module_path import ModulePath, module_path
@@ -22,7 +22,7 @@ class SharedWeight:
     module_path : ModulePath
         Where it belongs in base.
     third : str
-        Its third of the depth, one of `dgviz.analysis.noise_table.THIRDS`.
+        Its third of the depth, one of `dgviz.analysis.groups.THIRDS`.
     sides : tuple of Weight or None
         Per tuned checkpoint, in order; None where it has no update of this matrix to compare.
     """

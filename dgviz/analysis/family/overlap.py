@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from dgviz.analysis.family.match import SharedWeight
-from dgviz.analysis.noise_table import THIRDS
+from dgviz.analysis.groups import THIRDS
 from dgviz.checkpoint.module_path import CLASSES, layer_order
 
 

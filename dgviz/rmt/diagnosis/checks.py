@@ -13,7 +13,7 @@ from dgviz.rmt.threshold import DEGENERATE_MEDIAN, screenot_tau
 
 _THEORY = "Gavish & Donoho 2014, arXiv 1305.5870"
 _PAPER = "DG-Hard, arXiv 2605.20296"
-_SIMULATED = "simulated noise, docs/diagnosis.md"
+_SIMULATED = "simulated noise, docs/development/diagnosis.md"
 
 
 def check_unchanged(case: Case) -> Flag | None:

@@ -155,4 +155,4 @@ LIMITS: dict[str, Limit] = {
     "rounding_back": Limit(0.25, "a sixteenth of the removed energy comes back where the result is stored"),
     "zero_share": Limit(0.5, "more entries unchanged than changed"),
 }
-"""Every limit by name; the numbers are heuristics from simulated noise (docs/diagnosis.md)."""
+"""Every limit by name; the numbers are heuristics from simulated noise (docs/development/diagnosis.md)."""

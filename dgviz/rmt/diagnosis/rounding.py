@@ -8,8 +8,8 @@ from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import LIMITS, Flag
 from dgviz.rmt.law import optimal_threshold
 
-_SIMULATED = "rounding of simulated updates, docs/diagnosis.md"
-_BUSSGANG = "Bussgang 1952; docs/diagnosis.md"
+_SIMULATED = "rounding of simulated updates, docs/development/diagnosis.md"
+_BUSSGANG = "Bussgang 1952; docs/development/diagnosis.md"
 
 
 def check_merged_lora(case: Case) -> Flag | None:

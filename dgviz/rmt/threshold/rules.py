@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.errors import ThresholdError
+from dgviz.registry import Registry
 from dgviz.rmt.law import aspect_ratio, optimal_threshold
 from dgviz.rmt.threshold.flips import flip_tau, unsettled
 from dgviz.rmt.threshold.rule import Noise, Parameter, Rule
@@ -92,7 +93,9 @@ def _smallest_quarter_tau(noise: Noise) -> float:
 _SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
 """Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
 
-_RULES = (
+RULES = Registry(
+    "threshold rule",
+    ThresholdError,
     Rule(
         "dg_hard",
         "DG-Hard",
@@ -218,23 +221,6 @@ _RULES = (
         lambda _, params: params["tau"],
     ),
 )
+"""Every threshold rule, by name."""
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in _RULES}
-
-
-def find_rule(name: str) -> Rule:
-    """Return the rule of that name.
-
-    Parameters
-    ----------
-    name : str
-        A key of `RULES`.
-
-    Raises
-    ------
-    ThresholdError
-        If there is none, naming those there are.
-    """
-    if name not in RULES:
-        raise ThresholdError(f"no threshold rule {name!r}; there are {', '.join(RULES)}")
-    return RULES[name]
+find_rule = RULES.find

@@ -1,10 +1,9 @@
 """An assessed study as plain values: one JSON document, and the table of benchmarks."""
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from dgviz.files import csv_text
 from dgviz.scores import Score
 from dgviz.scores.recovery.assess import Assessment, Recovery
 from dgviz.scores.recovery.detail import SIZES
@@ -174,7 +173,7 @@ def metrics_csv(recovery: Recovery) -> str:
             for name, value in metrics.items():
                 low, high = value.interval or (None, None)
                 rows.append((label, cohort, name, value.value, low, high, value.n, definition(recovery, name)))
-    return _csv(("repair", "cohort", "metric", "percent", "low", "high", "n", "definition"), rows)
+    return csv_text(("repair", "cohort", "metric", "percent", "low", "high", "n", "definition"), rows)
 
 
 def benchmarks_csv(recovery: Recovery) -> str:
@@ -189,13 +188,4 @@ def benchmarks_csv(recovery: Recovery) -> str:
             changes = (found[name] for name in ("change_from_base", "change_from_tuned", "percent"))
             rows.append((*place, label, found["score"], found["stderr"], found["n"], *changes))
     titles = ("cell", "benchmark", "cohort", "metric", "part", "tolerance", "model", "score", "stderr", "n")
-    return _csv((*titles, "change_from_base", "change_from_tuned", "percent"), rows)
-
-
-def _csv(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    """Return a table as CSV; nothing is an empty field."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(titles)
-    writer.writerows(rows)
-    return text.getvalue()
+    return csv_text((*titles, "change_from_base", "change_from_tuned", "percent"), rows)

@@ -241,7 +241,9 @@ def study_arguments(content: Any, source: str) -> dict[str, Any]:
         raise ScoresError(f"{source} is no study: it may hold {', '.join(parts)} and nothing else")
     for name, kind in parts.items():
         if not isinstance(content.get(name, kind()), kind):
-            raise ScoresError(f"{source}: {name} is no {'list' if kind is list else 'object'}: see docs/recovery.md")
+            raise ScoresError(
+                f"{source}: {name} is no {'list' if kind is list else 'object'}: see docs/how-to/judge-recovery.md"
+            )
     fields = {"name", "base", "tuned", "on_task", "repaired"}
     cells = []
     for number, row in enumerate(content.get("cells", [])):

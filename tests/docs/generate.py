@@ -1,0 +1,254 @@
+"""The pages of docs/ that are made from the code: ``python -m tests.docs.generate`` writes them (``make docs``).
+
+A page is whole, or a block of a page that is otherwise written by hand, between ``<!-- generated: NAME -->`` and
+``<!-- end -->``.
+"""
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from dgviz.command import GRAMMAR, Argument, Form
+from dgviz.demo import demo_scores
+from dgviz.repair.methods.registry import METHODS
+from dgviz.rmt.diagnosis import LIMITS, VERDICTS
+from dgviz.rmt.diagnosis.advice import advise
+from dgviz.rmt.diagnosis.flags import TITLES
+from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.rmt.threshold import RULES, Parameter
+from dgviz.scores.recovery import AVERAGES, COMBINATIONS, METRICS
+from tests.docs.api import api_page, rooms
+from tests.docs.json_shapes import json_page
+
+DOCS = Path(__file__).parents[2] / "docs"
+NOTICE = "<!-- Made from the code by python -m tests.docs.generate; change it there. -->"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """Return a Markdown table; what would end a cell is escaped."""
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def page(title: str, *parts: str) -> str:
+    """Return a whole page."""
+    return "\n\n".join([f"# {title}", NOTICE, *parts]) + "\n"
+
+
+def commands_page() -> str:
+    """Return the reference of the command line."""
+    groups = dict.fromkeys(form.group for form in GRAMMAR.values())
+    parts = [
+        "`python -m dgviz COMMAND`, or `dgviz COMMAND` where it was installed by pip; `--help` says the same. "
+        "Results go to standard output, progress and warnings to standard error. The exit status is 0 when it is "
+        "done, 1 after a failure on the way, and 2 for unusable input. [JSON](json.md) has the keys of every "
+        "`--json`."
+    ]
+    for group in groups:
+        parts.append(f"## {group}")
+        parts += [_command(form) for form in GRAMMAR.values() if form.group == group]
+    return page("Commands", *parts)
+
+
+def _command(form: Form) -> str:
+    usage = " ".join(form.parser().format_usage().removeprefix("usage: ").split())
+    rows = [(f"`{_typed(argument)}`", _about(argument)) for argument in form.arguments]
+    return f"### {form.name}\n\n{form.help[0].upper()}{form.help[1:]}.\n\n    {usage}\n\n" + table(("", ""), rows)
+
+
+def _typed(argument: Argument) -> str:
+    """Return an argument as it is typed."""
+    metavar = argument.metavar or "|".join(argument.choices or ())
+    if argument.positional:
+        return f"[{metavar}]" if argument.form == "optional" else metavar
+    return argument.flag if argument.kind is bool else f"{argument.flag} {metavar}"
+
+
+def _about(argument: Argument) -> str:
+    """Return what an argument means, with its default and whether it may be repeated."""
+    links = {
+        "{rules}": "a [rule](rules.md)",
+        "{methods}": "a [method](methods.md)",
+        "{shrinkers}": "a [shrinker](rules.md#shrinkers)",
+        "{formats}": "[a whole checkpoint, an adapter, or factors](../how-to/lora-and-factors.md)",
+        "{backends}": "hf, vllm or demo",
+        "{averages}": ", ".join(AVERAGES),
+        "{combinations}": ", ".join(COMBINATIONS),
+    }
+    text = argument.help
+    for name, words in links.items():
+        text = text.replace(name, words)
+    if argument.default not in (None, False, "", ()) and "default" not in text:
+        text += f" (default {argument.default})"
+    repeated = argument.form in ("many", "pairs") and not argument.positional and "several times" not in text
+    return text + ("; may be given several times" if repeated else "")
+
+
+def _parameters(parameters: Iterable[Parameter]) -> str:
+    return "; ".join(
+        f"`{p.name}`: {p.description}"
+        + (f", {p.minimum:g} to {p.maximum:g}" if p.name not in ("seed", "rank") and p.maximum < 1e9 else "")
+        + (f", default {p.default:g}" if p.default is not None else ", to be given")
+        for p in parameters
+    )
+
+
+def rules_page() -> str:
+    """Return the reference of threshold rules and shrinkers."""
+    rules = [
+        f"### {rule.name}\n\n{rule.title}. {rule.note}".rstrip()
+        + (" It needs the weights of both sides; a scan with it stores what it finds." if rule.needs_delta else "")
+        + f"\n\n- `{rule.formula}`\n- Parameters: {_parameters(rule.parameters)}\n- Source: {rule.citation or 'none'}"
+        for rule in RULES.values()
+    ]
+    shrinkers = [(f"`{s.name}`", s.title, f"`{s.formula}`", s.citation) for s in SHRINKERS.values()]
+    return page(
+        "Threshold rules",
+        "A rule sets tau on the singular values s of an update, on its nonzero block of N by p (beta = p / N). "
+        "Kept are the values strictly above tau. `--rule NAME --rule-param K=V` chooses one; in lists, "
+        "`NAME:K=V:K=V`. [How to choose](../how-to/choose-a-threshold.md).",
+        *rules,
+        "## Shrinkers",
+        "A shrinker sets the size of the kept values: `--shrinker NAME`. y = s / (sigma sqrt(N)), b = beta.",
+        table(("name", "title", "new value", "source"), shrinkers),
+    )
+
+
+def methods_page() -> str:
+    """Return the reference of repair methods."""
+    rows = []
+    for method in METHODS.values():
+        settings = [_parameters(method.parameters), "rule, shrinker" if method.thresholded else ""]
+        scope = "every tensor" if method.every_tensor else "matrices"
+        scope += ", after a look at the whole model" if method.whole_model else ""
+        rows.append(
+            (
+                f"`{method.name}`",
+                method.title,
+                method.formula,
+                scope,
+                "; ".join(filter(None, settings)),
+                method.citation,
+            )
+        )
+    return page(
+        "Repair methods",
+        "`--method NAME --param K=V` chooses one; in lists, `NAME:K=V:K=V`. W0 is base, W1 tuned, D = W1 - W0, "
+        "D\\* what DG-Hard keeps of D under the plan's rule and shrinker. Methods that change matrices leave all "
+        "other tensors to tuned, bit for bit. Controls are no repairs: they show what a repair must be better "
+        "than. [How to compare](../how-to/compare-methods.md), [measured on the demo](../development/demo.md).",
+        table(("name", "title", "result", "changes", "parameters", "source"), rows),
+        "What a sweep varies, the first by default:",
+        table(
+            ("method", "strength", "points"),
+            [
+                (f"`{method.name}`", f"`{strength.parameter}`", ", ".join(f"{point:g}" for point in strength.points))
+                for method in METHODS.values()
+                for strength in method.strengths
+            ],
+        ),
+    )
+
+
+def diagnosis_page() -> str:
+    """Return the reference of checks, limits and verdicts."""
+    meanings = {
+        "applies": "No check warns. That nothing is kept of noise which follows the law is what the rule is for.",
+        "care": "A check warns; the reasons and what to try instead stand beside it.",
+        "no_effect": "The update is zero, or everything is kept.",
+        "not_applicable": "The median measures no noise.",
+    }
+    checks = [(f"`{name}`", title, " ".join(advise([name], model=False))) for name, title in TITLES.items()]
+    return page(
+        "Diagnosis",
+        "DG-Hard takes an update for a few strong directions plus noise whose entries are independent and of one "
+        "variance. Each check looks at one thing that this takes for granted, from the singular values and from "
+        "what a scan gathers of the entries. `scan --json` has the result as `diagnosis` of every weight and as "
+        "`model`.",
+        "## Verdicts",
+        table(("`verdict`", "on pages", "meaning"), [(f"`{n}`", VERDICTS[n], meanings[n]) for n in VERDICTS]),
+        "A model has the verdict of most of it, each matrix weighed by its share of the parameters and of the "
+        "update's energy. Layers that were left out, tensors that were not changed, embeddings of which few rows "
+        "were, and the rank that merged matrices share are named in its reasons.",
+        "## Checks",
+        "A flag is `info`, `warn` or `error`: the threshold has a meaning, may be wrong, has none.",
+        table(("`check`", "title", "what to do"), checks),
+        "## Limits",
+        "Heuristics from simulated noise, not significance levels; [measured](../development/diagnosis.md).",
+        table(
+            ("limit", "value", "why"), [(f"`{n}`", f"{limit.value:g}", limit.reason) for n, limit in LIMITS.items()]
+        ),
+    )
+
+
+def metrics_page() -> str:
+    """Return the reference of the metrics of recovery."""
+    rows = [
+        (f"`{metric.name}`", metric.title, metric.definition.format(combination="harmonic"))
+        for metric in METRICS.values()
+    ]
+    return page(
+        "Recovery metrics",
+        "In percent; b, t, r are the scores of base, tuned and repaired. Tables are those of arXiv 2605.20296. "
+        "[How to get them](../how-to/judge-recovery.md).",
+        table(("name", "title", "definition"), rows),
+        f"`--average` takes {', '.join(AVERAGES)}; `--combine` takes {', '.join(COMBINATIONS)}.",
+    )
+
+
+def demo_table() -> str:
+    """Return the scores of the demo's two fine-tunes under every method."""
+    scored = demo_scores()
+    score = {(row["model"], row["benchmark"]): row for row in scored["scores"]}
+
+    def cells(model: str) -> list[str]:
+        rows = (score[model, benchmark] for benchmark in ("held_out", "target"))
+        return [f"{100 * row['score']:.1f} ± {100 * row['stderr']:.1f}" for row in rows]
+
+    rows = [["base", *cells("base"), *cells("base")], ["tuned", *cells("clean"), *cells("noisy")]]
+    for model, about in scored["models"].items():
+        if about.get("tuned") == "clean":
+            settings = ", ".join(f"{name} = {value:g}" for name, value in about["params"].items() if name != "seed")
+            title = METHODS[about["method"]].title + (f", {settings}" if settings else "")
+            rows.append([title, *cells(model), *cells(model.replace("clean/", "noisy/"))])
+    return table(("", "clean: held-out", "clean: target", "noisy: held-out", "noisy: target"), rows)
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "reference/commands.md": commands_page,
+    "reference/json.md": lambda: page("JSON", json_page()),
+    "reference/rules.md": rules_page,
+    "reference/methods.md": methods_page,
+    "reference/diagnosis.md": diagnosis_page,
+    "reference/metrics.md": metrics_page,
+    "development/api.md": lambda: page("API", api_page()),
+}
+BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
+    ("development/demo.md", "scores"): demo_table,
+    ("development/design.md", "rooms"): rooms,
+}
+
+
+def put_block(text: str, name: str, content: str) -> str:
+    """Return a page with one of its blocks replaced."""
+    pattern = rf"(<!-- generated: {name} -->\n).*?(\n<!-- end -->)"
+    text, found = re.subn(pattern, lambda match: match[1] + content + match[2], text, flags=re.DOTALL)
+    assert found == 1, f"the page has {found} blocks {name}"
+    return text
+
+
+def main() -> None:
+    """Write every page and block."""
+    for name, make in PAGES.items():
+        (DOCS / name).write_text(make(), encoding="utf-8")
+    for (name, block), make in BLOCKS.items():
+        file = DOCS / name
+        file.write_text(put_block(file.read_text(encoding="utf-8"), block, make()), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["DGVIZ_CACHE_DIR"] = home
+        main()
