@@ -199,10 +199,10 @@ def test_every_page_prints_commands_that_can_be_typed(pair, tmp_path):
     assert shown("checkpoints", pair) == [Command("scan", **sides)]
     (export,) = shown("export", pair, rule="flip_pa", params=f"seed:{SEED}", exclude="it's")
     assert export == Command("repair", **sides, out=export.given["out"], exclude="it's", **RULE)
-    assert shown("layer", pair, weight=matrices[0].name, rule="energy", params=f"fraction:{SUM!r}") == [
-        Command("spectrum", **sides, tensor=matrices[0].name, rule="energy", rule_param={"fraction": SUM})
+    assert shown("layer", pair, weight=matrices[0].weight.name, rule="energy", params=f"fraction:{SUM!r}") == [
+        Command("spectrum", **sides, tensor=matrices[0].weight.name, rule="energy", rule_param={"fraction": SUM})
     ]
-    (by_hand,) = shown("layer", pair, weight=matrices[0].name, tau=repr(SUM / 10))
+    (by_hand,) = shown("layer", pair, weight=matrices[0].weight.name, tau=repr(SUM / 10))
     assert by_hand.given["rule"] == "manual" and by_hand.given["rule_param"] == {"tau": SUM / 10}
     (compared,) = shown("methods", pair)[:1]
     assert compared.name == "compare-methods" and "dg_hard" in compared.given["methods"]

@@ -170,7 +170,7 @@ def _draw_table(totals: dict[str, RuleTotals]) -> None:
             "energy kept %": number(format="%.2f", help="Share of the whole update's squared norm that is kept."),
             "MP-fit of dropped": number(
                 format="%.2f",
-                help=f"Mean over {measured:,} of {first.weights:,} weights, weighted by their entries; in others "
+                help=f"Mean over {measured:,} of {first.matrices:,} weights, weighted by their entries; in others "
                 "the median measures no noise. Pure iid noise scores 99.6 to 99.9.",
             ),
             "kept nothing": number(format="localized", help="Weights that become base."),
