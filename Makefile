@@ -3,18 +3,21 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app test soak bench docs lint clean
+.PHONY: help app check test soak bench docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/runtime.stamp
 TESTS := $(VENV)/tests.stamp
+# Tests without a browser, one process for each core; every process computes on one thread.
+UNITS := $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 help:
 	@echo 'make app     open the dashboard on the built-in demo'
+	@echo 'make check   style checks and the quick tests: for every change'
 	@echo 'make test    style checks and every test, a real browser included'
-	@echo 'make soak    the tests that take long'
+	@echo 'make soak    the tests that take long, and a search for examples that break a property'
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
 	@echo 'make docs    write the generated pages of docs/ again'
 	@echo 'make lint    style checks only'
@@ -23,12 +26,16 @@ help:
 app: $(RUNTIME)
 	$(PY) -m dgviz app
 
+check: lint
+	$(UNITS) -m 'not e2e and not slow'
+
 test: lint
 	$(PY) tests/e2e/find_browser.py
-	$(PY) -m pytest
+	$(UNITS) -m 'not e2e'
+	$(PY) -m pytest -m e2e
 
 soak: $(TESTS)
-	DGVIZ_SOAK=1 $(PY) -m pytest -m soak
+	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
 
 bench: $(TESTS)
 	for bench in tests/bench/bench_*.py; do PYTHONPATH=. $(PY) "$$bench"; done

@@ -6,7 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+SOAK = os.environ.get("DGVIZ_SOAK") == "1"
 
 # Set before any test module is imported, and inherited by every process that a test starts.
 _HOME = Path(tempfile.mkdtemp(prefix="dgviz-tests-"))
@@ -14,9 +17,23 @@ os.environ.update(
     DGVIZ_CACHE_DIR=str(_HOME / "cache"),
     DGVIZ_STATE_DIR=str(_HOME / "state"),
     HF_HUB_OFFLINE="1",
-    OMP_NUM_THREADS="2",  # torch reads it when it is imported
-    MKL_NUM_THREADS="2",
+    OMP_NUM_THREADS="1",  # torch reads it when it is imported
+    MKL_NUM_THREADS="1",
 )
+
+# Every run tries the same examples, whatever the machine's speed; make soak looks for others.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile("search" if SOAK else "same")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_cache(tmp_path_factory):
+    """Give every module of tests a store of its own: what one has scanned is not there for another."""
+    before = os.environ["DGVIZ_CACHE_DIR"]
+    os.environ["DGVIZ_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    os.environ["DGVIZ_CACHE_DIR"] = before
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +51,7 @@ def pytest_unconfigure(config):
 def pytest_collection_modifyitems(config, items):
     # Browser tests last: when a unit is broken, its own test says so more clearly.
     items.sort(key=lambda item: item.get_closest_marker("e2e") is not None)
-    if os.environ.get("DGVIZ_SOAK") != "1":
+    if not SOAK:
         _skip(items, "soak", "takes long; make soak runs it (DGVIZ_SOAK=1)")
     if any(item.get_closest_marker("cuda") for item in items):
         import torch

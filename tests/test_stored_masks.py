@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import random_tensors, write_checkpoint, write_tiny_pair
 

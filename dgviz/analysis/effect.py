@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.reshape import reshape_spectrum
 from dgviz.rmt.law import mp_fit
-from dgviz.rmt.spectrum import effective_rank, norm_ratio
+from dgviz.rmt.spectrum import Spectrum, effective_rank, norm_ratio
 from dgviz.rmt.threshold import RULES
 
 _Values = NDArray[np.float64]
@@ -102,15 +101,11 @@ def describe_effect(
     return Effect(values, norm_ratio(values, s), effective_rank(values), kept, gone, subspace)
 
 
-def spectral_effect(
-    plan: RepairPlan,
-    s: _Values,
-    shape: Sequence[int],
-    measure: Yardstick,
-    **known: Any,
-) -> Effect:
-    """Return the figures of a method that leaves the singular vectors alone, from the spectrum."""
-    values = reshape_spectrum(plan, s, shape, **known).values
+def spectral_effect(plan: RepairPlan, spectrum: Spectrum, facts: Any = None, tensor: str = "") -> Effect:
+    """Return the figures of a method that leaves the singular vectors alone, from its spectrum."""
+    s, shape = spectrum.nonzero_s, spectrum.nonzero_shape
+    measure = yardstick(s, shape)
+    values = plan.recipe.reshape(plan, spectrum, facts, tensor).values
     subspace = None
     if measure.leading is not None:
         ahead = np.argsort(-values, kind="stable")[: measure.leading]

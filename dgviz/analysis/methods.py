@@ -12,12 +12,12 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout, read_tensor
-from dgviz.repair.facts import gather_facts
-from dgviz.repair.methods.edits import TensorUpdate
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
 from dgviz.repair.rounding import BLOCK_ELEMENTS
 from dgviz.repair.tensor import TensorRepairs
+from dgviz.repair.update import TensorUpdate
+from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.spectrum import effective_rank
 from dgviz.spectra.delta import difference
 from dgviz.spectra.store import SpectrumStore
@@ -64,7 +64,7 @@ def iter_comparison(
     reference = RepairPlan(**masks)
     squares: dict = {}
     chosen = [reference, *plans]
-    settings = [(plan, gather_facts(pair, plan, device, store, squares)) for plan in chosen]
+    settings = [(plan, prepare_method(pair, plan, device, store, squares)) for plan in chosen]
     for paired in pair.tensors:
         if is_measured(paired):
             yield _measure(paired, TensorRepairs(paired, settings, device, store), chosen, device, ranks)
@@ -137,9 +137,9 @@ def _ranks(
     if paired.action != "repair":
         return []
     layout = matrix_layout(paired.name, paired.tuned.shape)
-    known = done.report.effective_rank
-    if known is not None:
-        return known if layout.stack is not None else [known]
+    known = [matrix.effective_rank for matrix in done.report.matrices]
+    if known and None not in known:
+        return known
     own = [effective_rank(s) for _, s in sorted(repairs.spectra.items(), key=lambda item: item[0] or 0)]
     if done.report.written.startswith("base"):
         return [0.0] * len(own)

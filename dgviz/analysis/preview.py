@@ -1,15 +1,15 @@
 """What methods that keep the singular vectors make of a whole model, from stored spectra: no tensor is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.analysis.model_spectra import StoredWeight
+from dgviz.repair.methods.method import keep
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.reshape import reshape_spectrum
-from dgviz.rmt.assess import stored_tau
 from dgviz.rmt.spectrum import effective_rank, norm_ratio
 
 
@@ -35,10 +35,10 @@ class ModelPreview:
     effective_rank: float
 
 
-def preview_model(matrices: Sequence[StoredWeight], plan: RepairPlan, depths: Mapping[str, float]) -> ModelPreview:
+def preview_model(matrices: Sequence[StoredWeight], plan: RepairPlan, names: Sequence[str]) -> ModelPreview:
     """Return the figures of a method on a model: exact, updates along the same directions subtract like numbers."""
-    factor = common_factor(matrices, plan) if plan.method == "norm_matched_global" else None
-    values = [_values(matrix, plan, depths.get(matrix.weight.tensor.name), factor) for matrix in matrices]
+    facts = prepare_stored(matrices, plan, names)
+    values = [_values(matrix, plan, facts) for matrix in matrices]
     published = [_values(matrix, RepairPlan()) for matrix in matrices]
     s = np.concatenate([matrix.spectrum.nonzero_s for matrix in matrices])
     found = np.concatenate(values)
@@ -50,17 +50,27 @@ def preview_model(matrices: Sequence[StoredWeight], plan: RepairPlan, depths: Ma
     )
 
 
-def common_factor(matrices: Sequence[StoredWeight], plan: RepairPlan) -> float:
-    """Return ``|D*| / |D|`` over all matrices, D* by the plan's rule and shrinker."""
-    own = RepairPlan(plan.rule, plan.params, shrinker=plan.shrinker)
-    kept = [_values(matrix, own) for matrix in matrices]
-    return norm_ratio(np.concatenate(kept), np.concatenate([matrix.spectrum.nonzero_s for matrix in matrices]))
+def prepare_stored(matrices: Sequence[StoredWeight], plan: RepairPlan, names: Sequence[str]) -> Any:
+    """Return what a method takes from the whole model, all of whose spectra are stored; `names` are its tensors."""
+    return plan.recipe.prepare(plan.method_params, _StoredModel(names, matrices, plan))
 
 
-def _values(
-    matrix: StoredWeight, plan: RepairPlan, depth: float | None = None, factor: float | None = None
-) -> NDArray[np.float64]:
+@dataclass(frozen=True)
+class _StoredModel:
+    """The whole model as far as stored spectra tell of it."""
+
+    names: Sequence[str]
+    matrices: Sequence[StoredWeight]
+    plan: RepairPlan
+
+    def squares(self) -> tuple[float, float]:
+        """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
+        plan = self.plan
+        kept = [keep(matrix.spectrum, plan.rule, plan.params, plan.shrinker)[1] for matrix in self.matrices]
+        whole = [matrix.spectrum.nonzero_s for matrix in self.matrices]
+        return float(sum(np.sum(own**2) for own in kept)), float(sum(np.sum(own**2) for own in whole))
+
+
+def _values(matrix: StoredWeight, plan: RepairPlan, facts: Any = None) -> NDArray[np.float64]:
     """Return the singular values of a method's update of one matrix, along the fine-tuned one's directions."""
-    found = matrix.spectrum
-    tau = stored_tau(found, plan.rule, plan.params)
-    return reshape_spectrum(plan, found.nonzero_s, found.nonzero_shape, depth=depth, factor=factor, tau=tau).values
+    return plan.recipe.reshape(plan, matrix.spectrum, facts, matrix.weight.tensor.name).values

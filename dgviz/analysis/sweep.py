@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dgviz.errors import MethodError, ScoresError
-from dgviz.repair.methods.registry import find_method
+from dgviz.repair.methods import find_method
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.threshold import find_rule
 from dgviz.scores import Score

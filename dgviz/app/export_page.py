@@ -92,7 +92,7 @@ def _plan_words(plan: ExportPlan) -> str:
 def _title(repair: RepairPlan) -> str:
     """Return what a repair is called: its method, and the rule where that is another than its own."""
     own = RULES[repair.rule].title
-    if repair.method == "dg_hard":
+    if repair.method == RepairPlan().method:
         return own
     title = repair.recipe.title.replace("*", r"\*")
     return f"{title}, threshold by {own}" if repair.recipe.thresholded and repair.rule != "dg_hard" else title

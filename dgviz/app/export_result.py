@@ -80,15 +80,13 @@ def _draw_rows(out: Path) -> None:
     except (OSError, orjson.JSONDecodeError) as error:
         st.text(f"{out / 'dgviz.json'} cannot be read any more: {error}")
         return
-    rows = [
-        {
-            "tensor": name,
-            "written": row["written"],
-            "rank": figure(row.get("rank")),
-            "energy kept": figure(row.get("energy_kept")),
-            "MP-fit of what was dropped": figure((row.get("mp_fit") or {}).get("discarded")),
-            "gain after rounding": figure(row.get("gain")),
-        }
-        for name, row in report["tensors"].items()
-    ]
+    rows = []
+    for name, row in report["tensors"].items():
+        matrices = row["matrices"]
+        shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
+        columns = {title: figure([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
+        columns["MP-fit of what was dropped"] = figure(
+            [matrix.get("mp_fit", {}).get("discarded") for matrix in matrices]
+        )
+        rows.append({"tensor": name, "written": row["written"], **columns})
     st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 420))

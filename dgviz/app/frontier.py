@@ -14,7 +14,7 @@ from dgviz.command import Command
 from dgviz.demo import read_frontier
 from dgviz.errors import AccessError, ScoresError
 from dgviz.figures import frontier_plot, plot_config
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 
 _FIRST = ("dg_hard", "wise_ft", "lines", "ties", "norm_matched", "norm_matched_global", "complement")
 

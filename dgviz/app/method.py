@@ -7,7 +7,7 @@ import streamlit as st
 from dgviz.app.rules import choose_rule, link_params
 from dgviz.app.state import View, change_view
 from dgviz.errors import MethodError
-from dgviz.repair.methods.registry import METHODS, Method
+from dgviz.repair.methods import METHODS, Method
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import Parameter

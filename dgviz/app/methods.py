@@ -9,19 +9,18 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.analysis.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
-from dgviz.analysis.preview import common_factor
+from dgviz.analysis.preview import prepare_stored
 from dgviz.app import worker as work
 from dgviz.app.messages import answered
 from dgviz.app.method import take_to_export
 from dgviz.app.methods_preview import draw_preview
 from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
-from dgviz.repair.methods.registry import METHODS, Method
+from dgviz.repair.methods import METHODS, Method
 from dgviz.repair.plan import RepairPlan
-from dgviz.rmt.assess import needs_delta, stored_tau
+from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES, Parameter
@@ -196,9 +195,7 @@ def _untouched(spectrum: Spectrum) -> Effect:
 
 def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Spectrum) -> Effect | None:
     """Return what the spectrum alone tells, or None after saying what is missing."""
-    paired = weight[0].tensor
-    depth = block_depths(item.name for item in pair.tensors if item.tuned is not None).get(paired.name)
-    factor = spectra = None
+    matrices = ()
     if plan.recipe.whole_model:
         spectra = load_spectra(pair)
         if spectra.missing:
@@ -207,18 +204,10 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
                 "not known yet. Scan every weight on the Checkpoints page."
             )
             return None
+        matrices = spectra.weights
+    names = [item.name for item in pair.tensors if item.tuned is not None]
     try:
-        if spectra is not None:
-            factor = common_factor(spectra.weights, plan)
-        return spectral_effect(
-            plan,
-            spectrum.nonzero_s,
-            spectrum.nonzero_shape,
-            yardstick(spectrum.nonzero_s, spectrum.nonzero_shape),
-            depth=depth,
-            factor=factor,
-            tau=stored_tau(spectrum, plan.rule, plan.params),
-        )
+        return spectral_effect(plan, spectrum, prepare_stored(matrices, plan, names), weight[0].tensor.name)
     except DgvizError as error:
         st.warning(str(error))
         return None

@@ -12,7 +12,7 @@ from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
 from dgviz.figures import comparison_bars, plot_config
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 
 _FIGURES = {

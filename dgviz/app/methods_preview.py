@@ -6,7 +6,6 @@ from dgviz.analysis.model_spectra import ModelSpectra
 from dgviz.analysis.preview import ModelPreview, preview_model
 from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import DgvizError
 from dgviz.repair.plan import RepairPlan
 
@@ -23,12 +22,12 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
         )
     if not known:
         return
-    depths = block_depths(item.name for item in pair.tensors if item.tuned is not None)
+    names = [item.name for item in pair.tensors if item.tuned is not None]
     stamp = (pair.base.fingerprint, pair.tuned.fingerprint, known)
     rows = []
     for plan in (plan for plan in plans.values() if plan.recipe.spectral):
         try:
-            found = _preview(stamp, plan.label, spectra, plan, depths)
+            found = _preview(stamp, plan.label, spectra, plan, names)
         except DgvizError as error:
             st.warning(str(error))
             continue
@@ -51,10 +50,10 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _preview(
-    stamp: tuple[str, str, int], label: str, _spectra: ModelSpectra, _plan: RepairPlan, _depths: dict[str, float]
+    stamp: tuple[str, str, int], label: str, _spectra: ModelSpectra, _plan: RepairPlan, _names: list[str]
 ) -> ModelPreview:
     """Return a method's figures; known by the pair, how many spectra are stored, and the plan's label."""
-    return preview_model(_spectra.weights, _plan, _depths)
+    return preview_model(_spectra.weights, _plan, _names)
 
 
 _COLUMN_CONFIG = {

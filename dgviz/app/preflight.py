@@ -9,7 +9,7 @@ import streamlit as st
 
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.demo import read_scores
-from dgviz.repair.methods.registry import find_method
+from dgviz.repair.methods import find_method
 
 _FATES = {
     "repair": ("Repaired", "base plus the part of the update above the threshold"),

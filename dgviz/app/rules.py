@@ -6,7 +6,7 @@ import streamlit as st
 
 from dgviz.app.state import View, change_view
 from dgviz.errors import ThresholdError
-from dgviz.repair.methods.registry import Method
+from dgviz.repair.methods import Method
 from dgviz.rmt.threshold import RULES, Parameter, Rule
 
 CHOICES = tuple(RULES)

@@ -13,8 +13,8 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.figures.figure4.contrast import compute_method_panel
 from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
 from dgviz.figures.figure4.panels import compute_entry_panels, compute_spectrum_panels
-from dgviz.repair.facts import ModelFacts, gather_facts
 from dgviz.repair.plan import RepairPlan
+from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.svd.decompose import list_devices, resolve_device
@@ -31,7 +31,7 @@ class _DrawnWeight(OpenWeight):
 
 
 _open: OrderedDict[tuple, _DrawnWeight] = OrderedDict()
-_facts: dict[tuple, ModelFacts] = {}  # one small record per pair and setting that a page has asked for
+_facts: dict[tuple, Any] = {}  # one small record per pair and setting that a page has asked for
 
 
 def devices() -> list[tuple[str, str]]:
@@ -89,7 +89,7 @@ def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: Repair
     """
     key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
     if key not in _facts:
-        _facts[key] = gather_facts(pair, plan, device)
+        _facts[key] = prepare_method(pair, plan, device)
     drawn = _opened(weight, device)
     if drawn.entry is None:
         drawn.entry = compute_entry_panels(drawn.decomposition, drawn.delta, 0)

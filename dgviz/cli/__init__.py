@@ -57,7 +57,7 @@ def _registered() -> dict[str, str]:
     """Return the names that the help of some arguments lists."""
     import dgviz.demo.backend  # noqa: F401  (the demo among the evaluators)
     from dgviz.export import FORMATS
-    from dgviz.repair.methods.registry import METHODS
+    from dgviz.repair.methods import METHODS
     from dgviz.rmt.shrinkage import SHRINKERS
     from dgviz.rmt.threshold import RULES
     from dgviz.scores.evaluate import BACKENDS

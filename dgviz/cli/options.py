@@ -9,7 +9,7 @@ from typing import Any
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
 from dgviz.errors import MethodError
 from dgviz.files import json_number
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.threshold import find_rule
 

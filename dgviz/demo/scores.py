@@ -18,7 +18,7 @@ from dgviz.demo.data import TARGET, VIEWS, load_digits_split
 from dgviz.demo.evaluation import HELD_OUT, evaluate
 from dgviz.demo.packaged import FINE_TUNES, demo_files
 from dgviz.demo.recipe import Phase, describe_recipe
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 
 _ALPHAS = (0.25, 0.5, 0.6, 0.75, 0.9)
@@ -160,11 +160,12 @@ def _describe_spectra(tensors: Mapping[str, Any]) -> dict[str, float]:
     repaired = [row for row in tensors.values() if row["action"] == "repair"]
     # The 24 weights of attention and MLP; position embeddings and classifier have too few directions to compare.
     full = [row for row in repaired if min(row["shape"]) >= 128]
+    matrices = [matrix for row in full for matrix in row["matrices"]]
     return {
         "repaired_weights": len(repaired),
         "full_weights": len(full),
         "directions": min(min(row["shape"]) for row in full),
-        "median_rank": statistics.median(row["rank"] for row in full),
-        "median_energy_kept": statistics.median(row["energy_kept"] for row in full),
-        "median_mp_fit": statistics.median(row["mp_fit"]["tuned"] for row in full),
+        "median_rank": statistics.median(matrix["rank"] for matrix in matrices),
+        "median_energy_kept": statistics.median(matrix["energy_kept"] for matrix in matrices),
+        "median_mp_fit": statistics.median(matrix["mp_fit"]["tuned"] for matrix in matrices),
     }

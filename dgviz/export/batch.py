@@ -17,10 +17,10 @@ from dgviz.export.inputs import hash_inputs
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import REPORT, ExportPlan, plan_export
 from dgviz.export.write import ExportResult, iter_export
-from dgviz.repair.facts import ModelFacts, Squares, gather_facts
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor, TensorReport
 from dgviz.repair.tensor import TensorRepairs
+from dgviz.repair.whole_model import Squares, prepare_method
 from dgviz.spectra.svd.decompose import resolve_device
 
 
@@ -79,7 +79,7 @@ def iter_exports(
     """
     device = resolve_device(device)
     squares: Squares = {}
-    late = [plan for plan in plans if plan.repair.method == "norm_matched_global"]
+    late = [plan for plan in plans if plan.repair.recipe.whole_model and plan.repair.recipe.thresholded]
     for group in ([plan for plan in plans if plan not in late], late):
         if group:
             yield from _in_step(group, device, squares)
@@ -89,7 +89,7 @@ def _in_step(
     plans: Sequence[ExportPlan], device: str, squares: Squares
 ) -> Iterator[tuple[str, TensorReport | ExportResult]]:
     """Run exports tensor by tensor."""
-    settings = [(plan.repair, gather_facts(plan.pair, plan.repair, device, squares=squares)) for plan in plans]
+    settings = [(plan.repair, prepare_method(plan.pair, plan.repair, device, squares=squares)) for plan in plans]
     shared = _SharedTensor(settings, device, squares)
     with contextlib.ExitStack() as stack:
         running = [
@@ -103,7 +103,7 @@ def _in_step(
 class _SharedTensor:
     """The tensor that all exports are at."""
 
-    def __init__(self, settings: Sequence[tuple[RepairPlan, ModelFacts]], device: str, squares: Squares) -> None:
+    def __init__(self, settings: Sequence[tuple[RepairPlan, Any]], device: str, squares: Squares) -> None:
         self._settings, self._device, self._squares = settings, device, squares
         self._open: TensorRepairs | None = None
 

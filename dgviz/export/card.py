@@ -7,7 +7,7 @@ from dgviz.checkpoint import Checkpoint
 from dgviz.command import Command
 from dgviz.export.plan import ExportPlan, hub_name
 from dgviz.rmt.threshold import find_rule
-from dgviz.words import exact_number
+from dgviz.words import exact_number, figure
 
 _ROWS = 40
 _RELATIONS = {"full": "finetune", "lora": "adapter"}
@@ -126,8 +126,9 @@ def _table(report: Mapping[str, Any]) -> str:
     """Return one row per repaired tensor, the rest counted."""
     rows = [(name, row) for name, row in report["tensors"].items() if row["action"] == "repair"]
     lines = [
-        f"| `{name}` | {row['written']} | {_range(row.get('rank'))} | {_range(row.get('energy_kept'))} | "
-        f"{_range(row.get('gain'))} |"
+        f"| `{name}` | {row['written']} | "
+        + " | ".join(_range(row, key) for key in ("rank", "energy_kept", "gain"))
+        + " |"
         for name, row in rows[:_ROWS]
     ]
     head = "| tensor | written | rank | energy kept | gain |\n|---|---|---|---|---|\n"
@@ -138,10 +139,6 @@ def _more(count: int) -> str:
     return f"\n\n... and {count - _ROWS} more" if count > _ROWS else ""
 
 
-def _range(value: Any) -> str:
-    """Return a figure, or the smallest and largest of a stack's."""
-    values = [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, int | float)]
-    if not values:
-        return ""
-    ends = dict.fromkeys(f"{item:.4g}" for item in (min(values), max(values)))
-    return " to ".join(ends)
+def _range(row: Mapping[str, Any], name: str) -> str:
+    """Return a figure of a tensor, the smallest and largest of a stack's."""
+    return figure([value for matrix in row["matrices"] if isinstance(value := matrix.get(name), int | float)])

@@ -14,7 +14,7 @@ LOCK = ".dgviz-export.lock"
 PARTS = ".dgviz-parts"
 """Folder of finished pieces of an output that is put together at its end."""
 
-_VERSION = 2
+_VERSION = 3
 _OPTIONS = {"params": "--rule-param", "dgviz": "dgviz's version", "torch": "torch's version", "device": "--device"}
 _OPTIONS |= {"facts": "what the method takes from the whole model"}
 

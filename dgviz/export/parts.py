@@ -5,13 +5,11 @@ each tensor's factors are written as soon as they are known; an interrupted expo
 """
 
 import hashlib
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,12 +21,8 @@ from dgviz.export.manifest import PARTS
 from dgviz.export.plan import ExportPlan
 from dgviz.export.report import describe_export
 from dgviz.files import write_file
-from dgviz.repair.kept import KeptDirections, keep_directions
 from dgviz.repair.report import TensorReport
-from dgviz.repair.reshape import ReshapedSpectrum
-from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.weight import matrices_of
+from dgviz.repair.tensor import factor_tensor
 
 
 @dataclass(frozen=True)
@@ -78,7 +72,7 @@ def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -
             refuse_other_inputs(plan, {part.name: part.inputs})
         else:
             hashes = hash_inputs(paired, plan.repair)
-            factors, report = _factor_tensor(paired, plan, device)
+            factors, report = factor_tensor(paired, plan.repair, device)
             watch.refuse_changed({**written, paired.name: hashes})
             part = _write_part(path, paired, factors, report, hashes)
         written[paired.name] = part.inputs
@@ -92,75 +86,6 @@ def describe_parts(plan: ExportPlan, parts: Iterable[Part], device: str, path: P
     report = describe_export(plan, {part.name: part.row for part in parts}, device, files)
     report["inputs"] = {part.name: part.inputs for part in parts}
     return report
-
-
-def _factor_tensor(
-    paired: PairedTensor, plan: ExportPlan, device: str
-) -> tuple[list[tuple[torch.Tensor, torch.Tensor] | None], TensorReport]:
-    """Return the factors of every matrix of a tensor, None where nothing is kept, and the report."""
-    started = time.perf_counter()
-    weights = matrices_of(paired)
-    stacked = weights[0].index is not None
-    store = SpectrumStore()
-    factors, found = [], []
-    for weight in weights:
-        opened = OpenWeight(weight, device, store)
-        kept = keep_directions(opened, plan.repair)
-        factors.append(_factors(opened, kept))
-        found.append(_figures(kept, factors[-1]))
-
-    def values(key: str) -> Any:
-        """Return one value, or one per matrix of a stack."""
-        return [figures[key] for figures in found] if stacked else found[0][key]
-
-    plain = ("rank", "tau", "sigma", "edge", "energy_kept", "norm_kept", "zero_share", "route")
-    report = TensorReport(
-        name=paired.name,
-        action=paired.action,
-        reason=paired.reason,
-        shape=paired.tuned.shape,
-        dtype="float32",
-        written="factors" if any(pair is not None for pair in factors) else "nothing",
-        method=plan.repair.method,
-        mp_fit={
-            key: [figures["mp_fit"][key] for figures in found] if stacked else found[0]["mp_fit"][key]
-            for key in ("tuned", "repaired", "discarded")
-        },
-        warnings=tuple(dict.fromkeys(warning for figures in found for warning in figures["warnings"])),
-        seconds=time.perf_counter() - started,
-        **{key: values(key) for key in plain},
-    )
-    return factors, report
-
-
-def _factors(weight: OpenWeight, kept: KeptDirections) -> tuple[torch.Tensor, torch.Tensor] | None:
-    """Return left and right in float32 on the CPU; all of the update where the repair takes tuned's values."""
-    factors = kept.factors
-    if kept.origin == "tuned" and np.count_nonzero(kept.s):
-        factors = weight.decomposition.triplets(int(np.count_nonzero(kept.s)))
-    if factors is None:
-        return None
-    left, right = (factor.to("cpu", torch.float32).contiguous() for factor in factors)
-    return left, right
-
-
-def _figures(kept: KeptDirections, factors: tuple[torch.Tensor, torch.Tensor] | None) -> dict[str, Any]:
-    """Return what the report says of one matrix; the rank is that of the factors."""
-    rank = 0 if factors is None else factors[0].shape[1]
-    threshold = kept.threshold
-    reshaped = ReshapedSpectrum(threshold, kept.s, kept.values)
-    return {
-        "rank": rank,
-        "tau": threshold.tau,
-        "sigma": threshold.sigma,
-        "edge": threshold.edge,
-        "energy_kept": reshaped.norm_kept**2,
-        "norm_kept": reshaped.norm_kept,
-        "zero_share": kept.zero_share,
-        "route": kept.route,
-        "mp_fit": reshaped.mp_fits(kept.shape),
-        "warnings": threshold.warnings,
-    }
 
 
 def _write_part(

@@ -16,6 +16,7 @@ from dgviz.errors import ExportError
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.export.sidecars import find_sidecars
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 
 REPORT = "dgviz.json"
@@ -26,8 +27,6 @@ FORMATS: Mapping[str, str] = {
     "factors": "the two factors of every repaired update, as safetensors",
 }
 """What can be written, and what it is."""
-LOW_RANK = ("dg_hard", "rank_r")
-"""Methods whose update has factors, see `dgviz.repair.kept`."""
 _ROW_BYTES = 4096  # disk kept free per tensor for header, index and report
 
 
@@ -215,9 +214,10 @@ def _refuse_options(repair: RepairPlan, output: str) -> None:
             f"--dtype {repair.dtype} is for --format full; an adapter and factors are written in float32, so that "
             "nothing is rounded away"
         )
-    if output != "full" and repair.method not in LOW_RANK:
+    if output != "full" and not repair.recipe.has_factors:
+        known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
         raise ExportError(
-            f"--format {output} takes a method whose update is a product of two factors ({', '.join(LOW_RANK)}), and "
+            f"--format {output} takes a method whose update is a product of two factors ({known}), and "
             f"--method {repair.method} is none; write --format full"
         )
 

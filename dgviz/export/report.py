@@ -1,6 +1,5 @@
 """What ``dgviz.json`` says of an output: plan, versions, hashes, a row per tensor, figures of the whole model."""
 
-import itertools
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -77,19 +76,13 @@ def overall_gain(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """
     overlap = kept = rounding = removed = 0.0
     count = 0
-    for row in rows:
-        columns = [row.get(key) for key in ("gain", "noise_restored", "update_square", "removed_square")]
-        if columns[0] is None:
-            continue
-        columns = [column if isinstance(column, list) else [column] for column in columns]
-        for gain, restored, update_square, removed_square in itertools.zip_longest(*columns):
-            if gain is not None:
-                count += 1
-                overlap += gain * update_square
-                kept += update_square
-            if restored is not None:
-                rounding += restored**2 * removed_square
-                removed += removed_square
+    for matrix in (matrix for row in rows for matrix in row.get("matrices", ()) if "gain" in matrix):
+        count += 1
+        overlap += matrix["gain"] * matrix["update_square"]
+        kept += matrix["update_square"]
+        if "noise_restored" in matrix:
+            rounding += matrix["noise_restored"] ** 2 * matrix["removed_square"]
+            removed += matrix["removed_square"]
     return {
         "matrices": count,
         "gain": overlap / kept if kept > 0 else None,

@@ -27,9 +27,9 @@ from dgviz.export.manifest import (
 )
 from dgviz.export.plan import ExportPlan
 from dgviz.files import write_file
-from dgviz.repair.facts import gather_facts
 from dgviz.repair.report import TensorReport
 from dgviz.repair.tensor import repair_tensor
+from dgviz.repair.whole_model import prepare_method
 from dgviz.spectra.svd.decompose import resolve_device
 
 _CONTINUE = "what is finished is kept, repeat the same command to continue"
@@ -69,7 +69,7 @@ def iter_export(
         with _disk_errors(plan):
             options = {**plan.options, "device": device}
             if repair is None:
-                facts = gather_facts(plan.pair, plan.repair, device)
+                facts = prepare_method(plan.pair, plan.repair, device)
                 options["facts"] = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
                 repair = functools.partial(repair_tensor, plan=plan.repair, device=device, facts=facts)
             manifest = _started_manifest(plan, options)

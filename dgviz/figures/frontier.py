@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from dgviz.figures.recovery import RepairPoint, family_colours, label_places
 from dgviz.figures.style import GRID, MUTED, base_layout
-from dgviz.repair.methods.registry import find_method
+from dgviz.repair.methods import find_method
 
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagram", "diamond")
 _NAMES = {"held_out": "held-out mean", "target": "target"}

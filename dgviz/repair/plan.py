@@ -9,7 +9,7 @@ from typing import Any
 from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.errors import ExportError, MethodError
 from dgviz.files import json_number
-from dgviz.repair.methods.registry import Method, find_method
+from dgviz.repair.methods import Method, find_method
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number

@@ -1,25 +1,86 @@
-"""What happened to one tensor: the row that every output carries."""
+"""What happened to one tensor, as rows: written by these functions for every format of output."""
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dgviz.checkpoint import TensorInfo
+from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.files import json_number
+from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.spectrum import effective_rank
 
 if TYPE_CHECKING:
     import torch
 
+    from dgviz.repair.rounding import RoundedSum
+
+
+@dataclass(frozen=True)
+class MatrixReport:
+    """Figures of one matrix of a tensor, or of the tensor as a whole under a method that goes through entries.
+
+    D is the update, D' the method's, O what is written of it. What does not apply is None.
+
+    Attributes
+    ----------
+    rank : int or None
+        Directions that the method leaves; None where it keeps all of them.
+    factor_rank : int or None
+        Columns of the factors written, in a format of factors: all directions where D' is D.
+    tau, sigma, edge : float or None
+        The threshold.
+    energy_kept, norm_kept : float
+        ``|D'|^2 / |D|^2`` and its root.
+    effective_rank : float or None
+        Of D' (`dgviz.rmt.spectrum.effective_rank`), where its singular values are known.
+    mp_fit : dict or None
+        ``tuned``, ``repaired``, ``discarded``: fits to the noise law of the nonzero block, in percent.
+    zero_share : float or None
+        Share of D's entries that are exactly zero: rounding of the stored weights shows here.
+    route : str or None
+        How the spectrum was computed; ", from the store" when a scan had done it, and nothing was decomposed here.
+    removed_square : float or None
+        Sum of squares of what was taken away.
+    gain : float or None
+        ``<O, D'> / <D', D'>``: below 1, rounding ate the repair.
+    noise_restored : float or None
+        Norm of the rounding ``O - D'`` over the norm of what was taken away.
+    update_square : float or None
+        Sum of squares of D', the weight of `gain` in that of the whole model; `removed_square` is that of
+        `noise_restored`.
+    sparsity : float or None
+        Share of the written entries that are the base's.
+    """
+
+    rank: int | None = None
+    factor_rank: int | None = None
+    tau: Any = None
+    sigma: Any = None
+    edge: Any = None
+    energy_kept: float | None = None
+    norm_kept: float | None = None
+    effective_rank: float | None = None
+    mp_fit: Mapping[str, float | None] | None = None
+    zero_share: float | None = None
+    route: str | None = None
+    removed_square: float | None = None
+    gain: float | None = None
+    noise_restored: float | None = None
+    update_square: float | None = None
+    sparsity: float | None = None
+
 
 @dataclass(frozen=True)
 class TensorReport:
-    """What happened to one tensor; stacked tensors carry lists, one value per matrix.
+    """What happened to one tensor.
 
     Attributes
     ----------
     action, reason : str
-        Fate in the pair, and why.
+        What the pair says is to be done, and why.
     shape, dtype
         As written.
     written : str
@@ -27,29 +88,9 @@ class TensorReport:
         ``"tuned, cast"`` or ``"nothing"`` (base only, or no factors because the method keeps nothing).
     method : str or None
         What changed it; None for tensors that are tuned's because no method applies.
-    rank, tau, sigma, edge
-        The threshold; None for tensors and methods without one. A method that keeps all directions has no rank.
-    energy_kept : float or list or None
-        Share of the update's sum of squares that the result's update has: the square of `norm_kept`.
-    mp_fit : dict or None
-        ``tuned``, ``repaired``, ``discarded``.
-    gain : float or None
-        ``<O, D'> / <D', D'>`` of the written update O against the exact one D': below 1, rounding ate the repair.
-    noise_restored : float or None
-        Norm of the rounding ``O - D'`` over the norm of what was taken away.
-    update_square, removed_square : float or None
-        Sums of squares of D' and of what was taken away: the weights of the two figures above in those of the whole
-        model.
-    norm_kept : float or None
-        ``|D'| / |D|``: length of the exact result's update over the update's own.
-    sparsity : float or None
-        Share of the written tensor's entries that are the base's.
-    effective_rank : float or None
-        Of the exact result's update (`dgviz.rmt.spectrum.effective_rank`), where its singular values are known.
-    zero_share : float or None
-        Share of the update's entries that are exactly zero: rounding of the stored weights shows here.
-    route : str or list or None
-        How the spectrum was computed; ", from the store" when a scan had done it, and nothing was decomposed here.
+    matrices : tuple of MatrixReport
+        One per matrix: one of a plain tensor, one per entry of a stack; one for the whole tensor under a method that
+        goes through entries; none where no method applies.
     warnings : tuple of str
         What a user must know.
     seconds : float
@@ -63,35 +104,27 @@ class TensorReport:
     dtype: str
     written: str
     method: str | None = None
-    rank: Any = None
-    tau: Any = None
-    sigma: Any = None
-    edge: Any = None
-    energy_kept: Any = None
-    mp_fit: Any = None
-    gain: Any = None
-    noise_restored: Any = None
-    update_square: Any = None
-    removed_square: Any = None
-    norm_kept: Any = None
-    sparsity: Any = None
-    effective_rank: Any = None
-    zero_share: Any = None
-    route: Any = None
+    matrices: tuple[MatrixReport, ...] = ()
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain JSON values, without the name and what does not apply."""
-        row = dataclasses.asdict(self)
+        row = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del row["name"]
-        row = {key: json_number(value) for key, value in row.items() if value is not None}
-        return row | {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
+        row |= {"shape": list(self.shape), "warnings": list(self.warnings), "seconds": round(self.seconds, 4)}
+        row["matrices"] = [
+            {key: json_number(value) for key, value in vars(matrix).items() if value is not None}
+            for matrix in self.matrices
+        ]
+        return {key: value for key, value in row.items() if value is not None}
 
     @classmethod
     def from_json(cls, name: str, row: Mapping[str, Any]) -> "TensorReport":
         """Return the report that `to_json` described; infinities stay the strings they have become."""
-        return cls(name=name, **{**row, "shape": tuple(row["shape"]), "warnings": tuple(row["warnings"])})
+        matrices = tuple(MatrixReport(**matrix) for matrix in row["matrices"])
+        known = {"shape": tuple(row["shape"]), "warnings": tuple(row["warnings"]), "matrices": matrices}
+        return cls(name=name, **{**row, **known})
 
 
 @dataclass(frozen=True)
@@ -101,3 +134,63 @@ class RepairedTensor:
     tensor: "torch.Tensor | None"
     source: TensorInfo | None
     report: TensorReport
+
+
+def report_matrix(reshaped: Reshaped, zero_share: float | None, route: str) -> MatrixReport:
+    """Return what a method made of one matrix, whatever is written of it."""
+    cut = reshaped.threshold
+    chosen = reshaped.rank is not None
+    return MatrixReport(
+        rank=reshaped.rank,
+        tau=cut.tau,
+        sigma=cut.sigma,
+        edge=cut.edge,
+        energy_kept=reshaped.norm_kept**2,
+        norm_kept=reshaped.norm_kept,
+        effective_rank=effective_rank(reshaped.values),
+        mp_fit=reshaped.mp_fit if chosen else None,
+        zero_share=zero_share,
+        route=route,
+        removed_square=float((reshaped.removed**2).sum()) if chosen else None,
+        sparsity=1.0 if reshaped.origin == "base" else None,
+    )
+
+
+def report_rounding(row: MatrixReport, summed: "RoundedSum") -> MatrixReport:
+    """Return the figures of a matrix with what adding it to base and rounding did to it."""
+    restored, removed = None, row.removed_square
+    if removed is not None:
+        restored = math.sqrt(summed.rounding_square / removed) if removed > 0 else 0.0
+    return dataclasses.replace(
+        row,
+        gain=summed.gain,
+        noise_restored=restored,
+        update_square=summed.update_square,
+        sparsity=summed.unmoved / max(1, summed.tensor.numel()),
+    )
+
+
+def report_tensor(
+    paired: PairedTensor,
+    plan: RepairPlan,
+    rows: Sequence[tuple[MatrixReport, Sequence[str]]],
+    dtype: str,
+    written: str,
+    seconds: float,
+) -> TensorReport:
+    """Return the report of a tensor that a method has changed, from the figures and warnings of its matrices."""
+    reason = paired.reason
+    if paired.action != "repair":
+        reason = f"Changed because {plan.recipe.title} acts on every tensor; methods for matrices keep it. {reason}"
+    return TensorReport(
+        paired.name,
+        "repair",
+        reason,
+        paired.tuned.shape,
+        dtype,
+        written,
+        plan.method,
+        tuple(row for row, _ in rows),
+        tuple(dict.fromkeys(warning for _, warnings in rows for warning in warnings)),
+        seconds,
+    )

@@ -1,12 +1,14 @@
-"""Repair of one tensor: base plus what a method makes of its update.
+"""Repair of one tensor under one or several plans: opened, changed, added and rounded once, reported.
 
-``D = tuned - base``; DG-Hard decomposes it, keeps the singular values strictly above tau, and adds
-``U_k diag(s_k) Vh_k`` to the base. Other methods scale, trim or mask D. The sum is formed in float32 (float64 for
-float64 inputs) and rounded once into the output's dtype. Where nothing would change, bytes are copied instead of
-recomputed, so that tau = 0 is tuned and tau = infinity is base, bit for bit.
+``D = tuned - base``. A method of matrices gives D's singular values others, any other goes through its entries. The
+sum with base is formed in float32 (float64 for float64 inputs) and rounded once into the output's dtype. Where
+nothing would change, bytes are copied instead of recomputed, so that tau = 0 is tuned and tau = infinity is base, bit
+for bit.
 """
 
+import dataclasses
 import math
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,22 +18,27 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
-from dgviz.errors import MethodError
-from dgviz.repair.facts import ModelFacts, Squares, note_squares, squares_key
-from dgviz.repair.kept import KeptDirections, as_dg_hard, keep_directions, reshape_update
-from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
+from dgviz.errors import MethodError, SpectrumError
+from dgviz.repair.methods import METHODS
+from dgviz.repair.methods.reshaped import Reshaped
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.report import RepairedTensor, TensorReport
-from dgviz.repair.reshape import ReshapedSpectrum, scale_factor
-from dgviz.repair.rounding import RoundedSum, UpdateBlock, add_rounded, cast
-from dgviz.rmt.spectrum import effective_rank, norm_ratio
-from dgviz.rmt.threshold import Threshold
+from dgviz.repair.report import (
+    MatrixReport,
+    RepairedTensor,
+    TensorReport,
+    report_matrix,
+    report_rounding,
+    report_tensor,
+)
+from dgviz.repair.rounding import RoundedSum, add_rounded, cast
+from dgviz.repair.update import TensorUpdate, add_edited
+from dgviz.repair.whole_model import Squares, note_squares
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
-from dgviz.spectra.weight import Weight, matrices_of
+from dgviz.spectra.weight import matrices_of
 
-_BY_MATRIX = ("dg_hard", "rank_r", "complement", "norm_matched")
+Factors = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -39,29 +46,9 @@ class _Piece:
     """One matrix of a tensor, or all of it; `summed` None means that `origin`'s values are taken as they are."""
 
     origin: str
-    norm_kept: float
+    row: MatrixReport
+    warnings: Sequence[str] = ()
     summed: RoundedSum | None = None
-    threshold: Threshold | None = None
-    rank: int | None = None
-    mp_fit: dict[str, float | None] | None = None
-    removed_square: float | None = None
-    route: str | None = None
-    zero_share: float | None = None
-    values: np.ndarray | None = None
-
-    @property
-    def noise_restored(self) -> float | None:
-        """Length of the rounding over that of what was taken away, where that is known."""
-        if self.summed is None or self.removed_square is None:
-            return None
-        return math.sqrt(self.summed.rounding_square / self.removed_square) if self.removed_square > 0 else 0.0
-
-    @property
-    def sparsity(self) -> float | None:
-        """Share of entries that are the base's, where that was counted."""
-        if self.summed is None:
-            return 1.0 if self.origin == "base" else None
-        return self.summed.unmoved / max(1, self.summed.tensor.numel())
 
 
 def repair_tensor(
@@ -69,10 +56,10 @@ def repair_tensor(
     plan: RepairPlan,
     device: str = "auto",
     store: SpectrumStore | None = None,
-    facts: ModelFacts | None = None,
+    facts: Any = None,
 ) -> RepairedTensor:
     """Return what the repaired checkpoint holds for one tensor."""
-    return TensorRepairs(paired, [(plan, facts or ModelFacts())], resolve_device(device), store).repair(0)
+    return TensorRepairs(paired, [(plan, facts)], resolve_device(device), store).repair(0)
 
 
 class TensorRepairs:
@@ -85,18 +72,18 @@ class TensorRepairs:
     def __init__(
         self,
         paired: PairedTensor,
-        settings: Sequence[tuple[RepairPlan, ModelFacts]],
+        settings: Sequence[tuple[RepairPlan, Any]],
         device: str,
         store: SpectrumStore | None = None,
         squares: Squares | None = None,
     ) -> None:
         self.paired, self._settings, self._device = paired, settings, device
         self._store, self._squares = store or SpectrumStore(), squares
-        self._matrix: OpenWeight | None = None
+        self._weight: OpenWeight | None = None
         self._update: TensorUpdate | None = None
         self._pieces: dict[int, list[_Piece]] = {}
         self.spectra: dict[int | None, np.ndarray] = {}
-        """Singular values of every matrix that has been decomposed, by its place in the stack."""
+        """Singular values of every matrix that has been opened, by its place in the stack."""
 
     def repair(self, number: int) -> RepairedTensor:
         """Return the tensor under one of the plans."""
@@ -110,59 +97,105 @@ class TensorRepairs:
         dtype = plan.output_dtype(paired.tuned)
         if not plan.changes(paired):
             return _kept(paired, dtype)
-        by_matrix = plan.method in _BY_MATRIX
-        pieces = self._matrices(number) if by_matrix else [self._whole(plan, facts, dtype)]
+        pieces = self._matrices(number) if plan.recipe.by_matrix else [self._whole(plan, facts, dtype)]
         tensor, source, written = _assemble(paired, pieces, dtype)
-        stacked = by_matrix and _stack(paired) is not None
-        report = _report(paired, plan, stacked, pieces, dtype, written, time.perf_counter() - started)
+        rows = [(piece.row, piece.warnings) for piece in pieces]
+        report = report_tensor(paired, plan, rows, dtype, written, time.perf_counter() - started)
         return RepairedTensor(tensor, source, report)
 
     def _matrices(self, number: int) -> list[_Piece]:
         """Return the matrices of the tensor under one plan; a stack is gone through once for all plans."""
-        stack = _stack(self.paired)
-        if stack is None:
-            self._matrix = self._matrix or OpenWeight(Weight(self.paired), self._device, self._store)
-            return [self._piece(self._matrix, number)]
+        weights = matrices_of(self.paired)
+        if len(weights) == 1:
+            self._weight = self._weight or OpenWeight(weights[0], self._device, self._store)
+            return [self._piece(self._weight, number)]
         if number not in self._pieces:
-            wanted = [at for at, (plan, _) in enumerate(self._settings) if at >= number and plan.method in _BY_MATRIX]
+            wanted = [at for at, (plan, _) in enumerate(self._settings) if at >= number and plan.recipe.by_matrix]
             self._pieces = {at: [] for at in wanted}
-            for weight in matrices_of(self.paired):
-                matrix = OpenWeight(weight, self._device, self._store)
+            for weight in weights:
+                opened = OpenWeight(weight, self._device, self._store)
                 for at in wanted:
-                    self._pieces[at].append(self._piece(matrix, at))
+                    self._pieces[at].append(self._piece(opened, at))
         return self._pieces.pop(number)
 
-    def _piece(self, matrix: OpenWeight, number: int) -> _Piece:
-        """Return one matrix under one plan."""
-        plan, _ = self._settings[number]
-        dtype = plan.output_dtype(self.paired.tuned)
-        if plan.method == "norm_matched":
-            return _scaled_matrix(matrix, plan, dtype, self._device)
-        if plan.method == "complement":
-            return _complement(matrix, plan, dtype, self._device)
-        kept = keep_directions(matrix, plan)
-        self.spectra[matrix.weight.index] = kept.s
-        if self._squares is not None and plan.method == "dg_hard" and plan.method_params["alpha"] == 1:
-            note_squares(self._squares, squares_key(matrix.weight, plan), kept)
-        return _kept_directions(matrix, kept, dtype)
+    def _piece(self, weight: OpenWeight, number: int) -> _Piece:
+        """Return one matrix of base plus what a method makes of its update."""
+        plan, facts = self._settings[number]
+        reshaped = reshape_weight(weight, plan, facts)
+        self.spectra[weight.weight.index] = reshaped.s
+        if self._squares is not None and plan.recipe.thresholded:
+            note_squares(self._squares, weight, plan, reshaped.kept)
+        row = report_matrix(reshaped, weight.zero_share, weight.route)
+        if reshaped.origin != "repaired":
+            return _Piece(reshaped.origin, row, reshaped.threshold.warnings)
+        stored = read_tensor(weight.weight.base).reshape(weight.weight.shape)
+        rows = plan.recipe.update(reshaped, weight)
+        summed = add_rounded(
+            stored,
+            lambda block, _: (rows(block), None),
+            plan.output_dtype(self.paired.tuned),
+            self._device,
+            torch.float64 if weight.weight.is_double else torch.float32,
+            self.paired.name,
+            lambda: float(reshaped.values.max()),
+            masked=not math.isfinite(float(stored.sum())),
+        )
+        return _Piece("repaired", report_rounding(row, summed), reshaped.threshold.warnings, summed)
 
-    def _whole(self, plan: RepairPlan, facts: ModelFacts, dtype: str) -> _Piece:
+    def _whole(self, plan: RepairPlan, facts: Any, dtype: str) -> _Piece:
         """Return the tensor under a method that goes through its entries."""
-        factor = scale_factor(plan, facts.depths.get(self.paired.name))
-        factor = facts.factor if plan.method == "norm_matched_global" else factor
-        if factor is None and plan.method in ("lines", "norm_matched_global"):
-            raise MethodError(f"{plan.method} takes its factor from the whole model, which has not been looked at")
+        factor = plan.recipe.factor(plan.method_params, self.paired.name, facts)
         if factor in (0, 1):
-            return _Piece("tuned" if factor else "base", float(factor))
+            sparsity = None if factor else 1.0
+            row = MatrixReport(energy_kept=float(factor), norm_kept=float(factor), sparsity=sparsity)
+            return _Piece("tuned" if factor else "base", row)
         self._update = self._update or TensorUpdate(self.paired, self._device)
-        summed, square = edit_tensor(self._update, plan, dtype, facts.trim, factor)
-        return _Piece("repaired", math.sqrt(summed.update_square / square) if square > 0 else 1.0, summed)
+        summed, square = add_edited(self._update, plan, dtype, facts)
+        norm = math.sqrt(summed.update_square / square) if square > 0 else 1.0
+        row = MatrixReport(energy_kept=norm**2, norm_kept=norm)
+        return _Piece("repaired", report_rounding(row, summed), summed=summed)
 
 
-def _stack(paired: PairedTensor) -> int | None:
-    """Return how many matrices a tensor holds, or None for one."""
-    layout = matrix_layout(paired.name, paired.tuned.shape)
-    return None if layout is None else layout.stack
+def factor_tensor(
+    paired: PairedTensor, plan: RepairPlan, device: str, store: SpectrumStore | None = None
+) -> tuple[list[Factors | None], TensorReport]:
+    """Return the factors of the repaired update of every matrix, float32 on the CPU, and the report.
+
+    There are none where nothing is kept, and where the repair takes tuned's values they are of all of the update.
+    """
+    if not plan.recipe.has_factors:
+        known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
+        raise MethodError(f"{plan.method} keeps no directions, so there are no factors; choose one of {known}")
+    started = time.perf_counter()
+    factors: list[Factors | None] = []
+    rows = []
+    for matrix in matrices_of(paired):
+        weight = OpenWeight(matrix, device, store)
+        reshaped = reshape_weight(weight, plan)
+        found = None
+        if reshaped.values.any():
+            left, right = weight.factors(reshaped.values, reshaped.s)
+            found = left.to("cpu", torch.float32).contiguous(), right.to("cpu", torch.float32).contiguous()
+        row = report_matrix(reshaped, weight.zero_share, weight.route)
+        factors.append(found)
+        rows.append(
+            (
+                dataclasses.replace(row, factor_rank=0 if found is None else found[0].shape[1]),
+                reshaped.threshold.warnings,
+            )
+        )
+    written = "factors" if any(pair is not None for pair in factors) else "nothing"
+    return factors, report_tensor(paired, plan, rows, "float32", written, time.perf_counter() - started)
+
+
+def reshape_weight(weight: OpenWeight, plan: RepairPlan, facts: Any = None) -> Reshaped:
+    """Return what a plan's method makes of a weight's singular values, without computing any factor."""
+    name = weight.weight.tensor.name
+    try:
+        return plan.recipe.reshape(plan, weight.measured, facts, name, lambda: weight.delta)
+    except SpectrumError as error:
+        pattern = f"^{re.escape(name)}$"
+        raise SpectrumError(f"{error}, or keep tuned's tensor by --exclude {pattern!r}") from None
 
 
 def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
@@ -173,76 +206,6 @@ def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
     written = "tuned bytes" if same else "tuned, cast"
     report = TensorReport(paired.name, "keep", paired.reason, info.shape, dtype, written)
     return RepairedTensor(tensor, info if same else None, report)
-
-
-def _add(matrix: OpenWeight, update: UpdateBlock, dtype: str, device: str, largest: float) -> RoundedSum:
-    """Return one matrix of the base plus an update."""
-    weight = matrix.weight
-    stored = read_tensor(weight.base).reshape(weight.shape)
-    work = torch.float64 if weight.is_double else torch.float32
-    finite = math.isfinite(float(stored.sum()))
-    return add_rounded(stored, update, dtype, device, work, weight.tensor.name, lambda: largest, masked=not finite)
-
-
-def _kept_directions(matrix: OpenWeight, kept: KeptDirections, dtype: str) -> _Piece:
-    """Return one matrix of base plus the directions kept of its update."""
-    reshaped = ReshapedSpectrum(kept.threshold, kept.s, kept.values)
-    common = {
-        "norm_kept": reshaped.norm_kept,
-        "threshold": kept.threshold,
-        "rank": kept.threshold.rank,
-        "mp_fit": reshaped.mp_fits(kept.nonzero_shape),
-        "route": kept.route,
-        "zero_share": kept.zero_share,
-        "values": kept.values,
-    }
-    if kept.factors is None:
-        return _Piece(kept.origin, **common)
-    left, right = kept.factors
-    device = str(left.device)
-    summed = _add(matrix, lambda block, _: (left[block] @ right, None), dtype, device, float(kept.values[0]))
-    return _Piece("repaired", summed=summed, removed_square=_removed_square(reshaped), **common)
-
-
-def _removed_square(reshaped: ReshapedSpectrum) -> float:
-    """Return the sum of squares of what was taken away of an update."""
-    return float(np.sum((reshaped.s - reshaped.values) ** 2))
-
-
-def _scaled_matrix(matrix: OpenWeight, plan: RepairPlan, dtype: str, device: str) -> _Piece:
-    """Return one matrix of base plus the update scaled to the length of what DG-Hard keeps of it."""
-    kept = reshape_update(matrix, as_dg_hard(plan))
-    factor = norm_ratio(kept.values, kept.s)
-    common = {"threshold": kept.threshold, "route": matrix.route, "values": factor * kept.s}
-    if kept.origin != "repaired":
-        return _Piece(kept.origin, factor, **common)
-    delta = matrix.delta
-    summed = _add(matrix, lambda block, _: (factor * delta[block], None), dtype, device, factor * float(kept.s[0]))
-    return _Piece("repaired", factor, summed, **common)
-
-
-def _complement(matrix: OpenWeight, plan: RepairPlan, dtype: str, device: str) -> _Piece:
-    """Return one matrix of base plus what DG-Hard drops of its update."""
-    kept = keep_directions(matrix, as_dg_hard(plan))
-    dropped = np.abs(kept.s - kept.values)
-    reshaped = ReshapedSpectrum(kept.threshold, kept.s, dropped)
-    common = {
-        "norm_kept": reshaped.norm_kept,
-        "threshold": kept.threshold,
-        "rank": int(np.count_nonzero(dropped)),
-        "mp_fit": reshaped.mp_fits(kept.nonzero_shape),
-        "route": kept.route,
-        "zero_share": kept.zero_share,
-        "values": dropped,
-    }
-    if kept.factors is None:
-        return _Piece({"tuned": "base", "base": "tuned"}[kept.origin], **common)
-    left, right = kept.factors
-    delta = matrix.delta
-    summed = _add(
-        matrix, lambda block, _: (delta[block] - left[block] @ right, None), dtype, device, float(kept.s[0])
-    )
-    return _Piece("repaired", summed=summed, removed_square=_removed_square(reshaped), **common)
 
 
 def _assemble(
@@ -280,55 +243,3 @@ def _among_tuned_rows(paired: PairedTensor, piece: _Piece, dtype: str) -> torch.
         out[begin:end] = rows[done : done + end - begin]
         done += end - begin
     return out
-
-
-def _report(
-    paired: PairedTensor,
-    plan: RepairPlan,
-    stacked: bool,
-    pieces: list[_Piece],
-    dtype: str,
-    written: str,
-    seconds: float,
-) -> TensorReport:
-    """Gather the pieces' figures into one row: plain values for a matrix, lists for a stack."""
-
-    def values(get: Any) -> Any:
-        """Return one value, or one per matrix of a stack; None where no piece has one."""
-        found = [get(piece) for piece in pieces]
-        if all(value is None for value in found):
-            return None
-        return found if stacked else found[0]
-
-    fits = pieces[0].mp_fit
-    reason = paired.reason
-    if paired.action != "repair":
-        reason = f"Changed because {plan.recipe.title} acts on every tensor; methods for matrices keep it. {reason}"
-    cuts = [piece.threshold for piece in pieces if piece.threshold is not None]
-    return TensorReport(
-        name=paired.name,
-        action="repair",
-        reason=reason,
-        shape=paired.tuned.shape,
-        dtype=dtype,
-        written=written,
-        method=plan.method,
-        rank=values(lambda piece: piece.rank),
-        **{
-            name: values(lambda piece, name=name: piece.threshold and getattr(piece.threshold, name))
-            for name in ("tau", "sigma", "edge")
-        },
-        energy_kept=values(lambda piece: piece.norm_kept**2),
-        mp_fit=fits and {key: values(lambda piece, key=key: piece.mp_fit[key]) for key in fits},
-        gain=values(lambda piece: piece.summed and piece.summed.gain),
-        noise_restored=values(lambda piece: piece.noise_restored),
-        update_square=values(lambda piece: piece.summed and piece.summed.update_square),
-        removed_square=values(lambda piece: piece.removed_square),
-        norm_kept=values(lambda piece: piece.norm_kept),
-        sparsity=values(lambda piece: piece.sparsity),
-        effective_rank=values(lambda piece: None if piece.values is None else effective_rank(piece.values)),
-        zero_share=values(lambda piece: piece.zero_share),
-        route=values(lambda piece: piece.route),
-        warnings=tuple(dict.fromkeys(warning for cut in cuts for warning in cut.warnings)),
-        seconds=seconds,
-    )

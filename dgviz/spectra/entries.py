@@ -22,26 +22,20 @@ STRONG = 2.0
 _MOST_STRONG = 1 / 8  # of p: with more of them the median is no measure of noise, which another check says
 
 
-def describe_weight(
-    weight: Weight, delta: torch.Tensor, decomposition: Decomposition, nonzero: NonzeroBlock
-) -> dict[str, Any]:
+def describe_weight(weight: Weight, delta: torch.Tensor, decomposition: Decomposition) -> dict[str, Any]:
     """Return the figures of the entries of a weight's delta, as JSON."""
     base, tuned = weight.base, weight.tuned
     origin = read_tensor(base).reshape(delta.shape).to(delta.device)
     exact = isinstance(tuned, LoraTensor) and tuned.parts[0] == base  # multiplied out, and never stored
     own = None if exact else read_tensor(tuned).reshape(delta.shape).to(delta.device)
-    return describe_entries(delta, decomposition, origin, own, nonzero)
+    return describe_entries(delta, decomposition, origin, own)
 
 
 def describe_entries(
-    delta: torch.Tensor,
-    decomposition: Decomposition,
-    base: torch.Tensor,
-    tuned: torch.Tensor | None,
-    nonzero: NonzeroBlock | None = None,
+    delta: torch.Tensor, decomposition: Decomposition, base: torch.Tensor, tuned: torch.Tensor | None
 ) -> dict[str, Any]:
     """Return the moments of a delta less its strong directions, and the steps its sides are stored with, as JSON."""
-    nonzero = nonzero or find_nonzero(delta)
+    nonzero = find_nonzero(delta)
     rank, kept = _count_strong(decomposition, nonzero)
     with full_float32():
         strong = None

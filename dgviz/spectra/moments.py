@@ -87,6 +87,17 @@ class NonzeroBlock:
     entries: int
     total: float
 
+    def figures(self) -> dict[str, float | int]:
+        """Return the first figures of `Moments` that it tells."""
+        rows, columns = self.full_shape
+        return {
+            "zero_share": 1 - self.entries / (rows * columns),
+            "zero_row_share": 1 - self.shape[0] / rows,
+            "zero_column_share": 1 - self.shape[1] / columns,
+            "live_rows": self.shape[0],
+            "live_columns": self.shape[1],
+        }
+
     @cached_property
     def _index(self) -> torch.Tensor | None:
         return None if self.shape == self.full_shape else self.rows.nonzero()[:, 0]
@@ -129,12 +140,8 @@ def compute_moments(
 ) -> Moments:
     """Return the moments of a delta, from two passes over it."""
     nonzero = nonzero or find_nonzero(delta)
-    rows, columns = nonzero.full_shape
     shares = (
-        1 - nonzero.entries / delta.numel(),
-        1 - nonzero.shape[0] / rows,
-        1 - nonzero.shape[1] / columns,
-        *nonzero.shape,
+        *nonzero.figures().values(),
         0 if strong is None else strong[0].shape[1],
         0 if strong is None else _count_concentrated(*strong),
     )

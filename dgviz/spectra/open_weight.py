@@ -15,7 +15,7 @@ from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.delta import compute_delta
 from dgviz.spectra.entries import describe_weight
-from dgviz.spectra.moments import NonzeroBlock, find_nonzero
+from dgviz.spectra.moments import find_nonzero
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import Decomposition, decompose, resolve_device
 from dgviz.spectra.weight import Weight, known_keys
@@ -98,18 +98,33 @@ class OpenWeight:
             self._spectrum = self._put(dataclasses.replace(spectrum, summary=summary, stored=False, seconds=seconds))
         return self._spectrum
 
+    @cached_property
+    def measured(self) -> Spectrum:
+        """The spectrum, from the store or just computed: then neither stored nor described."""
+        if self.known is not None:
+            return self.known
+        nonzero = find_nonzero(self.delta)
+        s = np.asarray(self.decomposition.s, dtype=np.float64)
+        return Spectrum(s, tuple(self.decomposition.shape), {}, nonzero.figures())
+
     def threshold(self, rule: str, params: Mapping[str, Any]) -> Threshold:
         """Return what a rule finds in the update, reading it only where the rule needs the delta."""
-        known = self.known
-        if known is not None and not needs_delta(known, rule, params):
-            return apply_rule(known, rule, params)
-        spectrum = Spectrum(self.s, self.nonzero_shape, {})
-        return apply_rule(spectrum, rule, params, self.delta)
+        needed = needs_delta(self.measured, rule, params)
+        return apply_rule(self.measured, rule, params, self.delta if needed else None)
 
     def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the strongest triplets, ``U s`` (m, rank) and ``Vh`` (rank, n), stored or computed."""
         stored = self._stored_factors(rank)
         return self.decomposition.triplets(rank) if stored is None else stored
+
+    def factors(self, values: np.ndarray, s: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k leading directions whose values are not zero."""
+        count = int(np.count_nonzero(values))
+        left, right = self.triplets(count)
+        ratio = values[:count] / s[:count]
+        if not (ratio == 1).all():
+            left = left * torch.from_numpy(ratio).to(left.device, left.dtype)
+        return left, right
 
     def store_factors(self, *rules: tuple[str, Mapping[str, Any]]) -> Spectrum:
         """Store the triplets that one of the rules keeps, as many as fit under the cap; return the spectrum."""
@@ -127,30 +142,9 @@ class OpenWeight:
         return self.spectrum()
 
     @property
-    def s(self) -> np.ndarray:
-        """Singular values of the nonzero block, float64, descending."""
-        if self.known is not None:
-            return self.known.nonzero_s
-        return np.asarray(self.decomposition.s, dtype=np.float64)[: min(self.nonzero_shape)]
-
-    @cached_property
-    def nonzero_shape(self) -> tuple[int, int]:
-        """Rows and columns that are not zero throughout."""
-        if self.known is not None:
-            return self.known.nonzero_shape
-        rows, columns = self._nonzero.shape
-        return (rows, columns) if rows else self.weight.shape
-
-    @property
     def zero_share(self) -> float | None:
         """Share of the update's entries that are exactly zero; None where nobody looked."""
-        if not self.is_computed and self.known is not None:
-            return self.known.summary.get("zero_share")
-        return 1 - self._nonzero.entries / self.delta.numel()
-
-    @cached_property
-    def _nonzero(self) -> NonzeroBlock:
-        return find_nonzero(self.delta)
+        return self.measured.summary.get("zero_share")
 
     @property
     def route(self) -> str:
@@ -173,7 +167,7 @@ class OpenWeight:
         """Decompose the update, describe its entries, and store both."""
         started = time.perf_counter()
         certificate = dataclasses.asdict(self.decomposition.certificate)
-        summary = describe_weight(self.weight, self.delta, self.decomposition, self._nonzero)
+        summary = describe_weight(self.weight, self.delta, self.decomposition)
         s = np.asarray(self.decomposition.s, dtype=np.float64)
         spectrum = Spectrum(s, tuple(self.decomposition.shape), certificate, summary, self.weight.name)
         return self._put(dataclasses.replace(spectrum, seconds=time.perf_counter() - started))

@@ -199,6 +199,7 @@ def test_rows_that_are_zero_throughout_are_not_part_of_what_chance_offers(tmp_pa
     assert separate.chance == 0 and separate.value < 1e-12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "one", "other"), [(12, 1, 1), (12, 3, 5), (30, 4, 20), (8, 8, 3)])
 def test_chance_is_what_random_subspaces_have(size, one, other):
     rng = np.random.default_rng(0)
@@ -300,6 +301,7 @@ def run(capsys, *arguments):
     return status, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_the_command_scans_compares_and_goes_on_from_the_store(capsys, family, home, tmp_path):
     paths, save = family[0], tmp_path / "family.json"
     arguments = ["family", *paths, "--names", "a,b,c,d", "--device", "cpu", "--workers", "1"]
@@ -324,6 +326,7 @@ def test_one_tuned_checkpoint_is_no_family(capsys, family, home):
     assert status == 2 and "at least two tuned checkpoints" in err
 
 
+@pytest.mark.slow
 def test_a_weight_that_fails_is_named_and_the_others_are_compared(capsys, family, home, tmp_path):
     tensors = base_tensors()
     tensors = {key: value + update(1, 2, 3) if key in NAMES else value for key, value in tensors.items()}

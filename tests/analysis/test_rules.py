@@ -21,7 +21,6 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import DgvizError, ThresholdError
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.reshape import reshape_spectrum
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
@@ -86,7 +85,7 @@ def test_shrunk_values_are_those_of_the_repair(matrices, rule, shrinker):
     plan = RepairPlan(rule, shrinker=shrinker)
     cut = cut_model(matrices, plan)
     for i, matrix in enumerate(matrices):
-        repaired = reshape_spectrum(plan, matrix.spectrum.nonzero_s, matrix.spectrum.nonzero_shape)
+        repaired = plan.recipe.reshape(plan, matrix.spectrum)
         assert cut.ranks[i] == np.count_nonzero(repaired.values)
         assert cut.energy_kept[i] == pytest.approx(repaired.norm_kept**2)
     assert sum_up(cut).energy_kept < sum_up(cut_model(matrices, RepairPlan(rule))).energy_kept

@@ -15,7 +15,7 @@ from dgviz.export.plan import plan_export
 from dgviz.export.write import iter_export
 from dgviz.figures import frontier_plot
 from dgviz.figures.style import ACCENT, MUTED
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, read_plan
 from tests.checkpoints import write_pair
 
@@ -100,6 +100,7 @@ class TestCommand:
         assert cli.main(["sweep", *map(str, paths), "--methods", "dare", "--parameter", "alpha"]) == 2
         assert capsys.readouterr().err == "dgviz sweep: dare is swept over p, not over 'alpha'\n"
 
+    @pytest.mark.slow
     def test_the_demo_cannot_score_another_model(self, paths, capsys):
         assert cli.main(["sweep", *map(str, paths), "--methods", "rank_r", "--evaluate", "demo"]) == 2
         assert "does not load as an image classifier" in capsys.readouterr().err

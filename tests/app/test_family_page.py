@@ -89,6 +89,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_said_and_the_others_stay(family, 
     assert "Compare" in [button.label for button in app.button]
 
 
+@pytest.mark.slow
 def test_what_is_stored_is_drawn_side_by_side(family):
     scan(family)
     app = open_page(family)
@@ -109,6 +110,7 @@ def test_what_is_stored_is_drawn_side_by_side(family):
     assert "overlaps and cosines appear here" in texts(app)
 
 
+@pytest.mark.slow
 def test_a_comparison_is_made_by_a_command_and_read_back(family):
     scan(family)
     app = open_page(family, others=family[2])

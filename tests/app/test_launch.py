@@ -176,6 +176,7 @@ def test_another_host_name_gets_no_session(address):
         visit(address, host=f"elsewhere.example:{urlsplit(address).port}")
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_one_sentence(site, folder, address):
     port = str(urlsplit(address).port)
     process, said = start(site, folder, "--port", port)
@@ -199,6 +200,7 @@ def test_ctrl_c_ends_it_and_the_processes_it_started(site, tmp_path):
     assert not psutil.wait_procs(started, timeout=60)[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

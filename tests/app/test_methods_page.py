@@ -10,7 +10,7 @@ from dgviz.app.jobs import root
 from dgviz.checkpoint import open_pair
 from dgviz.demo import read_frontier
 from dgviz.jobs import list_jobs
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
@@ -119,6 +119,7 @@ def test_every_method_draws_or_says_what_is_missing(pair_paths):
     assert not app.exception and list(figures(app).index) == ["Fine-tuned"]
 
 
+@pytest.mark.slow
 def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     app = open_page(pair_paths)
     app.slider(key="method-wise_ft-alpha").set_value(0.25).run()

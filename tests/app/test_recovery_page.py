@@ -128,6 +128,7 @@ def test_lower_is_better_can_be_declared(tmp_path):
     assert app.dataframe[1].value.set_index("benchmark").loc["b", "tuned"].startswith("▲")
 
 
+@pytest.mark.slow
 def test_nothing_is_guessed(tmp_path):
     path = tmp_path / "scores.csv"
     path.write_text(CSV.replace("tuned,", "ft,"))

@@ -94,6 +94,7 @@ def test_nothing_is_written_outside(tmp_path, listen):
         start(Command("repair", base="base", tuned="tuned", out=tmp_path / "b"), "title", tmp_path / "b")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["checkpoints", "layer", "thresholds", "export"])
 def test_a_link_to_elsewhere_is_a_sentence_on_every_page(tmp_path, monkeypatch, page):
     base, tuned = write_pair(tmp_path / "pair")

@@ -60,6 +60,7 @@ def wait_for(pair):
     return find_scan(pair)
 
 
+@pytest.mark.slow
 def test_a_scan_is_started_followed_and_found_again(tmp_path):
     paths = write_pair(tmp_path)
     pair, root = open_pair(*paths), SpectrumStore().root
@@ -82,6 +83,7 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     assert "is computed in the background" in words(drawn(copies))
 
 
+@pytest.mark.slow
 def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensors = {f"{i}.w": torch.randn(1600, 1600, generator=generator) for i in range(8)}
@@ -100,6 +102,7 @@ def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
     assert "what was computed is kept" in words(app) and app.button(key="start-scan").label == "Go on"
 
 
+@pytest.mark.slow
 def test_a_failure_names_its_weights(tmp_path):
     base, tuned = torch.ones(40, 40), torch.ones(40, 40)
     tuned[3, 4] = float("nan")

@@ -115,7 +115,7 @@ def main():
                 figures[name].append(run(command))
                 print(name, *(f"{value:.1f}" for value in figures[name][-1]), file=sys.stderr)
         rank = json.loads((directory / "dgviz-0" / "dgviz.json").read_text())["tensors"]
-        found = sorted({row["rank"] for row in rank.values() if row["action"] == "repair"})
+        found = sorted({row["matrices"][0]["rank"] for row in rank.values() if row["action"] == "repair"})
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     table = report(figures, idle, parameters, found)

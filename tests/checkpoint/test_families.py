@@ -75,6 +75,7 @@ CASES = [(family, layout) for family in ARCHITECTURES for layout in CROSSED]
 CASES += [(family, layout) for family in ("llama_tied", "mixtral") for layout in LAYOUTS if layout not in CROSSED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("family", "layout"), CASES)
 def test_a_family_is_repaired_whole(tmp_path, family, layout):
     """The output has tuned's names and shards, loads with every parameter found, and computes the same."""

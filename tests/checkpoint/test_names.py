@@ -257,6 +257,7 @@ def test_a_head_that_is_not_tied_any_more_has_a_fate_of_its_own(tmp_path):
 SHARED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grown", [False, True], ids=["", "grown"])
 @pytest.mark.parametrize(
     ("base_has", "tuned_has"),

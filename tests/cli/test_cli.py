@@ -85,8 +85,9 @@ def test_repair_writes_what_it_reports(capsys, pair, tmp_path):
     assert {row["action"] for row in rows.values()} == {"repair", "keep"}
     assert rows["model.conv.weight"]["action"] == "keep"
     row = rows["model.embed_tokens.weight"]
-    assert {"action", "shape", "rank", "tau", "sigma", "edge", "energy_kept", "mp_fit"} <= row.keys()
-    assert len(rows["model.layers.2.mlp.experts.gate_up_proj"]["rank"]) == 4
+    assert {"action", "shape", "matrices"} <= row.keys()
+    assert {"rank", "tau", "sigma", "edge", "energy_kept", "mp_fit"} <= row["matrices"][0].keys()
+    assert len(rows["model.layers.2.mlp.experts.gate_up_proj"]["matrices"]) == 4
     assert load_file(out_dir / "model.safetensors").keys() == load_file(f"{pair[1]}/model.safetensors").keys()
 
 
@@ -102,7 +103,7 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
     _, out, _ = run(
         capsys, "repair", *pair, tmp_path / "two", "--rule", "fixed_rank", "--rule-param", "rank=2", "--json"
     )
-    assert json.loads(out)["tensors"]["model.embed_tokens.weight"]["rank"] == 2
+    assert json.loads(out)["tensors"]["model.embed_tokens.weight"]["matrices"][0]["rank"] == 2
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from dgviz.analysis.sweep import sweep_lines
 from dgviz.checkpoint import open_pair
 from dgviz.demo import data, figure4, packaged, recipe, scores, train
 from dgviz.errors import CheckpointError, DgvizError, ExportError
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.law import bulk_edge
 from dgviz.rmt.spectrum import Spectrum
@@ -95,6 +95,7 @@ class TestPackaged:
             pair = open_pair(paths["base"], paths[tuned])
             assert pair.counts() == {"repair": 26, "keep": len(pair.tensors) - 26, "base_only": 0}
 
+    @pytest.mark.slow
     def test_some_scores_are_reproduced(self, tmp_path):
         """Models of every kind, the repaired ones exported anew; another processor may flip a picture or two.
 
@@ -273,6 +274,7 @@ class TestWriteDemo:
 
 
 class TestTrain:
+    @pytest.mark.slow
     def test_a_short_training_writes_a_whole_demo(self, tmp_path):
         phases = few_steps()
         torch.manual_seed(7)

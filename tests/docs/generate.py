@@ -10,9 +10,10 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from dgviz.analysis.figures import FIGURES
 from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.rmt.diagnosis import LIMITS, VERDICTS
 from dgviz.rmt.diagnosis.advice import advise
 from dgviz.rmt.diagnosis.flags import TITLES
@@ -69,9 +70,9 @@ def _typed(argument: Argument) -> str:
 def _about(argument: Argument) -> str:
     """Return what an argument means, with its default and whether it may be repeated."""
     links = {
-        "{rules}": "a [rule](rules.md)",
-        "{methods}": "a [method](methods.md)",
-        "{shrinkers}": "a [shrinker](rules.md#shrinkers)",
+        "threshold rule: {rules}": "[threshold rule](rules.md)",
+        "repair method: {methods}": "[repair method](methods.md)",
+        "of kept values: {shrinkers}": "[shrinker](rules.md#shrinkers) of the kept values",
         "{formats}": "[a whole checkpoint, an adapter, or factors](../how-to/lora-and-factors.md)",
         "{backends}": "hf, vllm or demo",
         "{averages}": ", ".join(AVERAGES),
@@ -127,7 +128,7 @@ def methods_page() -> str:
             (
                 f"`{method.name}`",
                 method.title,
-                method.formula,
+                f"`{method.formula}`",
                 scope,
                 "; ".join(filter(None, settings)),
                 method.citation,
@@ -198,6 +199,17 @@ def metrics_page() -> str:
     )
 
 
+def figures_page() -> str:
+    """Return the reference of the figures of weights."""
+    rows = [(f"`{f.name}`", f.title, f.unit or "number", f.help, f.pooled or "not pooled") for f in FIGURES.values()]
+    return page(
+        "Figures of weights",
+        "What the map of the Model page, the tables of weights, the Families page and their CSV show: of one "
+        "matrix, and pooled over a group of them.",
+        table(("name", "title", "unit", "of one matrix", "of a group"), rows),
+    )
+
+
 def demo_table() -> str:
     """Return the scores of the demo's two fine-tunes under every method."""
     scored = demo_scores()
@@ -222,6 +234,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "reference/rules.md": rules_page,
     "reference/methods.md": methods_page,
     "reference/diagnosis.md": diagnosis_page,
+    "reference/figures.md": figures_page,
     "reference/metrics.md": metrics_page,
     "development/api.md": lambda: page("API", api_page()),
 }

@@ -1,5 +1,6 @@
 """The documents are as the code is: generated pages current, links whole, sessions printing what they show."""
 
+import ast
 import contextlib
 import io
 import re
@@ -152,3 +153,25 @@ def test_sessions_of_the_tutorial_print_what_is_shown(tmp_path, monkeypatch):
         printed = run(command, folder).split("\n")
         for line in shown:
             assert any(same(line, other) for other in printed), f"{command} does not print {line!r}, but {printed}"
+
+
+# --- troubleshooting ------------------------------------------------------------------------------------------------
+
+
+def messages():
+    """Return the texts of the code, what is filled in left out."""
+    for file in (ROOT / "dgviz").rglob("*.py"):
+        for node in ast.walk(ast.parse(text_of(file))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+            elif isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+
+
+def test_messages_that_are_explained_are_those_of_the_code():
+    known = "\n".join(messages())
+    said = re.split(r"^\| the message says .*$", text_of(ROOT / "docs" / "troubleshooting.md"), flags=re.MULTILINE)
+    rows = [row for part in said[1:] for row in re.findall(r"^\| ([^|]+) \|", part.split("\n\n")[0], re.MULTILINE)]
+    phrases = [phrase.strip(" .") for row in rows for phrase in re.split(r";|\.\.\.", row)]
+    assert len(phrases) > 50
+    assert [phrase for phrase in phrases if len(phrase) > 5 and phrase not in known and phrase != "---"] == []

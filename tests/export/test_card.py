@@ -194,6 +194,7 @@ def test_a_load_by_transformers_finds_every_wrong_key(damaged, llama, capsys):
     assert set(outcome.get("as_in_tuned", [])) == set().union(*found.values())
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_finds_every_wrong_key_too(llama, tmp_path, monkeypatch):
     """As when an export is made from the command line, where nobody has imported transformers."""
     monkeypatch.delitem(sys.modules, "transformers", raising=False)

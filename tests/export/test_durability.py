@@ -196,6 +196,7 @@ def kill_often(pair, undisturbed, directory, count):
     assert any(kill.reused > 0 for kill in kills)
 
 
+@pytest.mark.slow
 def test_a_killed_export_continues_to_the_same_bytes(pair, undisturbed, tmp_path):
     kill_often(pair, undisturbed, tmp_path, 4)
 
@@ -205,6 +206,7 @@ def test_fifty_kills(pair, undisturbed, tmp_path):
     kill_often(pair, undisturbed, tmp_path, 50)
 
 
+@pytest.mark.slow
 def test_one_output_killed_again_and_again(pair, undisturbed, tmp_path):
     out = tmp_path / "out"
     total = sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors"))

@@ -331,7 +331,7 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     export(pair, RepairPlan(), tmp_path / "out")
     (tmp_path / "two").mkdir()
     (tmp_path / "two" / MANIFEST).write_text(
-        json.dumps({"version": 2, "options": {"dtype": "float16"}, "shards": {}})
+        json.dumps({"version": 3, "options": {"dtype": "float16"}, "shards": {}})
     )
     (tmp_path / "two" / "model-00001-of-00004.safetensors.partial").write_text("half")
     export(pair, RepairPlan(), tmp_path / "two")
@@ -339,7 +339,7 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "manifest", ["{}", "[]", '{"version": 2, "shards": {}}', '{"identity": "1", "shards": {}}', "{"]
+    "manifest", ["{}", "[]", '{"version": 3, "shards": {}}', '{"identity": "1", "shards": {}}', "{"]
 )
 def test_a_spoiled_manifest_is_a_sentence(tmp_path, manifest):
     pair = open_pair(*write_pair(tmp_path))

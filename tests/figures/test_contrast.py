@@ -8,14 +8,13 @@ from dgviz.analysis.effect import spectral_effect, yardstick
 from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.figures.figure4.contrast import compute_method_panel
 from dgviz.figures.figure4.panels import compute_entry_panels, pooled_magnitudes
-from dgviz.repair.facts import gather_facts
-from dgviz.repair.kept import as_dg_hard
-from dgviz.repair.methods.edits import TensorUpdate, edited_update
-from dgviz.repair.methods.registry import METHODS
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
+from dgviz.repair.update import TensorUpdate, edited_blocks
+from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.law import mp_fit
-from dgviz.rmt.spectrum import effective_rank
+from dgviz.rmt.spectrum import Spectrum, effective_rank
 from dgviz.spectra.delta import compute_delta
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -44,7 +43,7 @@ def pair(tmp_path_factory):
 def panel_of(pair, name, plan, index=None):
     weight = OpenWeight(Weight(pair[name], index), "cpu", SpectrumStore(pair.tuned.path / "store"))
     scale = compute_entry_panels(weight.decomposition, weight.delta, 0).scale
-    facts = gather_facts(pair, plan, "cpu")
+    facts = prepare_method(pair, plan, "cpu")
     return compute_method_panel(weight, plan, facts, scale), weight.delta.double(), scale
 
 
@@ -53,7 +52,7 @@ def panel_of(pair, name, plan, index=None):
 def test_a_panel_is_what_the_repair_writes(pair, method, name, index):
     plan = RepairPlan(method=method, method_params=SETTINGS.get(method, {}))
     panel, delta, scale = panel_of(pair, name, plan, index)
-    done = repair_tensor(pair[name], plan, "cpu", facts=gather_facts(pair, plan, "cpu"))
+    done = repair_tensor(pair[name], plan, "cpu", facts=prepare_method(pair, plan, "cpu"))
     written = done.tensor if done.tensor is not None else read_tensor(done.source)
     both = [side.double().reshape(-1, *delta.shape)[index or 0] for side in (written, read_tensor(pair[name].base))]
     update = both[0] - both[1]
@@ -76,8 +75,8 @@ def test_a_panel_is_what_the_repair_writes(pair, method, name, index):
 def test_the_subspace_kept_is_that_of_a_plain_svd(pair, method):
     plan = RepairPlan(method=method, method_params=SETTINGS[method])
     panel, delta, _ = panel_of(pair, EMBEDDING, plan)
-    trim = gather_facts(pair, plan, "cpu").trim
-    update = edited_update(TensorUpdate(pair[EMBEDDING], "cpu"), plan, trim).reshape(delta.shape).double()
+    blocks = edited_blocks(TensorUpdate(pair[EMBEDDING], "cpu"), plan, prepare_method(pair, plan, "cpu"))
+    update = torch.cat(list(blocks)).reshape(delta.shape).double()
     k = yardstick(torch.linalg.svdvals(delta).numpy(), delta.shape).leading
     (u, _, v), (a, _, b) = torch.linalg.svd(delta), torch.linalg.svd(update)
     left, right = (u[:, :k].T @ a[:, :k]).square().sum(), (v[:k] @ b[:k].T).square().sum()
@@ -86,18 +85,18 @@ def test_the_subspace_kept_is_that_of_a_plain_svd(pair, method):
 
 
 def test_the_spectrum_alone_says_which_directions_stay(pair):
-    s, shape = torch.linalg.svdvals(compute_delta(Weight(pair[EMBEDDING]), "cpu").double()).numpy(), (96, 32)
-    measure = yardstick(s, shape)
-    assert measure.leading == 3
-    kept = spectral_effect(RepairPlan(), s, shape, measure)
+    s = torch.linalg.svdvals(compute_delta(Weight(pair[EMBEDDING]), "cpu").double()).numpy()
+    spectrum = Spectrum(s, (96, 32), {})
+    assert yardstick(s, (96, 32)).leading == 3
+    kept = spectral_effect(RepairPlan(), spectrum)
     assert kept.subspace == 1 and np.count_nonzero(kept.values) == 3
-    rank_one = spectral_effect(RepairPlan(method="rank_r", method_params={"rank": 1}), s, shape, measure)
+    rank_one = spectral_effect(RepairPlan(method="rank_r", method_params={"rank": 1}), spectrum)
     assert rank_one.subspace == pytest.approx(1 / 3)
-    dropped = spectral_effect(RepairPlan(method="complement"), s, shape, measure)
+    dropped = spectral_effect(RepairPlan(method="complement"), spectrum)
     assert dropped.subspace == 0
-    matched = spectral_effect(RepairPlan(method="norm_matched"), s, shape, measure)
+    matched = spectral_effect(RepairPlan(method="norm_matched"), spectrum)
     assert matched.norm_kept == pytest.approx(kept.norm_kept) and matched.subspace == 1
-    tuned = spectral_effect(RepairPlan(method="wise_ft", method_params={"alpha": 1}), s, shape, measure)
+    tuned = spectral_effect(RepairPlan(method="wise_ft", method_params={"alpha": 1}), spectrum)
     assert tuned.mp_removed is None and tuned.norm_kept == 1
 
 
@@ -132,5 +131,5 @@ def test_rounding_counts_as_left_at_base(tmp_path):
 def test_a_control_follows_the_threshold_of_its_plan(pair):
     plan = RepairPlan(rule="energy", params={"fraction": 0.5}, method="complement")
     panel, _, _ = panel_of(pair, EMBEDDING, plan)
-    kept, _, _ = panel_of(pair, EMBEDDING, as_dg_hard(plan))
+    kept, _, _ = panel_of(pair, EMBEDDING, RepairPlan(rule="energy", params={"fraction": 0.5}))
     assert panel.effect.norm_kept**2 + kept.effect.norm_kept**2 == pytest.approx(1, abs=1e-6)

@@ -260,6 +260,7 @@ def test_a_time_out_while_waiting_harms_nobody(occupied):
     assert worker.call("pid") == pid
 
 
+@pytest.mark.slow
 def test_a_time_out_while_computing_ends_the_process(worker, tmp_path):
     pid = worker.call("pid")
     with pytest.raises(TimeoutError, match="touch_and_wait did not finish in 0.2 s"):

@@ -13,17 +13,13 @@ from safetensors.torch import load_file
 from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import MethodError, ThresholdError
-from dgviz.repair.facts import gather_facts
-from dgviz.repair.kept import keep_directions
-from dgviz.repair.methods.edits import TensorUpdate, edit_tensor
-from dgviz.repair.methods.registry import METHODS, find_method
+from dgviz.repair.methods import METHODS, find_method
 from dgviz.repair.methods.trim import find_cut, magnitude_keys, score_keys
 from dgviz.repair.plan import RepairPlan, read_plan
-from dgviz.repair.tensor import TensorRepairs, repair_tensor
+from dgviz.repair.tensor import TensorRepairs, factor_tensor, repair_tensor
+from dgviz.repair.update import TensorUpdate, add_edited
+from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.shrinkage import SHRINKERS
-from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.weight import Weight
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
 
 VECTORS = json.loads((Path(__file__).parents[1] / "rmt" / "theory_vectors.json").read_text())["baselines"]
@@ -47,7 +43,7 @@ def plan_of(method, **params):
 
 def repaired_values(pair, plan, names=None):
     """Every tensor of the result, computed or copied, by name."""
-    facts = gather_facts(pair, plan, "cpu")
+    facts = prepare_method(pair, plan, "cpu")
     out = {}
     for paired in pair.tensors:
         if names is None or paired.name in names:
@@ -123,10 +119,10 @@ def test_scope_is_what_the_registry_says(pair, sides, method):
         if not changed:
             assert is_same(values[paired.name], sides[1][paired.name])
             continue
-        report = repair_tensor(paired, plan, "cpu", facts=gather_facts(pair, plan, "cpu")).report
+        report = repair_tensor(paired, plan, "cpu", facts=prepare_method(pair, plan, "cpu")).report
         assert report.method == method and report.action == "repair"
         assert ("acts on every tensor" in report.reason) == (paired.action == "keep")
-        assert (report.rank is not None) == (method in ("dg_hard", "rank_r", "complement"))
+        assert (report.matrices[0].rank is not None) == (method in ("dg_hard", "rank_r", "complement"))
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -174,21 +170,20 @@ def test_shrinkers_and_scale_against_a_plain_svd(pair, sides, shrinker):
     done = repair_tensor(pair[MATRIX], plan, "cpu")
     values = s.clone()
     if shrinker != "hard":
-        values = torch.from_numpy(SHRINKERS[shrinker].apply(s.numpy(), (96, 32), done.report.sigma))
-    values[done.report.rank :] = 0
+        values = torch.from_numpy(SHRINKERS[shrinker].apply(s.numpy(), (96, 32), done.report.matrices[0].sigma))
+    values[done.report.matrices[0].rank :] = 0
     torch.testing.assert_close(done.tensor.double(), base + 0.7 * (u * values) @ vh, rtol=0, atol=1e-7)
-    assert done.report.norm_kept == pytest.approx(float(0.7 * values.norm() / s.norm()), rel=1e-4)
-    kept = keep_directions(OpenWeight(Weight(pair[MATRIX]), "cpu", SpectrumStore()), plan)
-    left, right = kept.factors
-    assert left.shape[1] == np.count_nonzero(kept.values)
+    assert done.report.matrices[0].norm_kept == pytest.approx(float(0.7 * values.norm() / s.norm()), rel=1e-4)
+    ((left, right),), report = factor_tensor(pair[MATRIX], plan, "cpu")
+    assert left.shape[1] == np.count_nonzero(values) == report.matrices[0].factor_rank
     torch.testing.assert_close((left @ right).double(), 0.7 * (u * values) @ vh, rtol=0, atol=1e-7)
 
 
 def test_only_methods_that_keep_directions_have_factors(pair):
-    kept = keep_directions(OpenWeight(Weight(pair[MATRIX]), "cpu", SpectrumStore()), plan_of("rank_r", rank=2))
-    assert [tuple(factor.shape) for factor in kept.factors] == [(96, 2), (2, 32)]
+    (factors,), _ = factor_tensor(pair[MATRIX], plan_of("rank_r", rank=2), "cpu")
+    assert [tuple(factor.shape) for factor in factors] == [(96, 2), (2, 32)]
     with pytest.raises(MethodError, match="wise_ft keeps no directions.*dg_hard, rank_r"):
-        keep_directions(OpenWeight(Weight(pair[MATRIX]), "cpu", SpectrumStore()), plan_of("wise_ft"))
+        factor_tensor(pair[MATRIX], plan_of("wise_ft"), "cpu")
 
 
 class TestVectors:
@@ -201,7 +196,7 @@ class TestVectors:
         w = torch.tensor(self.W)
         pair = write_one(tmp_path, w, w + torch.tensor(self.D))
         update = TensorUpdate(pair["layers.0.weight"], "cpu")
-        summed, _ = edit_tensor(update, plan, "float64", factor=plan.method_params.get("alpha"))
+        summed, _ = add_edited(update, plan, "float64")
         return (summed.tensor.reshape(w.shape) - w).numpy()
 
     def test_fapm(self, tmp_path):
@@ -265,7 +260,6 @@ def test_equal_magnitudes_across_blocks(tmp_path, monkeypatch):
     pair = write_one(tmp_path, base, base + 0.5)
     name = "layers.0.weight"
     whole = {m: repaired_values(pair, plan_of(m), [name])[name] for m in ("ties_per_tensor", "dare", "fapm")}
-    monkeypatch.setattr("dgviz.repair.methods.edits.BLOCK_ELEMENTS", 128)
     monkeypatch.setattr("dgviz.repair.rounding.BLOCK_ELEMENTS", 128)
     for method, expected in whole.items():
         assert torch.equal(repaired_values(pair, plan_of(method), [name])[name], expected), method
@@ -368,11 +362,11 @@ def test_several_plans_share_one_decomposition(pair, monkeypatch):
     ]  # fmt: skip
     for name, decompositions in ((MATRIX, 1), (EXPERTS, 4), (VECTOR, 0)):
         calls.clear()
-        shared = TensorRepairs(pair[name], [(plan, gather_facts(pair, plan, "cpu")) for plan in plans], "cpu")
+        shared = TensorRepairs(pair[name], [(plan, prepare_method(pair, plan, "cpu")) for plan in plans], "cpu")
         together = [shared.repair(number) for number in range(len(plans))]
         assert len(calls) == decompositions
         for done, plan in zip(together, plans, strict=True):
-            alone = repair_tensor(pair[name], plan, "cpu", facts=gather_facts(pair, plan, "cpu"))
+            alone = repair_tensor(pair[name], plan, "cpu", facts=prepare_method(pair, plan, "cpu"))
             assert (done.tensor is None) == (alone.tensor is None)
             assert done.tensor is None or torch.equal(done.tensor, alone.tensor)
 

@@ -50,19 +50,19 @@ def tensors(pair_paths):
 )
 def test_matrices_and_kernels_equal_a_float64_reference(pair, tensors, name, plan):
     repaired = repair_tensor(pair[name], plan, "cpu")
-    row = repaired.report
+    row, (figures,) = repaired.report, repaired.report.matrices
     squeezed = [side[name].squeeze() for side in tensors]
-    expected = reference_repair(*squeezed, row.tau).reshape(pair[name].tuned.shape)
+    expected = reference_repair(*squeezed, figures.tau).reshape(pair[name].tuned.shape)
     assert repaired.tensor.dtype == torch.float32 and repaired.tensor.shape == expected.shape
     torch.testing.assert_close(repaired.tensor.double(), expected, rtol=0, atol=1e-7)
-    assert row.action == "repair" and row.written == "repaired" and row.rank >= 1
-    assert row.gain == pytest.approx(1.0, abs=1e-4)
-    assert 0 < row.energy_kept < 1
-    assert set(row.mp_fit) == {"tuned", "repaired", "discarded"}
+    assert row.action == "repair" and row.written == "repaired" and figures.rank >= 1
+    assert figures.gain == pytest.approx(1.0, abs=1e-4)
+    assert 0 < figures.energy_kept < 1
+    assert set(figures.mp_fit) == {"tuned", "repaired", "discarded"}
 
 
 def test_planted_directions_are_found(pair):
-    row = repair_tensor(pair["model.embed_tokens.weight"], RepairPlan(), "cpu").report
+    (row,) = repair_tensor(pair["model.embed_tokens.weight"], RepairPlan(), "cpu").report.matrices
     assert row.rank == 3
     assert row.sigma == pytest.approx(1e-3, rel=0.08)
 
@@ -70,12 +70,9 @@ def test_planted_directions_are_found(pair):
 def test_a_stack_is_repaired_matrix_by_matrix(pair, tensors):
     name = "model.layers.2.mlp.experts.gate_up_proj"
     repaired = repair_tensor(pair[name], RepairPlan(), "cpu")
-    row = repaired.report
-    for key in ("rank", "tau", "sigma", "edge", "energy_kept"):
-        assert len(getattr(row, key)) == 4
-    assert all(len(values) == 4 for values in row.mp_fit.values())
-    for expert in range(4):
-        expected = reference_repair(tensors[0][name][expert], tensors[1][name][expert], row.tau[expert])
+    assert len(repaired.report.matrices) == 4
+    for expert, row in enumerate(repaired.report.matrices):
+        expected = reference_repair(tensors[0][name][expert], tensors[1][name][expert], row.tau)
         torch.testing.assert_close(repaired.tensor[expert].double(), expected, rtol=0, atol=1e-7)
 
 
@@ -92,7 +89,7 @@ def test_bfloat16_is_rounded_once_and_its_cost_is_reported(tmp_path):
     paired = pair["model.embed_tokens.weight"]
     base, tuned = (load_file(path / "model.safetensors")[paired.name] for path in (pair.base.path, pair.tuned.path))
     repaired = repair_tensor(paired, RepairPlan(), "cpu")
-    row = repaired.report
+    (row,) = repaired.report.matrices
     expected = reference_repair(base, tuned, row.tau)
     assert repaired.tensor.dtype == torch.bfloat16
     # One rounding: nowhere further from the exact value than half a unit in bfloat16's last place.
@@ -103,7 +100,7 @@ def test_bfloat16_is_rounded_once_and_its_cost_is_reported(tmp_path):
     assert row.noise_restored == pytest.approx(float((written - exact).norm() / removed.norm()), rel=1e-3)
     as_float = repair_tensor(paired, RepairPlan(dtype="float32"), "cpu")
     assert as_float.tensor.dtype == torch.float32
-    assert as_float.report.noise_restored < 1e-3 < row.noise_restored
+    assert as_float.report.matrices[0].noise_restored < 1e-3 < row.noise_restored
 
 
 def test_float64_stays_float64(tmp_path):
@@ -112,7 +109,7 @@ def test_float64_stays_float64(tmp_path):
     base, tuned = (load_file(path / "model.safetensors")[paired.name] for path in (pair.base.path, pair.tuned.path))
     repaired = repair_tensor(paired, RepairPlan(), "cpu")
     assert repaired.tensor.dtype == torch.float64
-    expected = reference_repair(base, tuned, repaired.report.tau)
+    expected = reference_repair(base, tuned, repaired.report.matrices[0].tau)
     torch.testing.assert_close(repaired.tensor, expected, rtol=0, atol=1e-14)
 
 
@@ -125,7 +122,7 @@ def test_a_merged_lora_keeps_tuned_and_says_why(tmp_path):
     write_checkpoint(tmp_path / "base", {"w.weight": base})
     write_checkpoint(tmp_path / "tuned", {"w.weight": base + lora})
     repaired = repair_tensor(open_pair(tmp_path / "base", tmp_path / "tuned")["w.weight"], RepairPlan(), "cpu")
-    assert repaired.report.written == "tuned bytes" and repaired.report.rank == 4
+    assert repaired.report.written == "tuned bytes" and repaired.report.matrices[0].rank == 4
     assert "low-rank delta: only 4 of 64" in repaired.report.warnings[0]
 
 
@@ -135,8 +132,8 @@ def test_an_untrained_weight_is_copied_and_said_to_be_one(tmp_path):
     write_checkpoint(tmp_path / "base", {"a.weight": base, "b.weight": other})
     write_checkpoint(tmp_path / "tuned", {"a.weight": base, "b.weight": other + 1})
     repaired = repair_tensor(open_pair(tmp_path / "base", tmp_path / "tuned")["a.weight"], RepairPlan(), "cpu")
-    assert repaired.source.file.parent.name == "tuned" and repaired.report.rank == 0
-    assert repaired.report.energy_kept == 1.0
+    assert repaired.source.file.parent.name == "tuned" and repaired.report.matrices[0].rank == 0
+    assert repaired.report.matrices[0].energy_kept == 1.0
     assert "exactly zero" in repaired.report.warnings[0]
 
 

@@ -129,6 +129,7 @@ def command(capsys, *arguments):
     return status, captured.out, captured.err
 
 
+@pytest.mark.slow
 def test_the_command_scores_and_recovery_reads(capsys, models, tasks, tmp_path):
     for name in ("base", "tuned", "repaired"):
         status, out, _ = command(
@@ -186,6 +187,7 @@ def test_real_results_in_every_layout(models, tasks, tmp_path):
     assert {(s.benchmark, s.metric): (s.value, s.stderr) for s in oldest} == {k: v[:2] for k, v in now.items()}
 
 
+@pytest.mark.slow
 def test_scores_are_remembered_by_content(models, tasks, tmp_path):
     first = score(models / "base", ["toy_a"], tasks)
     shutil.copytree(models / "base", tmp_path / "another name")
@@ -200,6 +202,7 @@ def test_scores_are_remembered_by_content(models, tasks, tmp_path):
     assert not score(tmp_path / "another name", ["toy_a"], tasks)[0].remembered
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on(models, tasks, monkeypatch):
     run = iter_evaluation(
         models / "tuned", ["toy_b", "toy_a"], "hf", Settings(limit=7, task_path=tasks, device="cpu")
@@ -217,6 +220,7 @@ def test_a_stopped_run_goes_on(models, tasks, monkeypatch):
     assert len(opened) == 1  # nothing to score: the model is not loaded
 
 
+@pytest.mark.slow
 def test_changed_data_is_scored_again(models, tasks, tmp_path):
     folder, data = tmp_path / "mine", tmp_path / "data.jsonl"
     folder.mkdir()
@@ -229,6 +233,7 @@ def test_changed_data_is_scored_again(models, tasks, tmp_path):
     assert not changed.remembered and changed.results["n-samples"]["mine"]["effective"] == 5
 
 
+@pytest.mark.slow
 def test_a_spoiled_memory_is_none(models, tasks):
     score(models / "base", ["toy_a"], tasks, limit=3)
     for file in Path(os.environ["DGVIZ_CACHE_DIR"], "scores-1").rglob("*.json"):

@@ -137,6 +137,7 @@ def test_a_stack_behind_a_singleton(tmp_path):
     assert torch.equal(compute_delta(Weight(pair["experts.w"], 2), "cpu"), expected[0, 2])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self/status")
 def test_peak_memory_is_as_documented(tmp_path):
     """A bfloat16 pair: the float32 result and one side as stored, 6 bytes an element; widening both takes 8."""

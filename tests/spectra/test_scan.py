@@ -94,6 +94,7 @@ def test_every_matrix_has_one_result_and_its_figures_equal_float64(pair, scanned
         assert result.row["summary"]["zero_share"] == float((delta == 0).double().mean())
 
 
+@pytest.mark.slow
 def test_matrices_of_a_stack_worked_on_together_have_the_same_figures(pair, scanned, tmp_path, monkeypatch):
     monkeypatch.setitem(survey._TOGETHER, "cpu", 3)
     calls = []
@@ -161,6 +162,7 @@ def test_a_second_scan_computes_nothing_and_starts_no_process(pair, store):
     assert report["weights"][EMBEDDING]["tau"] == RULES["mp_edge"].apply(s, (96, 32)).tau
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_computed(pair, store):
     """One entry is gone, one damaged, and one was put there by a page."""
     gone, damaged, bare = (Weight(pair[name]).key for name in (EMBEDDING, "model.pos", "model.conv.weight"))
@@ -228,11 +230,11 @@ def test_repair_after_a_scan_equals_repair_without(pair, store, tmp_path, plan):
     for paired in pair.repairable:
         fresh = repair_tensor(paired, plan, "cpu", SpectrumStore(tmp_path / "empty"))
         stored = repair_tensor(paired, plan, "cpu", store)
-        routes = stored.report.route if isinstance(stored.report.route, list) else [stored.report.route]
-        from_store += sum(route.endswith(", from the store") for route in routes)
+        from_store += sum(row.route.endswith(", from the store") for row in stored.report.matrices)
         assert stored.source == fresh.source and stored.report.written == fresh.report.written
-        assert stored.report.rank == fresh.report.rank and stored.report.mp_fit == fresh.report.mp_fit
-        assert stored.report.gain == pytest.approx(fresh.report.gain, abs=1e-6)
+        for known, computed in zip(stored.report.matrices, fresh.report.matrices, strict=True):
+            assert known.rank == computed.rank and known.mp_fit == computed.mp_fit
+            assert known.gain == pytest.approx(computed.gain, abs=1e-6)
         if fresh.tensor is not None:
             # One unit in the last place where a rounding falls the other way.
             atol = 1e-8 if plan.dtype == "auto" else 2**-8 * float(fresh.tensor.abs().max())
@@ -253,7 +255,7 @@ def test_repair_reads_neither_tuned_nor_a_decomposition_from_a_complete_store(pa
 
 
 def test_repair_computes_where_too_few_factors_are_stored(pair, store):
-    report = repair_tensor(pair[EMBEDDING], RepairPlan("fixed_rank", {"rank": 9}), "cpu", store).report
+    report = repair_tensor(pair[EMBEDDING], RepairPlan("fixed_rank", {"rank": 9}), "cpu", store).report.matrices[0]
     assert report.rank == 9 and "store" not in report.route
 
 
@@ -261,7 +263,7 @@ def test_repair_does_not_hash_for_the_sake_of_a_store(tmp_path, store):
     """Files that nobody scanned are read once, not twice."""
     pair = open_pair(*write_pair(tmp_path))  # as fresh as a file can be: its hash is not remembered
     OpenWeight(Weight(pair[EMBEDDING]), "cpu", store).spectrum()
-    assert "store" not in repair_tensor(pair[EMBEDDING], RepairPlan(), "cpu", store).report.route
+    assert "store" not in repair_tensor(pair[EMBEDDING], RepairPlan(), "cpu", store).report.matrices[0].route
 
 
 # --- failures and ends ----------------------------------------------------------------------------------------------
@@ -282,6 +284,7 @@ def awkward(tmp_path, monkeypatch):
     return base, write_checkpoint(tmp_path / "tuned", tuned)
 
 
+@pytest.mark.slow
 def test_what_fails_is_named_at_the_end_and_the_rest_is_done(awkward, capsys):
     command = ["scan", *map(str, awkward), "--json", "--device", "cpu", "--workers", "1"]
     assert main(command) == 1
@@ -304,6 +307,7 @@ def test_what_fails_is_named_at_the_end_and_the_rest_is_done(awkward, capsys):
     assert f"dgviz scan: {EMBEDDING} failed" in captured.err
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_its_matrix_only(tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.randn(size, size, generator=generator) for name, size in (("a.big", 1500), ("b", 40))}
@@ -323,6 +327,7 @@ def test_a_killed_worker_costs_its_matrix_only(tmp_path):
     assert "WorkerDied" in results[0].error and "SIGKILL" in results[0].error
 
 
+@pytest.mark.slow
 def test_closing_ends_every_process_in_the_middle(tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensor = torch.randn(2000, 2000, generator=generator)
@@ -355,6 +360,7 @@ def test_what_cannot_be_asked(pair, tmp_path, options, error, complaint):
 # --- as a job -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_as_a_job_it_reports_progress_and_its_result(pair, store, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
     shutil.copytree(store.root, cache / "spectra")
@@ -371,6 +377,7 @@ def test_as_a_job_it_reports_progress_and_its_result(pair, store, tmp_path, monk
     assert "6 from the store" in (job.directory / "output.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_says_so_and_can_be_repeated(pair, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("DGVIZ_JOB_DIR", str(tmp_path))

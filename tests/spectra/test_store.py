@@ -230,6 +230,7 @@ def test_a_failed_put_leaves_the_old_entry_and_no_rest(cache, monkeypatch):
     assert len(list((cache / "spectra").glob("*/*"))) == 1
 
 
+@pytest.mark.slow
 def test_many_processes_write_and_read_one_key(tmp_path):
     """Whoever reads meets one whole entry, whichever process wrote it."""
     code = (

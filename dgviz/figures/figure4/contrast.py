@@ -9,12 +9,11 @@ from dgviz.analysis.effect import Effect, MethodPanel, Yardstick, describe_effec
 from dgviz.checkpoint import read_tensor
 from dgviz.figures.figure4.maps import Scale
 from dgviz.figures.figure4.panels import pooled_magnitudes
-from dgviz.repair.facts import ModelFacts
-from dgviz.repair.kept import as_dg_hard
-from dgviz.repair.methods.edits import TensorUpdate, edited_update
+from dgviz.repair.methods.reshaped import Reshaped
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.reshape import reshape_spectrum
 from dgviz.repair.rounding import add_rounded
+from dgviz.repair.update import TensorUpdate, edited_blocks
+from dgviz.rmt.assess import needs_delta
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.svd.decompose import decompose
 
@@ -22,24 +21,32 @@ if TYPE_CHECKING:
     from dgviz.spectra.svd.decompose import Decomposition
 
 
-def compute_method_panel(weight: OpenWeight, plan: RepairPlan, facts: ModelFacts, scale: Scale) -> MethodPanel:
+def compute_method_panel(weight: OpenWeight, plan: RepairPlan, facts: Any, scale: Scale) -> MethodPanel:
     """Return a method's update of one matrix as a map and figures.
 
     Map and spectrum are of the exact update; `MethodPanel.sparsity` is of what would be written.
     """
-    delta, decomposition = weight.delta, weight.decomposition
-    shape, s = weight.nonzero_shape, weight.s
-    measure = yardstick(s, shape)
+    spectrum, name = weight.measured, weight.weight.tensor.name
+    if needs_delta(spectrum, plan.rule, plan.params):
+        spectrum = weight.spectrum_with(plan.rule, plan.params)
     if plan.recipe.spectral:
-        known = {"delta": delta, "depth": facts.depths.get(weight.weight.tensor.name), "factor": facts.factor}
-        update = _reshaped_update(plan, known, delta, decomposition, s, shape)
-        effect = spectral_effect(plan, s, shape, measure, **known)
+        update = _reshaped_update(weight, plan.recipe.reshape(plan, spectrum, facts, name), plan)
+        effect = spectral_effect(plan, spectrum, facts, name)
     else:
-        update = _edited_matrix(weight, plan, facts)
-        effect = _edited_effect(weight, update, measure)
+        blocks = edited_blocks(TensorUpdate(weight.weight.tensor, weight.device), plan, facts)
+        edited = torch.cat(list(blocks)).reshape(-1, *weight.delta.shape)  # of a stack, which is edited as one tensor
+        update = edited[weight.weight.index or 0].to(weight.delta.dtype)
+        effect = _edited_effect(weight, update, yardstick(spectrum.nonzero_s, spectrum.nonzero_shape))
     magnitudes = pooled_magnitudes(update)
     sparsity = _unmoved_share(weight, plan, update)
-    return MethodPanel(tuple(delta.shape), scale.encode(magnitudes), float(magnitudes.max()), sparsity, effect)
+    return MethodPanel(weight.weight.shape, scale.encode(magnitudes), float(magnitudes.max()), sparsity, effect)
+
+
+def _reshaped_update(weight: OpenWeight, reshaped: Reshaped, plan: RepairPlan) -> torch.Tensor:
+    """Return D' of a method that keeps D's singular vectors."""
+    if reshaped.origin != "repaired":
+        return weight.delta if reshaped.origin == "tuned" else torch.zeros_like(weight.delta)
+    return plan.recipe.update(reshaped, weight)(slice(None)).to(weight.delta.dtype)
 
 
 def _values(decomposition: "Decomposition", shape: tuple[int, int]) -> np.ndarray:
@@ -47,50 +54,13 @@ def _values(decomposition: "Decomposition", shape: tuple[int, int]) -> np.ndarra
     return np.asarray(decomposition.s, dtype=np.float64)[: min(shape)]
 
 
-def _reshaped_update(
-    plan: RepairPlan,
-    known: dict[str, Any],
-    delta: torch.Tensor,
-    decomposition: "Decomposition",
-    s: np.ndarray,
-    shape: tuple[int, int],
-) -> torch.Tensor:
-    """Return D' of a method that keeps D's singular vectors."""
-    reshaped = reshape_spectrum(plan, s, shape, **known)
-    if reshaped.origin != "repaired":
-        return delta if reshaped.origin == "tuned" else torch.zeros_like(delta)
-    if plan.method in ("dg_hard", "rank_r"):
-        return _product(decomposition, s, reshaped.values, delta)
-    if plan.method == "complement":
-        kept = reshape_spectrum(as_dg_hard(plan), s, shape, delta)
-        return delta - _product(decomposition, s, kept.values, delta)
-    return delta * float(reshaped.values[0] / s[0])
-
-
-def _product(decomposition: "Decomposition", s: np.ndarray, values: np.ndarray, delta: torch.Tensor) -> torch.Tensor:
-    """Return the matrix that has other singular values along the leading directions, zeros behind them."""
-    count = int(np.count_nonzero(values))
-    if count == 0:
-        return torch.zeros_like(delta)
-    left, right = (factor.to(delta.device, delta.dtype) for factor in decomposition.triplets(count))
-    ratio = torch.from_numpy(values[:count] / s[:count]).to(left.device, left.dtype)
-    return (left * ratio) @ right
-
-
-def _edited_matrix(weight: OpenWeight, plan: RepairPlan, facts: ModelFacts) -> torch.Tensor:
-    """Return D' of a method that changes entries; of a stack, which is edited as one tensor, the chosen matrix."""
-    update = edited_update(TensorUpdate(weight.weight.tensor, weight.device), plan, facts.trim)
-    matrix = update.reshape(-1, *weight.delta.shape)[weight.weight.index or 0]
-    return matrix.to(weight.delta.dtype)
-
-
 def _edited_effect(weight: OpenWeight, update: torch.Tensor, measure: Yardstick) -> Effect:
     """Return the figures of an update that has singular vectors of its own."""
-    parts = update, weight.delta - update
+    parts, shape = (update, weight.delta - update), weight.measured.nonzero_shape
     edited, rest = (decompose(part, weight.device, name=weight.weight.name) for part in parts)
     subspace = None if measure.leading is None else _overlap(weight.decomposition, edited, measure.leading)
-    values, removed = (_values(item, weight.nonzero_shape) for item in (edited, rest))
-    return describe_effect(weight.s, values, removed, weight.nonzero_shape, measure, subspace)
+    values, removed = (_values(item, shape) for item in (edited, rest))
+    return describe_effect(weight.measured.nonzero_s, values, removed, shape, measure, subspace)
 
 
 def _overlap(tuned: "Decomposition", edited: "Decomposition", count: int) -> float:

@@ -1,1 +1,62 @@
-"""Repair methods."""
+"""Repair methods: what can be made of an update after training, one file each, behind one registry.
+
+Notation: ``W0`` base, ``W1`` tuned, ``D = W1 - W0``, ``D*`` what DG-Hard keeps of D under the plan's rule and
+shrinker, ``W0 + D'`` the method's result. Controls are no repairs: they show what a repair must be better than. A new
+method is a file with a class, its line below and its test.
+"""
+
+from dgviz.errors import MethodError
+from dgviz.repair.methods.complement import Complement
+from dgviz.repair.methods.dare import Dare
+from dgviz.repair.methods.dg_hard import DGHard
+from dgviz.repair.methods.fapm import Fapm
+from dgviz.repair.methods.lines import LiNeS
+from dgviz.repair.methods.magnitude import Magnitude
+from dgviz.repair.methods.method import Method, Strength
+from dgviz.repair.methods.norm_matched import NormMatched, NormMatchedGlobal
+from dgviz.repair.methods.rank_r import RankTruncation
+from dgviz.repair.methods.ties import Ties, TiesPerTensor
+from dgviz.repair.methods.wise_ft import WiseFT
+
+__all__ = ["METHODS", "Method", "Strength", "find_method"]
+
+_METHODS = (
+    DGHard(),
+    RankTruncation(),
+    WiseFT(),
+    LiNeS(),
+    Magnitude(),
+    Ties(),
+    TiesPerTensor(),
+    Dare(),
+    Fapm(),
+    NormMatched(),
+    NormMatchedGlobal(),
+    Complement(),
+)
+
+METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
+"""Every method by name, in the order in which pages and tables show them."""
+
+
+def find_method(name: str) -> Method:
+    """Return the method of that name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `METHODS`.
+
+    Raises
+    ------
+    MethodError
+        If there is none.
+
+    Examples
+    --------
+    >>> find_method("wise_ft").formula
+    '(1 - alpha) W0 + alpha W1'
+    """
+    if name not in METHODS:
+        raise MethodError(f"no repair method {name!r}; there are {', '.join(METHODS)}")
+    return METHODS[name]

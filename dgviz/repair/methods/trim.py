@@ -1,16 +1,32 @@
-"""The k-th smallest of any number of keys that never lie in memory together: exact, in two passes.
+"""Trims: the k-th smallest of any number of keys that never lie in memory together, and what a cut there leaves.
 
 Keys are whole numbers in [0, 2^32). The first pass counts them by their upper sixteen bits, which finds the one run
 of 65536 that holds the key wanted; the second counts those of the run by their lower bits.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+from dgviz.repair.methods.method import Update
+
+if TYPE_CHECKING:
+    import torch
 
 _HALF = 16
 _COUNT = 2**_HALF
+
+
+@dataclass(frozen=True)
+class Trim:
+    """Which entries a trim leaves: those with a larger key, and the first so many of those with an equal one."""
+
+    key: int
+    equal: float
+
+
+ALL, NOTHING = Trim(-1, 0), Trim(2**32, 0)
 
 
 @dataclass(frozen=True)
@@ -32,19 +48,63 @@ class Cut:
     equal: int
 
 
-def magnitude_keys(values: torch.Tensor) -> torch.Tensor:
+class Trimmed:
+    """A trim at work: it counts the entries that equal the cut, block after block."""
+
+    def __init__(
+        self,
+        trim: Trim,
+        keys: "Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None" = None,
+        scale: float = 1.0,
+    ) -> None:
+        self._trim, self._scale, self._left = trim, scale, trim.equal
+        self._keys = keys or (lambda base, delta: magnitude_keys(delta))
+
+    def __call__(self, base: "torch.Tensor", delta: "torch.Tensor") -> "torch.Tensor":
+        """Return the trimmed delta."""
+        keys = self._keys(base, delta)
+        kept = keys > self._trim.key
+        if self._left > 0:
+            equal = keys == self._trim.key
+            if math.isfinite(self._left):
+                equal &= equal.cumsum(0) <= self._left
+                self._left -= int(equal.sum())
+            kept |= equal
+        return (delta if self._scale == 1 else delta * self._scale).where(kept, 0.0)
+
+
+def keep_largest(keys: "Callable[[], Iterable[torch.Tensor]]", total: int, density: float, least: int = 0) -> Trim:
+    """Return the cut that leaves exactly the floor(density n) largest, or `least`; of equal ones the first."""
+    count = max(least, int(total * density)) if density > 0 else 0
+    if count in (0, total):
+        return ALL if count else NOTHING
+    cut = find_cut(keys, total - count + 1)
+    return Trim(cut.key, count - cut.above)
+
+
+def magnitudes(update: Update) -> "Iterator[torch.Tensor]":
+    """Yield the keys of |delta|, block by block."""
+    for _, delta in update.blocks():
+        yield magnitude_keys(delta)
+
+
+def magnitude_keys(values: "torch.Tensor") -> "torch.Tensor":
     """Return whole numbers that are ordered as ``|values|`` in float32 is."""
+    import torch
+
     return values.abs().to(torch.float32).contiguous().view(torch.int32).to(torch.int64)
 
 
-def score_keys(values: torch.Tensor) -> torch.Tensor:
+def score_keys(values: "torch.Tensor") -> "torch.Tensor":
     """Return whole numbers in [0, 2^32) that are ordered as `values` in float32 are, whatever their signs."""
+    import torch
+
     # A negative float's bit pattern grows with its magnitude: its lower bits are turned round. -0 becomes 0 first.
     bits = (values.to(torch.float32) + 0.0).contiguous().view(torch.int32).to(torch.int64)
     return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF) + 2**31
 
 
-def find_cut(blocks: Callable[[], Iterable[torch.Tensor]], place: int) -> Cut:
+def find_cut(blocks: "Callable[[], Iterable[torch.Tensor]]", place: int) -> Cut:
     """Return the key at a place in the ascending order of all keys."""
     upper = _counts(keys >> _HALF for keys in blocks())
     total = int(upper.sum())
@@ -59,16 +119,20 @@ def find_cut(blocks: Callable[[], Iterable[torch.Tensor]], place: int) -> Cut:
     return Cut((run << _HALF) + rest, total - before - less - equal, equal)
 
 
-def _counts(blocks: Iterable[torch.Tensor]) -> torch.Tensor:
+def _counts(blocks: "Iterable[torch.Tensor]") -> "torch.Tensor":
     """Return how often each of the numbers below 65536 occurs."""
+    import torch
+
     counts = torch.zeros(_COUNT, dtype=torch.int64)
     for block in blocks:
         counts += torch.bincount(block.reshape(-1), minlength=_COUNT).cpu()
     return counts
 
 
-def _place(counts: torch.Tensor, place: int) -> tuple[int, int]:
+def _place(counts: "torch.Tensor", place: int) -> tuple[int, int]:
     """Return the number that holds a place in the order, and how many lie before it."""
+    import torch
+
     ends = counts.cumsum(0)
     at = int(torch.searchsorted(ends, place))
     return at, int(ends[at] - counts[at])

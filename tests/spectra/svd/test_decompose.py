@@ -57,6 +57,7 @@ LONG = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1500, 656), (656, 1500)])
 @pytest.mark.parametrize("family", LONG)
 def test_tall_and_wide_beyond_the_small_sizes(shape, family):

@@ -1,0 +1,250 @@
+"""What a repair method is: how it describes itself, and the three ways in which one changes an update.
+
+A method of matrices (`MatrixMethod`) gives every matrix other singular values; a scaling (`Scaling`) multiplies whole
+tensors; any other (`EntryMethod`) decides entry by entry. Torch is imported where something is computed, so that a
+command line or a page can describe methods without it.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from dgviz.errors import MethodError
+from dgviz.repair.methods.reshaped import Reshaped, Values
+from dgviz.rmt.assess import apply_rule, needs_delta
+from dgviz.rmt.shrinkage import find_shrinker
+from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.threshold import Parameter, Threshold, checked_parameters, find_rule
+
+if TYPE_CHECKING:
+    import torch
+
+    from dgviz.repair.plan import RepairPlan
+
+Params = Mapping[str, float]
+Delta = Callable[[], "torch.Tensor"]
+"""Fetches an update's delta, for the few rules that cannot be told from the spectrum."""
+Rows = Callable[[slice], "torch.Tensor"]
+"""Gives a block of rows of a method's update of one matrix."""
+Edit = Callable[["torch.Tensor", "torch.Tensor"], "torch.Tensor"]
+"""Makes the method's update of a block of base and delta; blocks come in order."""
+
+TENTHS = tuple(number / 10 for number in range(11))
+SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """A parameter that leads from one end of a method to the other, and where a sweep stops on the way.
+
+    It is the method's, or else the threshold rule's: ``scale`` multiplies tau.
+    """
+
+    parameter: str
+    points: tuple[float, ...]
+
+
+TAU = Strength("scale", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0))
+
+
+def number(name: str, default: float, maximum: float, description: str) -> Parameter:
+    """Return a real parameter that starts at zero."""
+    return Parameter(name, default, 0.0, maximum, False, description)
+
+
+class Update(Protocol):
+    """Both sides of one tensor, entry by entry."""
+
+    name: str
+    numel: int
+
+    def blocks(self) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
+        """Yield base and delta of every block, in order, flat."""
+
+
+class WholeModel(Protocol):
+    """What a method may ask of the whole model before it changes the first tensor."""
+
+    names: Sequence[str]
+    numel: int
+
+    def updates(self) -> Iterator[Update]:
+        """Yield the update of every tensor that the plan changes; `numel` is their size together."""
+
+    def squares(self) -> tuple[float, float]:
+        """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
+
+
+class OpenUpdate(Protocol):
+    """One matrix's update at hand."""
+
+    delta: "torch.Tensor"
+
+    def factors(self, values: Values, s: Values) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k leading directions whose values are not zero."""
+
+
+class Method:
+    """A way to make a repaired checkpoint of a pair.
+
+    Attributes
+    ----------
+    name, title : str
+        The registry's key and what a page shows.
+    formula : str
+        In plain notation.
+    citation : str
+        Where it comes from.
+    parameters : tuple of Parameter
+        What can be set.
+    strengths : tuple of Strength
+        What a sweep varies, the first by default.
+    every_tensor : bool
+        True when it changes vectors and small tensors too; False when these stay tuned's, bit for bit.
+    whole_model : bool
+        True when it has to see every tensor before it can change the first.
+    thresholded : bool
+        True when the plan's rule and shrinker decide D*, which it is made from.
+    spectral : bool
+        True when its update has D's singular vectors, so that the spectrum tells its figures (`reshape`).
+    by_matrix : bool
+        True when it decomposes every matrix (`update`); False when it goes through a tensor's entries (`edit`).
+    has_factors : bool
+        True when its update of a matrix is a product of two factors, as a LoRA adapter is.
+    control : bool
+        True when it is there for comparison.
+    """
+
+    name: str
+    title: str
+    formula: str
+    citation: str
+    parameters: tuple[Parameter, ...] = ()
+    strengths: tuple[Strength, ...] = ()
+    every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = False
+
+    @property
+    def seeded(self) -> bool:
+        """Whether it draws random numbers."""
+        return any(parameter.name == "seed" for parameter in self.parameters)
+
+    @property
+    def scope(self) -> str:
+        """What it changes, in words."""
+        return "every floating-point tensor" if self.every_tensor else "matrices; the rest stays tuned's, bit for bit"
+
+    def changed(self, params: Mapping[str, float]) -> dict[str, float]:
+        """Return the parameters that are not at their defaults: what a link, a label or a command has to say."""
+        usual = self.checked({})
+        return {name: value for name, value in params.items() if value != usual[name]}
+
+    def checked(self, params: Mapping[str, Any]) -> dict[str, float]:
+        """Return all parameters with defaults filled in."""
+        return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError)
+
+    def prepare(self, params: Params, model: WholeModel) -> Any:
+        """Return what the method takes from the whole model; the other functions are given it back as `facts`."""
+
+    def reshape(
+        self, plan: "RepairPlan", spectrum: Spectrum, facts: Any = None, tensor: str = "", delta: Delta | None = None
+    ) -> Reshaped:
+        """Return what the method makes of the singular values of one matrix of a tensor."""
+        raise MethodError(f"{self.name} changes entries, not singular values: its spectrum has to be computed")
+
+    def unprepared(self, what: str) -> MethodError:
+        """Return the error about facts that are not there."""
+        return MethodError(f"{self.name} takes its {what} from the whole model, which has not been looked at")
+
+
+class MatrixMethod(Method):
+    """A method that gives every matrix's update other singular values, made from those of D*."""
+
+    spectral = by_matrix = True
+
+    def cut(self, plan: "RepairPlan") -> tuple[str, Params, str]:
+        """Return rule, parameters and shrinker that make D*."""
+        return plan.rule, plan.params, plan.shrinker
+
+    @abstractmethod
+    def values(self, params: Params, s: Values, kept: Values) -> Values:
+        """Return the singular values of the method's update, from those of D and of D*."""
+
+    def rank(self, threshold: Threshold, values: Values) -> int | None:
+        """Return how many directions are left; None where that is all of them by construction."""
+        return threshold.rank
+
+    def reshape(
+        self, plan: "RepairPlan", spectrum: Spectrum, facts: Any = None, tensor: str = "", delta: Delta | None = None
+    ) -> Reshaped:
+        """Return what the method makes of the singular values of one matrix."""
+        s = spectrum.nonzero_s
+        threshold, kept = keep(spectrum, *self.cut(plan), delta)
+        values = self.values(plan.method_params, s, kept)
+        return Reshaped(s, values, spectrum.nonzero_shape, threshold, kept, self.rank(threshold, values))
+
+    def update(self, reshaped: Reshaped, weight: OpenUpdate) -> Rows:
+        """Return the method's update of a matrix where that is neither zero nor all of D."""
+        left, right = weight.factors(reshaped.values, reshaped.s)
+        return lambda rows: left[rows] @ right
+
+
+class EntryMethod(Method):
+    """A method that goes through the entries of a tensor, block by block."""
+
+    def factor(self, params: Params, tensor: str, facts: Any) -> float | None:
+        """Return what a whole tensor's update is multiplied by; None where entries differ."""
+
+    @abstractmethod
+    def edit(self, params: Params, update: Update, facts: Any) -> Edit:
+        """Return what is done to the blocks of one tensor."""
+
+
+class Scaling(EntryMethod):
+    """A method that multiplies every tensor's update by one number."""
+
+    spectral = True
+
+    @abstractmethod
+    def factor(self, params: Params, tensor: str, facts: Any) -> float:
+        """Return what a tensor's update is multiplied by."""
+
+    def reshape(
+        self, plan: "RepairPlan", spectrum: Spectrum, facts: Any = None, tensor: str = "", delta: Delta | None = None
+    ) -> Reshaped:
+        """Return the scaled singular values."""
+        factor, s = self.factor(plan.method_params, tensor, facts), spectrum.nonzero_s
+        return Reshaped(s, s.copy() if factor == 1 else factor * s, spectrum.nonzero_shape)
+
+    def update(self, reshaped: Reshaped, weight: OpenUpdate) -> Rows:
+        """Return the scaled update of a matrix."""
+        factor = float(reshaped.values[0] / reshaped.s[0])
+        return lambda rows: factor * weight.delta[rows]
+
+    def edit(self, params: Params, update: Update, facts: Any) -> Edit:
+        """Return the multiplication."""
+        factor = self.factor(params, update.name, facts)
+        return lambda base, delta: delta if factor == 1 else delta * factor
+
+
+def keep(
+    spectrum: Spectrum, rule: str, params: Params, shrinker: str, delta: Delta | None = None
+) -> tuple[Threshold, Values]:
+    """Return the cut of a rule and the singular values of D*, zeros for what is dropped.
+
+    Where the noise is not known a rule made from it keeps everything: D* is D.
+    """
+    known = delta() if delta is not None and needs_delta(spectrum, rule, params) else None
+    threshold = apply_rule(spectrum, rule, params, known)
+    s = spectrum.nonzero_s
+    unknown_noise = threshold.degenerate and find_rule(rule).noise_based
+    if unknown_noise or (threshold.rank >= np.count_nonzero(s) and shrinker == "hard"):
+        return threshold, s.copy()
+    values = np.zeros_like(s)
+    kept = s[: threshold.rank]
+    if shrinker != "hard" and not threshold.degenerate:
+        kept = find_shrinker(shrinker).apply(kept, spectrum.nonzero_shape, threshold.sigma)
+    values[: threshold.rank] = kept
+    return threshold, values

@@ -1,0 +1,102 @@
+"""One tensor's update entry by entry: both sides are read once and gone through in blocks.
+
+Entries are numbered as they are stored, so that what is drawn or trimmed depends on no device, shard or order.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from dgviz.checkpoint import PairedTensor, read_tensor
+from dgviz.checkpoint.derived import pick_rows
+from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.errors import MethodError
+from dgviz.repair import rounding
+from dgviz.repair.plan import RepairPlan
+
+
+class TensorUpdate:
+    """Both sides of one tensor as stored, and blocks of its update."""
+
+    def __init__(self, paired: PairedTensor, device: str) -> None:
+        base, tuned = paired.base, paired.tuned
+        tuned = tuned if paired.rows is None else pick_rows(tuned, paired.rows)
+        self.name, self.device = paired.name, device
+        self.work = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
+        self.base, self.tuned = (read_tensor(info).reshape(-1) for info in (base, tuned))
+        self._known = None
+        if isinstance(tuned, LoraTensor) and tuned.parts[0] == base:
+            self._known = tuned.compute_update(device).reshape(-1)
+
+    @property
+    def numel(self) -> int:
+        """Number of entries."""
+        return self.base.numel()
+
+    def delta(self, block: slice, base: torch.Tensor) -> torch.Tensor:
+        """Return tuned - base of some entries; equal values differ by zero, infinities too."""
+        if self._known is not None:
+            return self._known[block].to(self.work)
+        tuned = self.wide(self.tuned, block)
+        delta = tuned - base
+        if not bool(torch.isfinite(delta).all()):
+            delta = torch.where(tuned == base, 0.0, delta)
+            if not bool(torch.isfinite(delta).all()):
+                raise MethodError(
+                    f"{self.name}: the update holds a value that is not finite; keep tuned's tensor by "
+                    f"--exclude '^{re.escape(self.name)}$'"
+                )
+        return delta
+
+    def wide(self, side: torch.Tensor, block: slice) -> torch.Tensor:
+        """Return some entries of a side on the device, in the working dtype."""
+        return side[block].to(self.device).to(self.work)
+
+    def slices(self) -> Iterator[slice]:
+        """Yield the places of every block, in order."""
+        for start in range(0, self.numel, rounding.BLOCK_ELEMENTS):
+            yield slice(start, min(start + rounding.BLOCK_ELEMENTS, self.numel))
+
+    def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield (base, delta) of every block, in order."""
+        for block in self.slices():
+            base = self.wide(self.base, block)
+            yield base, self.delta(block, base)
+
+
+def edited_blocks(update: TensorUpdate, plan: RepairPlan, facts: Any = None) -> Iterator[torch.Tensor]:
+    """Yield what a method that goes through entries makes of every block of an update, not rounded."""
+    edit = plan.recipe.edit(plan.method_params, update, facts)
+    return (edit(base, delta) for base, delta in update.blocks())
+
+
+def add_edited(
+    update: TensorUpdate, plan: RepairPlan, dtype: str, facts: Any = None
+) -> tuple[rounding.RoundedSum, float]:
+    """Return one tensor as a method that goes through entries leaves it, flat, and the square of |D|.
+
+    An entry whose update stays as it was gets tuned's own value, bit for bit.
+    """
+    edit = plan.recipe.edit(plan.method_params, update, facts)
+    square = torch.zeros((), dtype=torch.float64, device=update.device)
+
+    def change(block: slice, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the edited update of a block, and its result."""
+        nonlocal square
+        delta = update.delta(block, base)
+        square = square + (delta * delta).sum(dtype=torch.float64)
+        edited = edit(base, delta)
+        finite = torch.where(edited == 0, base, base + edited)  # base may be infinite where nothing was trained
+        return edited, torch.where(edited == delta, update.wide(update.tuned, block), finite)
+
+    def largest() -> float:
+        """Return the size of the largest edited entry."""
+        return max((float(block.abs().max()) for block in edited_blocks(update, plan, facts)), default=0.0)
+
+    masked = not bool(torch.isfinite(update.base).all())
+    summed = rounding.add_rounded(
+        update.base, change, dtype, update.device, update.work, update.name, largest, masked
+    )
+    return summed, float(square)

@@ -1,0 +1,85 @@
+"""What a method has to know of the whole model before it can change the first tensor."""
+
+from collections.abc import Iterator, MutableMapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.repair.methods.method import keep
+from dgviz.repair.methods.reshaped import Values
+from dgviz.repair.plan import RepairPlan
+from dgviz.repair.update import TensorUpdate
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.svd.decompose import resolve_device
+from dgviz.spectra.weight import Weight, matrices_of
+
+Squares = MutableMapping[tuple[str, str], tuple[float, float]]
+"""(|D*|^2, |D|^2) of a matrix under a threshold: what one pass has found out another need not compute again."""
+
+
+def prepare_method(
+    pair: CheckpointPair,
+    plan: RepairPlan,
+    device: str = "auto",
+    store: SpectrumStore | None = None,
+    squares: Squares | None = None,
+) -> Any:
+    """Return what a plan's method takes from a whole pair; reads tensors only for methods with ``whole_model``."""
+    model = _LiveModel(
+        pair, plan, resolve_device(device), store or SpectrumStore(), {} if squares is None else squares
+    )
+    return plan.recipe.prepare(plan.method_params, model)
+
+
+class _LiveModel:
+    """The whole model, read as far as a method asks."""
+
+    def __init__(
+        self, pair: CheckpointPair, plan: RepairPlan, device: str, store: SpectrumStore, squares: Squares
+    ) -> None:
+        self.names = [paired.name for paired in pair.tensors if paired.tuned is not None]
+        self._pair, self._plan, self._device, self._store, self._squares = pair, plan, device, store, squares
+
+    @cached_property
+    def _changed(self) -> list[PairedTensor]:
+        return [paired for paired in self._pair.tensors if self._plan.changes(paired)]
+
+    @property
+    def numel(self) -> int:
+        """Number of entries that the plan changes; base has just the rows that both vocabularies have."""
+        return sum(paired.base.numel for paired in self._changed)
+
+    def updates(self) -> Iterator[TensorUpdate]:
+        """Yield the update of every tensor that the plan changes."""
+        for paired in self._changed:
+            yield TensorUpdate(paired, self._device)
+
+    def squares(self) -> tuple[float, float]:
+        """Return |D*|^2 and |D|^2 over all matrices."""
+        kept, whole = np.sum([np.zeros(2), *map(self._squares_of, self._changed)], axis=0)
+        return float(kept), float(whole)
+
+    def _squares_of(self, paired: PairedTensor) -> np.ndarray:
+        """Return both squares of one tensor, summed over a stack's matrices."""
+        total = np.zeros(2)
+        for weight in matrices_of(paired):
+            key = _squares_key(weight, self._plan)
+            if key not in self._squares:
+                opened, plan = OpenWeight(weight, self._device, self._store), self._plan
+                _, kept = keep(opened.measured, plan.rule, plan.params, plan.shrinker, lambda o=opened: o.delta)
+                note_squares(self._squares, opened, plan, kept)
+            total += self._squares[key]
+        return total
+
+
+def _squares_key(weight: Weight, plan: RepairPlan) -> tuple[str, str]:
+    """Return the key of a matrix under the threshold of a plan."""
+    return weight.name, f"{plan.rule} {sorted(plan.params.items())} {plan.shrinker}"
+
+
+def note_squares(squares: Squares, weight: OpenWeight, plan: RepairPlan, kept: Values) -> None:
+    """Write down the lengths that the threshold of a plan has made."""
+    squares[_squares_key(weight.weight, plan)] = float(np.sum(kept**2)), float(np.sum(weight.measured.nonzero_s**2))
