@@ -10,10 +10,10 @@ import streamlit as st
 from dgviz.analysis.figures import FIGURES, Figure
 from dgviz.analysis.model_map import STATISTICS, Cell, TowerMap, expert_modules, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, total
-from dgviz.app.mask import draw_mask, note_chosen, read_mask
 from dgviz.app.messages import show_error
 from dgviz.app.model_detail import draw_depth, draw_noise, draw_table
 from dgviz.app.model_verdict import draw_verdict
+from dgviz.app.selection import draw_selection, note_chosen, read_selection
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.checkpoint import CheckpointPair
@@ -71,7 +71,7 @@ def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
         with verdict:  # after the map, which does not wait for it
             draw_verdict(rows, model.rule.title, whole=not spectra.missing)
         if _choosing():
-            draw_mask(model.view, model.names, rows, export_page)
+            draw_selection(model.view, model.names, rows, export_page)
         _draw_details(model, rows, shown, quantity)
 
 
@@ -117,7 +117,7 @@ def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) ->
     choosing = _choosing()
     cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (shown, outside) for cell in part.cells}
     identities = {id(cell): name for name, cell in cells.items()}
-    repaired = read_mask(model.view, model.names)
+    repaired = read_selection(model.view, model.names)
     figure = model_map(
         shown,
         outside,
@@ -193,7 +193,7 @@ def _choose_map(
 
 
 def _choosing() -> bool:
-    """Return whether a click on the map chooses weights for the mask."""
+    """Return whether a click on the map chooses weights for the selection."""
     return st.session_state.get("map-click") == _CLICKS[1]
 
 

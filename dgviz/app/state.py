@@ -18,7 +18,7 @@ _DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 
 @dataclass(frozen=True)
 class View:
-    """The pair, the weight, the threshold, the method, the mask and the device in view; empty where none is chosen.
+    """The pair, the weight, the threshold, the method, the selection and the device in view; empty for none.
 
     `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
     the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's

@@ -1,15 +1,13 @@
-"""Why a tensor has its fate: the rules of the method's scope, each with a word to count by and a sentence to read."""
+"""Why a tensor is repaired or kept: the rules of the method's scope, each with words to count by and a reason."""
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from dgviz.checkpoint.experts import LoraStack
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.lora.tensor import LoraTensor
 from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, TensorInfo
 from dgviz.command import option
-from dgviz.errors import PairError
 
 MIN_ELEMENTS = 1024
 """Smaller matrices are kept: the method's own scope."""
@@ -30,65 +28,39 @@ CAUSES = {
     "float8": (KEEP, "{are} float8 without scales"),
     "base_only": (BASE_ONLY, "only in base and not written"),
 }
-"""Every cause, with the fate it leads to and how a count of it is said (after the number)."""
+"""Every cause, with the action it leads to and how a count of it is said (after the number)."""
 
 
-@dataclass(frozen=True)
-class Fate:
-    """What happens to a tensor: one of the three fates, its cause and its reason in a sentence."""
+Why = tuple[str, str]
+"""A cause, one of `CAUSES`, and the reason in a sentence."""
 
-    action: str
-    cause: str
-    reason: str
+LEFT_OUT = {"excluded": "Excluded by --exclude.", "not_included": "Not selected by --include."}
+"""Reasons of what the user's own choice keeps, by their cause."""
 
 
-def fate(cause: str, reason: str) -> Fate:
-    """Return a fate by its cause."""
-    return Fate(CAUSES[cause][0], cause, reason)
-
-
-def compile_choice(option: str, pattern: str | None) -> re.Pattern[str] | None:
-    """Return the expression behind ``--include`` or ``--exclude``; None where none is given."""
-    if not pattern:  # an empty field of a form is no choice; as an expression it would find everything
-        return None
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise PairError(f"--{option} {pattern!r} is not a valid regular expression ({error}): correct it") from error
-
-
-def left_out(name: str, included: re.Pattern[str] | None, excluded: re.Pattern[str] | None) -> Fate | None:
-    """Return the fate of a tensor that the user's own choice keeps, or None."""
-    if excluded is not None and excluded.search(name):
-        return fate("excluded", "Excluded by --exclude.")
-    if included is not None and not included.search(name):
-        return fate("not_included", "Not selected by --include.")
-    return None
-
-
-def own_fate(info: TensorInfo, other: TensorInfo) -> Fate | None:
-    """Return the fate of a tensor that is kept whatever the user chose, or None."""
+def why_kept(info: TensorInfo, other: TensorInfo) -> Why | None:
+    """Return why a tensor is kept whatever the user chose, or None."""
     for side, tensor in (("tuned", info), ("base", other)):
         if not tensor.is_floating:
-            return fate("integer", f"Not floating point ({tensor.dtype} in {side}), so there is no spectrum.")
+            return "integer", f"Not floating point ({tensor.dtype} in {side}), so there is no spectrum."
     if matrix_layout(info.name, info.shape) is None:
-        return fate("vector", "Not a matrix: fewer than two dimensions longer than one.")
+        return "vector", "Not a matrix: fewer than two dimensions longer than one."
     if info.numel < MIN_ELEMENTS:
-        return fate("small", f"Small: fewer than {MIN_ELEMENTS} elements.")
+        return "small", f"Small: fewer than {MIN_ELEMENTS} elements."
     for side, tensor in (("base", other), ("tuned", info)):
         if tensor.dtype.startswith("float8"):
-            return fate("float8", f"It is {tensor.dtype} in {side}, whose values mean nothing without their scales.")
+            return "float8", f"It is {tensor.dtype} in {side}, whose values mean nothing without their scales."
     return None
 
 
-def repair_fate(info: TensorInfo, note: str) -> Fate:
-    """Return the fate of a tensor that is repaired."""
+def why_repaired(info: TensorInfo, note: str) -> Why:
+    """Return why a tensor is repaired."""
     if isinstance(info, LoraTensor | LoraStack):
         rank = info.rank
-        return fate("update", f"A floating-point matrix, to which the adapter adds an update of rank {rank}.")
+        return "update", f"A floating-point matrix, to which the adapter adds an update of rank {rank}."
     if note:
-        return fate("matrix", f"A floating-point matrix; {note}, of the same shape.")
-    return fate("matrix", "A floating-point matrix of the same shape on both sides.")
+        return "matrix", f"A floating-point matrix; {note}, of the same shape."
+    return "matrix", "A floating-point matrix of the same shape on both sides."
 
 
 def exact_pattern(names: Sequence[str]) -> str:

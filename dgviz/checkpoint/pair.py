@@ -1,19 +1,10 @@
-"""Pair two checkpoints: every tensor of both sides gets exactly one fate, with its reason."""
+"""Pair two checkpoints: every tensor of both sides is repaired, kept or left out, for one reason."""
 
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from dgviz.checkpoint.actions import (
-    Fate,
-    block_float8,
-    block_shapes,
-    compile_choice,
-    fate,
-    left_out,
-    own_fate,
-    repair_fate,
-)
+from dgviz.checkpoint.actions import CAUSES, LEFT_OUT, Why, block_float8, block_shapes, why_kept, why_repaired
 from dgviz.checkpoint.dequantise import dequantised
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.local import local_path, open_checkpoint
@@ -21,8 +12,10 @@ from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.names import Match, Matches, match_names
 from dgviz.checkpoint.quantised import refuse_quantised
 from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.tied import original
 from dgviz.checkpoint.types import (
+    BASE_ONLY,
     BLOCKS,
     WARNING,
     Checkpoint,
@@ -69,7 +62,7 @@ def inspect_pair(
 def pair_checkpoints(
     base: Checkpoint, tuned: Checkpoint, include: str | None = None, exclude: str | None = None
 ) -> CheckpointPair:
-    """Give every tensor of two checkpoints its fate.
+    """Say of every tensor of two checkpoints what is done with it, and why.
 
     ``repair``: floating point, of one shape on both sides, a matrix after squeezing, at least 1024 elements, and
     selected. ``keep``: tuned's bytes are copied. ``base_only``: not written.
@@ -97,7 +90,7 @@ def pair_checkpoints(
 
 def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str | None) -> CheckpointPair:
     """Pair two checkpoints; what blocks a repair is among the notices."""
-    included, excluded = compile_choice("include", include), compile_choice("exclude", exclude)
+    selection = Selection(include or "", exclude or "")
     _refuse_same(base, tuned)
     refuse_quantised(tuned, "tuned")
     base = dequantised(base, "base")
@@ -110,19 +103,20 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
         match = matches.found.get(name)
         if match is None:
             alone = f"Only in tuned, so there is no delta{_other_names(matches.problem)}."
-            rows.append(_row(info, None, fate("tuned_only", alone)))
+            rows.append(_row(info, None, ("tuned_only", alone)))
             continue
-        chosen = left_out(name, included, excluded)
-        if chosen is None and match.base.shape != info.shape:
+        dropped = selection.drops(name)
+        why = (dropped, LEFT_OUT[dropped]) if dropped else None
+        if why is None and match.base.shape != info.shape:
             vocabularies = vocabularies or read_vocabularies(base, tuned)
             common = vocabularies.common_rows(match.base, info)
-            rows.append(_row(info, match, _shape_fate(info, match.base)))
+            rows.append(_row(info, match, _why_shape(info, match.base)))
             if common is not None:
                 rows[-1] = _pair_common_rows(info, match, common, vocabularies)
             continue
         if tuned.is_adapter and info == match.base:
-            chosen = fate("untouched", "The adapter leaves it as it is in base.")
-        rows.append(_row(info, match, chosen or own_fate(info, match.base) or repair_fate(info, match.note)))
+            why = "untouched", "The adapter leaves it as it is in base."
+        rows.append(_row(info, match, why or why_kept(info, match.base) or why_repaired(info, match.note)))
     blockers = _find_blockers(rows, len(matches.found))
     rows, used = _write_tied_once(rows, tuned, matches)
     rows += [
@@ -134,15 +128,16 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
     return pair
 
 
-def _row(info: TensorInfo, match: Match | None, found: Fate) -> PairedTensor:
+def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
     """Return the row of one tensor of tuned."""
     base, via = (None, "") if match is None else (match.base, match.via)
-    return PairedTensor(info.name, base, info, found.action, found.reason, None, found.cause, via)
+    cause, reason = why
+    return PairedTensor(info.name, base, info, CAUSES[cause][0], reason, None, cause, via)
 
 
-def _shape_fate(info: TensorInfo, other: TensorInfo) -> Fate:
+def _why_shape(info: TensorInfo, other: TensorInfo) -> Why:
     shapes = f"It is {other.shape} in base and {info.shape} in tuned"
-    return fate("shape", f"{shapes}: no repair is written until it is excluded.")
+    return ("shape", f"{shapes}: no repair is written until it is excluded.")
 
 
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:
@@ -163,9 +158,9 @@ def _pair_common_rows(info: TensorInfo, match: Match, common: Ranges, vocabulari
     """Pair the rows of a tensor whose tokens agree; tuned's other rows are copied."""
     count = sum(end - begin for begin, end in common)
     if count == 0:
-        return _row(info, match, fate("tokens", "No row has the same token in base and tuned."))
+        return _row(info, match, ("tokens", "No row has the same token in base and tuned."))
     other = pick_rows(match.base, common)
-    own = own_fate(pick_rows(info, common), other)
+    own = why_kept(pick_rows(info, common), other)
     if own is not None:
         return _row(info, match, own)
     known = "by tokenizer.json" if vocabularies.tokens is not None else "by position, for want of a tokenizer.json"
@@ -174,13 +169,13 @@ def _pair_common_rows(info: TensorInfo, match: Match, common: Ranges, vocabulari
         f"in base ({known}) and are repaired, {info.shape[0] - count} are copied."
     )
     rows = None if count == info.shape[0] else common
-    return replace(_row(info, match, fate("vocabulary", reason)), base=other, rows=rows)
+    return replace(_row(info, match, ("vocabulary", reason)), base=other, rows=rows)
 
 
 def _write_tied_once(
     rows: list[PairedTensor], tuned: Checkpoint, matches: Matches
 ) -> tuple[list[PairedTensor], set[str]]:
-    """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's fate.
+    """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's action.
 
     They are one tensor, and transformers unties them without a word where their bytes differ.
     """
@@ -209,8 +204,7 @@ def _base_only_row(info: TensorInfo, base: Checkpoint, tuned: Checkpoint, proble
         reason, via = f"In base a copy of {source}, bit for bit, which tuned does not store again.", "tied"
     # A name that tuned has too is that of a head which tuned ties, and base does not.
     name = f"{info.name} (base)" if info.name in tuned.tensors else info.name
-    found = fate("base_only", reason)
-    return PairedTensor(name, info, None, found.action, reason, None, found.cause, via)
+    return PairedTensor(name, info, None, BASE_ONLY, reason, None, "base_only", via)
 
 
 def _other_names(problem: str) -> str:

@@ -9,7 +9,7 @@ from dgviz.checkpoint.actions import CAUSES
 from dgviz.checkpoint.findings import FINDINGS
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.types import (
-    FATES,
+    ACTIONS,
     REPAIR,
     SEVERITIES,
     WARNING,
@@ -36,7 +36,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PreflightRow:
-    """One tensor: its fate, why, and what it is on both sides (None where a side lacks it)."""
+    """One tensor: its action, why, and what it is on both sides (None where a side lacks it)."""
 
     name: str
     action: str
@@ -69,14 +69,14 @@ class Totals:
     tensors : int
         Rows of the table.
     counts : mapping
-        Tensors by fate.
+        Tensors by action.
     causes : mapping
         Tensors by cause, in the order of `CAUSES`; only causes that occur.
     matrix_parameters, repaired_parameters : int
         Floating-point parameters of tuned in tensors of two dimensions or more, and those of them that are repaired;
         what an adapter leaves as in base counts in neither.
     nbytes : mapping
-        Size in bytes by fate.
+        Size in bytes by action.
     """
 
     tensors: int
@@ -157,7 +157,7 @@ def _side(info: TensorInfo | None, checkpoint: Checkpoint) -> Side | None:
 
 def _count(pair: CheckpointPair) -> Totals:
     causes = Counter(paired.cause for paired in pair.tensors)
-    nbytes = dict.fromkeys(FATES, 0)
+    nbytes = dict.fromkeys(ACTIONS, 0)
     matrices = repaired = 0
     for paired in pair.tensors:
         info = paired.tuned or paired.base

@@ -15,40 +15,42 @@ _MOST_OPEN = 8  # kinds of layers with unlike choices, beyond which every number
 
 
 @dataclass(frozen=True)
-class Mask:
+class Selection:
     """Which weights are repaired: what `include` finds and `exclude` does not; empty strings restrict nothing."""
 
     include: str = ""
     exclude: str = ""
 
+    def __post_init__(self) -> None:
+        for option, expression in (("include", self.include), ("exclude", self.exclude)):
+            try:
+                re.compile(expression)
+            except re.error as error:
+                raise PairError(
+                    f"--{option} {expression!r} is not a valid regular expression ({error}): correct it"
+                ) from error
+
+    def drops(self, name: str) -> str:
+        """Return which of the two leaves a name out: ``"excluded"``, ``"not_included"``, or empty for none."""
+        if self.exclude and re.search(self.exclude, name):
+            return "excluded"
+        return "not_included" if self.include and not re.search(self.include, name) else ""
+
     def select(self, names: Iterable[str]) -> list[str]:
-        """Return the names that are repaired, as `dgviz.checkpoint.pair_checkpoints` decides it."""
-        include, exclude = _compiled("include", self.include), _compiled("exclude", self.exclude)
-        return [
-            name
-            for name in names
-            if (include is None or include.search(name)) and not (exclude is not None and exclude.search(name))
-        ]
+        """Return the names that are repaired."""
+        return [name for name in names if not self.drops(name)]
 
 
-def _compiled(what: str, expression: str) -> re.Pattern[str] | None:
-    """Return an expression ready to search with, None for the empty one."""
-    try:
-        return re.compile(expression) if expression else None
-    except re.error as error:
-        raise PairError(f"the {what} expression {expression!r} is not valid: {error}") from error
-
-
-def mask_of(names: Sequence[str], chosen: Iterable[str]) -> Mask:
-    r"""Return the shortest mask that repairs exactly the chosen among all names."""
+def selection_of(names: Sequence[str], chosen: Iterable[str]) -> Selection:
+    r"""Return the shortest selection that repairs exactly the chosen among all names."""
     wanted = set(chosen)
     inside, outside = ([name for name in names if (name in wanted) == side] for side in (True, False))
     if not outside:
-        return Mask()
+        return Selection()
     if not inside:
-        return Mask(exclude="^")  # every name: an empty include would restrict nothing
+        return Selection(exclude="^")  # every name: an empty include would restrict nothing
     include, exclude = expression_of(names, inside), expression_of(names, outside)
-    return Mask(include=include) if len(include) <= len(exclude) else Mask(exclude=exclude)
+    return Selection(include=include) if len(include) <= len(exclude) else Selection(exclude=exclude)
 
 
 def expression_of(names: Sequence[str], chosen: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from dgviz.errors import PairError
 if TYPE_CHECKING:
     import torch
 
-REPAIR, KEEP, BASE_ONLY = FATES = ("repair", "keep", "base_only")
+REPAIR, KEEP, BASE_ONLY = ACTIONS = ("repair", "keep", "base_only")
 BLOCKS, WARNING, INFO = SEVERITIES = ("blocks", "warning", "info")
 
 
@@ -137,7 +137,7 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class PairedTensor:
-    """One tensor of a pair and its fate.
+    """One tensor of a pair and what is done with it.
 
     Attributes
     ----------
@@ -205,7 +205,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class CheckpointPair:
-    """Two checkpoints and the fate of every tensor of both, tuned's first, in natural order of names.
+    """Two checkpoints and the action on every tensor of both, tuned's first, in natural order of names.
 
     Attributes
     ----------
@@ -241,12 +241,12 @@ class CheckpointPair:
             raise PairError(blockers[0].sentence + more)
 
     def counts(self) -> dict[str, int]:
-        """Count the tensors of each fate; all three fates are always there."""
-        return {fate: sum(paired.action == fate for paired in self.tensors) for fate in FATES}
+        """Count the tensors of each action; all three are always there."""
+        return {action: sum(paired.action == action for paired in self.tensors) for action in ACTIONS}
 
     @cached_property
     def repairable(self) -> tuple[PairedTensor, ...]:
-        """The tensors whose fate is ``"repair"``."""
+        """The tensors that a repair changes."""
         return tuple(paired for paired in self.tensors if paired.action == REPAIR)
 
     @cached_property

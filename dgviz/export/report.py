@@ -8,7 +8,7 @@ import orjson
 import torch
 
 import dgviz
-from dgviz.checkpoint.types import FATES
+from dgviz.checkpoint.types import ACTIONS
 from dgviz.export.card import model_card
 from dgviz.export.plan import REPORT, ExportPlan
 from dgviz.files import write_file
@@ -37,7 +37,7 @@ def describe_export(
         "base": _side(plan.pair.base),
         "tuned": _side(plan.pair.tuned),
         "plan": plan.repair.to_json(),
-        "counts": {fate: sum(row["action"] == fate for row in ordered.values()) for fate in FATES},
+        "counts": {action: sum(row["action"] == action for row in ordered.values()) for action in ACTIONS},
         "files": dict(files),
         "total_bytes": sum(entry["bytes"] for entry in files.values()),
         "overall": overall,

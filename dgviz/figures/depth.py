@@ -5,7 +5,7 @@ from collections.abc import Callable
 import plotly.graph_objects as go
 
 from dgviz.analysis.model_map import Cell, TowerMap
-from dgviz.figures.style import RULE_COLOURS, base_layout
+from dgviz.figures.style import LEGEND_ABOVE, RULE_COLOURS, base_layout, layer_axis
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -48,19 +48,12 @@ def depth_curves(
             hovertemplate="layer %{customdata}: %{text}<extra>%{fullData.name}</extra>",
             customdata=list(tower.rows),
         )
-    step = max(1, round(len(tower.rows) / 40))
-    ticks = list(range(0, len(tower.rows), step))
     figure.update_layout(
         base_layout(
             height,
             showlegend=True,
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            xaxis={
-                "title": {"text": "layer"},
-                "tickvals": ticks,
-                "ticktext": [tower.rows[row] for row in ticks],
-                "range": [-0.5, len(tower.rows) - 0.5],
-            },
+            legend=LEGEND_ABOVE,
+            xaxis=layer_axis(tower.rows),
             yaxis={
                 "title": {"text": f"{title} ({unit})" if unit else title},
                 "rangemode": "tozero" if from_zero else "normal",

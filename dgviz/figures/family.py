@@ -1,13 +1,12 @@
 """Several models side by side: noise per group, and the overlap of their kept directions, over all and over depth."""
 
-import math
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.style import DEEP, PALE, RULE_COLOURS, base_layout
+from dgviz.figures.pair_map import pair_map
+from dgviz.figures.style import LEGEND_ABOVE, RULE_COLOURS, base_layout, layer_axis
 
 _CELL, _BAR = 62, 20  # pixels of a row of the map, and of a bar
 
@@ -43,7 +42,7 @@ def noise_by_model(shares: Mapping[str, Mapping[str, float]], title: str, *, hei
         height or 110 + (_BAR * len(shares) + 14) * len(groups),
         barmode="group",
         showlegend=True,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        legend=LEGEND_ABOVE | {"traceorder": "normal"},
         xaxis={"title": {"text": f"{title}, %"}, "range": [0, 112]},
         yaxis={"autorange": "reversed", "showgrid": False},
     )
@@ -77,36 +76,10 @@ def overlap_map(
     height : int, optional
         Height in pixels; by default what the number of models needs.
     """
-    count = len(names)
-    below, diagonal = np.tri(count, k=-1, dtype=bool), np.eye(count, dtype=bool)
-    values = np.where(below, np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64))
-    values = np.where(diagonal, np.nan, values)
-    numbers = [str(position + 1) for position in range(count)]
-    figure = go.Figure(
-        layout=base_layout(
-            height or _CELL * count + 70,
-            margin={"l": 8, "r": 8, "t": 30, "b": 24},
-            xaxis={"side": "top", "ticks": "", "showgrid": False, "showline": False, "type": "category"},
-            yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "showline": False},
-        )
+    tall = height or _CELL * len(names) + 70
+    return pair_map(
+        names, left, right, hover, lambda share: f"{100 * share:.1f} %", dark=dark, height=tall, bottom=24
     )
-    figure.add_heatmap(
-        x=numbers,
-        y=[f"{name}  {number}" for number, name in zip(numbers, names, strict=True)],
-        z=values,
-        text=[["" if math.isnan(value) else f"{100 * value:.1f} %" for value in row] for row in values],
-        texttemplate="%{text}",
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
-        zmin=0,
-        zmax=1,
-        colorscale=DEEP if dark else PALE,
-        showscale=False,
-        xgap=2,
-        ygap=2,
-        hoverongaps=False,
-    )
-    return figure
 
 
 def overlap_curves(
@@ -147,18 +120,12 @@ def overlap_curves(
                 hovertemplate=f"layer %{{customdata}}, {('overlap', 'by chance')[at]}: %{{y:.2f}} %"
                 "<extra>%{fullData.name}</extra>",
             )
-    ticks = positions[:: max(1, round(len(layers) / 40))]
     figure.update_layout(
         base_layout(
             height,
             showlegend=True,
-            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0},
-            xaxis={
-                "title": {"text": "layer"},
-                "tickvals": ticks,
-                "ticktext": [layers[position] for position in ticks],
-                "range": [-0.5, len(layers) - 0.5],
-            },
+            legend=LEGEND_ABOVE,
+            xaxis=layer_axis(layers),
             yaxis={"title": {"text": "overlap, %" if chance else "overlap beyond chance, %"}, "rangemode": "tozero"},
         )
     )

@@ -5,7 +5,7 @@ from typing import Protocol
 
 import plotly.graph_objects as go
 
-from dgviz.figures.style import ACCENT, LAW, MUTED, base_layout
+from dgviz.figures.style import ACCENT, LAW, LEGEND_ABOVE, MUTED, base_layout
 
 
 class _Row(Protocol):
@@ -48,7 +48,7 @@ def noise_bars(rows: Sequence[_Row], *, height: int | None = None) -> go.Figure:
         height or 96 + 62 * len(rows),
         barmode="group",
         showlegend=True,
-        legend={"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "traceorder": "normal"},
+        legend=LEGEND_ABOVE | {"traceorder": "normal"},
         xaxis={"title": {"text": "%"}, "range": [0, 108]},
         yaxis={"autorange": "reversed", "showgrid": False},
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from dgviz.figures.recovery import REFERENCE, Interval, family_colours
-from dgviz.figures.style import MUTED, base_layout
+from dgviz.figures.style import LEGEND_ABOVE, MUTED, base_layout
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def recovery_bars(
             marker={"color": MUTED, "symbol": REFERENCE, "size": 12, "line": {"width": 2}},
             hovertemplate=f"<b>{name}</b><br>%{{y:.1f}} %<extra></extra>",
         )
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom", "font": {"size": 12}}
+    legend = LEGEND_ABOVE | {"font": {"size": 12}}
     rows = math.ceil(sum(len(name) + 6 for name in labels) / 110)
     figure.update_layout(showlegend=True, legend=legend, margin={"t": 14 + 22 * rows}, barmode="overlay")
     return figure

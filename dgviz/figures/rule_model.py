@@ -7,7 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.style import DEEP, MUTED, PALE, RULE_COLOURS, base_layout
+from dgviz.figures.pair_map import pair_map
+from dgviz.figures.style import LEGEND_ABOVE, MUTED, RULE_COLOURS, base_layout
 
 _SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # ticks of an axis that is even in the square root
 _BOX, _CELL = 38, 46  # pixels of a row
@@ -111,11 +112,6 @@ def agreement_map(
         Height in pixels; by default what the number of rules needs.
     """
     alike, same = np.asarray(directions, dtype=np.float64), np.asarray(same_rank, dtype=np.float64)
-    count = len(titles)
-    below, diagonal = np.tri(count, k=-1, dtype=bool), np.eye(count, dtype=bool)
-    values = np.where(diagonal, np.nan, np.where(below, alike, same))
-    numbers = [str(position + 1) for position in range(count)]
-    rows = [f"{title}  {number}" for number, title in zip(numbers, titles, strict=True)]
     hover = [
         [
             f"<b>{one} and {other}</b><br>both keep or both drop {100 * alike[i, j]:.2f} % of all directions"
@@ -124,31 +120,8 @@ def agreement_map(
         ]
         for i, one in enumerate(titles)
     ]
-    figure = go.Figure(
-        layout=base_layout(
-            height or _CELL * count + 60,
-            margin={"l": 8, "r": 8, "t": 30, "b": 8},
-            xaxis={"side": "top", "ticks": "", "showgrid": False, "showline": False, "type": "category"},
-            yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "showline": False},
-        )
-    )
-    figure.add_heatmap(
-        x=numbers,
-        y=rows,
-        z=values,
-        text=[["" if math.isnan(v) else _percent(v) for v in row] for row in values],
-        texttemplate="%{text}",
-        customdata=hover,
-        hovertemplate="%{customdata}<extra></extra>",
-        zmin=0,
-        zmax=1,
-        colorscale=DEEP if dark else PALE,
-        showscale=False,
-        xgap=2,
-        ygap=2,
-        hoverongaps=False,
-    )
-    return figure
+    tall = height or _CELL * len(titles) + 60
+    return pair_map(titles, alike, same, hover, _percent, dark=dark, height=tall, bottom=8)
 
 
 def _percent(share: float) -> str:
@@ -202,7 +175,7 @@ def tau_curves(
             | ({"dtick": 1} if log else {"range": [0, 102]}),
             hovermode="x unified",
             showlegend=True,
-            legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"},
+            legend=LEGEND_ABOVE,
         )
     )
     for name, values in curves.items():

@@ -1,5 +1,6 @@
 """What every figure shares: colours that read on light and dark pages, a transparent ground, and image export."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ PALE = ([0, "#eef4fb"], [0.5, "#8db5e1"], [1, "#1a5fb4"])  # shares from 0 to 1 
 DEEP = ([0, "#172334"], [0.5, "#28619d"], [1, "#7ab2f4"])  # and on a dark one
 LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
 MAX_POINTS = 4000
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 
 
 def plot_config(filename: str, image: str = "svg") -> dict[str, Any]:
@@ -50,6 +52,17 @@ def base_layout(height: int, **axes: Any) -> go.Layout:
     return go.Layout(
         **(defaults | axes), height=height, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", bargap=0
     )
+
+
+def layer_axis(levels: Sequence[str]) -> dict[str, Any]:
+    """Return an axis over the layers of a tower, with as many of their numbers as fit."""
+    ticks = range(0, len(levels), max(1, round(len(levels) / 40)))
+    return {
+        "title": {"text": "layer"},
+        "tickvals": list(ticks),
+        "ticktext": [levels[position] for position in ticks],
+        "range": [-0.5, len(levels) - 0.5],
+    }
 
 
 def number(value: float) -> str:

@@ -121,13 +121,13 @@ class RepairPlan:
         ----------
         paired : PairedTensor
             Its two sides and its fate: ``"repair"`` is changed by every method, ``"keep"`` by those that act on
-            every tensor, where both sides have it in one shape and floating point and the masks leave it.
+            every tensor, where both sides have it in one shape and floating point and the selection leaves it.
         """
         base, tuned = paired.base, paired.tuned
         if paired.action != "keep" or not self.recipe.every_tensor or None in (base, tuned):
             return paired.action == "repair"
         floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
-        # A tied head that is kept goes with its embedding, whose own name the masks have left out.
+        # A tied head that is kept goes with its embedding, whose own name the selection has left out.
         tied = paired.reason.startswith("Tied to ")
         return floating and base.shape == tuned.shape and base != tuned and not tied and self.selects(paired.name)
 

@@ -199,7 +199,7 @@ def test_a_sparkline_keeps_the_spikes_and_the_length():
     assert sparkline(np.zeros(3)) == [0.0, 0.0, 0.0]
 
 
-def test_a_mask_is_typed_previewed_and_found_in_the_link(home, known):
+def test_a_selection_is_typed_previewed_and_found_in_the_link(home, known):
     app = open_model(home)
     app.segmented_control(key="map-click").set_value("chooses weights to repair").run()
     assert metrics(app)["Tensors repaired"] == "6 of 6"
@@ -213,7 +213,7 @@ def test_a_mask_is_typed_previewed_and_found_in_the_link(home, known):
     assert "no weight is left out" in texts(app)
 
 
-def test_export_starts_from_the_mask_in_the_link(home):
+def test_export_starts_from_the_selection_in_the_link(home):
     app = open_model(home, exclude="experts")
     turn_to(app, "export").run()
     assert not app.exception, [error.value for error in app.exception]

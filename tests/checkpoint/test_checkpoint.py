@@ -128,7 +128,7 @@ def test_missing_paths(tmp_path):
     assert refusal(open_checkpoint, tmp_path / "nowhere").endswith(
         "cannot be opened (no such file or directory): give an existing directory of *.safetensors weights"
     )
-    assert "(python -m dgviz fetch org/name-7B@v1.0, or" in refusal(open_checkpoint, "org/name-7B@v1.0")
+    assert "`python -m dgviz fetch org/name-7B@v1.0` or" in refusal(open_checkpoint, "org/name-7B@v1.0")
     assert "no path given" in refusal(open_checkpoint, " ")
     assert "cannot be opened" in refusal(open_checkpoint, "a\0b")
     assert "cannot be opened" in refusal(open_checkpoint, "~no-such-user-here/model")

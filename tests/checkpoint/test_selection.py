@@ -1,4 +1,4 @@
-"""Masks: the expression finds exactly what was chosen, whatever the names."""
+"""Selections: the expression finds exactly what was chosen, whatever the names."""
 
 import re
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dgviz.checkpoint.selection import Mask, expression_of, mask_of, number_expression
+from dgviz.checkpoint.selection import Selection, expression_of, number_expression, selection_of
 from dgviz.errors import PairError
 
 DENSE = [
@@ -43,47 +43,47 @@ def test_numbers_and_no_others(numbers):
 @given(data=st.data())
 def test_exactly_the_chosen(names, data):
     chosen = data.draw(st.sets(st.sampled_from(names)))
-    assert set(mask_of(names, chosen).select(names)) == chosen
+    assert set(selection_of(names, chosen).select(names)) == chosen
     if chosen:
-        assert set(Mask(include=expression_of(names, sorted(chosen))).select(names)) == chosen
+        assert set(Selection(include=expression_of(names, sorted(chosen))).select(names)) == chosen
 
 
 @pytest.mark.parametrize(
-    ("choose", "mask"),
+    ("choose", "selection"),
     [
-        (lambda name: True, Mask()),
-        (lambda name: False, Mask(exclude="^")),
-        (lambda name: ".layers.3." in name, Mask(include=r"^model\.layers\.3\.")),
-        (lambda name: "layers" in name, Mask(include=r"^model\.layers\.")),
-        (lambda name: "q_proj" in name, Mask(include=r"^model\.layers\.\d+\.self_attn\.q_proj\.weight$")),
-        (lambda name: re.search(r"layers\.1\d\.", name), Mask(include=r"^model\.layers\.1[0-9]\.")),
-        (lambda name: name != "lm_head.weight", Mask(exclude=r"^lm_head\.weight$")),
+        (lambda name: True, Selection()),
+        (lambda name: False, Selection(exclude="^")),
+        (lambda name: ".layers.3." in name, Selection(include=r"^model\.layers\.3\.")),
+        (lambda name: "layers" in name, Selection(include=r"^model\.layers\.")),
+        (lambda name: "q_proj" in name, Selection(include=r"^model\.layers\.\d+\.self_attn\.q_proj\.weight$")),
+        (lambda name: re.search(r"layers\.1\d\.", name), Selection(include=r"^model\.layers\.1[0-9]\.")),
+        (lambda name: name != "lm_head.weight", Selection(exclude=r"^lm_head\.weight$")),
         (
             lambda name: re.search(r"layers\.[45]\.mlp", name),
-            Mask(include=r"^model\.layers\.[45](?:\.mlp\.up_proj|\.mlp\.down_proj)\.weight$"),
+            Selection(include=r"^model\.layers\.[45](?:\.mlp\.up_proj|\.mlp\.down_proj)\.weight$"),
         ),
     ],
 )
-def test_what_people_choose_is_short(choose, mask):
-    assert mask_of(DENSE, [name for name in DENSE if choose(name)]) == mask
+def test_what_people_choose_is_short(choose, selection):
+    assert selection_of(DENSE, [name for name in DENSE if choose(name)]) == selection
 
 
 def test_all_experts_of_a_layer_are_one_term():
     chosen = [name for name in EXPERTS if name.startswith("model.layers.1.mlp.experts.") and "w1" in name]
-    assert mask_of(EXPERTS, chosen).include == r"^model\.layers\.1\.mlp\.experts\.\d+\.w1\.weight$"
+    assert selection_of(EXPERTS, chosen).include == r"^model\.layers\.1\.mlp\.experts\.\d+\.w1\.weight$"
 
 
-def test_masks_agree_with_the_pair(tmp_path):
+def test_selections_agree_with_the_pair(tmp_path):
     from dgviz.checkpoint import open_pair
     from tests.checkpoints import write_pair
 
     paths = write_pair(tmp_path)
     names = [paired.name for paired in open_pair(*paths).repairable]
-    mask = mask_of(names, [name for name in names if "layers.10" in name or "embed" in name])
-    pair = open_pair(*paths, include=mask.include, exclude=mask.exclude)
-    assert [paired.name for paired in pair.repairable] == mask.select(names)
+    selection = selection_of(names, [name for name in names if "layers.10" in name or "embed" in name])
+    pair = open_pair(*paths, include=selection.include, exclude=selection.exclude)
+    assert [paired.name for paired in pair.repairable] == selection.select(names)
 
 
 def test_a_bad_expression_is_a_sentence():
-    with pytest.raises(PairError, match=r"the include expression '\(' is not valid"):
-        Mask(include="(").select(["a"])
+    with pytest.raises(PairError, match=r"--include '\(' is not a valid regular expression"):
+        Selection(include="(").select(["a"])

@@ -9,11 +9,11 @@ from dgviz.app.export_page import draw_plan, free_folder, suggested_name
 from dgviz.app.export_result import draw_result
 from dgviz.app.frame import enter_page, require_pair
 from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
-from dgviz.app.mask import choose_names
 from dgviz.app.messages import show_error
 from dgviz.app.method import choose_method
 from dgviz.app.pair import checkpoint_path, load_pair
 from dgviz.app.roots import confine, writable_home
+from dgviz.app.selection import choose_names
 from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
 from dgviz.repair.plan import RepairPlan

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 _ACTIONS = {
-    "keep": ("Keep this weight as it is", "Leave these weights as they are, by the mask or --exclude"),
+    "keep": ("Keep this weight as it is", "Leave these weights as they are, by a selection or --exclude"),
     "fixed": ("Choose a fixed rank or an energy fraction", "Choose a fixed rank or an energy fraction"),
     "adapter": ("Take the adapter instead of the merge", "Take the adapter instead of the merge"),
     "merge": ("Merge the adapter again in float32", "Merge the adapter again in float32"),

@@ -1,4 +1,4 @@
-"""The mask: which weights are repaired, chosen on the map or by expressions, and what that changes."""
+"""The selection: which weights are repaired, chosen on the map or by expressions, and what that changes."""
 
 from pathlib import Path
 
@@ -6,16 +6,16 @@ import streamlit as st
 
 from dgviz.analysis.model_spectra import Assessment, total
 from dgviz.app.state import View, change_view
-from dgviz.checkpoint.selection import Mask, mask_of
+from dgviz.checkpoint.selection import Selection, selection_of
 from dgviz.errors import PairError
 
-_CHOSEN = "mask-chosen"
+_CHOSEN = "selection-chosen"
 
 
-def read_mask(view: View, names: list[str]) -> set[str]:
-    """Return the names that the mask in view leaves to be repaired; one that is not valid is said so and ignored."""
+def read_selection(view: View, names: list[str]) -> set[str]:
+    """Return the names that are selected for repair; of an expression that is not valid it is said, and all are."""
     try:
-        return set(Mask(view.include, view.exclude).select(names))
+        return set(Selection(view.include, view.exclude).select(names))
     except PairError as error:
         st.warning(f"{error}; no weight is left out.")
         return set(names)
@@ -26,9 +26,9 @@ def note_chosen(names: list[str]) -> None:
     st.session_state[_CHOSEN] = names
 
 
-def draw_mask(view: View, names: list[str], rows: list[Assessment], export_page: Path) -> None:
-    """Show the mask, what to do with what is selected on the map, and what the mask changes."""
-    repaired = read_mask(view, names)
+def draw_selection(view: View, names: list[str], rows: list[Assessment], export_page: Path) -> None:
+    """Show the selection, what to do with what is selected on the map, and what the selection changes."""
+    repaired = read_selection(view, names)
     with st.container(border=True):
         _draw_choice(names, repaired)
         choose_names(view)
@@ -41,7 +41,7 @@ def draw_mask(view: View, names: list[str], rows: list[Assessment], export_page:
                 icon=":material/close:",
                 disabled=len(repaired) == len(names),
                 on_click=_use,
-                args=(Mask(),),
+                args=(Selection(),),
             )
 
 
@@ -63,17 +63,19 @@ def _draw_choice(names: list[str], repaired: set[str]) -> None:
             ("Leave these out", ":material/remove:", repaired - chosen),
             ("Repair these too", ":material/add:", repaired | chosen),
         ):
-            st.button(title, icon=icon, disabled=wanted == repaired, on_click=_use, args=(mask_of(names, wanted),))
+            st.button(
+                title, icon=icon, disabled=wanted == repaired, on_click=_use, args=(selection_of(names, wanted),)
+            )
 
 
-def _use(mask: Mask) -> None:
-    """Take a mask into view."""
-    change_view(include=mask.include, exclude=mask.exclude)
+def _use(selection: Selection) -> None:
+    """Take a selection into view."""
+    change_view(include=selection.include, exclude=selection.exclude)
     note_chosen([])
 
 
 def choose_names(view: View) -> tuple[str, str]:
-    """Let the user type the expressions of the mask; return include and exclude."""
+    """Let the user type the expressions of the selection; return include and exclude."""
     left, right = st.columns(2)
     include = _expression(left, "include", "Repair only names matching", view.include, "e.g. attention")
     exclude = _expression(right, "exclude", "Keep names matching as tuned", view.exclude, "e.g. embed|lm_head")
@@ -92,7 +94,7 @@ def _expression(column: "st.delta_generator.DeltaGenerator", field: str, title: 
 
 
 def _draw_preview(names: list[str], repaired: set[str], rows: list[Assessment]) -> None:
-    """Say what the mask changes, next to no mask."""
+    """Say what the selection changes, next to the repair of every weight."""
     inside = [row for row in rows if row.weight.tensor.name in repaired]
     energy = sum(row.spectrum.energy for row in rows)
     dropped, all_dropped = (sum(row.dropped_energy for row in part) for part in (inside, rows))
@@ -105,5 +107,5 @@ def _draw_preview(names: list[str], repaired: set[str], rows: list[Assessment]) 
             st.metric(
                 "Energy kept of the whole update",
                 f"{100 * (1 - dropped / energy):.2f} %",
-                help=f"Without a mask: {100 * (1 - all_dropped / energy):.2f} %. What is left out is kept whole.",
+                help=f"Without it: {100 * (1 - all_dropped / energy):.2f} %. What is left out is kept whole.",
             )
