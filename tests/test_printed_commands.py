@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dgviz
-from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.rules import cut_model, read_rule, rule_label
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
@@ -66,7 +66,7 @@ def store(paths):
     pair = open_pair(*paths)
     for weight in weights_of(pair):
         OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
-    return read_atlas(pair).matrices
+    return read_spectra(pair).weights
 
 
 def written(pair, plan, out):
@@ -85,7 +85,7 @@ def test_the_scan_a_rule_asks_for_is_the_one_it_needs(pair):
     )
     words = [{"BASE": str(pair[0]), "TUNED": str(pair[1])}.get(word, word) for word in command.words]
     assert main([*words, "--workers", "1", "--device", "cpu"]) == 0
-    assert len(cut_model(read_atlas(open_pair(*pair)).matrices, plan).rows) == len(matrices)
+    assert len(cut_model(read_spectra(open_pair(*pair)).weights, plan).rows) == len(matrices)
 
 
 @pytest.mark.parametrize("command", ["thresholds", "noise"])
@@ -199,10 +199,10 @@ def test_every_page_prints_commands_that_can_be_typed(pair, tmp_path):
     assert shown("checkpoints", pair) == [Command("scan", **sides)]
     (export,) = shown("export", pair, rule="flip_pa", params=f"seed:{SEED}", exclude="it's")
     assert export == Command("repair", **sides, out=export.given["out"], exclude="it's", **RULE)
-    assert shown("layer", pair, weight=matrices[0].name, rule="energy", params=f"fraction:{SUM!r}") == [
-        Command("spectrum", **sides, tensor=matrices[0].name, rule="energy", rule_param={"fraction": SUM})
+    assert shown("layer", pair, weight=matrices[0].weight.name, rule="energy", params=f"fraction:{SUM!r}") == [
+        Command("spectrum", **sides, tensor=matrices[0].weight.name, rule="energy", rule_param={"fraction": SUM})
     ]
-    (by_hand,) = shown("layer", pair, weight=matrices[0].name, tau=repr(SUM / 10))
+    (by_hand,) = shown("layer", pair, weight=matrices[0].weight.name, tau=repr(SUM / 10))
     assert by_hand.given["rule"] == "manual" and by_hand.given["rule_param"] == {"tau": SUM / 10}
     (compared,) = shown("methods", pair)[:1]
     assert compared.name == "compare-methods" and "dg_hard" in compared.given["methods"]

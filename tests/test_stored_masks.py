@@ -4,11 +4,12 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
+from dgviz.repair.methods import METHODS
 from tests.app.pages import open_app, turn_to
-from tests.checkpoints import random_tensors, write_checkpoint
+from tests.checkpoints import random_tensors, write_checkpoint, write_tiny_pair
 
 MASK, TRAINED = "model.mask", "model.bias_table"
 
@@ -52,7 +53,7 @@ def test_spectrum_of_the_tensor_itself(capsys, paths, name):
 def test_commands_on_the_whole_pair(capsys, paths, command):
     if command in ("noise", "thresholds"):
         run(capsys, "scan", *paths[:2])
-    more = {"family": [paths[2]], "compare-methods": ["--methods", "dg_hard,wise_ft,complement"]}.get(command, [])
+    more = {"family": [paths[2]], "compare-methods": ["--methods", ",".join(METHODS)]}.get(command, [])
     out = run(capsys, command, *paths[:2], *more, "--json")
     assert "NaN" not in out
 
@@ -69,7 +70,40 @@ def test_repairs(capsys, paths, tmp_path, form):
     assert not torch.isnan(written[TRAINED]).any()
 
 
-@pytest.mark.parametrize("page", ["model", "layer", "thresholds", "methods", "export"])
+def test_a_repair_as_an_adapter_leaves_the_mask_to_base(capsys, tmp_path):
+    paths = write_tiny_pair(tmp_path, "llama_untied")
+    mask = torch.zeros(8, 8).masked_fill(torch.ones(8, 8).triu(1) > 0, float("-inf"))
+    for path in paths:
+        file = path / "model.safetensors"
+        save_file({**load_file(file), MASK: mask}, file, {"format": "pt"})
+    run(capsys, "repair", *map(str, paths), str(tmp_path / "out"), "--format", "lora")
+    written = load_file(tmp_path / "out" / "adapter_model.safetensors")
+    assert written and not any("mask" in name for name in written)
+    assert all(torch.isfinite(tensor).all() for tensor in written.values())
+
+
+def test_infinities_count_neither_as_size_nor_as_rounding(capsys, tmp_path):
+    """Both figures are of the numbers among the entries: as if zeros stood where the mask is."""
+    generator = torch.Generator().manual_seed(5)
+    base, change = torch.randn(2, 64, 64, generator=generator)
+    found = {}
+    for mask in (float("-inf"), 0.0):
+        sides = [
+            write_checkpoint(
+                tmp_path / f"{side}{mask}", {TRAINED: values.masked_fill(torch.eye(64) > 0, mask).bfloat16()}
+            )
+            for side, values in (("base", base), ("tuned", base + 1e-2 * change))
+        ]
+        found[mask] = json.loads(run(capsys, "spectrum", *map(str, sides), TRAINED, "--json"))
+    masked, plain = found.values()
+    assert 0 < masked["summary"]["relative_size"] == plain["summary"]["relative_size"]
+    assert 0 < masked["rounding"]["sigma"] == plain["rounding"]["sigma"]
+
+
+PAGES = ["checkpoints", "model", "layer", "thresholds", "methods", "family", "recovery", "export"]
+
+
+@pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", [MASK, TRAINED])
 def test_pages(paths, page, name):
     app = open_app(120)
@@ -77,5 +111,6 @@ def test_pages(paths, page, name):
         app.query_params[key] = value
     app.run()
     assert not app.exception and not app.error
-    turn_to(app, page).run()
+    if page != "checkpoints":
+        turn_to(app, page).run()
     assert not app.exception and not app.error, [item.value for item in app.error]

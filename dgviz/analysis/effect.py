@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.repair.methods.reshaped import effective_rank, norm_ratio
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.law import mp_fit
-from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.spectrum import Spectrum, effective_rank, norm_ratio
 from dgviz.rmt.threshold import RULES
 
 _Values = NDArray[np.float64]
@@ -44,7 +43,7 @@ class Effect:
     norm_kept : float
         ``|D'| / |D|``.
     effective_rank : float
-        `dgviz.repair.methods.reshaped.effective_rank` of D'.
+        `dgviz.rmt.spectrum.effective_rank` of D'.
     mp_kept, mp_removed : float or None
         MP-fit of D' and of D - D', in percent, by the noise of D; None where that is not known, or the part is zero.
     subspace : float or None

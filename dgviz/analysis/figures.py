@@ -74,30 +74,30 @@ def _percent(share: float | None) -> float | None:
 
 
 def _rank_share(rows: _Rows) -> float:
-    return 100 * sum(row.rank for row in rows) / sum(row.matrix.stored.s.size for row in rows)
+    return 100 * sum(row.rank for row in rows) / sum(row.spectrum.s.size for row in rows)
 
 
 def _energy_kept(rows: _Rows) -> float | None:
-    whole = math.fsum(row.matrix.energy for row in rows)
+    whole = math.fsum(row.spectrum.energy for row in rows)
     return 100 * (1 - math.fsum(row.dropped_energy for row in rows) / whole) if whole > 0 else None
 
 
 def _noise_share(rows: _Rows) -> float | None:
-    changed = [row.noise_share for row in rows if row.matrix.energy > 0]
+    changed = [row.noise_share for row in rows if row.spectrum.energy > 0]
     return 100 * math.fsum(changed) / len(changed) if changed else None
 
 
 def _relative_size(rows: _Rows) -> float | None:
     # The norm of a base weight is that of its update over the relative size; an update of zero does not tell it.
-    known = [row for row in rows if row.relative_size and row.matrix.energy > 0]
-    squares = math.fsum(row.matrix.energy / row.relative_size**2 for row in known)
-    return 100 * math.sqrt(math.fsum(row.matrix.energy for row in known) / squares) if squares > 0 else None
+    known = [row for row in rows if row.relative_size and row.spectrum.energy > 0]
+    squares = math.fsum(row.spectrum.energy / row.relative_size**2 for row in known)
+    return 100 * math.sqrt(math.fsum(row.spectrum.energy for row in known) / squares) if squares > 0 else None
 
 
 def _zero_share(rows: _Rows) -> float | None:
     known = [row for row in rows if row.zero_share is not None]
-    entries = sum(row.matrix.parameters for row in known)
-    return 100 * math.fsum(row.zero_share * row.matrix.parameters for row in known) / entries if entries else None
+    entries = sum(row.weight.parameters for row in known)
+    return 100 * math.fsum(row.zero_share * row.weight.parameters for row in known) / entries if entries else None
 
 
 def _median(read: Callable[[Assessment], float | None]) -> Callable[[_Rows], float | None]:

@@ -36,10 +36,10 @@ def groups_of(rows: Sequence[Assessment]) -> dict[str, list[Assessment]]:
     rows : sequence of Assessment
         Every matrix of a model once.
     """
-    thirds = thirds_of([row.matrix.place for row in rows])
+    thirds = thirds_of([row.weight.module_path for row in rows])
     found: dict[str, list[Assessment]] = {WHOLE: list(rows)} | {name: [] for name in (*CLASSES, *THIRDS)}
     for row, third in zip(rows, thirds, strict=True):
-        found[row.matrix.place.kind].append(row)
+        found[row.weight.module_path.kind].append(row)
         found[third].append(row)
     return {name: own for name, own in found.items() if own or name == WHOLE}
 
@@ -56,6 +56,6 @@ def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], l
     """
     found: dict[tuple[int, ...], list[Assessment]] = {}
     for row in rows:
-        if row.matrix.place.tower == tower and row.matrix.place.layer:
-            found.setdefault(row.matrix.place.layer, []).append(row)
+        if row.weight.module_path.tower == tower and row.weight.module_path.layer:
+            found.setdefault(row.weight.module_path.layer, []).append(row)
     return {layer: found[layer] for layer in sorted(found, key=layer_order)}

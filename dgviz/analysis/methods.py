@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout, read_tensor
-from dgviz.repair.methods.reshaped import effective_rank
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
 from dgviz.repair.rounding import BLOCK_ELEMENTS
 from dgviz.repair.tensor import TensorRepairs
 from dgviz.repair.update import TensorUpdate
 from dgviz.repair.whole_model import prepare_method
+from dgviz.rmt.spectrum import effective_rank
+from dgviz.spectra.delta import difference
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import decompose, resolve_device
 
@@ -114,9 +115,9 @@ def _sums(update: TensorUpdate, values: torch.Tensor, reference: torch.Tensor) -
     for start in range(0, update.numel, BLOCK_ELEMENTS):
         block = slice(start, min(start + BLOCK_ELEMENTS, update.numel))
         base, result = update.wide(update.base, block), update.wide(values, block)
-        moved = torch.where(result == base, 0.0, result - base)  # equal infinities differ by nan
+        moved = difference(result, base)
         other = update.wide(reference, block)
-        distance = torch.where(result == other, 0.0, result - other)
+        distance = difference(result, other)
         finite = torch.nan_to_num(base, 0.0, 0.0, 0.0)
         squared = [torch.sum(part * part, dtype=torch.float64) for part in (moved, distance)]
         own = [torch.sum(part * part, dtype=torch.float64) for part in (finite, update.delta(block, base))]
@@ -147,7 +148,8 @@ def _ranks(
     shape = (layout.stack or 1, -1, layout.cols)
     base, result = (side.to(update.device).to(update.work).reshape(shape) for side in (update.base, values))
     found = [
-        decompose(after - before, update.device, paired.name) for before, after in zip(base, result, strict=True)
+        decompose(difference(after, before), update.device, paired.name)
+        for before, after in zip(base, result, strict=True)
     ]
     return [effective_rank(np.asarray(item.s, dtype=np.float64)) for item in found]
 

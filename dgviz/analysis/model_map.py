@@ -47,7 +47,7 @@ class Cell:
     @property
     def names(self) -> tuple[str, ...]:
         """The tensors it stands for."""
-        weights = (*(row.matrix.weight for row in self.rows), *self.missing)
+        weights = (*(row.weight for row in self.rows), *self.missing)
         return tuple(dict.fromkeys(weight.tensor.name for weight in weights))
 
 
@@ -100,7 +100,7 @@ def map_tower(
     held: dict[tuple[str, str], tuple[list[Assessment], list[Weight]]] = {}
     layers: dict[str, tuple[int, ...]] = {}
     columns: dict[str, tuple] = {}
-    for weight, row in [(row.matrix.weight, row) for row in rows] + [(weight, None) for weight in missing]:
+    for weight, row in [(row.weight, row) for row in rows] + [(weight, None) for weight in missing]:
         path, expert = weight.module_path, weight.expert
         if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
             continue

@@ -73,7 +73,7 @@ class NoiseTable:
 
 def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
     """Return the noise table of what a rule makes of a model."""
-    energy = sum(row.matrix.energy for row in rows)
+    energy = sum(row.spectrum.energy for row in rows)
     groups = {name: _row(name, own, energy) for name, own in groups_of(rows).items()}
     classes, thirds = (tuple(groups[name] for name in names if name in groups) for names in (CLASSES, THIRDS))
     return NoiseTable(classes, thirds, groups[WHOLE])
@@ -84,9 +84,9 @@ def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
     noise = sum(row.noise_share for row in rows) / len(rows) if rows else 0.0
     share, dropped = (
         sum(values) / whole if whole > 0 else 0.0
-        for values in ([row.matrix.energy for row in rows], [row.dropped_energy for row in rows])
+        for values in ([row.spectrum.energy for row in rows], [row.dropped_energy for row in rows])
     )
-    parameters = sum(row.matrix.parameters for row in rows)
+    parameters = sum(row.weight.parameters for row in rows)
     return NoiseRow(name, len(rows), parameters, noise, share, noise * share, dropped)
 
 

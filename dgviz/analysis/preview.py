@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.analysis.model_spectra import Matrix
+from dgviz.analysis.model_spectra import StoredWeight
 from dgviz.repair.methods.method import keep
-from dgviz.repair.methods.reshaped import effective_rank, norm_ratio
 from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.spectrum import effective_rank, norm_ratio
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class ModelPreview:
     effective_rank: float
 
 
-def preview_model(matrices: Sequence[Matrix], plan: RepairPlan, names: Sequence[str]) -> ModelPreview:
+def preview_model(matrices: Sequence[StoredWeight], plan: RepairPlan, names: Sequence[str]) -> ModelPreview:
     """Return the figures of a method on a model: exact, updates along the same directions subtract like numbers."""
     facts = prepare_stored(matrices, plan, names)
     values = [_values(matrix, plan, facts) for matrix in matrices]
     published = [_values(matrix, RepairPlan()) for matrix in matrices]
-    s = np.concatenate([matrix.stored.nonzero_s for matrix in matrices])
+    s = np.concatenate([matrix.spectrum.nonzero_s for matrix in matrices])
     found = np.concatenate(values)
     return ModelPreview(
         norm_ratio(found, s),
@@ -50,7 +50,7 @@ def preview_model(matrices: Sequence[Matrix], plan: RepairPlan, names: Sequence[
     )
 
 
-def prepare_stored(matrices: Sequence[Matrix], plan: RepairPlan, names: Sequence[str]) -> Any:
+def prepare_stored(matrices: Sequence[StoredWeight], plan: RepairPlan, names: Sequence[str]) -> Any:
     """Return what a method takes from the whole model, all of whose spectra are stored; `names` are its tensors."""
     return plan.recipe.prepare(plan.method_params, _StoredModel(names, matrices, plan))
 
@@ -60,17 +60,17 @@ class _StoredModel:
     """The whole model as far as stored spectra tell of it."""
 
     names: Sequence[str]
-    matrices: Sequence[Matrix]
+    matrices: Sequence[StoredWeight]
     plan: RepairPlan
 
     def squares(self) -> tuple[float, float]:
         """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
         plan = self.plan
-        kept = [keep(matrix.stored, plan.rule, plan.params, plan.shrinker)[1] for matrix in self.matrices]
-        whole = [matrix.stored.nonzero_s for matrix in self.matrices]
+        kept = [keep(matrix.spectrum, plan.rule, plan.params, plan.shrinker)[1] for matrix in self.matrices]
+        whole = [matrix.spectrum.nonzero_s for matrix in self.matrices]
         return float(sum(np.sum(own**2) for own in kept)), float(sum(np.sum(own**2) for own in whole))
 
 
-def _values(matrix: Matrix, plan: RepairPlan, facts: Any = None) -> NDArray[np.float64]:
+def _values(matrix: StoredWeight, plan: RepairPlan, facts: Any = None) -> NDArray[np.float64]:
     """Return the singular values of a method's update of one matrix, along the fine-tuned one's directions."""
-    return plan.recipe.reshape(plan, matrix.stored, facts, matrix.name).values
+    return plan.recipe.reshape(plan, matrix.spectrum, facts, matrix.weight.tensor.name).values

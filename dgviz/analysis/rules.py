@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.analysis.model_spectra import Assessment, Matrix, assess
+from dgviz.analysis.model_spectra import Assessment, StoredWeight, assess
 from dgviz.command import Command
 from dgviz.errors import ThresholdError
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import SHRINKERS, find_shrinker
+from dgviz.rmt.spectrum import norm_ratio
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
 from dgviz.words import exact_number
 
@@ -166,7 +167,9 @@ def rule_title(plan: RepairPlan) -> str:
     return ", ".join([rule.title, *settings])
 
 
-def cut_model(matrices: Sequence[Matrix], plan: RepairPlan, rows: Sequence[Assessment] | None = None) -> ModelCut:
+def cut_model(
+    matrices: Sequence[StoredWeight], plan: RepairPlan, rows: Sequence[Assessment] | None = None
+) -> ModelCut:
     """Return what a rule makes of every matrix."""
     refuse_unknown(matrices, plan)
     rows = tuple(rows or (assess(matrix, plan.rule, plan.params) for matrix in matrices))
@@ -179,16 +182,16 @@ def cut_model(matrices: Sequence[Matrix], plan: RepairPlan, rows: Sequence[Asses
             fits[i] = row.residual_fit
             continue
         values[row.rank :] = 0.0
-        s = row.matrix.stored.nonzero_s
+        s = row.spectrum.nonzero_s
         ranks[i] = np.count_nonzero(values)
-        kept[i] = float(np.sum((values / s[0]) ** 2) / np.sum((s / s[0]) ** 2))
-        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.matrix.stored.nonzero_shape)
+        kept[i] = norm_ratio(values, s) ** 2
+        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.spectrum.nonzero_shape)
     return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
 
 
-def refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
+def refuse_unknown(matrices: Sequence[StoredWeight], plan: RepairPlan) -> None:
     """Refuse a rule that needs the weights themselves where no scan has stored what it found in them."""
-    unknown = [matrix.label for matrix in matrices if needs_delta(matrix.stored, plan.rule, plan.params)]
+    unknown = [matrix.weight.name for matrix in matrices if needs_delta(matrix.spectrum, plan.rule, plan.params)]
     if not unknown:
         return
     settings = {k: v for k, v in find_rule(plan.rule).changed(plan.params).items() if k != "scale"}
@@ -200,31 +203,30 @@ def refuse_unknown(matrices: Sequence[Matrix], plan: RepairPlan) -> None:
 
 
 def _shrunk(row: Assessment, plan: RepairPlan) -> NDArray[np.float64] | None:
-    """Return the live singular values of a matrix after the plan's shrinker; None where nothing is shrunk."""
+    """Return the singular values of the nonzero block after the plan's shrinker; None where nothing is shrunk."""
     if plan.shrinker == "hard" or row.threshold.degenerate or not row.threshold.sigma > 0:
         return None
-    stored = row.matrix.stored
+    stored = row.spectrum
     return find_shrinker(plan.shrinker).apply(stored.nonzero_s, stored.nonzero_shape, row.threshold.sigma)
 
 
 def sum_up(cut: ModelCut) -> RuleTotals:
     """Return what a rule makes of the whole model."""
-    matrices = [row.matrix for row in cut.rows]
-    directions = np.array([matrix.stored.s.size for matrix in matrices])
-    sides = np.array([sum(matrix.stored.shape) for matrix in matrices])
-    entries = np.array([matrix.parameters for matrix in matrices])
-    energy = np.array([matrix.energy for matrix in matrices])
+    directions = np.array([row.spectrum.s.size for row in cut.rows])
+    sides = np.array([sum(row.spectrum.shape) for row in cut.rows])
+    entries = np.array([row.weight.parameters for row in cut.rows])
+    energy = np.array([row.spectrum.energy for row in cut.rows])
     shares = cut.ranks / directions
     fitted = np.isfinite(cut.residual_fit)
     fit = float(np.average(cut.residual_fit[fitted], weights=entries[fitted])) if fitted.any() else None
-    nonzero = np.array([np.count_nonzero(matrix.stored.s) for matrix in matrices])
+    nonzero = np.array([np.count_nonzero(row.spectrum.s) for row in cut.rows])
     parameters, kept = int(entries.sum()), int((cut.ranks * sides).sum())
     return RuleTotals(
         label=cut.label,
         rule=cut.plan.rule,
         shrinker=cut.plan.shrinker,
         params=dict(cut.plan.params),
-        matrices=len(matrices),
+        matrices=len(cut.rows),
         directions=int(directions.sum()),
         parameters=parameters,
         rank=int(cut.ranks.sum()),
@@ -236,15 +238,15 @@ def sum_up(cut: ModelCut) -> RuleTotals:
         emptied=int(((cut.ranks == 0) & (energy > 0)).sum()),
         unchanged=int((cut.ranks == nonzero).sum()),
         rank_share={name: float(np.percentile(shares, at)) for name, at in _QUANTILES.items()},
-        lowest=matrices[int(np.argmin(shares))].label,
-        highest=matrices[int(np.argmax(shares))].label,
+        lowest=cut.rows[int(np.argmin(shares))].weight.name,
+        highest=cut.rows[int(np.argmax(shares))].weight.name,
     )
 
 
 def compare_cuts(cuts: Sequence[ModelCut]) -> Agreement:
     """Return how often rules decide alike. Every rule keeps the first directions, two differ in the ranks between."""
     ranks = np.array([cut.ranks for cut in cuts])
-    directions = sum(row.matrix.stored.s.size for row in cuts[0].rows)
+    directions = sum(row.spectrum.s.size for row in cuts[0].rows)
     apart = np.abs(ranks[:, None, :] - ranks[None, :, :])
     return Agreement(1 - apart.sum(axis=2) / directions, (apart == 0).mean(axis=2))
 
@@ -265,7 +267,7 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
     rank, kept = np.zeros((2, MULTIPLIERS.size), dtype=np.int64)
     energy = np.zeros(MULTIPLIERS.size)
     for row in cut.rows:
-        s = row.matrix.stored.nonzero_s
+        s = row.spectrum.nonzero_s
         taus = row.threshold.tau * MULTIPLIERS
         if row.threshold.degenerate and based:
             taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic
@@ -276,11 +278,11 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
         else:
             ranks = np.minimum(ranks, np.count_nonzero(values))
         rank += ranks
-        kept += ranks * sum(row.matrix.stored.shape)
+        kept += ranks * sum(row.spectrum.shape)
         energy += np.concatenate([[0.0], np.cumsum(values**2)])[ranks]
-    whole = sum(row.matrix.energy for row in cut.rows)
+    whole = sum(row.spectrum.energy for row in cut.rows)
     share = np.minimum(energy / whole, 1.0) if whole > 0 else np.ones(MULTIPLIERS.size)
-    return TauCurve(rank, kept, share, sum(row.matrix.parameters for row in cut.rows))
+    return TauCurve(rank, kept, share, sum(row.weight.parameters for row in cut.rows))
 
 
 def comparison_report(cuts: Sequence[ModelCut]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dgviz.app.parameters import parameter_field
 from dgviz.errors import ThresholdError
 from dgviz.figures import entry_map, plot_config, rules_plot
 from dgviz.rmt.assess import apply_rule
-from dgviz.rmt.law import mp_fit_triple, sigma_from_median
+from dgviz.rmt.law import sigma_from_median
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES, Threshold
 
@@ -68,11 +68,9 @@ def draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
 
 def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     """Show tau, rank, energy and MP-fit per rule."""
-    energy = np.cumsum(spectrum.s**2)
-    total = energy[-1] or 1.0
     rows = []
     for title, threshold in found.items():
-        fit = mp_fit_triple(spectrum.nonzero_s, threshold.rank, threshold.sigma, spectrum.nonzero_shape)
+        fit = spectrum.mp_fits(threshold.sigma, threshold.rank)
         rows.append(
             {
                 "rule": title,
@@ -80,7 +78,7 @@ def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
                 "tau / edge": threshold.tau / threshold.edge if threshold.edge else None,
                 "kept rank": threshold.rank,
                 "of": spectrum.s.size,
-                "energy kept %": 100 * float(energy[threshold.rank - 1] / total) if threshold.rank else 0.0,
+                "energy kept %": 100 * spectrum.energy_kept(threshold.rank),
                 "MP-fit of what is kept": fit["repaired"],
                 "MP-fit of what is dropped": fit["discarded"],
                 "note": "; ".join(threshold.warnings),

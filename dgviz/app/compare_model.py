@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.analysis.model_spectra import Atlas
+from dgviz.analysis.model_spectra import ModelSpectra
 from dgviz.analysis.rules import (
     MULTIPLIERS,
     ModelCut,
@@ -15,11 +15,11 @@ from dgviz.analysis.rules import (
     scaled_plan,
     sum_up,
 )
-from dgviz.app.atlas import load_atlas, load_cut
 from dgviz.app.compare import choose_rules, starting_points
 from dgviz.app.jobs import draw_task
 from dgviz.app.rules import link_params
 from dgviz.app.scans import find_scan, scan_task
+from dgviz.app.spectra import load_cut, load_spectra
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
@@ -35,13 +35,13 @@ _TAKEN = "rule-taken-to-export"
 _SHRINKER_RULE = "mp_edge"  # an optimal shrinker keeps what lies above the bulk edge
 
 
-def draw_missing(view: View, pair: CheckpointPair) -> Atlas:
+def draw_missing(view: View, pair: CheckpointPair) -> ModelSpectra:
     """Return what is stored of a pair; say which weights are missing, and offer the scan that stores them."""
-    atlas = load_atlas(pair, _finished_scan(pair))
-    if not atlas.missing:
-        return atlas
-    missing = [weight.name for weight in atlas.missing]
-    total = len(missing) + len(atlas.matrices)
+    spectra = load_spectra(pair, _finished_scan(pair))
+    if not spectra.missing:
+        return spectra
+    missing = [weight.name for weight in spectra.missing]
+    total = len(missing) + len(spectra.weights)
     with st.container(border=True):
         st.markdown(
             f":material/hourglass_empty: **{len(missing):,} of {total:,} weights have no stored spectrum** and are "
@@ -51,8 +51,8 @@ def draw_missing(view: View, pair: CheckpointPair) -> Atlas:
             more = f"\n... and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
             st.code("\n".join(missing[:_SHOWN]) + more, language=None, height=min(240, 60 + 21 * len(missing)))
     draw_task(scan_task(view, pair))
-    _follow(pair, len(atlas.matrices), _finished_scan(pair))
-    return atlas
+    _follow(pair, len(spectra.weights), _finished_scan(pair))
+    return spectra
 
 
 def _finished_scan(pair: CheckpointPair) -> str:
@@ -64,13 +64,13 @@ def _finished_scan(pair: CheckpointPair) -> str:
 @st.fragment(run_every=3.0)
 def _follow(pair: CheckpointPair, known: int, finished: str) -> None:
     """Draw the page again when a scan has stored more, or has ended."""
-    if len(load_atlas(pair).matrices) != known or _finished_scan(pair) != finished:
+    if len(load_spectra(pair).weights) != known or _finished_scan(pair) != finished:
         st.rerun()
 
 
-def choose_plans(atlas: Atlas) -> list[RepairPlan]:
+def choose_plans(spectra: ModelSpectra) -> list[RepairPlan]:
     """Let the user pick rules, their parameters, and shrinkers beside them."""
-    params = choose_rules(starting_points(atlas.matrices[len(atlas.matrices) // 2].stored))
+    params = choose_rules(starting_points(spectra.weights[len(spectra.weights) // 2].spectrum))
     shrinkers = st.multiselect(
         "Optimal shrinkers, which also make the kept singular values smaller",
         [name for name in SHRINKERS if name != "hard"],
@@ -88,16 +88,16 @@ def choose_plans(atlas: Atlas) -> list[RepairPlan]:
 
 
 def draw_comparison(
-    view: View, pair: CheckpointPair, atlas: Atlas, plans: list[RepairPlan], export_page: Path
+    view: View, pair: CheckpointPair, spectra: ModelSpectra, plans: list[RepairPlan], export_page: Path
 ) -> None:
     """Draw the table, the distributions, the agreement and the curves over tau."""
     found: dict[str, tuple[ModelCut, TauCurve | None]] = {}
     for plan in plans:
         try:
-            with st.spinner(f"Applying {rule_title(plan)} to {len(atlas.matrices):,} weights ..."):
-                found[rule_title(plan)] = load_cut(pair, atlas, plan)
+            with st.spinner(f"Applying {rule_title(plan)} to {len(spectra.weights):,} weights ..."):
+                found[rule_title(plan)] = load_cut(pair, spectra, plan)
         except DgvizError as error:
-            _draw_refused(view, pair, atlas, plan, error)
+            _draw_refused(view, pair, spectra, plan, error)
     if not found:
         st.info("Choose at least one rule that can be applied.")
         return
@@ -122,14 +122,16 @@ def draw_comparison(
     _draw_curves(found, export_page)
 
 
-def _draw_refused(view: View, pair: CheckpointPair, atlas: Atlas, plan: RepairPlan, error: DgvizError) -> None:
+def _draw_refused(
+    view: View, pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan, error: DgvizError
+) -> None:
     """Say why a rule cannot be applied, and offer the scan that makes it so once the scan of all weights is done."""
     st.warning(str(error))
     rule = find_rule(plan.rule)
-    if not rule.needs_delta or atlas.missing:
+    if not rule.needs_delta or spectra.missing:
         return
     draw_task(scan_task(view, pair, plan))
-    _follow(pair, len(atlas.matrices), _finished_scan(pair))
+    _follow(pair, len(spectra.weights), _finished_scan(pair))
 
 
 def _draw_table(totals: dict[str, RuleTotals]) -> None:

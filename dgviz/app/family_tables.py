@@ -4,16 +4,16 @@ from typing import Any
 
 import streamlit as st
 
-from dgviz.analysis.family import depth_map, family_csv, member_report, noise_tables_csv, verdict_of
+from dgviz.analysis.family import depth_map, family_csv, member_report, noise_tables_csv
 from dgviz.analysis.figures import POOLED
 from dgviz.analysis.groups import WHOLE, groups_of
 from dgviz.analysis.model_map import towers
-from dgviz.analysis.model_spectra import Assessment, Atlas
+from dgviz.analysis.model_spectra import Assessment, ModelSpectra, verdict_of
 from dgviz.analysis.noise_table import noise_table
-from dgviz.app.atlas import load_assessments, load_atlas
 from dgviz.app.family import Member
 from dgviz.app.messages import show_error
 from dgviz.app.model_verdict import check_weights
+from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.errors import ThresholdError
 from dgviz.figures import depth_curves, noise_by_model, plot_config
 from dgviz.rmt.diagnosis import VERDICTS
@@ -33,11 +33,11 @@ def read_members(
     """Return what the rule makes of every stored weight of every model, saying what is not stored."""
     found: dict[str, list[Assessment]] = {}
     for member in members:
-        atlas = load_atlas(member.pair, finished)
-        if atlas.missing:
-            st.markdown(_missing(member, atlas))
+        spectra = load_spectra(member.pair, finished)
+        if spectra.missing:
+            st.markdown(_missing(member, spectra))
         try:
-            rows = load_assessments(member.pair, atlas, rule.name, params)
+            rows = load_assessments(member.pair, spectra, rule.name, params)
         except ThresholdError as error:  # a rule that needs more than what a scan has stored
             show_error(error)
             continue
@@ -46,13 +46,13 @@ def read_members(
     return found
 
 
-def _missing(member: Member, atlas: Atlas) -> str:
+def _missing(member: Member, spectra: ModelSpectra) -> str:
     """Return in words how much of a model is not stored."""
-    total = len(atlas.missing) + len(atlas.matrices)
+    total = len(spectra.missing) + len(spectra.weights)
     name = member.name.replace("*", r"\*").replace("_", r"\_")
     return (
-        f":material/hourglass_empty: **{name}**: {len(atlas.missing):,} of {total:,} weights have no stored spectrum "
-        "and are not part of the tables below. Comparing computes them."
+        f":material/hourglass_empty: **{name}**: {len(spectra.missing):,} of {total:,} weights have no stored "
+        "spectrum and are not part of the tables below. Comparing computes them."
     )
 
 
@@ -98,7 +98,7 @@ def _group_title(group: str) -> str:
 
 def _draw_depth(rows: dict[str, list[Assessment]]) -> None:
     """Draw one figure over the layers, a line per model."""
-    labels = towers(row.matrix.name for own in rows.values() for row in own)
+    labels = towers(row.weight.tensor.name for own in rows.values() for row in own)
     if not labels:
         st.info("These weights lie outside the layers: there is nothing to draw over depth.")
         return

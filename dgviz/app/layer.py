@@ -16,7 +16,7 @@ from dgviz.command import Command
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
 from dgviz.files import csv_text
 from dgviz.rmt.assess import apply_rule, needs_delta
-from dgviz.rmt.rounding_noise import rounding_floor, rounding_spectrum
+from dgviz.rmt.rounding_noise import rounding_noise, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Rule, Threshold
 from dgviz.spectra.weight import Weight
@@ -119,9 +119,9 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
 
 def _rounding_line(spectrum: Spectrum, threshold: Threshold) -> tuple[str, np.ndarray] | None:
     """Return what rounding of the stored weights alone would look like; None where there is none, or no bulk."""
-    floor = None if threshold.degenerate else rounding_floor(spectrum)
-    levels = None if floor is None else rounding_spectrum(floor, spectrum.nonzero_shape)
-    return None if levels is None else (floor.format, levels)
+    rounding = None if threshold.degenerate else rounding_noise(spectrum)
+    levels = None if rounding is None else rounding_spectrum(rounding, spectrum.nonzero_shape)
+    return None if levels is None else (rounding.format, levels)
 
 
 def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, default: float) -> None:
@@ -172,9 +172,9 @@ def _caption(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: fl
     if threshold.sigma and not threshold.degenerate:
         ratio = spectrum.s[0] / threshold.edge
         text += f"The largest is {ratio:.3g} times the edge of the noise that the median implies."
-        floor = rounding_floor(spectrum)
-        if floor is not None and floor.sigma > 0:
-            text += f" Rounding to {floor.format} explains {_share(floor.share(threshold.sigma))} of its bulk."
+        rounding = rounding_noise(spectrum)
+        if rounding is not None and rounding.sigma > 0:
+            text += f" Rounding to {rounding.format} explains {_share(rounding.share(threshold.sigma))} of its bulk."
     return text
 
 

@@ -11,11 +11,11 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
 from dgviz.analysis.preview import prepare_stored
 from dgviz.app import worker as work
-from dgviz.app.atlas import load_atlas
 from dgviz.app.messages import answered
 from dgviz.app.method import take_to_export
 from dgviz.app.methods_preview import draw_preview
 from dgviz.app.parameters import parameter_field
+from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
@@ -174,14 +174,14 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
     """Return what the spectrum alone tells, or None after saying what is missing."""
     matrices = ()
     if plan.recipe.whole_model:
-        atlas = load_atlas(pair)
-        if atlas.missing:
+        spectra = load_spectra(pair)
+        if spectra.missing:
             st.info(
-                f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(atlas.missing)} are not "
-                "known yet. Scan every weight on the Checkpoints page."
+                f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(spectra.missing)} are "
+                "not known yet. Scan every weight on the Checkpoints page."
             )
             return None
-        matrices = atlas.matrices
+        matrices = spectra.weights
     names = [item.name for item in pair.tensors if item.tuned is not None]
     try:
         return spectral_effect(plan, spectrum, prepare_stored(matrices, plan, names), weight[0].tensor.name)

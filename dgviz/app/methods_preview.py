@@ -2,9 +2,9 @@
 
 import streamlit as st
 
-from dgviz.analysis.model_spectra import Atlas
+from dgviz.analysis.model_spectra import ModelSpectra
 from dgviz.analysis.preview import ModelPreview, preview_model
-from dgviz.app.atlas import load_atlas
+from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.repair.plan import RepairPlan
@@ -12,10 +12,10 @@ from dgviz.repair.plan import RepairPlan
 
 def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
     """Show what every chosen method that keeps the singular vectors makes of the model."""
-    atlas = load_atlas(pair)
-    known, total = len(atlas.matrices), len(atlas.matrices) + len(atlas.missing)
+    spectra = load_spectra(pair)
+    known, total = len(spectra.weights), len(spectra.weights) + len(spectra.missing)
     st.markdown("**The same settings on the whole model, from stored spectra**")
-    if atlas.missing:
+    if spectra.missing:
         st.caption(
             f"Spectra of {known} of {total} matrices are stored, and the figures are of these only; a scan on the "
             "Checkpoints page adds the others."
@@ -27,7 +27,7 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
     rows = []
     for plan in (plan for plan in plans.values() if plan.recipe.spectral):
         try:
-            found = _preview(stamp, plan.label, atlas, plan, names)
+            found = _preview(stamp, plan.label, spectra, plan, names)
         except DgvizError as error:
             st.warning(str(error))
             continue
@@ -50,10 +50,10 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
 
 @st.cache_data(max_entries=256, show_spinner=False)
 def _preview(
-    stamp: tuple[str, str, int], label: str, _atlas: Atlas, _plan: RepairPlan, _names: list[str]
+    stamp: tuple[str, str, int], label: str, _spectra: ModelSpectra, _plan: RepairPlan, _names: list[str]
 ) -> ModelPreview:
     """Return a method's figures; known by the pair, how many spectra are stored, and the plan's label."""
-    return preview_model(_atlas.matrices, _plan, _names)
+    return preview_model(_spectra.weights, _plan, _names)
 
 
 _COLUMN_CONFIG = {

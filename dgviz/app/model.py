@@ -9,12 +9,12 @@ import streamlit as st
 
 from dgviz.analysis.figures import FIGURES, Figure
 from dgviz.analysis.model_map import STATISTICS, Cell, TowerMap, expert_modules, map_tower, towers
-from dgviz.analysis.model_spectra import Assessment, Atlas, total
-from dgviz.app.atlas import load_assessments, load_atlas
+from dgviz.analysis.model_spectra import Assessment, ModelSpectra, total
 from dgviz.app.messages import show_error
 from dgviz.app.model_detail import draw_depth, draw_noise, draw_table
 from dgviz.app.model_verdict import draw_verdict
 from dgviz.app.selection import draw_selection, note_chosen, read_selection
+from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import ThresholdError
@@ -39,18 +39,18 @@ class ModelView:
     view: View
 
     @property
-    def atlas(self) -> Atlas:
+    def spectra(self) -> ModelSpectra:
         """Every spectrum that is stored."""
-        return load_atlas(self.pair)
+        return load_spectra(self.pair)
 
     @property
     def names(self) -> list[str]:
         """Every tensor that could be repaired."""
         return [paired.name for paired in self.pair.repairable]
 
-    def rows(self, atlas: Atlas) -> list[Assessment]:
+    def rows(self, spectra: ModelSpectra) -> list[Assessment]:
         """Return what the rule makes of every stored matrix."""
-        return load_assessments(self.pair, atlas, self.rule.name, self.params)
+        return load_assessments(self.pair, spectra, self.rule.name, self.params)
 
 
 def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
@@ -58,18 +58,18 @@ def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
     if st.session_state.pop(_GO, False):
         st.switch_page(layer_page)
     model = replace(model, view=current_view())  # a run of this part alone has the view of the whole run before
-    atlas = model.atlas
+    spectra = model.spectra
     try:
-        rows = model.rows(atlas)
+        rows = model.rows(spectra)
     except ThresholdError as error:  # a rule that needs more than what a scan has stored
         show_error(error)
         return
     verdict = st.container()
-    _draw_totals(rows, atlas)
-    shown, quantity = draw_map(model, atlas, rows)
+    _draw_totals(rows, spectra)
+    shown, quantity = draw_map(model, spectra, rows)
     if rows:
         with verdict:  # after the map, which does not wait for it
-            draw_verdict(rows, model.rule.title, whole=not atlas.missing)
+            draw_verdict(rows, model.rule.title, whole=not spectra.missing)
         if _choosing():
             draw_selection(model.view, model.names, rows, export_page)
         _draw_details(model, rows, shown, quantity)
@@ -90,14 +90,14 @@ def _draw_details(model: ModelView, rows: list[Assessment], shown: TowerMap, qua
     elif chosen == "Noise":
         draw_noise(rows, model.rule.title)
     else:
-        draw_table(rows, lambda row: _open(row.matrix.weight))
+        draw_table(rows, lambda row: _open(row.weight))
 
 
-def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
+def _draw_totals(rows: list[Assessment], spectra: ModelSpectra) -> None:
     """Show what the rule makes of everything that is known."""
-    count = len(atlas.matrices) + len(atlas.missing)
+    count = len(spectra.weights) + len(spectra.missing)
     whole = total(rows)
-    known = f"{whole.matrices:,}" + ("" if not atlas.missing else f" of {count:,}")
+    known = f"{whole.matrices:,}" + ("" if not spectra.missing else f" of {count:,}")
     with st.container(horizontal=True):
         st.metric("Weights known", known, help="Matrices with a stored spectrum; every expert is one.")
         if rows:
@@ -108,12 +108,12 @@ def _draw_totals(rows: list[Assessment], atlas: Atlas) -> None:
             st.metric("Everything kept", f"{whole.unchanged:,}", help="Weights on which the rule does nothing.")
 
 
-def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> tuple[TowerMap, Figure]:
+def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) -> tuple[TowerMap, Figure]:
     """Draw the map with its choices; a click on a cell opens its weight.
 
     Return the map of the tower that is shown, and the quantity.
     """
-    shown, outside, quantity = _choose_map(model.view, model.names, atlas, rows)
+    shown, outside, quantity = _choose_map(model.view, model.names, spectra, rows)
     choosing = _choosing()
     cells = {f"{part.tower}|{cell.row}|{cell.column}": cell for part in (shown, outside) for cell in part.cells}
     identities = {id(cell): name for name, cell in cells.items()}
@@ -147,7 +147,7 @@ def draw_map(model: ModelView, atlas: Atlas, rows: list[Assessment]) -> tuple[To
 
 
 def _choose_map(
-    view: View, names: list[str], atlas: Atlas, rows: list[Assessment]
+    view: View, names: list[str], spectra: ModelSpectra, rows: list[Assessment]
 ) -> tuple[TowerMap, TowerMap, Figure]:
     """Let the user choose what the map shows; return the maps of a tower and of what lies outside all of them."""
     labels = towers(names)
@@ -168,7 +168,7 @@ def _choose_map(
                 "Part of the model", list(labels), format_func=labels.get, key="map-tower", width=240
             )
         statistic, unfold = "mean", ""
-        experts = expert_modules((*(row.matrix.weight for row in rows), *atlas.missing), tower)
+        experts = expert_modules((*(row.weight for row in rows), *spectra.missing), tower)
         if experts:
             columns = st.selectbox(
                 "Columns are",
@@ -188,8 +188,8 @@ def _choose_map(
                     required=True,
                 )
         st.segmented_control("A click", _CLICKS, default=_CLICKS[0], key="map-click", required=True)
-    shown = map_tower(rows, atlas.missing, quantity, tower, statistic, unfold)
-    return shown, map_tower(rows, atlas.missing, quantity, ""), quantity
+    shown = map_tower(rows, spectra.missing, quantity, tower, statistic, unfold)
+    return shown, map_tower(rows, spectra.missing, quantity, ""), quantity
 
 
 def _choosing() -> bool:
@@ -225,11 +225,11 @@ def _hover(cell: Cell, quantity: Figure, rule: Rule) -> str:
         lines.append(f"{len(cell.missing)} more not scanned yet")
     row = cell.extreme
     if row is not None:
-        m, n = row.matrix.stored.shape
-        opens = f", {row.matrix.label}" if len(cell.rows) > 1 else ""
+        m, n = row.spectrum.shape
+        opens = f", {row.weight.name}" if len(cell.rows) > 1 else ""
         lines.append(f"{m:,} x {n:,}{opens}")
         lines.append(
-            f"{rule.title} keeps {row.rank:,} of {row.matrix.stored.s.size:,} directions, "
+            f"{rule.title} keeps {row.rank:,} of {row.spectrum.s.size:,} directions, "
             f"{100 * row.energy_kept:.3g} % of the energy"
         )
     return "<br>".join(lines)
@@ -251,7 +251,7 @@ def _choose_pointed(cells: dict[str, Cell]) -> None:
 def _open_pointed(cells: dict[str, Cell]) -> None:
     """Look at the weight of the cell that was clicked: of several, the one whose value is the extreme."""
     for cell in _pointed(cells)[:1]:
-        _open(cell.extreme.matrix.weight if cell.extreme else cell.missing[0])
+        _open(cell.extreme.weight if cell.extreme else cell.missing[0])
 
 
 def _open(weight: Weight) -> None:

@@ -40,7 +40,7 @@ def draw_table(rows: list[Assessment], on_open: Callable[[Assessment], None]) ->
 
 def _filtered(rows: list[Assessment]) -> list[Assessment]:
     """Return the rows that the filters leave."""
-    present = [name for name in CLASSES if any(row.matrix.place.kind == name for row in rows)]
+    present = [name for name in CLASSES if any(row.weight.module_path.kind == name for row in rows)]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input("Name contains", key="table-name", placeholder="text or expression", width=320)
         kinds = st.pills("Class of weight", present, selection_mode="multi", key="table-kinds")
@@ -49,16 +49,18 @@ def _filtered(rows: list[Assessment]) -> list[Assessment]:
     except re.error as error:
         st.warning(f"{text!r} is not a regular expression: {error}")
         return rows
-    return [row for row in rows if found.search(row.matrix.label) and (not kinds or row.matrix.place.kind in kinds)]
+    return [
+        row for row in rows if found.search(row.weight.name) and (not kinds or row.weight.module_path.kind in kinds)
+    ]
 
 
 def _cells(row: Assessment) -> dict[str, Any]:
     """Return one line of the table."""
-    place, s = row.matrix.place, row.matrix.stored.s
-    m, n = row.matrix.stored.shape
+    place, s = row.weight.module_path, row.spectrum.s
+    m, n = row.spectrum.shape
     return {
         "layer": place.layer[0] if place.layer else None,
-        "weight": row.matrix.label,
+        "weight": row.weight.name,
         "class": place.kind,
         "spectrum": sparkline(s),
         "shape": f"{m} x {n}",

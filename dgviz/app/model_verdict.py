@@ -1,12 +1,10 @@
 """The verdict on a whole model: may the rule be trusted here, why, and what to do instead."""
 
-import math
-
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dgviz.analysis.model_spectra import Assessment
-from dgviz.rmt.diagnosis import VERDICTS, Diagnosis, WeighedDiagnosis, diagnose_model
+from dgviz.analysis.model_spectra import Assessment, verdict_of
+from dgviz.rmt.diagnosis import VERDICTS, Diagnosis
 
 _LOOKS = {
     "applies": ("green", ":material/check_circle:"),
@@ -22,14 +20,8 @@ def draw_verdict(rows: list[Assessment], title: str, whole: bool) -> None:
     """Say whether a rule may be trusted on the model; weights that were checked before are not checked again."""
     slot = st.empty()
     check_weights(rows, slot)
-    weighed = (
-        WeighedDiagnosis(
-            row.matrix.label, math.prod(row.matrix.stored.nonzero_shape), row.matrix.energy, row.diagnosis
-        )
-        for row in rows
-    )
     with slot.container(border=True):
-        _draw(diagnose_model(weighed), title, whole)
+        _draw(verdict_of(rows), title, whole)
 
 
 def check_weights(rows: list[Assessment], slot: DeltaGenerator) -> None:

@@ -95,8 +95,8 @@ def _expression(column: "st.delta_generator.DeltaGenerator", field: str, title: 
 
 def _draw_preview(names: list[str], repaired: set[str], rows: list[Assessment]) -> None:
     """Say what the selection changes, next to the repair of every weight."""
-    inside = [row for row in rows if row.matrix.name in repaired]
-    energy = sum(row.matrix.energy for row in rows)
+    inside = [row for row in rows if row.weight.tensor.name in repaired]
+    energy = sum(row.spectrum.energy for row in rows)
     dropped, all_dropped = (sum(row.dropped_energy for row in part) for part in (inside, rows))
     kept = total(inside)
     with st.container(horizontal=True):

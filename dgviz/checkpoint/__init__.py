@@ -1,7 +1,7 @@
 """Find, open, read, fingerprint and pair checkpoints; importing this does not import torch."""
 
 from dgviz.checkpoint.fingerprint import cache_dir, content_hash, is_hashed, known_hashes
-from dgviz.checkpoint.layout import MatrixLayout, matrix_layout, select_matrix
+from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
 from dgviz.checkpoint.local import open_checkpoint
 from dgviz.checkpoint.names import match_names
 from dgviz.checkpoint.pair import inspect_pair, open_pair, pair_checkpoints
@@ -31,5 +31,4 @@ __all__ = [
     "read_bytes",
     "read_preflight",
     "read_tensor",
-    "select_matrix",
 ]

@@ -12,7 +12,7 @@ from dgviz.analysis.family import distinct_names, family_csv, match_members, mem
 from dgviz.analysis.family.overlap import kinship_report
 from dgviz.analysis.figures import POOLED
 from dgviz.analysis.groups import THIRDS, WHOLE
-from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_json
@@ -96,9 +96,7 @@ def _compute(
             errors |= {f"{names[i]}: {result.weight.name}": said for i, said in result.errors.items()}
             progress.tell(effort, f"comparing {result.weight.name}")
     models = [_model(name, pair, options.rule, params) for name, pair in zip(names, pairs, strict=True)]
-    report = kinship_report(
-        [(item.weight.name, item.weight.place, item.weight.third, item.ranks, item.overlaps) for item in compared]
-    )
+    report = kinship_report(compared)
     left_out = [{"weight": item.weight, "models": list(item.models), "reason": item.reason} for item in apart]
     left_out += [
         {"weight": item.weight.name, "models": list(item.errors), "reason": next(iter(item.errors.values()))}
@@ -123,10 +121,10 @@ def _scan(
 
 def _model(name: str, pair: CheckpointPair, rule: str, params: dict[str, Any]) -> dict[str, Any]:
     """Return what is said of one tuned checkpoint."""
-    atlas = read_atlas(pair)
-    rows = [assess(matrix, rule, params) for matrix in atlas.matrices]
+    spectra = read_spectra(pair)
+    rows = [assess(matrix, rule, params) for matrix in spectra.weights]
     about = {"name": name, "folder": pair.tuned.path.name, "fingerprint": pair.tuned.fingerprint}
-    missing = [weight.name for weight in atlas.missing]
+    missing = [weight.name for weight in spectra.missing]
     return {**about, "weights": len(rows), "missing": missing, **member_report(rows)}
 
 

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.cli.options import chosen_pair, print_columns, print_json, rule_params
 from dgviz.command import Command
@@ -12,9 +12,9 @@ from dgviz.command import Command
 def run(options: argparse.Namespace) -> int:
     """Print the noise table; a matrix that no scan has stored is named and makes the status 1."""
     params = rule_params(options)
-    atlas = read_atlas(chosen_pair(options))
-    table = noise_table([assess(matrix, options.rule, params) for matrix in atlas.matrices])
-    missing = [weight.name for weight in atlas.missing]
+    spectra = read_spectra(chosen_pair(options))
+    table = noise_table([assess(matrix, options.rule, params) for matrix in spectra.weights])
+    missing = [weight.name for weight in spectra.missing]
     if options.json:
         print_json({"rule": options.rule, "params": params, **table.to_json(), "missing": missing})
     elif options.csv:

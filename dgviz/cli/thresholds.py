@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.rules import comparison_report, cut_model, read_rule, rule_label
 from dgviz.cli.options import print_columns, print_json, seen_pair
 from dgviz.command import Command
@@ -20,17 +20,17 @@ def run(options: argparse.Namespace) -> int:
     plans = list({rule_label(plan): plan for plan in read}.values())
     if not plans:
         raise ThresholdError(f"--rules names no rule; there are {', '.join(RULES)}")
-    atlas = read_atlas(seen_pair(options))
-    missing = [weight.name for weight in atlas.missing]
+    spectra = read_spectra(seen_pair(options))
+    missing = [weight.name for weight in spectra.missing]
     report: dict[str, Any] = {"rules": [], "agreement": None}
-    if atlas.matrices:
-        report = comparison_report([cut_model(atlas.matrices, plan) for plan in plans])
+    if spectra.weights:
+        report = comparison_report([cut_model(spectra.weights, plan) for plan in plans])
     if options.json:
         print_json({**report, "missing": missing})
-    elif atlas.matrices:
+    elif spectra.weights:
         _print_report(report)
     if missing:
-        total = len(missing) + len(atlas.matrices)
+        total = len(missing) + len(spectra.weights)
         scan = Command("scan", base=options.base, tuned=options.tuned)
         some = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
         print(

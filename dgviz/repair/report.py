@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.files import json_number
-from dgviz.repair.methods.reshaped import Reshaped, effective_rank
+from dgviz.repair.methods.reshaped import Reshaped
 from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.spectrum import effective_rank
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +35,7 @@ class MatrixReport:
     energy_kept, norm_kept : float
         ``|D'|^2 / |D|^2`` and its root.
     effective_rank : float or None
-        Of D' (`dgviz.repair.methods.reshaped.effective_rank`), where its singular values are known.
+        Of D' (`dgviz.rmt.spectrum.effective_rank`), where its singular values are known.
     mp_fit : dict or None
         ``tuned``, ``repaired``, ``discarded``: fits to the noise law of the nonzero block, in percent.
     zero_share : float or None

@@ -5,18 +5,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dgviz.rmt.diagnosis import diagnose
-from dgviz.rmt.law import mp_fit_triple
-from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned
-from dgviz.rmt.spectrum import Spectrum, energy_kept
+from dgviz.rmt.rounding_noise import rounding_noise, rounding_returned
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold, find_rule
 
 
 def apply_rule(spectrum: Spectrum, rule: str, params: Mapping[str, Any], delta: Any = None) -> Threshold:
-    """Return the threshold of a rule on the live part of one weight's update: the one way to apply a rule."""
+    """Return the threshold of a rule on the nonzero block of one weight's update: the one way to apply a rule."""
     found = find_rule(rule)
     known = stored_tau(spectrum, rule, params) if delta is None else None
     if known is not None:
@@ -46,29 +42,21 @@ def threshold_key(rule: str, params: Mapping[str, Any]) -> str:
     return f"{rule} {json.dumps(settings, sort_keys=True)}"
 
 
-def spectrum_figures(threshold: Threshold, s: NDArray[np.float64], shape: Sequence[int]) -> dict[str, Any]:
-    """Return what a rule found in a spectrum, as plain values."""
+def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of a matrix as plain values: what a rule finds, whether it may be trusted, and the route."""
+    threshold = apply_rule(spectrum, rule, params)
     return {
         "rank": threshold.rank,
         "tau": threshold.tau,
         "sigma": threshold.sigma,
         "edge": threshold.edge,
-        "energy_kept": energy_kept(s, threshold.rank),
-        "mp_fit": mp_fit_triple(s, threshold.rank, threshold.sigma, shape),
-        "warnings": list(threshold.warnings),
-    }
-
-
-def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the figures of a matrix as plain values: what a rule finds, whether it may be trusted, and the route."""
-    threshold = apply_rule(spectrum, rule, params)
-    figures = spectrum_figures(threshold, spectrum.nonzero_s, spectrum.nonzero_shape)
-    return figures | {
-        "warnings": [*figures["warnings"], *spectrum.warnings],
+        "energy_kept": spectrum.energy_kept(threshold.rank),
+        "mp_fit": spectrum.mp_fits(threshold.sigma, threshold.rank),
+        "warnings": [*threshold.warnings, *spectrum.warnings],
         "diagnosis": diagnose(spectrum, threshold).to_json(),
         "rounding": _rounding(spectrum, threshold),
         "live_shape": list(spectrum.nonzero_shape),
-        "energy": float(np.sum(spectrum.s**2)),
+        "energy": spectrum.energy,
         "summary": spectrum.summary,
         "route": spectrum.certificate["route"],
         "stored": spectrum.stored,
@@ -78,11 +66,11 @@ def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict
 
 def _rounding(spectrum: Spectrum, threshold: Threshold) -> dict[str, Any] | None:
     """Return the rounding in an update as plain values; None where both sides are stored finely."""
-    floor = rounding_floor(spectrum)
-    if floor is None:
+    rounding = rounding_noise(spectrum)
+    if rounding is None:
         return None
-    shares = {"share": floor.share(threshold.sigma), "share_most": floor.share_most(threshold.sigma)}
-    return asdict(floor) | shares | {"returned": rounding_returned(spectrum, threshold.rank)}
+    shares = {"share": rounding.share(threshold.sigma), "share_most": rounding.share_most(threshold.sigma)}
+    return asdict(rounding) | shares | {"returned": rounding_returned(spectrum, threshold.rank)}
 
 
 def stack_rows(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:

@@ -363,15 +363,15 @@ def mp_fit(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:
     return 100.0 * (1.0 - mp_distance(s, sigma, shape))
 
 
-def mp_fit_triple(s: ArrayLike, rank: int, sigma: float, shape: Sequence[int]) -> dict[str, float | None]:
-    """Return the MP-fit of the tuned, repaired and discarded delta for a hard threshold that keeps `rank` values.
+def mp_fits(s: ArrayLike, values: ArrayLike, sigma: float, shape: Sequence[int]) -> dict[str, float | None]:
+    """Return the MP-fit of a delta, of what a method makes of it along the same directions, and of the difference.
 
     Parameters
     ----------
     s : (p,) array
-        All singular values of the tuned delta, descending.
-    rank : int
-        Number of leading values kept.
+        All singular values of the tuned delta.
+    values : (p,) array
+        Those of the repaired delta, direction by direction.
     sigma : float
         Noise estimate of the tuned delta.
     shape : (int, int)
@@ -382,12 +382,6 @@ def mp_fit_triple(s: ArrayLike, rank: int, sigma: float, shape: Sequence[int]) -
     dict
         ``tuned``, ``repaired`` and ``discarded``; all None when sigma is not a positive finite number.
     """
-    if not (sigma > 0 and math.isfinite(sigma)):
-        return {"tuned": None, "repaired": None, "discarded": None}
-    values = np.asarray(s, dtype=np.float64)
-    kept = np.arange(values.size) < rank
-    return {
-        "tuned": mp_fit(values, sigma, shape),
-        "repaired": mp_fit(np.where(kept, values, 0.0), sigma, shape),
-        "discarded": mp_fit(np.where(kept, 0.0, values), sigma, shape),
-    }
+    parts = {"tuned": s, "repaired": values, "discarded": np.abs(np.subtract(s, values))}
+    known = sigma > 0 and math.isfinite(sigma)
+    return {name: mp_fit(part, sigma, shape) if known else None for name, part in parts.items()}

@@ -35,7 +35,7 @@ _UNIFORM = 1 / 12  # variance of a rounding error that may lie anywhere within i
 
 
 @dataclass(frozen=True)
-class RoundingFloor:
+class RoundingNoise:
     """The rounding in one update.
 
     Attributes
@@ -74,10 +74,10 @@ class RoundingFloor:
         return min(1.0, (self.sigma_most / sigma) ** 2) if sigma > 0 else 0.0
 
 
-def rounding_floor(spectrum: Spectrum) -> RoundingFloor | None:
+def rounding_noise(spectrum: Spectrum) -> RoundingNoise | None:
     """Return the rounding in an update; None where both sides are stored finely, nothing changed, or unknown."""
     steps = spectrum.summary.get("steps")
-    square = float(np.sum(spectrum.s**2)) / math.prod(spectrum.nonzero_shape)
+    square = spectrum.energy / math.prod(spectrum.nonzero_shape)
     if not steps or not steps["classes"] or square == 0:
         return None
     step, share = _step_sizes(spectrum)
@@ -89,19 +89,19 @@ def rounding_floor(spectrum: Spectrum) -> RoundingFloor | None:
         least, gain = _from_grid(step, share, square)
         most = max(least, _both_rounded(step, share, square))
     uneven = steps["row_variance_cv"], steps["column_variance_cv"]
-    return RoundingFloor(steps["format"], steps["side"], math.sqrt(least), math.sqrt(most), gain, *uneven)
+    return RoundingNoise(steps["format"], steps["side"], math.sqrt(least), math.sqrt(most), gain, *uneven)
 
 
-def rounding_spectrum(floor: RoundingFloor, shape: Sequence[int]) -> NDArray[np.float64] | None:
+def rounding_spectrum(rounding: RoundingNoise, shape: Sequence[int]) -> NDArray[np.float64] | None:
     """Return the singular values that rounding alone would have, where it is as large in every row and column.
 
-    Quantiles of the Marchenko-Pastur law of noise of the floor's sigma.
+    Quantiles of the Marchenko-Pastur law of noise of that sigma.
     """
-    if floor.sigma == 0:
+    if rounding.sigma == 0:
         return None
     p = min(shape)
     law = mp_sv_quantile((p - np.arange(p) - 0.5) / p, aspect_ratio(shape))
-    return floor.sigma * math.sqrt(max(shape)) * np.asarray(law)
+    return rounding.sigma * math.sqrt(max(shape)) * np.asarray(law)
 
 
 def rounding_returned(spectrum: Spectrum, rank: int) -> float | None:

@@ -1,11 +1,14 @@
 """All singular values of one weight's update, and how they were obtained."""
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dgviz.rmt.law import mp_fit, mp_fits
 
 
 @dataclass(frozen=True)
@@ -61,15 +64,42 @@ class Spectrum:
         """Squared Frobenius norm of the update."""
         return float(np.sum(self.s**2))
 
+    @property
+    def stable_rank(self) -> float | None:
+        """``|D|^2 / s_1^2``; None for a zero update."""
+        return float(np.sum((self.s / self.s[0]) ** 2)) if self.s[0] > 0 else None
+
     def energy_kept(self, rank: int) -> float:
         """Return the share of the energy in the first `rank` directions; 1 for a zero update."""
-        return energy_kept(self.s, rank)
+        squares = (self.nonzero_s / (self.s[0] or 1.0)) ** 2  # scaled: no overflow at 1e200
+        return float(squares[:rank].sum() / squares.sum()) if self.s[0] > 0 else 1.0
+
+    def mp_fit(self, sigma: float, dropped: int = 0) -> float | None:
+        """Return the MP-fit in percent, with the first `dropped` values set to zero; None where sigma is no noise."""
+        if not (sigma > 0 and math.isfinite(sigma)):
+            return None
+        return mp_fit(
+            np.where(np.arange(self.nonzero_s.size) < dropped, 0.0, self.nonzero_s), sigma, self.nonzero_shape
+        )
+
+    def mp_fits(self, sigma: float, rank: int) -> dict[str, float | None]:
+        """Return the MP-fits of the update, of its first `rank` directions and of the rest: see `law.mp_fits`."""
+        kept = np.where(np.arange(self.nonzero_s.size) < rank, self.nonzero_s, 0.0)
+        return mp_fits(self.nonzero_s, kept, sigma, self.nonzero_shape)
 
 
-def energy_kept(s: NDArray[np.float64], rank: int) -> float:
-    """Return the share of the sum of squares in the first `rank` singular values; 1 for a zero delta."""
-    values = np.asarray(s, dtype=np.float64)
-    if values.size == 0 or values[0] == 0:
+def norm_ratio(values: NDArray[np.float64], s: NDArray[np.float64]) -> float:
+    """Return ``|values| / |s|`` without overflow; 1 where both are zero."""
+    largest = float(np.max(s, initial=0.0))
+    if largest == 0:
         return 1.0
-    squares = (values / values[0]) ** 2  # scaled: no overflow at 1e200
-    return float(squares[:rank].sum() / squares.sum())
+    return float(np.linalg.norm(values / largest) / np.linalg.norm(s / largest))
+
+
+def effective_rank(values: NDArray[np.float64]) -> float:
+    """Return the effective rank: exp of the entropy of the values' shares of their sum; 0 for a zero matrix."""
+    positive = values[values > 0]
+    if positive.size == 0:
+        return 0.0
+    shares = positive / positive.sum()
+    return float(np.exp(-np.sum(shares * np.log(shares))))

@@ -49,14 +49,6 @@ def _zero_where_equal(delta: torch.Tensor, weight: Weight) -> torch.Tensor:
     return delta.masked_fill_((base == tuned).to(delta.device), 0.0)
 
 
-def nonzero_shape(delta: torch.Tensor, block: int = BLOCK_ELEMENTS) -> tuple[int, int]:
-    """Return how many rows and columns of a delta hold an entry that is not zero; its full shape where none does."""
-    rows = 0
-    nonzero_columns = torch.zeros(delta.shape[1], dtype=torch.bool, device=delta.device)
-    step = max(1, block // delta.shape[1])
-    for start in range(0, delta.shape[0], step):
-        nonzero = delta[start : start + step] != 0
-        rows += int(nonzero.any(dim=1).sum())
-        nonzero_columns |= nonzero.any(dim=0)
-    columns = int(nonzero_columns.sum())
-    return (rows, columns) if rows else (int(delta.shape[0]), int(delta.shape[1]))
+def difference(after: torch.Tensor, before: torch.Tensor) -> torch.Tensor:
+    """Return ``after - before``, where equal entries differ by zero, infinities too."""
+    return torch.where(after == before, 0.0, after - before)

@@ -1,6 +1,7 @@
 """Figures of a delta's entries for the store, gathered while the delta is at hand: what diagnosis needs later."""
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from dgviz.checkpoint import read_tensor
 from dgviz.checkpoint.lora.tensor import LoraTensor
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
-from dgviz.spectra.moments import LivePart, compute_moments, find_live, frobenius_norm
+from dgviz.spectra.moments import NonzeroBlock, compute_moments, find_nonzero, frobenius_norm
 from dgviz.spectra.steps import measure_steps
 from dgviz.spectra.svd.decompose import Decomposition
 from dgviz.spectra.svd.products import full_float32
@@ -21,8 +22,8 @@ STRONG = 2.0
 _MOST_STRONG = 1 / 8  # of p: with more of them the median is no measure of noise, which another check says
 
 
-def summarise(weight: Weight, delta: torch.Tensor, decomposition: Decomposition) -> dict[str, Any]:
-    """Return the figures of a delta's entries, as JSON."""
+def describe_weight(weight: Weight, delta: torch.Tensor, decomposition: Decomposition) -> dict[str, Any]:
+    """Return the figures of the entries of a weight's delta, as JSON."""
     base, tuned = weight.base, weight.tuned
     origin = read_tensor(base).reshape(delta.shape).to(delta.device)
     exact = isinstance(tuned, LoraTensor) and tuned.parts[0] == base  # multiplied out, and never stored
@@ -34,29 +35,32 @@ def describe_entries(
     delta: torch.Tensor, decomposition: Decomposition, base: torch.Tensor, tuned: torch.Tensor | None
 ) -> dict[str, Any]:
     """Return the moments of a delta less its strong directions, and the steps its sides are stored with, as JSON."""
-    live = find_live(delta)
-    rank, kept = _count_strong(decomposition, live)
+    nonzero = find_nonzero(delta)
+    rank, kept = _count_strong(decomposition, nonzero)
     with full_float32():
         strong = None
         if rank:
             # Those that a repair keeps are asked for next: a few more at once cost less than all of them again.
             left, right = decomposition.triplets(max(rank, kept))
             strong = left[:, :rank], right[:rank]
-        figures = dataclasses.asdict(compute_moments(delta, frobenius_norm(base), live, strong))
-    steps = None if tuned is None else measure_steps(base, tuned, live)
+        size = frobenius_norm(base)
+        if math.isinf(size):  # a mask among the weights: of those that are numbers
+            size = frobenius_norm(base.masked_fill(base.isinf(), 0.0))
+        figures = dataclasses.asdict(compute_moments(delta, size, nonzero, strong))
+    steps = None if tuned is None else measure_steps(base, tuned, nonzero)
     return figures | ({} if steps is None else {"steps": dataclasses.asdict(steps)})
 
 
-def _count_strong(decomposition: Decomposition, live: LivePart) -> tuple[int, int]:
+def _count_strong(decomposition: Decomposition, nonzero: NonzeroBlock) -> tuple[int, int]:
     """Return how many directions lie far above the bulk edge, and how many DG-Hard keeps; neither beyond the most.
 
     None where the median measures no noise.
     """
-    p = min(live.shape)
+    p = min(nonzero.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)[:p]
     if p < 2 or np.median(s) <= DEGENERATE_MEDIAN * s[0]:
         return 0, 0
     most = int(_MOST_STRONG * p)
-    kept = find_rule("dg_hard").apply(s, live.shape).rank
-    edge = find_rule("mp_edge").apply(s, live.shape).tau
+    kept = find_rule("dg_hard").apply(s, nonzero.shape).rank
+    edge = find_rule("mp_edge").apply(s, nonzero.shape).tau
     return min(int(np.count_nonzero(s > STRONG * edge)), most), kept if kept <= most else 0

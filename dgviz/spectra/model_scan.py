@@ -235,10 +235,7 @@ class _Crew:
         rule, params = self._settings
         arguments = {"device": place, "threads": threads, "root": self._store.root, "rule": rule, "params": params}
         try:
-            if len(tasks) == 1:
-                results = [worker.call("scan_weight", weight=tasks[0].weight, **arguments)]
-            else:
-                results = worker.call("scan_stack", weights=[task.weight for task in tasks], **arguments)
+            results = worker.call("scan_weights", weights=[task.weight for task in tasks], **arguments)
         except Exception as error:  # whatever befalls one matrix is its result; the others go on
             results = [error] * len(tasks)
         self._idle[place].append(worker)

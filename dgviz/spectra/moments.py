@@ -20,10 +20,10 @@ _CPU_BLOCK, _GPU_BLOCK = 2**18, 2**24
 class Moments:
     """What a pass over the entries of a delta D (m x n) tells.
 
-    The last five are of the *live* part of D: rows and columns that are zero throughout are left out, which changes
-    no singular value but those that are zero. Its M rows and N columns hold x, the entries less the strong directions
-    and less the mean of what is left. None where a figure is not defined: nothing left, one row or column, or no two
-    different entries.
+    The last five are of the *nonzero block* of D: rows and columns that are zero throughout are left out, which
+    changes no singular value but those that are zero. Its M rows and N columns hold x, the entries less the strong
+    directions and less the mean of what is left. None where a figure is not defined: nothing left, one row or column,
+    or no two different entries.
 
     Attributes
     ----------
@@ -34,7 +34,7 @@ class Moments:
     zero_row_share, zero_column_share : float
         Share of rows, of columns, that are zero throughout.
     live_rows, live_columns : int
-        M and N: rows and columns that are not.
+        M and N: rows and columns of the nonzero block.
     strong : int
         Number of directions taken out before the last five were computed.
     strong_concentrated : int
@@ -65,16 +65,16 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class LivePart:
+class NonzeroBlock:
     """Rows and columns of a delta that hold a nonzero entry.
 
     Attributes
     ----------
     full_shape, shape : (int, int)
-        Of the delta, and of its live part.
+        Of the delta, and of its nonzero block.
     rows, columns : tensor
         Which they are: masks over the delta's rows and columns.
-    nonzero : int
+    entries : int
         Number of entries that are not zero.
     total : float
         Sum of all entries.
@@ -84,66 +84,73 @@ class LivePart:
     shape: tuple[int, int]
     rows: torch.Tensor
     columns: torch.Tensor
-    nonzero: int
+    entries: int
     total: float
+
+    def figures(self) -> dict[str, float | int]:
+        """Return the first figures of `Moments` that it tells."""
+        rows, columns = self.full_shape
+        return {
+            "zero_share": 1 - self.entries / (rows * columns),
+            "zero_row_share": 1 - self.shape[0] / rows,
+            "zero_column_share": 1 - self.shape[1] / columns,
+            "live_rows": self.shape[0],
+            "live_columns": self.shape[1],
+        }
 
     @cached_property
     def _index(self) -> torch.Tensor | None:
         return None if self.shape == self.full_shape else self.rows.nonzero()[:, 0]
 
     def take(self, matrix: torch.Tensor, block: slice) -> torch.Tensor:
-        """Return some live rows of a matrix of the delta's shape, live columns only; a view where all are live."""
+        """Return some nonzero rows of a matrix of the delta's shape, nonzero columns only; a view where all are."""
         return matrix[block] if self._index is None else matrix[self._index[block]][:, self.columns]
 
     def blocks(self, elements: int) -> Iterator[slice]:
-        """Yield runs of live rows of about so many elements."""
+        """Yield runs of nonzero rows of about so many elements."""
         rows, columns = self.shape
         step = max(1, elements // max(1, columns))
         for start in range(0, rows, step):
             yield slice(start, min(start + step, rows))
 
 
-def find_live(delta: torch.Tensor) -> LivePart:
+def find_nonzero(delta: torch.Tensor) -> NonzeroBlock:
     """Return which rows and columns of a delta are not zero throughout."""
     rows, columns = delta.shape
     nonzero_by_row = torch.empty(rows, dtype=torch.int64, device=delta.device)
-    live_columns = torch.zeros(columns, dtype=torch.bool, device=delta.device)
+    in_column = torch.zeros(columns, dtype=torch.bool, device=delta.device)
     total = torch.zeros((), dtype=torch.float64, device=delta.device)
     step = max(1, _block_elements(delta.device) // columns)
     for start in range(0, rows, step):
         block = delta[start : start + step]
         nonzero = block != 0
         nonzero_by_row[start : start + step] = nonzero.sum(dim=1)
-        live_columns |= nonzero.any(dim=0)
+        in_column |= nonzero.any(dim=0)
         total += block.sum(dtype=torch.float64)
-    live_rows = nonzero_by_row > 0
-    shape = int(live_rows.sum()), int(live_columns.sum())
-    return LivePart((rows, columns), shape, live_rows, live_columns, int(nonzero_by_row.sum()), float(total))
+    in_row = nonzero_by_row > 0
+    shape = int(in_row.sum()), int(in_column.sum())
+    return NonzeroBlock((rows, columns), shape, in_row, in_column, int(nonzero_by_row.sum()), float(total))
 
 
 def compute_moments(
     delta: torch.Tensor,
     base_norm: float,
-    live: LivePart | None = None,
+    nonzero: NonzeroBlock | None = None,
     strong: tuple[torch.Tensor, torch.Tensor] | None = None,
 ) -> Moments:
     """Return the moments of a delta, from two passes over it."""
-    live = live or find_live(delta)
-    rows, columns = live.full_shape
+    nonzero = nonzero or find_nonzero(delta)
     shares = (
-        1 - live.nonzero / delta.numel(),
-        1 - live.shape[0] / rows,
-        1 - live.shape[1] / columns,
-        *live.shape,
+        *nonzero.figures().values(),
         0 if strong is None else strong[0].shape[1],
         0 if strong is None else _count_concentrated(*strong),
     )
-    if live.shape[0] == 0:
+    if nonzero.shape[0] == 0:
         return Moments(0.0 if base_norm > 0 else None, *shares, None, None, None, None, None)
     # The mean of what is left of the entries: that of the delta's and of the directions' own.
     taken = 0.0 if strong is None else float(strong[0].double().sum(dim=0) @ strong[1].double().sum(dim=1))
-    mean = (live.total - taken) / (live.shape[0] * live.shape[1])
-    sums = _central_sums(delta, live, mean, strong)
+    mean = (nonzero.total - taken) / (nonzero.shape[0] * nonzero.shape[1])
+    sums = _central_sums(delta, nonzero, mean, strong)
     size = sums.energy**0.5 * sums.unit
     return Moments(size / base_norm if base_norm > 0 else None, *shares, *sums.figures())
 
@@ -157,7 +164,7 @@ def _count_concentrated(left: torch.Tensor, right: torch.Tensor) -> int:
 
 @dataclass(frozen=True)
 class _Sums:
-    """Sums over the live entries x, in units of `unit`, the largest of them; `energy` is of D's own entries."""
+    """Sums over the nonzero block's x, in units of `unit`, the largest of them; `energy` is of D's own entries."""
 
     unit: float
     shape: tuple[int, int]
@@ -186,18 +193,18 @@ class _Sums:
 
 
 def _central_sums(
-    delta: torch.Tensor, live: LivePart, mean: float, strong: tuple[torch.Tensor, torch.Tensor] | None
+    delta: torch.Tensor, nonzero: NonzeroBlock, mean: float, strong: tuple[torch.Tensor, torch.Tensor] | None
 ) -> _Sums:
-    """Return the sums of the second pass, over the live entries less the strong directions and their mean."""
-    rows, columns = live.shape
+    """Return the sums of the second pass, over the nonzero block less the strong directions and their mean."""
+    rows, columns = nonzero.shape
     unit = float(torch.linalg.vector_norm(delta, ord=float("inf"))) + abs(mean)  # fourth powers stay in range
     row_variances = torch.empty(rows, dtype=torch.float64, device=delta.device)
     column_sums = torch.zeros(2, columns, dtype=torch.float64, device=delta.device)
     sums = torch.zeros(5, dtype=torch.float64, device=delta.device)
-    left, right = (None, None) if strong is None else (strong[0][live.rows], strong[1][:, live.columns])
+    left, right = (None, None) if strong is None else (strong[0][nonzero.rows], strong[1][:, nonzero.columns])
     above = None  # last row of the block before: the pair across the border belongs to the correlation too
-    for block in live.blocks(_block_elements(delta.device)):
-        entries = live.take(delta, block).double()
+    for block in nonzero.blocks(_block_elements(delta.device)):
+        entries = nonzero.take(delta, block).double()
         sums[4] += torch.linalg.vector_norm(entries / unit).square()
         if left is not None:
             entries = entries - left[block] @ right
@@ -217,7 +224,7 @@ def _central_sums(
     column_variances = column_sums[1] / rows - (column_sums[0] / rows).square()
     square_sum, fourth, along_rows, along_columns, energy = sums.tolist()
     return _Sums(
-        unit, live.shape, energy, square_sum, fourth, along_rows, along_columns, row_variances, column_variances
+        unit, nonzero.shape, energy, square_sum, fourth, along_rows, along_columns, row_variances, column_variances
     )
 
 

@@ -13,8 +13,9 @@ from dgviz.errors import DgvizError
 from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
-from dgviz.spectra.delta import compute_delta, nonzero_shape
-from dgviz.spectra.entries import summarise
+from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.entries import describe_weight
+from dgviz.spectra.moments import find_nonzero
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import Decomposition, decompose, resolve_device
 from dgviz.spectra.weight import Weight, known_keys
@@ -102,9 +103,9 @@ class OpenWeight:
         """The spectrum, from the store or just computed: then neither stored nor described."""
         if self.known is not None:
             return self.known
-        rows, columns = nonzero_shape(self.delta)
+        nonzero = find_nonzero(self.delta)
         s = np.asarray(self.decomposition.s, dtype=np.float64)
-        return Spectrum(s, tuple(self.decomposition.shape), {}, {"live_rows": rows, "live_columns": columns})
+        return Spectrum(s, tuple(self.decomposition.shape), {}, nonzero.figures())
 
     def threshold(self, rule: str, params: Mapping[str, Any]) -> Threshold:
         """Return what a rule finds in the update, reading it only where the rule needs the delta."""
@@ -143,9 +144,7 @@ class OpenWeight:
     @property
     def zero_share(self) -> float | None:
         """Share of the update's entries that are exactly zero; None where nobody looked."""
-        if not self.is_computed and self.known is not None:
-            return self.known.summary.get("zero_share")
-        return 1 - int(torch.count_nonzero(self.delta)) / self.delta.numel()
+        return self.measured.summary.get("zero_share")
 
     @property
     def route(self) -> str:
@@ -168,7 +167,7 @@ class OpenWeight:
         """Decompose the update, describe its entries, and store both."""
         started = time.perf_counter()
         certificate = dataclasses.asdict(self.decomposition.certificate)
-        summary = summarise(self.weight, self.delta, self.decomposition)
+        summary = describe_weight(self.weight, self.delta, self.decomposition)
         s = np.asarray(self.decomposition.s, dtype=np.float64)
         spectrum = Spectrum(s, tuple(self.decomposition.shape), certificate, summary, self.weight.name)
         return self._put(dataclasses.replace(spectrum, seconds=time.perf_counter() - started))

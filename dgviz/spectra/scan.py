@@ -3,6 +3,7 @@
 Runs in worker processes; what is in the store already is only read.
 """
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -28,33 +29,32 @@ def list_places(device: str) -> list[tuple[str, int | None]]:
     return [(place, None if place == "cpu" else torch.cuda.mem_get_info(place)[0]) for place in places]
 
 
-def scan_weight(
-    weight: Weight, device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
-) -> dict[str, Any]:
-    """Return the figures of one matrix, and see to it that the store holds all there is to know about it."""
-    torch.set_num_threads(threads)
-    return _scan_open(OpenWeight(weight, device, SpectrumStore(root)), rule, params)
-
-
-def scan_stack(
+def scan_weights(
     weights: list[Weight], device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
 ) -> list[dict[str, Any] | Exception]:
-    """Return what `scan_weight` returns, or raises, for several matrices of one shape, decomposed together."""
+    """Return every weight's figures, or what befell it, and see to it that the store holds all there is to know.
+
+    Several weights are of one shape, and decomposed together.
+    """
     torch.set_num_threads(threads)
     opened = [OpenWeight(weight, device, SpectrumStore(root)) for weight in weights]
-    try:
-        found = decompose_stack([weight.delta for weight in opened], device, [weight.name for weight in weights])
-    except SpectrumError:
-        found = []  # one of them is not finite: each is looked at by itself
-    for weight, decomposition in zip(opened, found, strict=False):
-        weight.decomposition = decomposition
+    if len(opened) > 1:
+        _decompose_together(opened, device)
     results: list[dict[str, Any] | Exception] = []
     for weight in opened:
         try:
             results.append(_scan_open(weight, rule, params))
-        except Exception as error:  # whatever befalls one matrix is its result; the others go on
+        except Exception as error:  # whatever befalls one weight is its result; the others go on
             results.append(error)
     return results
+
+
+def _decompose_together(weights: list[OpenWeight], device: str) -> None:
+    """Decompose the updates of several weights in one go; where one is not finite each is left to itself."""
+    with contextlib.suppress(SpectrumError):
+        found = decompose_stack([own.delta for own in weights], device, [own.weight.name for own in weights])
+        for own, decomposition in zip(weights, found, strict=True):
+            own.decomposition = decomposition
 
 
 def _scan_open(weight: OpenWeight, rule: str, params: dict[str, Any]) -> dict[str, Any]:

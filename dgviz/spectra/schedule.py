@@ -1,6 +1,5 @@
 """Which matrix of a model is worked on when: the largest first, small ones beside it, no more than memory holds."""
 
-import math
 import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ def plan_tasks(pair: CheckpointPair) -> list[Task]:
     """Return every matrix of a pair that a repair may change, the largest first."""
     tasks = []
     for weight in weights_of(pair):
-        elements, depth = math.prod(weight.shape), min(weight.shape)
+        elements, depth = weight.parameters, min(weight.shape)
         sides = weight.base.nbytes, weight.tuned.nbytes
         memory = estimate_bytes(weight.shape, max(sides) / elements, weight.is_double)
         # Products cost p per element; reading, hashing and the passes over the entries about as much as 250 of those.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dgviz.spectra.moments import LivePart
+from dgviz.spectra.moments import NonzeroBlock
 
 _FORMATS = {"bfloat16": (7, -126), "float16": (10, -14)}
 """Fraction bits, and the exponent of the smallest normal number, below which the step stays the same."""
@@ -22,7 +22,7 @@ _NEGLIGIBLE = 1e-9  # of the sum of squared steps: entries near zero have steps 
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of the side of a pair that is stored more coarsely, in the live part of the update.
+    """The steps of the side of a pair that is stored more coarsely, in the nonzero block of the update.
 
     The step of a number x of ``2^e <= |x| < 2^(e + 1)`` is ``2^(e - 7)`` in bfloat16, ``2^(e - 10)`` in float16.
 
@@ -51,14 +51,14 @@ class Steps:
     column_variance_cv: float
 
 
-def measure_steps(base: torch.Tensor, tuned: torch.Tensor, live: LivePart) -> Steps | None:
+def measure_steps(base: torch.Tensor, tuned: torch.Tensor, nonzero: NonzeroBlock) -> Steps | None:
     """Return the steps of a pair's coarser side, None where both are float32 or finer and use it."""
     own, origin = _format_of(tuned), _format_of(base)
-    if live.shape[0] == 0 or own is origin is None:
+    if nonzero.shape[0] == 0 or own is origin is None:
         return None
     side, kind = ("tuned", own) if own is not None else ("base", origin)
     values = tuned if side == "tuned" else base
-    sums = _class_sums(values, live, kind)
+    sums = _class_sums(values, nonzero, kind)
     on_grid = side == "tuned" and (origin == own or _fits(base, getattr(torch, kind)))
     dtype = str(tuned.dtype).removeprefix("torch.")
     return Steps(kind, side, dtype, on_grid, *sums)
@@ -77,18 +77,21 @@ def _fits(values: torch.Tensor, dtype: torch.dtype) -> bool:
     return all(torch.equal(block.to(dtype).to(block.dtype), block) for block in flat.split(_BLOCK))
 
 
-def _class_sums(values: torch.Tensor, live: LivePart, kind: str) -> tuple[tuple[tuple[int, int], ...], float, float]:
+def _class_sums(
+    values: torch.Tensor, nonzero: NonzeroBlock, kind: str
+) -> tuple[tuple[tuple[int, int], ...], float, float]:
     """Return the classes of `Steps` and the two figures of its evenness, from one pass."""
     bits, smallest = _FORMATS[kind]
-    rows, columns = live.shape
+    rows, columns = nonzero.shape
     device = values.device
     powers = torch.arange(_EXPONENTS, device=device).sub_(_FLOAT32_BIAS).clamp_min_(smallest).sub_(bits)
     squares = torch.exp2(2.0 * powers.double())
     counts = torch.zeros(_EXPONENTS, dtype=torch.int64, device=device)
     by_row = torch.empty(rows, dtype=torch.float64, device=device)
     by_column = torch.zeros(columns, dtype=torch.float64, device=device)
-    for block in live.blocks(_BLOCK):
-        fields = live.take(values, block).float().view(torch.int32).bitwise_and(_EXPONENT_BITS)
+    for block in nonzero.blocks(_BLOCK):
+        fields = nonzero.take(values, block).float().view(torch.int32).bitwise_and(_EXPONENT_BITS)
+        fields.masked_fill_(fields == _EXPONENT_BITS, 0)  # an infinity, which did not move
         counts += torch.bincount(fields.bitwise_right_shift(23).flatten(), minlength=_EXPONENTS)
         # Without its fraction a number is as many steps large as any other: in proportion to its step.
         own = fields.view(torch.float32).double().clamp_min_(2.0**smallest).square_()

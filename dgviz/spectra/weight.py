@@ -1,6 +1,7 @@
 """One matrix of a pair: what it is called, where it stands, and the key under which its spectrum is stored."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,9 +16,11 @@ from dgviz.checkpoint import (
     is_hashed,
     known_hashes,
     matrix_layout,
-    select_matrix,
 )
+from dgviz.checkpoint.derived import pick_rows
+from dgviz.checkpoint.layout import label
 from dgviz.checkpoint.module_path import ModulePath, module_path
+from dgviz.errors import PairError
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.store import SpectrumStore, spectrum_key
 
@@ -46,7 +49,7 @@ class Weight:
     @property
     def name(self) -> str:
         """The tensor's name, with the matrix of a stack in brackets."""
-        return self.tensor.name if self.index is None else f"{self.tensor.name}[{self.index}]"
+        return label(self.tensor.name, self.index)
 
     @property
     def module_path(self) -> ModulePath:
@@ -75,6 +78,11 @@ class Weight:
         return layout.rows, layout.cols
 
     @property
+    def parameters(self) -> int:
+        """Number of entries."""
+        return math.prod(self.shape)
+
+    @property
     def is_double(self) -> bool:
         """Whether either side is float64, and so its delta."""
         return "float64" in (self.base.dtype, self.tuned.dtype)
@@ -98,7 +106,28 @@ class Weight:
 
     @cached_property
     def _sides(self) -> tuple[TensorInfo, TensorInfo, MatrixLayout]:
-        return select_matrix(self.tensor, self.index)
+        """Base, tuned and their layout; where vocabularies differ, of the rows that have the same token on both."""
+        paired, index = self.tensor, self.index
+        base, tuned = paired.base, paired.tuned
+        if paired.rows is not None:
+            tuned = pick_rows(tuned, paired.rows)
+        if base is None or tuned is None or base.shape != tuned.shape:
+            raise PairError(f"{paired.name!r} has no delta: {paired.reason}")
+        for info in (base, tuned):
+            if not info.is_floating or info.dtype.startswith("float8"):
+                raise PairError(
+                    f"{paired.name!r} is {info.dtype} in {info.file}: "
+                    "only float64, float32, bfloat16 and float16 have a delta"
+                )
+        layout = matrix_layout(paired.name, tuned.shape)
+        if layout is None:
+            raise PairError(f"{paired.name!r} of shape {tuned.shape} is not a matrix: only matrices have a spectrum")
+        if layout.stack is None and index is None:
+            return base, tuned, layout
+        if layout.stack is None or index is None or not 0 <= index < layout.stack:
+            what = "one matrix, without an index" if layout.stack is None else f"a stack of {layout.stack} matrices"
+            raise PairError(f"{paired.name!r} of shape {tuned.shape} is {what}: index {index} does not fit")
+        return base.slice(index), tuned.slice(index), layout
 
 
 def matrices_of(tensor: PairedTensor) -> list[Weight]:

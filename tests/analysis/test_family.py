@@ -12,12 +12,12 @@ from dgviz.analysis.family.overlap import chance_overlap, mean_overlap
 from dgviz.analysis.family.shared import iter_compared
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.groups import groups_of, layers_of
-from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import PairError
 from dgviz.repair.plan import RepairPlan
-from dgviz.spectra.scan import scan_weight
+from dgviz.spectra.scan import scan_weights
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
 from tests.checkpoints import write_checkpoint
@@ -62,7 +62,7 @@ def compared(paths, store, scan=True, plan=PLAN):
     pairs = [open_pair(paths[0], tuned) for tuned in paths[1:]]
     for pair in pairs if scan else ():
         for weight in weights_of(pair):
-            scan_weight(weight, "cpu", 1, store.root, plan.rule, dict(plan.params))
+            scan_weights([weight], "cpu", 1, store.root, plan.rule, dict(plan.params))
     weights, apart = match_members(pairs)
     return list(iter_compared(weights, plan, "cpu", store)), apart
 
@@ -253,15 +253,15 @@ def test_figures_are_those_of_the_weights_put_together(family):
 
     paths, store = family
     compared(paths, store)
-    atlas = read_atlas(open_pair(paths[0], paths[1]), store)
-    rows = [assess(matrix, "dg_hard", {}) for matrix in atlas.matrices]
+    spectra = read_spectra(open_pair(paths[0], paths[1]), store)
+    rows = [assess(matrix, "dg_hard", {}) for matrix in spectra.weights]
     groups = groups_of(rows)
     assert list(groups) == ["all", "attention", "MLP", "head", "first third", "middle third", "last third",
                             "outside the layers"]  # fmt: skip
     base, tuned = (load_file(path / "model.safetensors") for path in paths[:2])
     deltas = {name: tuned[name].astype(float) - base[name] for name in NAMES}
     own = groups["attention"]
-    names = [row.matrix.name for row in own]
+    names = [row.weight.tensor.name for row in own]
     size = math.sqrt(
         sum(np.sum(deltas[n] ** 2) for n in names) / sum(np.sum(base[n].astype(float) ** 2) for n in names)
     )

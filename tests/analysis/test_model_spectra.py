@@ -8,12 +8,12 @@ import pytest
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import expert_modules, map_tower, towers
-from dgviz.analysis.model_spectra import assess, read_atlas, total
+from dgviz.analysis.model_spectra import assess, read_spectra, total
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.fingerprint import content_hash, known_hashes
 from dgviz.errors import ThresholdError
-from dgviz.rmt.law import mp_fit_triple
+from dgviz.rmt.law import mp_fit
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import Weight, known_keys, weights_of
@@ -37,34 +37,35 @@ def pair_and_store(tmp_path_factory):
 
 def test_every_matrix_is_read_as_one_by_one(pair_and_store):
     pair, store = pair_and_store
-    atlas = read_atlas(pair, store)
-    assert atlas.missing == ()
-    assert [(matrix.name, matrix.index) for matrix in atlas.matrices] == [
+    spectra = read_spectra(pair, store)
+    assert spectra.missing == ()
+    assert [(matrix.weight.tensor.name, matrix.weight.index) for matrix in spectra.weights] == [
         (weight.tensor.name, weight.index) for weight in weights_of(pair)
     ]
-    assert sum(matrix.index is not None for matrix in atlas.matrices) == 4
-    for matrix in atlas.matrices:
-        alone = OpenWeight(Weight(pair[matrix.name], matrix.index), "cpu", store).spectrum()
-        assert np.array_equal(matrix.stored.s, alone.s) and matrix.stored.shape == alone.shape
-        assert matrix.energy == pytest.approx(float(np.sum(alone.s**2)))
+    assert sum(matrix.weight.index is not None for matrix in spectra.weights) == 4
+    for matrix in spectra.weights:
+        alone = OpenWeight(Weight(pair[matrix.weight.tensor.name], matrix.weight.index), "cpu", store).spectrum()
+        assert np.array_equal(matrix.spectrum.s, alone.s) and matrix.spectrum.shape == alone.shape
+        assert matrix.spectrum.energy == pytest.approx(float(np.sum(alone.s**2)))
 
 
 def test_what_is_not_stored_is_named_and_found_later(tmp_path):
     store = SpectrumStore(tmp_path / "store")
     left = ("model.layers.2.mlp.experts.gate_up_proj", 2)
     pair = scanned(write_pair(tmp_path), store, leave={left, ("model.pos", None)})
-    first = read_atlas(pair, store)
+    first = read_spectra(pair, store)
     assert {(w.tensor.name, w.index) for w in first.missing} == {left, ("model.pos", None)}
     OpenWeight(Weight(pair[left[0]], 2), "cpu", store).spectrum()
-    second = read_atlas(pair, store, first)
+    second = read_spectra(pair, store, first)
     assert [weight.name for weight in second.missing] == ["model.pos"]
-    kept = {(matrix.name, matrix.index): matrix for matrix in first.matrices}
-    assert all(kept.get((m.name, m.index), m) is m for m in second.matrices)  # nothing is read twice
+    kept = {matrix.weight: matrix for matrix in first.weights}
+    assert all(kept.get(matrix.weight, matrix) is matrix for matrix in second.weights)  # nothing is read twice
 
 
 def test_a_large_pair_that_nobody_hashed_is_not_read(tmp_path):
     pair = open_pair(*write_pair(tmp_path))
-    assert len(read_atlas(pair, SpectrumStore(tmp_path / "store"), hash_bytes=1000).missing) == len(weights_of(pair))
+    known = read_spectra(pair, SpectrumStore(tmp_path / "store"), hash_bytes=1000)
+    assert known.missing == tuple(weights_of(pair))
     assert not any(weight.is_hashed for weight in weights_of(pair))
 
 
@@ -89,17 +90,18 @@ def test_known_hashes_are_those_of_each_tensor(tmp_path):
 
 def test_figures_of_a_matrix_are_those_of_its_spectrum(pair_and_store):
     pair, store = pair_and_store
-    matrix = next(m for m in read_atlas(pair, store).matrices if m.name == "model.embed_tokens.weight")
+    matrix = next(m for m in read_spectra(pair, store).weights if m.weight.name == "model.embed_tokens.weight")
     row = assess(matrix, "fixed_rank", {"rank": 5})
-    s, (rows, columns) = matrix.stored.s, matrix.stored.shape
+    s, (rows, columns) = matrix.spectrum.s, matrix.spectrum.shape
     assert (row.rank, row.rank_share) == (5, 5 / s.size)
     assert row.energy_kept == pytest.approx(np.sum(s[:5] ** 2) / np.sum(s**2))
     assert row.noise_share == pytest.approx(np.sum(s[5:] ** 2) / np.sum(s**2))
     assert row.dropped_energy == pytest.approx(np.sum(s[5:] ** 2))
     assert row.kept_parameters == 5 * (rows + columns)
     assert row.stable_rank == pytest.approx(np.sum(s**2) / s[0] ** 2)
-    fits = mp_fit_triple(s, 5, row.threshold.sigma, (rows, columns))
-    assert (row.mp_fit, row.residual_fit) == (fits["tuned"], fits["discarded"])
+    rest = np.concatenate([np.zeros(5), s[5:]])
+    assert row.mp_fit == mp_fit(s, row.threshold.sigma, (rows, columns))
+    assert row.residual_fit == mp_fit(rest, row.threshold.sigma, (rows, columns))
     with pytest.raises(ThresholdError, match="no threshold rule 'none'"):
         assess(matrix, "none", {})
 
@@ -109,22 +111,22 @@ def test_a_frozen_weight_is_zero_and_nothing_else(tmp_path):
     tuned = {name: tensor + (0 if "layers.2" in name else 1e-3) for name, tensor in tensors.items()}
     paths = write_checkpoint(tmp_path / "base", tensors), write_checkpoint(tmp_path / "tuned", tuned)
     store = SpectrumStore(tmp_path / "store")
-    atlas = read_atlas(scanned(paths, store), store)
-    row = assess(next(m for m in atlas.matrices if m.name == "model.layers.2.mlp.up.weight"), "dg_hard", {})
+    spectra = read_spectra(scanned(paths, store), store)
+    row = assess(next(m for m in spectra.weights if m.weight.name == "model.layers.2.mlp.up.weight"), "dg_hard", {})
     assert (row.rank, row.noise_share, row.dropped_energy, row.stable_rank, row.mp_fit) == (0, 0, 0, None, None)
     assert total([row]).energy_kept == 1 and total([row]).emptied == 0
 
 
 def test_totals_add_up(pair_and_store):
     pair, store = pair_and_store
-    rows = [assess(matrix, "dg_hard", {}) for matrix in read_atlas(pair, store).matrices]
+    rows = [assess(matrix, "dg_hard", {}) for matrix in read_spectra(pair, store).weights]
     whole = total(rows)
     assert whole.matrices == 9 and whole.rank == sum(row.rank for row in rows) > 9
-    kept = sum(np.sum(row.matrix.stored.s[: row.rank] ** 2) for row in rows)
-    assert whole.energy_kept == pytest.approx(kept / sum(row.matrix.energy for row in rows))
-    everything = total([assess(row.matrix, "manual", {"tau": 0}) for row in rows])
+    kept = sum(np.sum(row.spectrum.s[: row.rank] ** 2) for row in rows)
+    assert whole.energy_kept == pytest.approx(kept / sum(row.spectrum.energy for row in rows))
+    everything = total([assess(row, "manual", {"tau": 0}) for row in rows])
     assert everything.unchanged == 9 and everything.energy_kept == 1
-    nothing = total([assess(row.matrix, "fixed_rank", {"rank": 0}) for row in rows])
+    nothing = total([assess(row, "fixed_rank", {"rank": 0}) for row in rows])
     assert (nothing.emptied, nothing.kept_parameters, nothing.energy_kept) == (9, 0, pytest.approx(0, abs=1e-12))
 
 
@@ -132,12 +134,12 @@ def test_totals_add_up(pair_and_store):
 def test_the_map_of_every_architecture_holds_every_matrix_once(tmp_path, family):
     store = SpectrumStore(tmp_path / "store")
     pair = scanned(write_tiny_pair(tmp_path, family), store)
-    atlas = read_atlas(pair, store)
-    rows = [assess(matrix, "dg_hard", {}) for matrix in atlas.matrices]
-    names = [matrix.name for matrix in atlas.matrices]
+    spectra = read_spectra(pair, store)
+    rows = [assess(matrix, "dg_hard", {}) for matrix in spectra.weights]
+    names = [matrix.weight.tensor.name for matrix in spectra.weights]
     grids = [map_tower(rows, (), FIGURES["rank_share"], tower) for tower in [*towers(names), ""]]
-    held = [row.matrix.label for grid in grids for cell in grid.cells for row in cell.rows]
-    assert sorted(held) == sorted(matrix.label for matrix in atlas.matrices)
+    held = [row.weight.name for grid in grids for cell in grid.cells for row in cell.rows]
+    assert sorted(held) == sorted(matrix.weight.name for matrix in spectra.weights)
     for grid in grids[:-1]:
         assert len({(cell.row, cell.column) for cell in grid.cells}) == len(grid.cells)
         assert grid.rows == ("0", "1")
@@ -150,11 +152,11 @@ def test_the_map_of_every_architecture_holds_every_matrix_once(tmp_path, family)
 
 def test_experts_are_folded_and_laid_out(pair_and_store):
     pair, store = pair_and_store
-    atlas = read_atlas(pair, store)
-    rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in atlas.matrices]
+    spectra = read_spectra(pair, store)
+    rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in spectra.weights]
     module, quantity = "mlp.experts.gate_up_proj", FIGURES["energy_kept"]
-    assert expert_modules((row.matrix.weight for row in rows), "model.layers") == [module]
-    experts = [quantity.value(row) for row in rows if row.matrix.index is not None]
+    assert expert_modules((row.weight for row in rows), "model.layers") == [module]
+    experts = [quantity.value(row) for row in rows if row.weight.index is not None]
     for statistic, expected in (("mean", np.mean(experts)), ("low", min(experts)), ("high", max(experts))):
         grid = map_tower(rows, (), quantity, "model.layers", statistic)
         cell = next(cell for cell in grid.cells if grid.columns[cell.column] == module)
@@ -169,7 +171,7 @@ def test_experts_are_folded_and_laid_out(pair_and_store):
 
 def test_the_noise_table_adds_up(pair_and_store):
     pair, store = pair_and_store
-    rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in read_atlas(pair, store).matrices]
+    rows = [assess(matrix, "fixed_rank", {"rank": 3}) for matrix in read_spectra(pair, store).weights]
     table = noise_table(rows)
     for groups in (table.classes, table.thirds):
         assert sum(row.norm_share for row in groups) == pytest.approx(1)
@@ -177,8 +179,8 @@ def test_the_noise_table_adds_up(pair_and_store):
         assert sum(row.matrices for row in groups) == len(rows)
     assert {row.group for row in table.classes} == {"MLP", "experts", "embedding", "convolution", "other"}
     assert [row.group for row in table.thirds] == ["first third", "middle third", "outside the layers"]
-    energy = sum(np.sum(row.matrix.stored.s**2) for row in rows)
-    experts = [row.matrix.stored.s for row in rows if row.matrix.index is not None]
+    energy = sum(np.sum(row.spectrum.s**2) for row in rows)
+    experts = [row.spectrum.s for row in rows if row.weight.index is not None]
     found = next(row for row in table.classes if row.group == "experts")
     assert found.norm_share == pytest.approx(sum(np.sum(s**2) for s in experts) / energy)
     assert found.mean_noise == pytest.approx(np.mean([np.sum(s[3:] ** 2) / np.sum(s**2) for s in experts]))

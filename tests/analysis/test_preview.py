@@ -3,7 +3,7 @@
 import pytest
 
 from dgviz.analysis.methods import comparison_table, iter_comparison
-from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.preview import preview_model
 from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.module_path import block_depths
@@ -42,9 +42,9 @@ def matrices(pair, tmp_path_factory):
     store = SpectrumStore(tmp_path_factory.mktemp("store"))
     for weight in weights_of(pair):
         OpenWeight(weight, "cpu", store).spectrum()
-    atlas = read_atlas(pair, store)
-    assert not atlas.missing
-    return atlas.matrices
+    spectra = read_spectra(pair, store)
+    assert not spectra.missing
+    return spectra.weights
 
 
 def test_figures_are_those_of_what_would_be_written(pair, matrices):

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.rules import (
     MULTIPLIERS,
     compare_cuts,
@@ -21,11 +21,11 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import DgvizError, ThresholdError
 from dgviz.repair.plan import RepairPlan
-from dgviz.rmt.law import mp_fit_triple
+from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
 from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.scan import scan_weight
+from dgviz.spectra.scan import scan_weights
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair
@@ -44,36 +44,38 @@ def scan(paths, store, leave=()):
     for weight in weights_of(pair):
         if (weight.tensor.name, weight.index) not in leave:
             OpenWeight(weight, "cpu", store).spectrum()
-    return read_atlas(pair, store)
+    return read_spectra(pair, store)
 
 
 @pytest.fixture(scope="module")
 def matrices(paths, tmp_path_factory):
-    return scan(paths, SpectrumStore(tmp_path_factory.mktemp("store"))).matrices
+    return scan(paths, SpectrumStore(tmp_path_factory.mktemp("store"))).weights
 
 
 @pytest.mark.parametrize("text", ["dg_hard", "mp_edge:scale=1.1", "energy:fraction=0.8", "fixed_rank:rank=3"])
 def test_totals_of_a_rule_are_sums_over_its_matrices(matrices, text):
     plan = read_rule(text)
     found = sum_up(cut_model(matrices, plan))
-    thresholds = [RULES[plan.rule].apply(m.stored.nonzero_s, m.stored.nonzero_shape, **plan.params) for m in matrices]
-    sizes = [m.stored.shape[0] * m.stored.shape[1] for m in matrices]
+    thresholds = [
+        RULES[plan.rule].apply(m.spectrum.nonzero_s, m.spectrum.nonzero_shape, **plan.params) for m in matrices
+    ]
+    sizes = [m.spectrum.shape[0] * m.spectrum.shape[1] for m in matrices]
     ranks = [t.rank for t in thresholds]
-    kept = sum(r * (m.stored.shape[0] + m.stored.shape[1]) for r, m in zip(ranks, matrices, strict=True))
-    energies = [np.sum(m.stored.s[:r] ** 2) for r, m in zip(ranks, matrices, strict=True)]
+    kept = sum(r * (m.spectrum.shape[0] + m.spectrum.shape[1]) for r, m in zip(ranks, matrices, strict=True))
+    energies = [np.sum(m.spectrum.s[:r] ** 2) for r, m in zip(ranks, matrices, strict=True)]
     fits = [
-        mp_fit_triple(m.stored.nonzero_s, t.rank, t.sigma, m.stored.nonzero_shape)["discarded"]
+        mp_fit(np.where(m.spectrum.nonzero_s > t.tau, 0.0, m.spectrum.nonzero_s), t.sigma, m.spectrum.nonzero_shape)
         for t, m in zip(thresholds, matrices, strict=True)
     ]
     assert (found.label, found.rank, found.kept_parameters, found.parameters) == (text, sum(ranks), kept, sum(sizes))
     assert found.kept_share == kept / sum(sizes)
-    assert found.energy_kept == pytest.approx(sum(energies) / sum(np.sum(m.stored.s**2) for m in matrices))
+    assert found.energy_kept == pytest.approx(sum(energies) / sum(np.sum(m.spectrum.s**2) for m in matrices))
     assert found.residual_fit == pytest.approx(np.average(fits, weights=sizes)) and found.residual_matrices == 9
-    shares = [r / m.stored.s.size for r, m in zip(ranks, matrices, strict=True)]
+    shares = [r / m.spectrum.s.size for r, m in zip(ranks, matrices, strict=True)]
     assert found.rank_share == pytest.approx(
         dict(zip(found.rank_share, np.percentile(shares, [0, 5, 25, 50, 75, 95, 100]), strict=True))
     )
-    assert found.lowest == matrices[int(np.argmin(shares))].label
+    assert found.lowest == matrices[int(np.argmin(shares))].weight.name
     assert found.emptied == sum(r == 0 for r in ranks)
 
 
@@ -83,7 +85,7 @@ def test_shrunk_values_are_those_of_the_repair(matrices, rule, shrinker):
     plan = RepairPlan(rule, shrinker=shrinker)
     cut = cut_model(matrices, plan)
     for i, matrix in enumerate(matrices):
-        repaired = plan.recipe.reshape(plan, matrix.stored)
+        repaired = plan.recipe.reshape(plan, matrix.spectrum)
         assert cut.ranks[i] == np.count_nonzero(repaired.values)
         assert cut.energy_kept[i] == pytest.approx(repaired.norm_kept**2)
     assert sum_up(cut).energy_kept < sum_up(cut_model(matrices, RepairPlan(rule))).energy_kept
@@ -92,7 +94,7 @@ def test_shrunk_values_are_those_of_the_repair(matrices, rule, shrinker):
 def test_rules_that_decide_alike_agree(matrices):
     cuts = [cut_model(matrices, read_rule(text)) for text in TEXTS]
     found = compare_cuts(cuts)
-    directions = [np.arange(m.stored.s.size) for m in matrices]
+    directions = [np.arange(m.spectrum.s.size) for m in matrices]
     for i, one in enumerate(cuts):
         for j, other in enumerate(cuts):
             alike = [(at < a) == (at < b) for at, a, b in zip(directions, one.ranks, other.ranks, strict=True)]
@@ -113,7 +115,7 @@ def test_the_curve_over_tau_is_the_rule_at_every_multiplier(matrices, text):
         assert curve.energy_kept[at] == pytest.approx(there.energy_kept)
     assert np.all(np.diff(curve.rank) <= 0)
     assert curve.rank[0] > curve.rank[-1] or plan.shrinker != "hard"
-    assert curve.parameters == sum(matrix.parameters for matrix in matrices)
+    assert curve.parameters == sum(matrix.weight.parameters for matrix in matrices)
 
 
 def test_a_rule_without_a_multiplier_has_no_curve(matrices):
@@ -130,11 +132,11 @@ def test_a_rule_that_needs_the_weights_takes_what_a_scan_stored_or_is_refused(pa
         cut_model(matrices, plan)
     store = SpectrumStore(tmp_path / "store")
     pair = open_pair(*paths)
-    rows = [scan_weight(weight, "cpu", 1, store.root, plan.rule, plan.params) for weight in weights_of(pair)]
-    known = read_atlas(pair, store).matrices
+    rows = [scan_weights([weight], "cpu", 1, store.root, plan.rule, plan.params)[0] for weight in weights_of(pair)]
+    known = read_spectra(pair, store).weights
     cut = cut_model(known, plan)
     assert cut.ranks.tolist() == [row["rank"] for row in rows] and cut.ranks.sum() > 9
-    doubled = [int(np.sum(m.stored.s > 2 * row["tau"])) for m, row in zip(known, rows, strict=True)]
+    doubled = [int(np.sum(m.spectrum.s > 2 * row["tau"])) for m, row in zip(known, rows, strict=True)]
     assert trace_tau(cut).rank[48] == sum(doubled)
 
 
@@ -142,14 +144,14 @@ def test_updates_of_low_rank_and_of_zero(tmp_path):
     tensors = random_tensors()
     tuned = {name: tensor + (0 if "layers.2" in name else 1e-3) for name, tensor in tensors.items()}
     paths = write_checkpoint(tmp_path / "base", tensors), write_checkpoint(tmp_path / "tuned", tuned)
-    matrices = scan(paths, SpectrumStore(tmp_path / "store")).matrices
+    matrices = scan(paths, SpectrumStore(tmp_path / "store")).weights
     for text in ("dg_hard", "mp_edge:shrinker=frobenius"):
         cut = cut_model(matrices, read_rule(text))
         found, curve = sum_up(cut), trace_tau(cut)
         assert found.residual_fit is None and found.residual_matrices == 0
         assert found.energy_kept == pytest.approx(1) and found.emptied == 0
         assert curve.rank.tolist() == [found.rank] * 65  # rounding is no direction at any multiplier
-    zero = [m for m in matrices if m.energy == 0]
+    zero = [m for m in matrices if m.spectrum.energy == 0]
     assert zero and sum_up(cut_model(zero, read_rule("dg_hard"))).energy_kept == 1
     assert trace_tau(cut_model(zero, read_rule("dg_hard"))).energy_kept.tolist() == [1.0] * 65
 
@@ -188,7 +190,7 @@ def test_the_command_prints_the_comparison(capsys, paths, tmp_path, monkeypatch)
     partly = capsys.readouterr()
     assert json.loads(partly.out)["missing"] == ["model.layers.2.mlp.experts.gate_up_proj[2]"]
     assert json.loads(partly.out)["rules"][0]["matrices"] == 8
-    matrices = scan(paths, SpectrumStore()).matrices
+    matrices = scan(paths, SpectrumStore()).weights
     assert main([*arguments, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["rules"] == [vars(sum_up(cut_model(matrices, read_rule(t)))) for t in arguments[-1].split(",")]

@@ -9,7 +9,7 @@ import torch
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower
-from dgviz.analysis.model_spectra import assess, read_atlas
+from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_table
 from dgviz.app.model_detail import sparkline
 from dgviz.checkpoint import open_pair
@@ -42,9 +42,9 @@ def home(scanned, tmp_path, monkeypatch):
 
 @pytest.fixture
 def known(home):
-    """The pair's atlas and what DG-Hard makes of it."""
-    atlas = read_atlas(open_pair(*home), SpectrumStore())
-    return atlas, [assess(matrix, "dg_hard", {}) for matrix in atlas.matrices]
+    """The pair's spectra and what DG-Hard makes of it."""
+    spectra = read_spectra(open_pair(*home), SpectrumStore())
+    return spectra, [assess(matrix, "dg_hard", {}) for matrix in spectra.weights]
 
 
 def open_model(paths, **query):
@@ -107,8 +107,8 @@ def test_the_page_follows_rule_and_quantity(home):
 
 
 def test_every_cell_of_the_map_has_a_marker_and_a_value(known):
-    atlas, rows = known
-    grid, outside = (map_tower(rows, atlas.missing, FIGURES["rank"], tower) for tower in ("model.layers", ""))
+    spectra, rows = known
+    grid, outside = (map_tower(rows, spectra.missing, FIGURES["rank"], tower) for tower in ("model.layers", ""))
     figure = drawn(grid, outside)
     cells = next(trace for trace in figure.data if trace.name == "cells")
     assert len(cells.customdata) == len(grid.cells) + len(outside.cells)
@@ -124,7 +124,7 @@ def test_every_cell_of_the_map_has_a_marker_and_a_value(known):
 
 def test_what_is_not_known_and_what_is_left_out_is_marked(known):
     rows = known[1]
-    missing = [rows[-1].matrix.weight]
+    missing = [rows[-1].weight]
     grid, outside = (map_tower(rows[:-1], missing, FIGURES["rank"], tower) for tower in ("model.layers", ""))
     assert sum(len(cell.missing) for cell in (*grid.cells, *outside.cells)) == 1
     first = grid.cells[0]
@@ -135,7 +135,7 @@ def test_what_is_not_known_and_what_is_left_out_is_marked(known):
 
 @pytest.mark.parametrize("columns", [1, 4, 11, 40])
 def test_what_lies_outside_the_layers_has_room_for_its_name(known, columns):
-    rows = [row for row in known[1] if not row.matrix.place.layer]
+    rows = [row for row in known[1] if not row.weight.module_path.layer]
     outside = map_tower(rows, (), FIGURES["rank"], "")
     grid = replace(outside, tower="layers", rows=("0",), columns=tuple(map(str, range(columns))), cells=())
     strip = next(trace for trace in drawn(grid, outside).data if trace.type == "heatmap")
@@ -159,10 +159,10 @@ def test_verdicts_are_steps_of_a_scale_with_words(known):
 def test_behind_the_map_are_the_table_the_curves_and_the_noise(home, known):
     app = open_model(home)
     table = app.dataframe[0].value
-    assert list(table["weight"]) == [row.matrix.label for row in known[1]]
+    assert list(table["weight"]) == [row.weight.name for row in known[1]]
     assert list(table["kept rank"]) == [row.rank for row in known[1]]
     app.text_input(key="table-name").set_value("gate_up").run()
-    assert not app.exception and len(app.dataframe[0].value) == sum("gate_up" in r.matrix.label for r in known[1])
+    assert not app.exception and len(app.dataframe[0].value) == sum("gate_up" in r.weight.name for r in known[1])
     app.text_input(key="table-name").set_value("(").run()
     assert "is not a regular expression" in texts(app)
     app.segmented_control(key="model-detail").set_value("Over depth").run()
@@ -207,7 +207,7 @@ def test_a_selection_is_typed_previewed_and_found_in_the_link(home, known):
     assert not app.exception
     assert metrics(app)["Tensors repaired"] == "5 of 6"
     assert app.query_params["exclude"] in ("experts", ["experts"])
-    inside = [row for row in known[1] if "experts" not in row.matrix.name]
+    inside = [row for row in known[1] if "experts" not in row.weight.tensor.name]
     assert metrics(app)["Directions kept in them"].startswith(f"{sum(row.rank for row in inside)} of ")
     app.text_input(key="include").set_value("(").run()
     assert "no weight is left out" in texts(app)

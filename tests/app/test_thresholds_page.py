@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dgviz.analysis.model_spectra import read_atlas
+from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.rules import MULTIPLIERS, cut_model, read_rule, scaled_plan, sum_up, trace_tau
 from dgviz.checkpoint import open_pair
 from dgviz.figures import agreement_map, rank_boxes, rule_colour, tau_curves
@@ -55,7 +55,7 @@ def texts(app):
 
 def test_without_stored_spectra_the_scan_is_offered(paths):
     app = open_page(paths)
-    known = len(read_atlas(open_pair(*paths)).matrices)  # the weight that the page showed first
+    known = len(read_spectra(open_pair(*paths)).weights)  # the weight that the page showed first
     assert known <= 1 and f"**{9 - known} of 9 weights have no stored spectrum**" in texts(app)
     assert "model.layers.2.mlp.experts.gate_up_proj[3]" in app.code[0].value
     assert any(button.label == "Scan every weight" for button in app.button)
@@ -70,7 +70,7 @@ def test_what_is_missing_is_counted_and_named(paths):
 
 
 def test_rules_are_compared_and_one_is_taken_to_export(paths):
-    matrices = read_atlas(scan(paths)).matrices
+    matrices = read_spectra(scan(paths)).weights
     app = open_page(paths)
     assert "no stored spectrum" not in texts(app)
     app.multiselect(key="compared-rules").set_value(["dg_hard", "mp_edge", "energy"]).run()
@@ -135,7 +135,7 @@ def test_the_map_of_agreement_has_directions_below_and_weights_above():
 
 
 def test_curves_carry_the_factor_in_view(paths):
-    curve = trace_tau(cut_model(read_atlas(scan(paths)).matrices, read_rule("dg_hard")))
+    curve = trace_tau(cut_model(read_spectra(scan(paths)).weights, read_rule("dg_hard")))
     for log in (False, True):
         figure = tau_curves(
             MULTIPLIERS, {"DG-Hard": curve.energy_kept}, {"DG-Hard": "#123456"}, 2.0, title="energy", log=log

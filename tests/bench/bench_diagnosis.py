@@ -36,7 +36,7 @@ def row(name, delta):
         base = (0.02 * noise(*delta.shape, 9)).bfloat16()
         tuned = (base.double() + delta.double()).bfloat16()
     summary = describe_entries(delta, found, torch.ones(1) if base is None else base, tuned)
-    spectrum = Spectrum(name, tuple(delta.shape), found.s.numpy(), {}, False, 0.0, (), summary)
+    spectrum = Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary, name)
     kept = [str(apply_rule(spectrum, rule, {}, delta).rank) for rule in COMPARED]
     diagnosis = diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
     flags = ", ".join(flag.check if flag.severity != "info" else f"({flag.check})" for flag in diagnosis.flags)

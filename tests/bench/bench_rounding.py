@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from dgviz.demo import demo_paths
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import VERDICTS, diagnose
-from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned, rounding_spectrum
+from dgviz.rmt.rounding_noise import rounding_noise, rounding_returned, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.entries import describe_entries
 from dgviz.spectra.svd.decompose import decompose
@@ -75,15 +75,15 @@ def floors():
         for relative in (1e-1, 1e-2, 3e-3, 1e-3, 2.5e-4):
             exact = 0.02 * relative * update / rms(update)
             tuned = stored(exact, base)
-            floor = rounding_floor(spectrum := looked_at(base, tuned)[0])
+            rounding = rounding_noise(spectrum := looked_at(base, tuned)[0])
             held = tuned.double() - base.double()
             gain = float((held * exact).sum() / exact.square().sum())
             true = held - gain * exact
             values = torch.linalg.svdvals(true).numpy()
-            said = rounding_spectrum(floor, (M, N))
+            said = rounding_spectrum(rounding, (M, N))
             lines.append(
                 f"| {name} | {relative:g} | {100 * spectrum.summary['zero_share']:.0f} % "
-                f"| {floor.gain:.2f} / {gain:.2f} | {floor.sigma / float(rms(true)):.3f} "
+                f"| {rounding.gain:.2f} / {gain:.2f} | {rounding.sigma / float(rms(true)):.3f} "
                 f"| {np.median(said) / np.median(values):.2f} | {said[0] / values[0]:.2f} |"
             )
     return "\n".join(lines)

@@ -11,8 +11,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dgviz.checkpoint import open_pair, read_tensor, select_matrix
+from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.errors import DgvizError
+from dgviz.spectra.weight import Weight
 from tests.checkpoint.test_adapter import UP, factors, write_adapter
 from tests.checkpoint.test_quantised import FP8, float8_blocks
 from tests.checkpoints import random_tensors, tiny_model, tune, write_checkpoint
@@ -97,8 +98,8 @@ def open_damaged(directory, seed: int) -> str:
     try:
         pair = open_pair(work / "base", work / "tuned")
         paired = choose.choice(pair.repairable)
-        first, second, layout = select_matrix(paired, 0 if len(paired.tuned.shape) == 3 else None)
-        assert read_tensor(first).numel() == read_tensor(second).numel() == layout.rows * layout.cols
+        weight = Weight(paired, 0 if len(paired.tuned.shape) == 3 else None)
+        assert read_tensor(weight.base).numel() == read_tensor(weight.tuned).numel() == weight.parameters
     except DgvizError as error:
         assert str(error) and "\n" not in str(error)
         return str(error)

@@ -20,7 +20,8 @@ from dgviz.demo import data, figure4, packaged, recipe, scores, train
 from dgviz.errors import CheckpointError, DgvizError, ExportError
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
-from dgviz.rmt.law import bulk_edge, mp_fit_triple
+from dgviz.rmt.law import bulk_edge
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES
 
 PIXELS = np.arange(2 * 64, dtype=np.float32).reshape(2, 8, 8)
@@ -402,7 +403,7 @@ class TestFigure4:
         strengths = (bulk_edge(1.0, self.SHAPE) * np.geomspace(1.6, 12.0, 8))[::-1]
         lengthened = np.sqrt((strengths**2 + 512) * (strengths**2 + 192)) / strengths
         np.testing.assert_allclose(s[:8], lengthened, rtol=0.06)
-        fit = mp_fit_triple(s, 8, threshold.sigma, self.SHAPE)
+        fit = Spectrum(s, self.SHAPE, {}).mp_fits(threshold.sigma, 8)
         assert fit["repaired"] == pytest.approx(100 * 8 / 192)
         assert 90 < fit["tuned"] < fit["discarded"] < 99
 
@@ -421,7 +422,7 @@ class TestFigure4:
         )
         s = torch.linalg.svdvals(tuned - base).double().numpy()
         threshold = RULES["dg_hard"].apply(s, figure4.SHAPE)
-        fit = mp_fit_triple(s, threshold.rank, threshold.sigma, figure4.SHAPE)
+        fit = Spectrum(s, figure4.SHAPE, {}).mp_fits(threshold.sigma, threshold.rank)
         assert threshold.rank == figure4.SPIKES
         assert [round(fit[part], 1) for part in ("tuned", "repaired", "discarded")] == [94.7, 1.0, 95.7]
 

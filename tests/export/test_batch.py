@@ -16,8 +16,8 @@ from dgviz.export import batch, plan_export
 from dgviz.export.batch import iter_exports, output_name, plan_exports
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.repair.methods import METHODS
-from dgviz.repair.methods.reshaped import effective_rank
 from dgviz.repair.plan import RepairPlan, read_plan
+from dgviz.rmt.spectrum import effective_rank
 from tests.checkpoints import write_pair
 
 LABELS = [*METHODS, "dg_hard:rule=mp_edge:shrinker=operator", "dare:p=0.5:seed=3"]

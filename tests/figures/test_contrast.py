@@ -9,13 +9,12 @@ from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.figures.figure4.contrast import compute_method_panel
 from dgviz.figures.figure4.panels import compute_entry_panels, pooled_magnitudes
 from dgviz.repair.methods import METHODS
-from dgviz.repair.methods.reshaped import effective_rank
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.update import TensorUpdate, edited_blocks
 from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.law import mp_fit
-from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.spectrum import Spectrum, effective_rank
 from dgviz.spectra.delta import compute_delta
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore

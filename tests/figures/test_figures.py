@@ -19,7 +19,7 @@ from dgviz.figures.figure4.payload import figure4_payload, pack, unpack
 from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
 from dgviz.figures.style import LABEL_HEIGHT, thin_ranks
-from dgviz.rmt.law import bulk_edge, mp_fit_triple, mp_sv_quantile
+from dgviz.rmt.law import bulk_edge, mp_fits, mp_sv_quantile
 from dgviz.rmt.threshold import RULES, Threshold
 
 SHAPE = (1024, 384)
@@ -328,7 +328,7 @@ def test_browser_numbers_are_those_of_python(run_js, shape):
         {"s": s.tolist(), "law": arrays["law"].tolist(), "ranks": ranks, "taus": taus},
     )
     for rank, fit, energy in zip(ranks, got["fits"], got["energy"], strict=True):
-        expected = mp_fit_triple(s, rank, rule.sigma, shape)
+        expected = mp_fits(s, np.where(np.arange(s.size) < rank, s, 0.0), rule.sigma, shape)
         assert {name: pytest.approx(value, abs=1e-10) for name, value in expected.items()} == fit
         assert energy == pytest.approx(np.sum(s[:rank] ** 2) / np.sum(s**2), abs=1e-12)
     assert got["ranks"] == [int(np.count_nonzero(s > tau)) for tau in taus]

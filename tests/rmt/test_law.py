@@ -142,7 +142,7 @@ def test_mp_fit_worked_example():
     # 100 / .375 is not whole, so score against the law of the vector's own beta.
     shape_beta = theory.aspect_ratio(shape)
     assert abs(shape_beta - beta) < 0.002
-    triple = theory.mp_fit_triple(s, 4, sigma, shape)
+    triple = theory.mp_fits(s, np.where(np.arange(len(s)) < 4, s, 0.0), sigma, shape)
     assert triple["tuned"] == pytest.approx(worked["score_tuned"], abs=0.2)
     assert triple["repaired"] == pytest.approx(4.0, abs=1e-9)
     assert triple["discarded"] == pytest.approx(worked["score_discarded_zero_padded"], abs=0.2)
@@ -167,4 +167,4 @@ def test_noise_scores_as_rigid_eigenvalues_do():
 
 
 def test_undefined_noise_has_no_score():
-    assert theory.mp_fit_triple([3.0, 0.0], 1, 0.0, (2, 5)) == {"tuned": None, "repaired": None, "discarded": None}
+    assert theory.mp_fits([3.0, 0.0], [3.0, 0.0], 0.0, (2, 5)) == {"tuned": None, "repaired": None, "discarded": None}

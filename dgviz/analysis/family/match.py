@@ -19,7 +19,7 @@ class SharedWeight:
     ----------
     name : str
         Of the tensor in base, with the matrix of a stack in brackets.
-    place : ModulePath
+    module_path : ModulePath
         Where it belongs in base.
     third : str
         Its third of the depth, one of `dgviz.analysis.groups.THIRDS`.
@@ -28,7 +28,7 @@ class SharedWeight:
     """
 
     name: str
-    place: ModulePath
+    module_path: ModulePath
     third: str
     sides: tuple[Weight | None, ...]
 

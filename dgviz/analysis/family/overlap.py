@@ -6,12 +6,13 @@ random share ``max(k1, k2) / m`` on average, so an overlap is worth what it has 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from dgviz.analysis.family.match import SharedWeight
 from dgviz.analysis.groups import THIRDS
-from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_order
+from dgviz.checkpoint.module_path import CLASSES, layer_order
 
 
 @dataclass(frozen=True)
@@ -148,24 +149,44 @@ def _joint(parts: Sequence[tuple[float | None, tuple[float, float]]]) -> float |
     return inner / math.sqrt(squares[0] * squares[1]) if min(squares) > 0 else None
 
 
-def kinship_report(
-    weights: Sequence[tuple[str, ModulePath, str, Sequence[int | None], Mapping[tuple[int, int], Overlap]]],
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ComparedWeight:
+    """One weight, compared between every two of its updates.
+
+    Attributes
+    ----------
+    weight : SharedWeight
+        Which one.
+    ranks : tuple of int or None
+        Directions kept, per model; None where it has no update or could not be read.
+    overlaps : mapping of (int, int) to Overlap
+        By the positions of two models, the smaller first.
+    errors : mapping of int to str
+        What befell the models that could not be read.
+    """
+
+    weight: SharedWeight
+    ranks: tuple[int | None, ...]
+    overlaps: dict[tuple[int, int], Overlap]
+    errors: dict[int, str]
+
+
+def kinship_report(compared: Sequence[ComparedWeight]) -> dict[str, Any]:
     """Return the comparison of several models as plain values."""
-    pairs = sorted({pair for *_, overlaps in weights for pair in overlaps})
+    pairs = sorted({pair for item in compared for pair in item.overlaps})
     by_pair = []
     for pair in pairs:
-        own = [(place, third, overlaps[pair]) for _, place, third, _, overlaps in weights if pair in overlaps]
+        own = [(item.weight, item.overlaps[pair]) for item in compared if pair in item.overlaps]
         layers: dict[tuple[str, tuple[int, ...]], list[Overlap]] = {}
-        for place, _, overlap in own:
-            if place.layer:
-                layers.setdefault((place.tower, place.layer), []).append(overlap)
+        for weight, overlap in own:
+            if weight.module_path.layer:
+                layers.setdefault((weight.module_path.tower, weight.module_path.layer), []).append(overlap)
         by_pair.append(
             {
                 "models": list(pair),
-                "all": mean_overlap(overlap for *_, overlap in own).to_json(),
-                "classes": _grouped(CLASSES, [(place.kind, overlap) for place, _, overlap in own]),
-                "thirds": _grouped(THIRDS, [(third, overlap) for _, third, overlap in own]),
+                "all": mean_overlap(overlap for _, overlap in own).to_json(),
+                "classes": _grouped(CLASSES, [(weight.module_path.kind, overlap) for weight, overlap in own]),
+                "thirds": _grouped(THIRDS, [(weight.third, overlap) for weight, overlap in own]),
                 "layers": [
                     {"tower": at[0], "layer": ".".join(map(str, at[1])), **mean_overlap(layers[at]).to_json()}
                     for at in sorted(layers, key=lambda at: (at[0], layer_order(at[1])))
@@ -174,14 +195,14 @@ def kinship_report(
         )
     rows = [
         {
-            "name": name,
-            "class": place.kind,
-            "tower": place.tower,
-            "layer": place.level,
-            "ranks": list(ranks),
-            "overlaps": [{"models": list(pair), **overlap.to_json()} for pair, overlap in sorted(overlaps.items())],
+            "name": item.weight.name,
+            "class": item.weight.module_path.kind,
+            "tower": item.weight.module_path.tower,
+            "layer": item.weight.module_path.level,
+            "ranks": list(item.ranks),
+            "overlaps": [{"models": list(pair), **own.to_json()} for pair, own in sorted(item.overlaps.items())],
         }
-        for name, place, _, ranks, overlaps in weights
+        for item in compared
     ]
     return {"overlap": by_pair, "weights": rows}
 

@@ -1,17 +1,15 @@
 """The same figures of several tuned checkpoints, pooled over all weights, a class of them or a part of the depth."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dgviz.analysis.figures import POOLED, Figure
 from dgviz.analysis.groups import groups_of, layers_of
 from dgviz.analysis.model_map import Cell, TowerMap
-from dgviz.analysis.model_spectra import Assessment
+from dgviz.analysis.model_spectra import Assessment, verdict_of
 from dgviz.analysis.noise_table import NOISE_TITLES, NoiseTable, noise_table
 from dgviz.checkpoint.module_path import layer_order
 from dgviz.files import csv_text
-from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 
 
 def depth_map(members: Mapping[str, Sequence[Assessment]], tower: str, figure: Figure) -> TowerMap:
@@ -36,23 +34,6 @@ def depth_map(members: Mapping[str, Sequence[Assessment]], tower: str, figure: F
     ]
     levels = tuple(".".join(map(str, layer)) for layer in layers)
     return TowerMap(tower, tower, levels, tuple(members), tuple(cells))
-
-
-def verdict_of(rows: Sequence[Assessment]) -> Diagnosis | None:
-    """Return whether the rule may be trusted on a group of weights; None for an empty one.
-
-    Parameters
-    ----------
-    rows : sequence of Assessment
-        The group.
-    """
-    weighed = [
-        WeighedDiagnosis(
-            row.matrix.label, math.prod(row.matrix.stored.nonzero_shape), row.matrix.energy, row.diagnosis
-        )
-        for row in rows
-    ]
-    return diagnose_model(weighed) if weighed else None
 
 
 def member_report(rows: Sequence[Assessment]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from itertools import combinations
 import torch
 
 from dgviz.analysis.family import SharedWeight
-from dgviz.analysis.family.overlap import Overlap, SideOverlap, chance_overlap
+from dgviz.analysis.family.overlap import ComparedWeight, Overlap, SideOverlap, chance_overlap
 from dgviz.errors import DgvizError
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
@@ -21,28 +21,6 @@ from dgviz.spectra.svd.decompose import resolve_device
 _TOGETHER = 2**30  # bytes of whole updates of one weight held at once; beyond it they are read again for every pair
 _BLOCK = 2**22  # entries multiplied in float64 at once
 _NO_ROW = 1e-6  # a row of the factors so much smaller than the largest is one that the update leaves at zero
-
-
-@dataclass(frozen=True)
-class ComparedWeight:
-    """One weight, compared between every two of its updates.
-
-    Attributes
-    ----------
-    weight : SharedWeight
-        Which one.
-    ranks : tuple of int or None
-        Directions kept, per model; None where it has no update or could not be read.
-    overlaps : mapping of (int, int) to Overlap
-        By the positions of two models, the smaller first.
-    errors : mapping of int to str
-        What befell the models that could not be read.
-    """
-
-    weight: SharedWeight
-    ranks: tuple[int | None, ...]
-    overlaps: dict[tuple[int, int], Overlap]
-    errors: dict[int, str]
 
 
 @dataclass(frozen=True)

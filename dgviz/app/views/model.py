@@ -21,8 +21,8 @@ def draw() -> None:
     job = find_scan(pair)
     scanning = job is not None and job.state == "running"
     model = ModelView(pair, rule, params, view)
-    if scanning or model.atlas.missing:
-        if not model.atlas.matrices and not scanning:
+    if scanning or model.spectra.missing:
+        if not model.spectra.weights and not scanning:
             st.markdown(
                 "The map is drawn from the singular values of every weight, which have not been computed yet: start "
                 "the scan, and the cells fill in while it runs."

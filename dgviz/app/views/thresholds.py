@@ -21,9 +21,9 @@ def draw() -> None:
             "Every rule is applied to the stored singular values of every weight. Look at where rules disagree, and "
             "at how steep the curves are: where a small factor on tau changes much, the cut goes through the bulk."
         )
-        atlas = draw_missing(view, pair)
-        if atlas.matrices:
-            draw_comparison(view, pair, atlas, choose_plans(atlas), page("export"))
+        spectra = draw_missing(view, pair)
+        if spectra.weights:
+            draw_comparison(view, pair, spectra, choose_plans(spectra), page("export"))
         st.stop()
     choice = choose_weight(view, pair)
     stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"

@@ -104,9 +104,9 @@ def figure4_payload(
     Returns
     -------
     bytes
-        A message of `pack`. ``law`` holds G(s_i / (sigma sqrt N)) of the live part, from which the browser
+        A message of `pack`. ``law`` holds G(s_i / (sigma sqrt N)) of the nonzero block, from which the browser
         computes the MP-fit; it is absent, with a reason in the header, where sigma is no noise estimate.
-        ``noiseFit`` is the MP-fit that iid noise of the live shape usually scores.
+        ``noiseFit`` is the MP-fit that iid noise of the nonzero shape usually scores.
 
     Raises
     ------

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from dgviz.repair.methods.method import TAU, MatrixMethod, OpenUpdate, Params, Rows, Scaling, Values, WholeModel
-from dgviz.repair.methods.reshaped import Reshaped, norm_ratio
+from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.rmt.spectrum import norm_ratio
 from dgviz.rmt.threshold import Threshold
 
 _CITATION = "control; after Wortsman et al. 2022, arXiv 2109.01903"

@@ -1,13 +1,13 @@
 """A spectrum before and after a method, with the figures that follow from both; numpy only."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.rmt.law import mp_fit
+from dgviz.rmt.law import mp_fits
+from dgviz.rmt.spectrum import norm_ratio
 from dgviz.rmt.threshold import Threshold
 
 Values = NDArray[np.float64]
@@ -60,24 +60,4 @@ class Reshaped:
     @property
     def mp_fit(self) -> dict[str, float | None]:
         """MP-fit of the tuned update, of the result's and of what is taken away; None where no noise is measured."""
-        sigma = self.threshold.sigma if self.threshold else 0.0
-        parts = {"tuned": self.s, "repaired": self.values, "discarded": self.removed}
-        known = sigma > 0 and math.isfinite(sigma)
-        return {name: mp_fit(part, sigma, self.shape) if known else None for name, part in parts.items()}
-
-
-def norm_ratio(values: Values, s: Values) -> float:
-    """Return ``|values| / |s|`` without overflow; 1 where both are zero."""
-    largest = float(np.max(s, initial=0.0))
-    if largest == 0:
-        return 1.0
-    return float(np.linalg.norm(values / largest) / np.linalg.norm(s / largest))
-
-
-def effective_rank(values: Values) -> float:
-    """Return the effective rank: exp of the entropy of the values' shares of their sum; 0 for a zero matrix."""
-    positive = values[values > 0]
-    if positive.size == 0:
-        return 0.0
-    shares = positive / positive.sum()
-    return float(np.exp(-np.sum(shares * np.log(shares))))
+        return mp_fits(self.s, self.values, self.threshold.sigma if self.threshold else 0.0, self.shape)

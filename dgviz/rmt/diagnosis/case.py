@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.rmt.rounding_noise import RoundingFloor
+from dgviz.rmt.rounding_noise import RoundingNoise
 from dgviz.rmt.threshold import Threshold
 
 
@@ -18,16 +18,16 @@ class Case:
     Attributes
     ----------
     s : (p,) array
-        Singular values of the live part, descending.
+        Singular values of the nonzero block, descending.
     shape : (int, int)
-        Rows and columns of the live part.
+        Rows and columns of the nonzero block.
     full_shape : (int, int)
         Of the delta.
     threshold : Threshold
         What the rule found.
     summary : mapping
         Figures of the entries (`dgviz.spectra.entries.describe_entries`); empty where nobody gathered them.
-    floor : RoundingFloor or None
+    rounding : RoundingNoise or None
         The rounding in the update, where a side is stored coarsely.
     returned : float or None
         How much of the removed noise rounding puts back (`dgviz.rmt.rounding_noise.rounding_returned`).
@@ -38,7 +38,7 @@ class Case:
     full_shape: tuple[int, int]
     threshold: Threshold
     summary: Mapping[str, Any]
-    floor: RoundingFloor | None = None
+    rounding: RoundingNoise | None = None
     returned: float | None = None
 
     @property

@@ -29,10 +29,10 @@ def check_unchanged(case: Case) -> Flag | None:
 
 def check_median(case: Case) -> Flag | None:
     """Check 1: the median singular value measures noise, and not the rounding below a low rank."""
-    floor = DEGENERATE_MEDIAN * float(case.s[0])
-    if float(np.median(case.s)) > floor:
+    level = DEGENERATE_MEDIAN * float(case.s[0])
+    if float(np.median(case.s)) > level:
         return None
-    rank = int(np.count_nonzero(case.s > floor))
+    rank = int(np.count_nonzero(case.s > level))
     message = (
         f"Low-rank delta: only {rank} of {case.p} singular values are above rounding level, as after a merged LoRA "
         f"of rank {rank}, so the median measures no noise and the threshold is undefined; the published algorithm "
@@ -241,9 +241,9 @@ def check_zero_share(case: Case) -> Flag | None:
     value, limit = case.summary.get("zero_share"), LIMITS["zero_share"].value
     if value is None:
         return None
-    live = case.shape[0] * case.shape[1]
+    nonzero = case.shape[0] * case.shape[1]
     total = case.full_shape[0] * case.full_shape[1]
-    value = 1 - (1 - value) * total / live  # of the live part: zero rows and columns are another check's
+    value = 1 - (1 - value) * total / nonzero  # of the nonzero block: zero rows and columns are another check's
     if value <= limit:
         return None
     message = (
@@ -274,7 +274,7 @@ CHECKS = (
     check_screenot,
     check_kept_share,
     check_autocorrelation,
-    rounding.check_rounding_floor,
+    rounding.check_rounding_noise,
     rounding.check_swallowed,
     rounding.check_rounding_back,
     check_size,

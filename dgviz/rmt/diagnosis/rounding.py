@@ -14,46 +14,46 @@ _BUSSGANG = "Bussgang 1952; docs/development/diagnosis.md"
 
 def check_merged_lora(case: Case) -> Flag | None:
     """Recognise a LoRA merged in a 16-bit format: few directions far above a bulk that is all rounding."""
-    floor = case.floor
-    if floor is None or floor.side != "tuned" or floor.gain < LIMITS["merged_lora_gain"].value:
+    rounding = case.rounding
+    if rounding is None or rounding.side != "tuned" or rounding.gain < LIMITS["merged_lora_gain"].value:
         return None
     tau = optimal_threshold(case.threshold.sigma, case.shape)
     rank = int(np.count_nonzero(case.s > tau))
     if not 0 < rank <= case.p // 4 or case.s[rank - 1] < LIMITS["merged_lora_gap"].value * case.s[rank]:
         return None
     rest = float(np.linalg.norm(case.s[rank:])) / math.sqrt((case.shape[0] - rank) * (case.shape[1] - rank))
-    share, both = (floor.sigma / rest) ** 2, (floor.sigma_most / rest) ** 2
+    share, both = (rounding.sigma / rest) ** 2, (rounding.sigma_most / rest) ** 2
     alone = share >= LIMITS["merged_lora_share"].value
     # Rounding of both sides may explain the bulk as well; noise of just that size would be a coincidence.
     if not alone and abs(both - 1) > LIMITS["merged_lora_both"].value:
         return None
     message = (
-        f"Looks like a LoRA of rank about {rank} merged in {floor.format}: {rank} of {case.p} directions stand clear "
-        f"of the others, and what lies below is rounding of {'the stored weights' if alone else 'both sides'} "
+        f"Looks like a LoRA of rank about {rank} merged in {rounding.format}: {rank} of {case.p} directions stand "
+        f"clear of the others, and what lies below is rounding of {'the stored weights' if alone else 'both sides'} "
         f"({_percent(share if alone else both)} of it), not noise of training; the rule would remove rounding that "
         "storing the result puts back."
     )
     return Flag("merged_lora", float(rank), case.p / 4, "error", message, _BUSSGANG)
 
 
-def check_rounding_floor(case: Case) -> Flag | None:
+def check_rounding_noise(case: Case) -> Flag | None:
     """How much of the bulk is rounding of the stored weights."""
-    floor = case.floor
-    if floor is None:
+    rounding = case.rounding
+    if rounding is None:
         return None
-    least, most = floor.share(case.threshold.sigma), floor.share_most(case.threshold.sigma)
+    least, most = rounding.share(case.threshold.sigma), rounding.share_most(case.threshold.sigma)
     worth, much = LIMITS["rounding_share"].value, LIMITS["rounding_bulk"].value
-    if floor.side == "base":
+    if rounding.side == "base":
         if most < worth:
             return None
         message = (
-            f"Base is stored in {floor.format} and tuned is not: if fine-tuning started from a finer base, "
+            f"Base is stored in {rounding.format} and tuned is not: if fine-tuning started from a finer base, "
             f"{_percent(most)} of the bulk is rounding of the stored base."
         )
         return Flag("rounding_floor", most, worth, "info", message, _SIMULATED)
     if least < worth:
         return None
-    message = f"About {_percent(least)} of the bulk's variance is rounding of the stored weights to {floor.format}"
+    message = f"About {_percent(least)} of the bulk's variance is rounding of the stored weights to {rounding.format}"
     if most > 1.05 * least:
         message += f", and about {_percent(most)} if base too was rounded after fine-tuning had started from it"
     if _uneven(case):
@@ -74,21 +74,21 @@ def _uneven(case: Case) -> bool:
     """Return whether rounding differs so much between rows or columns that the noise law does not describe it."""
     long, short = LIMITS["long_variance_cv"].value, LIMITS["short_variance_cv"].value
     rows, columns = case.shape
-    return case.floor.uneven_rows > (long if rows > columns else short) or case.floor.uneven_columns > (
+    return case.rounding.uneven_rows > (long if rows > columns else short) or case.rounding.uneven_columns > (
         long if columns > rows else short
     )
 
 
 def check_swallowed(case: Case) -> Flag | None:
     """Whether the steps of the storage format are so coarse that much of what was learned is not stored."""
-    floor, limit = case.floor, LIMITS["stored_gain"].value
-    if floor is None or floor.side != "tuned" or floor.gain >= limit:
+    rounding, limit = case.rounding, LIMITS["stored_gain"].value
+    if rounding is None or rounding.side != "tuned" or rounding.gain >= limit:
         return None
     message = (
-        f"Most steps of {floor.format} are larger than the update: the stored weights hold about "
-        f"{100 * floor.gain:.0f} % of what was learned, and which directions stand out is partly chance."
+        f"Most steps of {rounding.format} are larger than the update: the stored weights hold about "
+        f"{100 * rounding.gain:.0f} % of what was learned, and which directions stand out is partly chance."
     )
-    return Flag("swallowed", floor.gain, limit, "warn", message, _BUSSGANG)
+    return Flag("swallowed", rounding.gain, limit, "warn", message, _BUSSGANG)
 
 
 def check_rounding_back(case: Case) -> Flag | None:

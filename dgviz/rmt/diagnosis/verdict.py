@@ -11,7 +11,7 @@ from dgviz.rmt.diagnosis.advice import advise
 from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
 from dgviz.rmt.diagnosis.rounding import check_merged_lora
-from dgviz.rmt.rounding_noise import rounding_floor, rounding_returned
+from dgviz.rmt.rounding_noise import rounding_noise, rounding_returned
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 
@@ -27,7 +27,7 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
     spectrum : Spectrum
         Singular values, shape and summary; without a summary some checks cannot be made, and a flag says so.
     threshold : Threshold
-        What the rule found in its live part (`nonzero_s`, `nonzero_shape`).
+        What the rule found in its nonzero block (`nonzero_s`, `nonzero_shape`).
     """
     case = Case(
         spectrum.nonzero_s,
@@ -35,7 +35,7 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
         tuple(spectrum.shape),
         threshold,
         spectrum.summary,
-        rounding_floor(spectrum),
+        rounding_noise(spectrum),
         rounding_returned(spectrum, threshold.rank),
     )
     unchanged = checks.check_unchanged(case)
@@ -80,7 +80,7 @@ class WeighedDiagnosis:
     name : str
         Of the weight.
     parameters : int
-        Entries of its live part.
+        Entries of its nonzero block.
     energy : float
         Sum of squares of its update.
     diagnosis : Diagnosis

@@ -2,7 +2,7 @@
 
 A rule is an object in `RULES`; pages, command line and documentation read the registry. Every rule keeps the singular
 values *strictly above* tau, and every result carries sigma and the bulk edge as estimated from the median singular
-value, so that rules can be compared on one spectrum. Rules take the live part of a spectrum
+value, so that rules can be compared on one spectrum. Rules take the nonzero block of a spectrum
 (`Spectrum.nonzero_s` and `nonzero_shape`).
 """
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from dgviz.analysis.model_spectra import Assessment, Atlas, assess, read_atlas
+from dgviz.analysis.model_spectra import Assessment, ModelSpectra, assess, read_spectra
 from dgviz.analysis.rules import ModelCut, TauCurve, cut_model, refuse_unknown, rule_label, trace_tau
 from dgviz.checkpoint import CheckpointPair
 from dgviz.repair.plan import RepairPlan
@@ -18,7 +18,7 @@ class _Known:
     """What has been read of one pair; it grows while a scan runs."""
 
     def __init__(self) -> None:
-        self.atlas: Atlas | None = None
+        self.spectra: ModelSpectra | None = None
         self.assessed: dict[tuple, dict[str, Assessment]] = {}
         self.cuts: dict[str, tuple[ModelCut, TauCurve | None]] = {}
         self.scan = ""
@@ -35,35 +35,37 @@ def _place(pair: CheckpointPair) -> _Known:
     return _known((pair.base.fingerprint, pair.tuned.fingerprint, len(pair.repairable)))
 
 
-def load_atlas(pair: CheckpointPair, scan: str = "") -> Atlas:
+def load_spectra(pair: CheckpointPair, scan: str = "") -> ModelSpectra:
     """Return the stored spectra of a pair; only those that were missing at the last look are looked for again."""
     known = _place(pair)
     again = scan not in ("", known.scan)
-    if again or known.atlas is None or known.atlas.missing:
-        known.atlas = read_atlas(pair, previous=None if again else known.atlas)
+    if again or known.spectra is None or known.spectra.missing:
+        known.spectra = read_spectra(pair, previous=None if again else known.spectra)
         known.scan = scan or known.scan
-    return known.atlas
+    return known.spectra
 
 
-def load_assessments(pair: CheckpointPair, atlas: Atlas, rule: str, params: Mapping[str, Any]) -> list[Assessment]:
+def load_assessments(
+    pair: CheckpointPair, spectra: ModelSpectra, rule: str, params: Mapping[str, Any]
+) -> list[Assessment]:
     """Return what a rule makes of every stored matrix, in the order of the checkpoint."""
     kept = _place(pair).assessed
     own = kept.setdefault((rule, tuple(sorted(params.items()))), {})
-    for matrix in atlas.matrices:
-        if matrix.label not in own:
-            own[matrix.label] = assess(matrix, rule, params)
+    for matrix in spectra.weights:
+        if matrix.weight.name not in own:
+            own[matrix.weight.name] = assess(matrix, rule, params)
     for settings in list(kept)[:-_RULES_KEPT]:
         kept.pop(settings, None)
-    return [own[matrix.label] for matrix in atlas.matrices]
+    return [own[matrix.weight.name] for matrix in spectra.weights]
 
 
-def load_cut(pair: CheckpointPair, atlas: Atlas, plan: RepairPlan) -> tuple[ModelCut, TauCurve | None]:
+def load_cut(pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan) -> tuple[ModelCut, TauCurve | None]:
     """Return what a rule, with or without a shrinker, makes of every stored matrix, also over multiples of tau."""
     kept = _place(pair).cuts
     found = kept.pop(rule_label(plan), None)
-    if found is None or len(found[0].rows) != len(atlas.matrices):
-        refuse_unknown(atlas.matrices, plan)
-        cut = cut_model(atlas.matrices, plan, load_assessments(pair, atlas, plan.rule, plan.params))
+    if found is None or len(found[0].rows) != len(spectra.weights):
+        refuse_unknown(spectra.weights, plan)
+        cut = cut_model(spectra.weights, plan, load_assessments(pair, spectra, plan.rule, plan.params))
         found = cut, trace_tau(cut)
     kept[rule_label(plan)] = found
     for label in list(kept)[:-_CUTS_KEPT]:
