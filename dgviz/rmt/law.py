@@ -21,25 +21,31 @@ Gavish & Donoho 2014, "The optimal hard threshold for singular values is 4/sqrt(
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+_Array = NDArray[Any]
 _BISECTIONS = 64  # halvings of an interval of length <= 2: ends below one unit in the last place
 
 
-def _checked_beta(beta: ArrayLike) -> NDArray[np.float64]:
-    """Return ``beta`` as float64, or say which value is no aspect ratio."""
-    array = np.asarray(beta, dtype=np.float64)
-    bad = ~((array > 0) & (array <= 1))
+def _checked(values: ArrayLike, fits: Callable[[_Array], _Array], wanted: str) -> _Array:
+    """Return values as float64, or say what is wanted and which value is not."""
+    array = np.asarray(values, dtype=np.float64)
+    bad = ~fits(array)
     if bad.any():
-        raise ValueError(f"beta must lie in (0, 1] (beta = min(m, n) / max(m, n)); got {array[bad].flat[0]!r}")
+        raise ValueError(f"{wanted}; got {array[bad].flat[0]!r}")
     return array
 
 
-def _scalar_or_array(values: NDArray[np.float64]) -> Any:
+def _checked_beta(beta: ArrayLike) -> _Array:
+    """Return ``beta`` as float64, or say which value is no aspect ratio."""
+    return _checked(beta, lambda b: (b > 0) & (b <= 1), "beta must lie in (0, 1] (beta = min(m, n) / max(m, n))")
+
+
+def _scalar_or_array(values: _Array) -> Any:
     """Return a Python float for 0-d input, the array otherwise."""
     return float(values) if values.ndim == 0 else values
 
@@ -106,8 +112,7 @@ def mp_sv_pdf(y: ArrayLike, beta: ArrayLike) -> Any:
     ValueError
         If a beta lies outside (0, 1] or a y is negative or not a number.
     """
-    b, values = np.broadcast_arrays(_checked_beta(beta), _checked_y(y))
-    lo, hi = (np.asarray(end) for end in mp_sv_support(b))
+    b, values, lo, hi = _on_support(y, beta)
     inside = (values >= lo) & (values <= hi)
     v = np.where(inside, values, hi)
     upper = np.sqrt((hi - v) * (hi + v))
@@ -116,13 +121,11 @@ def mp_sv_pdf(y: ArrayLike, beta: ArrayLike) -> Any:
     return _scalar_or_array(np.where(inside, lower * upper / (np.pi * b), 0.0))
 
 
-def _checked_y(y: ArrayLike) -> NDArray[np.float64]:
-    """Return ``y`` as float64, or say which value is no singular value."""
-    array = np.asarray(y, dtype=np.float64)
-    bad = ~(array >= 0)
-    if bad.any():
-        raise ValueError(f"singular values must be numbers >= 0; got {array[bad].flat[0]!r}")
-    return array
+def _on_support(y: ArrayLike, beta: ArrayLike) -> tuple[_Array, _Array, Any, Any]:
+    """Return beta and y, checked and broadcast against each other, and both ends of the law's support."""
+    b = _checked_beta(beta)
+    b, values = np.broadcast_arrays(b, _checked(y, lambda v: v >= 0, "singular values must be numbers >= 0"))
+    return b, values, *mp_sv_support(b)
 
 
 def mp_sv_cdf(y: ArrayLike, beta: ArrayLike) -> Any:
@@ -154,8 +157,7 @@ def mp_sv_cdf(y: ArrayLike, beta: ArrayLike) -> Any:
     >>> round(mp_sv_cdf(mp_median_sv(0.375), 0.375), 12)
     0.5
     """
-    b, values = np.broadcast_arrays(_checked_beta(beta), _checked_y(y))
-    lo, hi = (np.asarray(end) for end in mp_sv_support(b))
+    b, values, lo, hi = _on_support(y, beta)
     v = np.clip(values, lo, hi)
     p = np.sqrt((v - lo) * (v + lo))
     q = np.sqrt((hi - v) * (hi + v))
@@ -186,20 +188,14 @@ def mp_sv_quantile(u: ArrayLike, beta: ArrayLike) -> Any:
     ValueError
         If a beta lies outside (0, 1] or a u outside [0, 1].
     """
-    probability = np.asarray(u, dtype=np.float64)
-    bad = ~((probability >= 0) & (probability <= 1))
-    if bad.any():
-        raise ValueError(f"u must lie in [0, 1]; got {probability[bad].flat[0]!r}")
+    probability = _checked(u, lambda v: (v >= 0) & (v <= 1), "u must lie in [0, 1]")
     b, probability = np.broadcast_arrays(_checked_beta(beta), probability)
-    low, high = (np.array(end, dtype=np.float64) for end in mp_sv_support(b))
-    low, high = np.broadcast_to(low, b.shape).copy(), np.broadcast_to(high, b.shape).copy()
-    ends = np.where(probability == 0, low, high)
+    low, high = ends = mp_sv_support(b)
     for _ in range(_BISECTIONS):
         middle = 0.5 * (low + high)
-        below = np.asarray(mp_sv_cdf(middle, b)) < probability
+        below = mp_sv_cdf(middle, b) < probability
         low, high = np.where(below, middle, low), np.where(below, high, middle)
-    inner = 0.5 * (low + high)
-    return _scalar_or_array(np.where((probability == 0) | (probability == 1), ends, inner))
+    return _scalar_or_array(np.select([probability == 0, probability == 1], ends, 0.5 * (low + high)))
 
 
 def mp_median_sv(beta: ArrayLike) -> Any:
@@ -343,8 +339,10 @@ def mp_distance(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:
     return float(max(np.max(steps[1:] - law), np.max(law - steps[:-1])))
 
 
-def mp_fit(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:
+def mp_fit(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float | None:
     """Return the MP-fit score, ``100 (1 - mp_distance)``; 99.6 to 99.9 for pure iid noise, not 100.
+
+    None where sigma is not a positive finite number.
 
     Parameters
     ----------
@@ -360,7 +358,7 @@ def mp_fit(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:
     A rank-k spectrum whose k values lie above the bulk scores exactly ``100 k / p``. Ordinary Kolmogorov p-values do
     not apply: eigenvalues repel, so the distance of pure noise is about ``3 / p``, not ``1 / sqrt(p)``.
     """
-    return 100.0 * (1.0 - mp_distance(s, sigma, shape))
+    return 100.0 * (1.0 - mp_distance(s, sigma, shape)) if sigma > 0 and math.isfinite(sigma) else None
 
 
 def mp_fits(s: ArrayLike, values: ArrayLike, sigma: float, shape: Sequence[int]) -> dict[str, float | None]:
@@ -383,5 +381,4 @@ def mp_fits(s: ArrayLike, values: ArrayLike, sigma: float, shape: Sequence[int])
         ``tuned``, ``repaired`` and ``discarded``; all None when sigma is not a positive finite number.
     """
     parts = {"tuned": s, "repaired": values, "discarded": np.abs(np.subtract(s, values))}
-    known = sigma > 0 and math.isfinite(sigma)
-    return {name: mp_fit(part, sigma, shape) if known else None for name, part in parts.items()}
+    return {name: mp_fit(part, sigma, shape) for name, part in parts.items()}

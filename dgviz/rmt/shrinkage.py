@@ -39,6 +39,7 @@ class Shrinker:
     formula: str
     citation: str
     _map: Callable[[_Values, float], _Values]
+    _edge: Callable[[float], float] = lambda beta: 1 + math.sqrt(beta)
 
     def apply(self, s: ArrayLike, shape: Sequence[int], sigma: float) -> _Values:
         """Return the new singular values.
@@ -73,49 +74,30 @@ class Shrinker:
         if not (np.isfinite(values).all() and (values >= 0).all()):
             raise ThresholdError("singular values must be finite and >= 0 to be shrunk")
         unit = sigma * math.sqrt(max(shape))
-        return values.copy() if unit == 0 else unit * self._map(values / unit, aspect_ratio(shape))
+        if unit == 0:
+            return values.copy()
+        y, beta = values / unit, aspect_ratio(shape)
+        above = y > self._edge(beta)
+        y[~above] = 0.0
+        y[above] = self._map(y[above], beta)
+        return unit * y
 
 
-def _hard(y: _Values, beta: float) -> _Values:
-    """Return values above the optimal hard threshold as they are."""
-    return np.where(y > lambda_star(beta), y, 0.0)
-
-
-def _parts(y: _Values, beta: float) -> tuple[NDArray[np.bool_], _Values, _Values]:
-    """Return which values lie above the edge, those values, and sqrt((y^2 - b - 1)^2 - 4 b) of them.
-
-    The root is written as the product over both edges, which cancels nothing just above the upper one.
-    """
+def _root(y: _Values, beta: float) -> _Values:
+    """Return sqrt((y^2 - b - 1)^2 - 4 b), as a product over both edges: nothing cancels just above the upper one."""
     low, high = 1 - math.sqrt(beta), 1 + math.sqrt(beta)
-    above = y > high
-    v = y[above]
-    return above, v, np.sqrt((v - high) * (v + high)) * np.sqrt((v - low) * (v + low))
-
-
-def _filled(above: NDArray[np.bool_], values: _Values) -> _Values:
-    """Return values where there are any, 0 elsewhere."""
-    out = np.zeros(above.shape)
-    out[above] = values
-    return out
-
-
-def _frobenius(y: _Values, beta: float) -> _Values:
-    """Return the values of least squared error."""
-    above, v, root = _parts(y, beta)
-    return _filled(above, root / v)
+    return np.sqrt((y - high) * (y + high)) * np.sqrt((y - low) * (y + low))
 
 
 def _operator(y: _Values, beta: float) -> _Values:
     """Return the signal's own values, which is least in operator norm."""
-    above, v, root = _parts(y, beta)
-    return _filled(above, np.sqrt((v * v - beta - 1 + root) / 2))
+    return np.sqrt((y * y - beta - 1 + _root(y, beta)) / 2)
 
 
 def _nuclear(y: _Values, beta: float) -> _Values:
     """Return the values of least error in nuclear norm."""
-    above, v, _ = _parts(y, beta)
-    x = _operator(v, beta)
-    return _filled(above, np.maximum(0.0, (x**4 - beta - math.sqrt(beta) * x * v) / (x * x * v)))
+    x = _operator(y, beta)
+    return np.maximum(0.0, (x**4 - beta - math.sqrt(beta) * x * y) / (x * x * y))
 
 
 SHRINKERS = Registry(
@@ -126,14 +108,15 @@ SHRINKERS = Registry(
         "None: kept values stay as they are",
         "s where y > lambda*(b), else 0",
         "Gavish & Donoho 2014, arXiv 1305.5870",
-        _hard,
+        lambda y, _: y,
+        lambda_star,
     ),
     Shrinker(
         "frobenius",
         "Optimal in Frobenius norm",
         "sigma sqrt(N) sqrt((y^2 - b - 1)^2 - 4 b) / y where y > 1 + sqrt(b), else 0",
         _CITATION,
-        _frobenius,
+        lambda y, beta: _root(y, beta) / y,
     ),
     Shrinker(
         "operator",

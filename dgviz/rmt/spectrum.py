@@ -1,6 +1,5 @@
 """All singular values of one weight's update, and how they were obtained."""
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -76,11 +75,8 @@ class Spectrum:
 
     def mp_fit(self, sigma: float, dropped: int = 0) -> float | None:
         """Return the MP-fit in percent, with the first `dropped` values set to zero; None where sigma is no noise."""
-        if not (sigma > 0 and math.isfinite(sigma)):
-            return None
-        return mp_fit(
-            np.where(np.arange(self.nonzero_s.size) < dropped, 0.0, self.nonzero_s), sigma, self.nonzero_shape
-        )
+        rest = np.where(np.arange(self.nonzero_s.size) < dropped, 0.0, self.nonzero_s)
+        return mp_fit(rest, sigma, self.nonzero_shape)
 
     def mp_fits(self, sigma: float, rank: int) -> dict[str, float | None]:
         """Return the MP-fits of the update, of its first `rank` directions and of the rest: see `law.mp_fits`."""

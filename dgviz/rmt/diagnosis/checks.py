@@ -9,7 +9,8 @@ from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import LIMITS, Flag
 from dgviz.rmt.law import aspect_ratio, mp_distance, optimal_threshold, sigma_from_median
 from dgviz.rmt.null import noise_distance
-from dgviz.rmt.threshold import DEGENERATE_MEDIAN, screenot_tau
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN
+from dgviz.rmt.threshold.screenot import screenot_tau
 
 _THEORY = "Gavish & Donoho 2014, arXiv 1305.5870"
 _PAPER = "DG-Hard, arXiv 2605.20296"

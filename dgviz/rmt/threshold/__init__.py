@@ -8,15 +8,5 @@ value, so that rules can be compared on one spectrum. Rules take the nonzero blo
 
 from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold, checked_parameters
 from dgviz.rmt.threshold.rules import RULES, find_rule
-from dgviz.rmt.threshold.screenot import screenot_tau
 
-__all__ = [
-    "DEGENERATE_MEDIAN",
-    "RULES",
-    "Parameter",
-    "Rule",
-    "Threshold",
-    "checked_parameters",
-    "find_rule",
-    "screenot_tau",
-]
+__all__ = ["DEGENERATE_MEDIAN", "RULES", "Parameter", "Rule", "Threshold", "checked_parameters", "find_rule"]
