@@ -61,6 +61,10 @@ class Parameter:
     description: str
 
 
+SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
+"""Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
+
+
 @dataclass(frozen=True)
 class Noise:
     """The Marchenko-Pastur reading of a spectrum.
@@ -71,14 +75,15 @@ class Noise:
         Descending.
     shape : (int, int)
         Rows and columns.
-    sigma, edge : float
-        As in `Threshold`.
+    median, sigma, edge : float
+        The median singular value, and what it says: as in `Threshold`.
     delta : matrix or None
         The delta, for rules that need it.
     """
 
     s: NDArray[np.float64]
     shape: tuple[int, int]
+    median: float
     sigma: float
     edge: float
     delta: Any = None
@@ -97,7 +102,7 @@ class Rule:
     citation : str
         Where it comes from.
     parameters : tuple of Parameter
-        What can be set.
+        What can be set; by default the scale of tau.
     noise_based : bool
         True when tau is made from the noise estimate, so that a degenerate median leaves it without meaning.
     needs_delta : bool
@@ -110,9 +115,9 @@ class Rule:
     title: str
     formula: str
     citation: str
-    parameters: tuple[Parameter, ...]
-    noise_based: bool
     _tau: Callable[[Noise, Mapping[str, float]], float]
+    parameters: tuple[Parameter, ...] = (SCALE,)
+    noise_based: bool = True
     _median: Callable[[NDArray[np.float64]], float] = lambda s: float(np.median(s))
     needs_delta: bool = False
     note: str = ""
@@ -155,8 +160,8 @@ class Rule:
                 f"rule {self.name!r} cannot be told from the singular values; it needs the weights of both sides"
             )
         settings = self.checked(params)
-        noise, median = self._noise(s, shape, delta)
-        return self._result(noise, median, settings, self._tau(noise, settings) * settings.get("scale", 1.0))
+        noise = self._noise(s, shape, delta)
+        return self._result(noise, settings, self._tau(noise, settings))
 
     def apply_at(self, tau: float, s: ArrayLike, shape: Sequence[int], **params: float) -> Threshold:
         """Return the threshold of this rule for a tau that it has found before, where the delta was at hand.
@@ -168,32 +173,44 @@ class Rule:
         s, shape, **params
             As for `apply`.
         """
-        noise, median = self._noise(s, shape, None)
-        settings = self.checked(params)
-        return self._result(noise, median, settings, tau * settings.get("scale", 1.0))
+        return self._result(self._noise(s, shape), self.checked(params), tau)
 
-    def _noise(self, s: ArrayLike, shape: Sequence[int], delta: Any) -> tuple[Noise, float]:
-        """Return the Marchenko-Pastur reading of a spectrum, and the median it rests on."""
+    def _noise(self, s: ArrayLike, shape: Sequence[int], delta: Any = None) -> Noise:
+        """Return the Marchenko-Pastur reading of a spectrum."""
         values, size = _checked_spectrum(s, shape)
         median = self._median(values)
         sigma = sigma_from_median(median, size)
-        return Noise(values, size, sigma, bulk_edge(sigma, size), delta), median
+        return Noise(values, size, median, sigma, bulk_edge(sigma, size), delta)
 
-    def _result(self, noise: Noise, median: float, settings: dict[str, float], tau: float) -> Threshold:
-        """Return the threshold at a tau, with its rank and what a user must know."""
+    def _result(self, noise: Noise, settings: dict[str, float], level: float) -> Threshold:
+        """Return the threshold at a level times the scale asked for, with its rank and what a user must know."""
+        tau = level * settings.get("scale", 1.0)
         floor = DEGENERATE_MEDIAN * float(noise.s[0])
-        degenerate = median <= floor
+        degenerate = noise.median <= floor
         # A rank above the rounding floor would count arithmetic, not directions.
-        cut = max(tau, floor) if degenerate and self.noise_based else tau
-        rank = int(np.count_nonzero(noise.s > cut))
-        warnings = _warnings(self, noise.s, median, degenerate)
-        # From the rank at a scale of 1: whether the rule found a level does not depend on what is made of it.
-        caution = self._caution(noise.s, int(np.count_nonzero(noise.s > tau / (settings.get("scale", 1.0) or 1.0))))
-        warnings += (caution,) if caution else ()
-        asked = min(int(settings.get("rank", rank)), int(np.count_nonzero(noise.s)))
-        if rank != asked:
-            warnings += (f"{rank} values are kept where {asked} were asked for: those at the cut are equal",)
+        rank = _count_above(noise.s, max(tau, floor) if degenerate and self.noise_based else tau)
+        asked = min(int(settings.get("rank", rank)), _count_above(noise.s, 0))
+        said = (
+            self._no_noise(noise) if degenerate else "",
+            # At a scale of 1: whether the rule found a level does not depend on what is made of it.
+            self._caution(noise.s, _count_above(noise.s, level)),
+            f"{rank} values are kept where {asked} were asked for: those at the cut are equal"
+            if rank != asked
+            else "",
+        )
+        warnings = tuple(filter(None, said))
         return Threshold(self.name, settings, tau, noise.sigma, noise.edge, rank, warnings, degenerate)
+
+    def _no_noise(self, noise: Noise) -> str:
+        """Return what a user must know of a spectrum whose median is no noise."""
+        if noise.s[0] == 0:
+            return "the delta is exactly zero: nothing was trained here, nothing to repair"
+        numerical_rank = _count_above(noise.s, DEGENERATE_MEDIAN * noise.s[0])
+        consequence = "this rule changes nothing here" if self.noise_based else "sigma and edge mean nothing here"
+        return (
+            f"low-rank delta: only {numerical_rank} of {noise.s.size} singular values are above rounding level, as "
+            f"after a merged LoRA, so the median ({noise.median:.3g}) measures no noise; {consequence}"
+        )
 
     def changed(self, params: Mapping[str, float]) -> dict[str, float]:
         """Return the parameters that are not at their defaults: what a link or a command has to say.
@@ -288,21 +305,13 @@ def _checked_spectrum(s: ArrayLike, shape: Sequence[int]) -> tuple[NDArray[np.fl
         raise ThresholdError(
             f"a {size[0]} x {size[1]} matrix has {min(size)} singular values, zeros too; got shape {values.shape}"
         )
-    if not np.isfinite(values).all() or (values < 0).any():
-        bad = int(np.argmax(~(np.isfinite(values) & (values >= 0))))
+    fits = np.isfinite(values) & (values >= 0)
+    if not fits.all():
+        bad = int(np.argmin(fits))
         raise ThresholdError(f"singular values must be finite and >= 0; value {bad} is {values[bad]}")
     return np.sort(values)[::-1], size
 
 
-def _warnings(rule: Rule, s: NDArray[np.float64], median: float, degenerate: bool) -> tuple[str, ...]:
-    """Return what a user must know before trusting the threshold."""
-    if s[0] == 0:
-        return ("the delta is exactly zero: nothing was trained here, nothing to repair",)
-    if not degenerate:
-        return ()
-    numerical_rank = int(np.count_nonzero(s > DEGENERATE_MEDIAN * s[0]))
-    consequence = "this rule changes nothing here" if rule.noise_based else "sigma and edge mean nothing here"
-    return (
-        f"low-rank delta: only {numerical_rank} of {s.size} singular values are above rounding level, as after a "
-        f"merged LoRA, so the median ({median:.3g}) measures no noise; {consequence}",
-    )
+def _count_above(s: NDArray[np.float64], level: float) -> int:
+    """Return how many singular values lie strictly above a level."""
+    return int(np.count_nonzero(s > level))

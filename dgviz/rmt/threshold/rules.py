@@ -9,7 +9,7 @@ from dgviz.errors import ThresholdError
 from dgviz.registry import Registry
 from dgviz.rmt.law import aspect_ratio, optimal_threshold
 from dgviz.rmt.threshold.flips import flip_tau, unsettled
-from dgviz.rmt.threshold.rule import Noise, Parameter, Rule
+from dgviz.rmt.threshold.rule import SCALE, Noise, Parameter, Rule
 from dgviz.rmt.threshold.screenot import screenot_tau
 
 _GAVISH_DONOHO = "Gavish & Donoho 2014, arXiv 1305.5870"
@@ -53,11 +53,6 @@ def _flips_caution(s: NDArray[np.float64], rank: int) -> str:
     )
 
 
-def _lower_median(s: NDArray[np.float64]) -> float:
-    """Return the lower of the two middle values of a descending spectrum."""
-    return float(s[s.size // 2])
-
-
 def _tracy_widom_edge(noise: Noise, level: float) -> float:
     """Return the level that the first singular value of iid noise exceeds with probability ``1 - level``.
 
@@ -74,13 +69,13 @@ def _tracy_widom_edge(noise: Noise, level: float) -> float:
     return noise.sigma * math.sqrt(max(0.0, centre + q * width))
 
 
-def _quartile_range_edge(noise: Noise) -> float:
+def _quartile_range_edge(noise: Noise, _: object) -> float:
     """Return laserRMT's threshold: the spread of the singular values taken for the noise of one entry."""
     upper, lower = np.percentile(noise.s, [75, 25])
     return float(upper - lower) / 1.349 * (1 + math.sqrt(aspect_ratio(noise.shape)))
 
 
-def _smallest_quarter_tau(noise: Noise) -> float:
+def _smallest_quarter_tau(noise: Noise, _: object) -> float:
     """Return the threshold of the reference code's other noise level: the mean of the smallest quarter over 0.6745.
 
     0.6745 is the median of the absolute value of a Gaussian number; singular values of noise are none.
@@ -90,9 +85,6 @@ def _smallest_quarter_tau(noise: Noise) -> float:
     return optimal_threshold(level / math.sqrt(max(noise.shape)), noise.shape)
 
 
-_SCALE = Parameter("scale", 1.0, 0.0, 1000.0, False, "multiplier on tau")
-"""Of every rule whose tau comes from the noise: a user who trusts the noise estimate less, or more, says so here."""
-
 RULES = Registry(
     "threshold rule",
     ThresholdError,
@@ -101,8 +93,6 @@ RULES = Registry(
         "DG-Hard",
         "tau = lambda*(beta) sigma sqrt(N), sigma = median(s) / (median_MP(beta) sqrt(N))",
         f"{_DG_HARD}; {_GAVISH_DONOHO}",
-        (_SCALE,),
-        True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
     ),
     Rule(
@@ -110,18 +100,14 @@ RULES = Registry(
         "DG-Hard, reference code's median",
         "as dg_hard, with the lower of the two middle singular values as the median",
         f"{_DG_HARD}, released code",
-        (_SCALE,),
-        True,
         lambda noise, _: optimal_threshold(noise.sigma, noise.shape),
-        _lower_median,
+        _median=lambda s: float(s[s.size // 2]),
     ),
     Rule(
         "mp_edge",
         "Marchenko-Pastur edge",
         "tau = sigma sqrt(N) (1 + sqrt(beta))",
         "Marchenko & Pastur 1967, doi 10.1070/SM1967v001n04ABEH001994",
-        (_SCALE,),
-        True,
         lambda noise, _: noise.edge,
     ),
     Rule(
@@ -129,9 +115,8 @@ RULES = Registry(
         "Marchenko-Pastur edge, Tracy-Widom",
         "tau = what the first singular value of iid noise exceeds with probability 1 - level",
         "Johnstone 2001, doi 10.1214/aos/1009210544; Ma 2012, arXiv 1104.4155",
-        (Parameter("level", 0.95, 0.95, 0.99, False, "probability that iid noise stays below"), _SCALE),
-        True,
         lambda noise, params: _tracy_widom_edge(noise, params["level"]),
+        (Parameter("level", 0.95, 0.95, 0.99, False, "probability that iid noise stays below"), SCALE),
         note="0.1 to 0.2 % above the bulk edge at 8192 x 3072, 1 to 2 % at 256 x 256.",
     ),
     Rule(
@@ -139,9 +124,9 @@ RULES = Registry(
         "Known noise level",
         "tau = lambda*(beta) sigma sqrt(N) with sigma as given",
         _GAVISH_DONOHO,
-        (Parameter("sigma", None, 0.0, math.inf, False, "noise standard deviation of one entry"), _SCALE),
-        False,
         lambda noise, params: optimal_threshold(params["sigma"], noise.shape),
+        (Parameter("sigma", None, 0.0, math.inf, False, "noise standard deviation of one entry"), SCALE),
+        noise_based=False,
         note="One sigma for every weight; right only where the noise of all of them is of one size.",
     ),
     Rule(
@@ -149,12 +134,11 @@ RULES = Registry(
         "ScreeNOT",
         "tau = root of Psi(tau) = -4 for the noise that is left when the k largest values are replaced",
         "Donoho, Gavish & Romanov 2023, arXiv 2009.12297; package screenot 0.0.2",
+        lambda noise, params: screenot_tau(noise.s, aspect_ratio(noise.shape), params["rank_share"]),
         (
             Parameter("rank_share", 0.1, 0.0, 0.49, False, "most directions that may be signal, as a share of p"),
-            _SCALE,
+            SCALE,
         ),
-        True,
-        lambda noise, params: screenot_tau(noise.s, aspect_ratio(noise.shape), params["rank_share"]),
         note="Assumes no variance profile and no independence; keeps less of uneven noise than DG-Hard, not nothing.",
     ),
     Rule(
@@ -162,13 +146,13 @@ RULES = Registry(
         "Sign flips",
         "tau = largest first singular value of the delta under random signs, strong directions taken out first",
         "Hong, Sheng & Dobriban 2020, arXiv 2012.02985",
+        lambda noise, params: flip_tau(noise.delta, noise.s, params["trials"], params["seed"]),
         (
             Parameter("trials", 10, 1, 100, True, "sign patterns per round"),
             Parameter("seed", 0, 0, 2**31, True, "seed of the signs"),
-            _SCALE,
+            SCALE,
         ),
-        False,
-        lambda noise, params: flip_tau(noise.delta, noise.s, params["trials"], params["seed"]),
+        noise_based=False,
         needs_delta=True,
         _caution=_flips_caution,
         note="Holds for any variance profile of independent entries, not for entries that move together.",
@@ -178,9 +162,7 @@ RULES = Registry(
         "Quartile range (laserRMT)",
         "tau = (Q75 - Q25) / 1.349 (1 + sqrt(beta))",
         "laserRMT, github.com/cognitivecomputations/laserRMT; for comparison only",
-        (_SCALE,),
-        True,
-        lambda noise, _: _quartile_range_edge(noise),
+        _quartile_range_edge,
         note="Takes the spread of the singular values for the noise of one entry; keeps much of pure noise.",
     ),
     Rule(
@@ -188,9 +170,7 @@ RULES = Registry(
         "Smallest quarter (reference code)",
         "tau = lambda*(beta) mean(smallest quarter of s) / 0.6745",
         f'{_DG_HARD}, released code\'s --sigma ours ("Q25-MAD"); for comparison only',
-        (_SCALE,),
-        True,
-        lambda noise, _: _smallest_quarter_tau(noise),
+        _smallest_quarter_tau,
         note="Made for Gaussian numbers, not for singular values: keeps 58 % of pure noise at beta 1, 2 % at .375.",
     ),
     Rule(
@@ -198,27 +178,27 @@ RULES = Registry(
         "Energy fraction",
         "smallest rank whose values hold the given share of sum(s^2)",
         "common practice in truncated SVD; no noise model",
-        (Parameter("fraction", 0.9, 0.0, 1.0, False, "share of the energy to keep"),),
-        False,
         lambda noise, params: _fixed_rank_tau(noise.s, _energy_rank(noise.s, params["fraction"])),
+        (Parameter("fraction", 0.9, 0.0, 1.0, False, "share of the energy to keep"),),
+        noise_based=False,
     ),
     Rule(
         "fixed_rank",
         "Fixed rank",
         "keep the first r values",
         "Eckart & Young 1936, doi 10.1007/BF02288367; no noise model",
-        (Parameter("rank", 16, 0, 2**31, True, "number of singular values to keep"),),
-        False,
         lambda noise, params: _fixed_rank_tau(noise.s, int(params["rank"])),
+        (Parameter("rank", 16, 0, 2**31, True, "number of singular values to keep"),),
+        noise_based=False,
     ),
     Rule(
         "manual",
         "Manual tau",
         "tau as given",
         "your choice; no noise model",
-        (Parameter("tau", None, 0.0, math.inf, False, "threshold on the singular values"),),
-        False,
         lambda _, params: params["tau"],
+        (Parameter("tau", None, 0.0, math.inf, False, "threshold on the singular values"),),
+        noise_based=False,
     ),
 )
 """Every threshold rule, by name."""
