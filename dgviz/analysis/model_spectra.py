@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import module_path
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.rmt.spectrum import Spectrum
@@ -173,7 +174,14 @@ def assess(stored: StoredWeight, rule: str, params: Mapping[str, Any]) -> Assess
 def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:
     """Return whether a rule may be trusted on a group of weights; None for an empty one."""
     weighed = [
-        WeighedDiagnosis(row.weight.name, math.prod(row.spectrum.nonzero_shape), row.spectrum.energy, row.diagnosis)
+        WeighedDiagnosis(
+            row.weight.name,
+            math.prod(row.spectrum.nonzero_shape),
+            row.spectrum.energy,
+            row.diagnosis,
+            tower=module_path(row.weight.name).tower,
+            layer=module_path(row.weight.name).layer,
+        )
         for row in rows
     ]
     return diagnose_model(weighed) if weighed else None

@@ -17,6 +17,7 @@ from typing import Any
 import psutil
 
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import DgvizError
 from dgviz.files import json_number
 from dgviz.jobs import Worker
@@ -313,6 +314,8 @@ def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
             math.prod(result.row["live_shape"]),
             result.row["energy"],
             Diagnosis.from_json(result.row["diagnosis"]),
+            tower=module_path(result.name).tower,
+            layer=module_path(result.name).layer,
         )
         for result in known
     ]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from dgviz.checkpoint.module_path import module_path
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import LIMITS, SEVERITIES, VERDICTS, Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.rmt.law import bulk_edge, optimal_threshold, sigma_from_median
@@ -166,6 +167,7 @@ def weighed(delta):
     diagnosis = diagnose(spectrum, threshold)
     fields = {field.name: None for field in dataclasses.fields(WeighedDiagnosis)}
     known = {"name": "w", "diagnosis": diagnosis, "parameters": delta.numel()}
+    known |= {"tower": "", "layer": ()}
     known["energy"] = float(np.sum(spectrum.s**2))
     assert known.keys() >= fields.keys(), fields
     return WeighedDiagnosis(**{name: known[name] for name in fields})
@@ -182,7 +184,8 @@ def test_the_verdict_of_a_model_is_that_of_most_of_it():
 
 
 def named(name, delta):
-    return dataclasses.replace(weighed(delta), name=name)
+    path = module_path(name)
+    return dataclasses.replace(weighed(delta), name=name, tower=path.tower, layer=path.layer)
 
 
 def test_layers_left_out_are_named_by_number():
@@ -257,12 +260,12 @@ def test_a_clean_full_update_stored_in_bfloat16_is_no_lora(exponent, relative):
 
 
 @pytest.mark.parametrize(
-    ("relative", "check"), [(3e-3, "rounding_floor"), (1.2e-3, "rounding_bulk"), (3e-4, "swallowed")]
+    ("relative", "check"), [(3e-3, "rounding_noise"), (1.2e-3, "rounding_bulk"), (3e-4, "swallowed")]
 )
 def test_rounding_is_said_the_louder_the_more_it_is(relative, check):
     diagnosis = judged_pair(SMALL, stored(0.02 * relative * noise(*SHAPE, 1)))
     assert check in {flag.check for flag in diagnosis.flags}
-    assert (diagnosis.verdict == "applies") == (check == "rounding_floor")
+    assert (diagnosis.verdict == "applies") == (check == "rounding_noise")
 
 
 def test_noise_that_rounding_would_put_back_is_flagged_with_what_to_do():

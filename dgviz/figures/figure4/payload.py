@@ -58,7 +58,7 @@ def start_tau(s: ArrayLike, threshold: Threshold) -> float:
     -------
     float
         The rule's tau; for a low-rank delta, whose rounding-level values lie above that tau but are not counted, the
-        rounding floor.
+        rounding level.
     """
     values = np.asarray(s, dtype=np.float64)
     if np.count_nonzero(values > threshold.tau) == threshold.rank:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dgviz.rmt.diagnosis.flags import LIMITS
+from dgviz.rmt.law import optimal_threshold
 from dgviz.rmt.rounding_noise import RoundingNoise
 from dgviz.rmt.threshold import Threshold
 
@@ -45,3 +47,18 @@ class Case:
     def p(self) -> int:
         """Number of singular values."""
         return self.s.size
+
+    @property
+    def optimal_tau(self) -> float:
+        """DG-Hard's threshold for this noise, whatever the rule."""
+        return optimal_threshold(self.threshold.sigma, self.shape)
+
+    @property
+    def rest_shape(self) -> tuple[int, int]:
+        """Rows and columns of the noise that the kept directions leave room for."""
+        return self.shape[0] - self.threshold.rank, self.shape[1] - self.threshold.rank
+
+    def variance_limit(self, along: str) -> float:
+        """Return how unequal the variances along rows or columns may be; a square matrix has two short sides."""
+        own, other = self.shape if along == "row" else self.shape[::-1]
+        return LIMITS["long_variance_cv" if own > other else "short_variance_cv"].value

@@ -1,13 +1,14 @@
 """The checks: each looks at one thing that a threshold takes for granted, and returns a flag or None."""
 
 import math
+from functools import partial
 
 import numpy as np
 
 from dgviz.rmt.diagnosis import rounding
 from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import LIMITS, Flag
-from dgviz.rmt.law import aspect_ratio, mp_distance, optimal_threshold, sigma_from_median
+from dgviz.rmt.law import aspect_ratio, mp_distance, sigma_from_median
 from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.rmt.threshold.screenot import screenot_tau
@@ -61,14 +62,12 @@ def check_trimmed(case: Case) -> Flag | None:
     return Flag("trimmed", share, 1.0, "info", message, _SIMULATED)
 
 
-def _variance(case: Case, along: str) -> Flag | None:
-    """Compare the spread of the variances of rows or columns, beyond what sampling alone makes."""
-    value = case.summary.get(f"{along}_variance_cv")
+def check_variance(case: Case, along: str) -> Flag | None:
+    """Check 3: noise is of one size in all rows, or in all columns, beyond what sampling alone makes of it."""
+    value, limit = case.summary.get(f"{along}_variance_cv"), case.variance_limit(along)
     if value is None:
         return None
-    own, other = case.shape if along == "row" else case.shape[::-1]
-    # A square matrix has two short sides.
-    limit = LIMITS["long_variance_cv" if own > other else "short_variance_cv"].value
+    other = case.shape[1 if along == "row" else 0]
     spread = math.sqrt(max(0.0, value**2 - 2 / other))  # of iid noise: the variance of a variance of `other` entries
     if spread <= limit:
         return None
@@ -82,16 +81,6 @@ def _variance(case: Case, along: str) -> Flag | None:
 def _beside(case: Case) -> str:
     """Return the words that say what was taken out before entries were looked at."""
     return " below the strongest directions" if case.summary.get("strong") else ""
-
-
-def check_row_variance(case: Case) -> Flag | None:
-    """Check 3, rows: noise is of one size in all of them."""
-    return _variance(case, "row")
-
-
-def check_column_variance(case: Case) -> Flag | None:
-    """Check 3, columns: noise is of one size in all of them."""
-    return _variance(case, "column")
 
 
 def check_kurtosis(case: Case) -> Flag | None:
@@ -108,10 +97,9 @@ def check_kurtosis(case: Case) -> Flag | None:
 
 def residual_distance(case: Case) -> float:
     """Return the Kolmogorov distance between what is dropped and the noise law of its own shape and median."""
-    rank = case.threshold.rank
-    rest, shape = case.s[rank:], (case.shape[0] - rank, case.shape[1] - rank)
-    sigma = sigma_from_median(float(np.median(rest)), shape)
-    return mp_distance(rest, sigma, shape) if sigma > 0 else 1.0
+    rest = case.s[case.threshold.rank :]
+    sigma = sigma_from_median(float(np.median(rest)), case.rest_shape)
+    return mp_distance(rest, sigma, case.rest_shape) if sigma > 0 else 1.0
 
 
 def check_mp_distance(case: Case) -> Flag | None:
@@ -124,8 +112,7 @@ def check_mp_distance(case: Case) -> Flag | None:
     if value <= usual:
         return None
     severity = "warn" if value > max(wrong, usual) else "info"
-    rank = case.threshold.rank
-    usual_noise = noise_distance((case.shape[0] - rank, case.shape[1] - rank))
+    usual_noise = noise_distance(case.rest_shape)
     message = (
         f"What is dropped is {value:.3f} away from the noise law, where noise of independent entries of this shape "
         f"is usually {usual_noise.median:.3f} away and rarely more than {usual_noise.high:.3f}: "
@@ -139,8 +126,7 @@ def check_mp_distance(case: Case) -> Flag | None:
 
 def check_near_tau(case: Case) -> Flag | None:
     """Check 6: no crowd of values between the bulk edge and tau, where noise has none."""
-    tau = optimal_threshold(case.threshold.sigma, case.shape)
-    value = float(np.mean((case.s > case.threshold.edge) & (case.s <= tau)))
+    value = float(np.mean((case.s > case.threshold.edge) & (case.s <= case.optimal_tau)))
     limit = LIMITS["near_tau"].value
     # One or two values just above the edge are in order: the edge is where noise ends on average.
     if value <= limit or value * case.p < 3:
@@ -154,7 +140,7 @@ def check_near_tau(case: Case) -> Flag | None:
 
 def check_screenot(case: Case) -> Flag | None:
     """Check 7: a rule that assumes less of the noise agrees."""
-    tau = optimal_threshold(case.threshold.sigma, case.shape)
+    tau = case.optimal_tau
     if case.p < 8 or tau <= 0:
         return None
     share = min(0.49, max(0.1, 1.5 * case.threshold.rank / case.p))
@@ -267,8 +253,8 @@ def check_measured(case: Case) -> Flag | None:
 
 CHECKS = (
     check_trimmed,
-    check_row_variance,
-    check_column_variance,
+    partial(check_variance, along="row"),
+    partial(check_variance, along="column"),
     check_kurtosis,
     check_mp_distance,
     check_near_tau,

@@ -29,7 +29,7 @@ TITLES = {
     "nothing_kept": "Nothing kept",
     "all_kept": "Everything kept",
     "rounding_back": "Rounding puts noise back",
-    "rounding_floor": "Rounding in the bulk",
+    "rounding_noise": "Rounding in the bulk",
     "rounding_bulk": "Bulk mostly rounding",
     "swallowed": "Update finer than its storage",
     "concentrated": "Directions of single rows or columns",

@@ -6,7 +6,6 @@ import numpy as np
 
 from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import LIMITS, Flag
-from dgviz.rmt.law import optimal_threshold
 
 _SIMULATED = "rounding of simulated updates, docs/development/diagnosis.md"
 _BUSSGANG = "Bussgang 1952; docs/development/diagnosis.md"
@@ -17,8 +16,7 @@ def check_merged_lora(case: Case) -> Flag | None:
     rounding = case.rounding
     if rounding is None or rounding.side != "tuned" or rounding.gain < LIMITS["merged_lora_gain"].value:
         return None
-    tau = optimal_threshold(case.threshold.sigma, case.shape)
-    rank = int(np.count_nonzero(case.s > tau))
+    rank = int(np.count_nonzero(case.s > case.optimal_tau))
     if not 0 < rank <= case.p // 4 or case.s[rank - 1] < LIMITS["merged_lora_gap"].value * case.s[rank]:
         return None
     rest = float(np.linalg.norm(case.s[rank:])) / math.sqrt((case.shape[0] - rank) * (case.shape[1] - rank))
@@ -50,33 +48,25 @@ def check_rounding_noise(case: Case) -> Flag | None:
             f"Base is stored in {rounding.format} and tuned is not: if fine-tuning started from a finer base, "
             f"{_percent(most)} of the bulk is rounding of the stored base."
         )
-        return Flag("rounding_floor", most, worth, "info", message, _SIMULATED)
+        return Flag("rounding_noise", most, worth, "info", message, _SIMULATED)
     if least < worth:
         return None
     message = f"About {_percent(least)} of the bulk's variance is rounding of the stored weights to {rounding.format}"
     if most > 1.05 * least:
         message += f", and about {_percent(most)} if base too was rounded after fine-tuning had started from it"
-    if _uneven(case):
+    uneven = {"row": rounding.uneven_rows, "column": rounding.uneven_columns}
+    if any(value > case.variance_limit(along) for along, value in uneven.items()):
         message += (
             "; it differs in size between rows or columns, so that its own spectrum is wider than the line drawn"
         )
     if least < much:
-        return Flag("rounding_floor", least, worth, "info", f"{message}.", _BUSSGANG)
+        return Flag("rounding_noise", least, worth, "info", f"{message}.", _BUSSGANG)
     message += ": little of what the rule removes was put there by training."
     return Flag("rounding_bulk", least, much, "warn", message, _BUSSGANG)
 
 
 def _percent(share: float) -> str:
     return "all" if share > 0.995 else f"{100 * share:.0f} %"
-
-
-def _uneven(case: Case) -> bool:
-    """Return whether rounding differs so much between rows or columns that the noise law does not describe it."""
-    long, short = LIMITS["long_variance_cv"].value, LIMITS["short_variance_cv"].value
-    rows, columns = case.shape
-    return case.rounding.uneven_rows > (long if rows > columns else short) or case.rounding.uneven_columns > (
-        long if columns > rows else short
-    )
 
 
 def check_swallowed(case: Case) -> Flag | None:

@@ -1,7 +1,6 @@
 """From flags to a verdict, of one weight and of a model."""
 
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 
 _NOTHING = ("unchanged", "all_kept")  # these say that a repair changes nothing
-_LAYER = re.compile(r"^.*?\.\d+\.")  # up to the first number in a name: which layer of which tower
 
 
 def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
@@ -51,23 +49,20 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
 def _concluded(flags: list[Flag], threshold: Threshold, count: int) -> Diagnosis:
     """Return the diagnosis that flags add up to."""
     flags = sorted(flags, key=lambda flag: -SEVERITIES.index(flag.severity))
-    errors = [flag for flag in flags if flag.severity == "error"]
-    nothing = [flag for flag in flags if flag.check in _NOTHING]
-    warned = [flag for flag in flags if flag.severity == "warn"]
-    if errors:
-        verdict, reasons = "not_applicable", [flag.message for flag in errors]
-    elif nothing:
-        verdict, reasons = "no_effect", [flag.message for flag in nothing]
-    elif warned:
-        verdict, reasons = "care", [flag.message for flag in warned]
-    elif threshold.rank == 0:
-        verdict, reasons = "applies", [flag.message for flag in flags if flag.check == "nothing_kept"]
-    else:
-        verdict = "applies"
-        reasons = [
-            f"{threshold.rank} of {count} directions stand above a bulk that follows the noise law, and no check "
-            "found anything that would mislead the threshold."
-        ]
+    sound = (
+        f"{threshold.rank} of {count} directions stand above a bulk that follows the noise law, and no check "
+        "found anything that would mislead the threshold."
+    )
+    verdict, reasons = next(
+        (verdict, reasons)
+        for verdict, reasons in (
+            ("not_applicable", [flag.message for flag in flags if flag.severity == "error"]),
+            ("no_effect", [flag.message for flag in flags if flag.check in _NOTHING]),
+            ("care", [flag.message for flag in flags if flag.severity == "warn"]),
+            ("applies", [flag.message for flag in flags if flag.check == "nothing_kept"] or [sound]),
+        )
+        if reasons
+    )
     return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=False), tuple(flags))
 
 
@@ -85,12 +80,16 @@ class WeighedDiagnosis:
         Sum of squares of its update.
     diagnosis : Diagnosis
         Its own.
+    tower, layer : str, tuple of int
+        As its name says (`dgviz.checkpoint.module_path.ModulePath`); empty outside layers.
     """
 
     name: str
     parameters: int
     energy: float
     diagnosis: Diagnosis
+    tower: str = ""
+    layer: tuple[int, ...] = ()
 
 
 def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
@@ -144,15 +143,11 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
 def _unchanged(weights: list[WeighedDiagnosis]) -> str:
     """Return the sentence about the matrices that fine-tuning did not touch, by layers where whole ones are."""
     still = [weight.name for weight in weights if not weight.energy > 0]
-    layers: dict[str, list[bool]] = {}
-    for weight in weights:
-        number = _LAYER.search(weight.name)
-        if number:
-            layers.setdefault(number[0], []).append(weight.energy > 0)
-    whole = [layer for layer, moved in layers.items() if not any(moved)]
+    layers = {(weight.tower, weight.layer[0]) for weight in weights if weight.layer}
+    moved = {(weight.tower, weight.layer[0]) for weight in weights if weight.layer and weight.energy > 0}
     sentence = f"{len(still)} of {len(weights)} matrices were not changed by fine-tuning"
-    if 0 < len(whole) < len(layers):
-        numbers = sorted({int(re.search(r"\d+", layer)[0]) for layer in whole})
+    if moved and moved < layers:
+        numbers = sorted({number for _, number in layers - moved})
         sentence += f", among them all of layer{'s' if len(numbers) > 1 else ''} {_ranges(numbers)}"
         return sentence + ": frozen, or left out as CoFi-Tune leaves them."
     return sentence + f", such as {still[0]}: frozen, or no target of an adapter."

@@ -187,7 +187,7 @@ class Rule:
         tau = level * settings.get("scale", 1.0)
         floor = DEGENERATE_MEDIAN * float(noise.s[0])
         degenerate = noise.median <= floor
-        # A rank above the rounding floor would count arithmetic, not directions.
+        # A rank above the rounding level would count arithmetic, not directions.
         rank = _count_above(noise.s, max(tau, floor) if degenerate and self.noise_based else tau)
         asked = min(int(settings.get("rank", rank)), _count_above(noise.s, 0))
         said = (
