@@ -24,7 +24,7 @@ from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
 from dgviz.errors import DgvizError
-from dgviz.figures import agreement_map, plot_config, rank_boxes, rule_colour, tau_curves
+from dgviz.figures import agreement_map, plot_config, rank_boxes, series_colour, tau_curves
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import find_rule
@@ -201,7 +201,7 @@ def _draw_curves(found: dict[str, tuple[ModelCut, TauCurve | None]], export_page
         st.switch_page(export_page)
     st.subheader("A factor on tau", anchor=False)
     titles = list(found)
-    colours = {title: rule_colour(position) for position, title in enumerate(titles)}
+    colours = {title: series_colour(position) for position, title in enumerate(titles)}
     curves = {title: curve for title, (_, curve) in found.items() if curve is not None}
     factor = st.select_slider(
         "Factor on tau of every rule that has one",

@@ -10,10 +10,10 @@ from dgviz.figures.model_map import model_map
 from dgviz.figures.noise import noise_bars
 from dgviz.figures.recovery import RepairPoint, recovery_plane
 from dgviz.figures.recovery_bars import Bar, recovery_bars
-from dgviz.figures.rule_model import agreement_map, rank_boxes, rule_colour, tau_curves
+from dgviz.figures.rule_model import agreement_map, rank_boxes, tau_curves
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import spectrum_plot
-from dgviz.figures.style import plot_config
+from dgviz.figures.style import plot_config, series_colour
 
 __all__ = [
     "Bar",
@@ -33,8 +33,8 @@ __all__ = [
     "rank_boxes",
     "recovery_bars",
     "recovery_plane",
-    "rule_colour",
     "rules_plot",
+    "series_colour",
     "spectrum_histogram",
     "spectrum_plot",
     "tau_curves",

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from plotly.colors import sequential
 
 from dgviz.figures.figure4.maps import TOP_CODE, Scale
-from dgviz.figures.style import base_layout
+from dgviz.figures.style import NARROW, base_figure
 
 # Streamlit's theme takes #000001 to #000038 for placeholders of its own, and magma starts with one of them.
 _COLOURS = ["#020008", *sequential.Magma[1:]]
@@ -64,12 +64,10 @@ def entry_map(
     )
     axis = {"constrain": "domain", "showgrid": False}
     titles = {} if narrow else {"x": {"title": {"text": "columns (in)"}}, "y": {"title": {"text": "rows (out)"}}}
-    return go.Figure(
+    return base_figure(
+        height,
         heat,
-        base_layout(
-            height,
-            xaxis=axis | titles.get("x", {}) | {"range": [0, shape[1]]},
-            yaxis=axis | titles.get("y", {}) | {"range": [shape[0], 0]},
-            margin={"l": 40, "r": 8, "t": 8, "b": 44} if narrow else {"l": 64, "r": 16, "t": 14, "b": 52},
-        ),
+        xaxis=axis | titles.get("x", {}) | {"range": [0, shape[1]]},
+        yaxis=axis | titles.get("y", {}) | {"range": [shape[0], 0]},
+        **({"margin": NARROW} if narrow else {}),
     )

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
+from dgviz.figures.noise import share_bars
 from dgviz.figures.pair_map import pair_map
-from dgviz.figures.style import LEGEND_ABOVE, RULE_COLOURS, base_layout, layer_axis
+from dgviz.figures.style import draw_over_layers, layer_figure, series_colour
 
 _CELL, _BAR = 62, 20  # pixels of a row of the map, and of a bar
 
 
-def noise_by_model(shares: Mapping[str, Mapping[str, float]], title: str, *, height: int | None = None) -> go.Figure:
+def noise_by_model(shares: Mapping[str, Mapping[str, float]], title: str) -> go.Figure:
     """Return one bar per model in every group, the first group on top.
 
     Parameters
@@ -20,34 +21,11 @@ def noise_by_model(shares: Mapping[str, Mapping[str, float]], title: str, *, hei
         Shares from 0 to 1; a group that a model lacks has no bar.
     title : str
         What the bars are.
-    height : int, optional
-        Height in pixels; by default so that every bar has room.
     """
     groups = list(dict.fromkeys(group for own in shares.values() for group in own))
-    figure = go.Figure()
-    for number, (model, own) in enumerate(shares.items()):
-        values = [100 * own[group] if group in own else None for group in groups]
-        figure.add_bar(
-            x=values,
-            y=groups,
-            name=model,
-            orientation="h",
-            marker={"color": RULE_COLOURS[number % len(RULE_COLOURS)]},
-            text=["" if value is None else f"{value:.1f}" for value in values],
-            textposition="outside",
-            cliponaxis=False,
-            hovertemplate=f"%{{y}}, %{{fullData.name}}<br>{title}: %{{x:.2f}} %<extra></extra>",
-        )
-    layout = base_layout(
-        height or 110 + (_BAR * len(shares) + 14) * len(groups),
-        barmode="group",
-        showlegend=True,
-        legend=LEGEND_ABOVE | {"traceorder": "normal"},
-        xaxis={"title": {"text": f"{title}, %"}, "range": [0, 112]},
-        yaxis={"autorange": "reversed", "showgrid": False},
-    )
-    figure.update_layout(layout, bargap=0.25)
-    return figure
+    bars = {model: (series_colour(number), own) for number, (model, own) in enumerate(shares.items())}
+    hover = f"%{{y}}, %{{fullData.name}}<br>{title}: %{{x:.2f}} %<extra></extra>"
+    return share_bars(groups, bars, f"{title}, %", hover, 110 + (_BAR * len(shares) + 14) * len(groups))
 
 
 def overlap_map(
@@ -57,7 +35,6 @@ def overlap_map(
     hover: Sequence[Sequence[str]],
     *,
     dark: bool = False,
-    height: int | None = None,
 ) -> go.Figure:
     """Return how much every two models have in common.
 
@@ -73,21 +50,15 @@ def overlap_map(
         What is said of a cell that is pointed at.
     dark : bool
         Whether the page is dark.
-    height : int, optional
-        Height in pixels; by default what the number of models needs.
     """
-    tall = height or _CELL * len(names) + 70
+    tall = _CELL * len(names) + 70
     return pair_map(
         names, left, right, hover, lambda share: f"{100 * share:.1f} %", dark=dark, height=tall, bottom=24
     )
 
 
 def overlap_curves(
-    layers: Sequence[str],
-    pairs: Mapping[str, Sequence[tuple[float, float] | None]],
-    *,
-    chance: bool = True,
-    height: int = 380,
+    layers: Sequence[str], pairs: Mapping[str, Sequence[tuple[float, float] | None]], *, chance: bool = True
 ) -> go.Figure:
     """Return the overlap of every two models over the layers, with what chance would give as dotted lines.
 
@@ -99,34 +70,22 @@ def overlap_curves(
         Overlap and chance per layer, from 0 to 1; None where a layer has none.
     chance : bool
         Whether to draw what chance would give.
-    height : int
-        Height in pixels.
     """
-    figure = go.Figure()
-    positions = list(range(len(layers)))
-    for number, (title, values) in enumerate(pairs.items()):
-        colour = RULE_COLOURS[number % len(RULE_COLOURS)]
-        for at, dash in ((0, "solid"), (1, "dot"))[: 2 if chance else 1]:
-            figure.add_scatter(
-                x=positions,
-                y=[None if value is None else 100 * value[at] for value in values],
-                name=title,
-                legendgroup=title,
-                showlegend=at == 0,
-                mode="lines+markers" if at == 0 and len(layers) <= 48 else "lines",
-                line={"color": colour, "width": 1.6 if at == 0 else 1.2, "dash": dash},
-                marker={"size": 5},
-                customdata=list(layers),
-                hovertemplate=f"layer %{{customdata}}, {('overlap', 'by chance')[at]}: %{{y:.2f}} %"
-                "<extra>%{fullData.name}</extra>",
+    title = "overlap, %" if chance else "overlap beyond chance, %"
+    figure = layer_figure(layers, 380, title={"text": title}, rangemode="tozero")
+    faint = {"showlegend": False, "mode": "lines", "line": {"width": 1.2}}
+    drawn = (("overlap", "solid", {"showlegend": True}), ("by chance", "dot", faint))[: 2 if chance else 1]
+    for number, (pair, values) in enumerate(pairs.items()):
+        for at, (what, dash, style) in enumerate(drawn):
+            draw_over_layers(
+                figure,
+                layers,
+                [None if value is None else 100 * value[at] for value in values],
+                series_colour(number),
+                dash,
+                name=pair,
+                legendgroup=pair,
+                hovertemplate=f"layer %{{customdata}}, {what}: %{{y:.2f}} %<extra>%{{fullData.name}}</extra>",
+                **style,
             )
-    figure.update_layout(
-        base_layout(
-            height,
-            showlegend=True,
-            legend=LEGEND_ABOVE,
-            xaxis=layer_axis(layers),
-            yaxis={"title": {"text": "overlap, %" if chance else "overlap beyond chance, %"}, "rangemode": "tozero"},
-        )
-    )
     return figure

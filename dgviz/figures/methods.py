@@ -9,14 +9,14 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
-from dgviz.figures.style import ACCENT, LAW, MUTED, base_layout, thin_ranks
+from dgviz.figures.style import ACCENT, LAW, MUTED, NARROW, base_figure, base_layout, level_line, thin_ranks
 from dgviz.words import number
 
 _BAR = 26  # pixels a method
 _NO_BAR = "not computed"
 
 
-def effect_plot(s: ArrayLike, values: ArrayLike, edge: float | None, *, height: int = 240) -> go.Figure:
+def effect_plot(s: ArrayLike, values: ArrayLike, edge: float | None) -> go.Figure:
     """Return the singular values of an update before a method, in grey, and after it.
 
     Parameters
@@ -27,8 +27,6 @@ def effect_plot(s: ArrayLike, values: ArrayLike, edge: float | None, *, height: 
         Of the method's, in any order; drawn descending, zeros left out.
     edge : float or None
         Upper end of the noise bulk.
-    height : int
-        Height in pixels.
     """
     before = np.asarray(s, dtype=np.float64)
     after = np.sort(np.asarray(values, dtype=np.float64))[::-1]
@@ -36,18 +34,16 @@ def effect_plot(s: ArrayLike, values: ArrayLike, edge: float | None, *, height: 
     low, high = value_range(before, 0.0, edge, log=True)
     high = max([high, *(1.2 * after[:1])])
     drawn = thin_ranks(before.size, after.size)
-    figure = go.Figure(
-        data=[line(before, drawn, MUTED, "before"), line(after, drawn[drawn < after.size], ACCENT, "after")],
-        layout=base_layout(
-            height,
-            xaxis=rank_axis(before.size, log_rank=True),
-            yaxis=value_axis(low, high, log=True) | {"title": None},
-            margin={"l": 40, "r": 8, "t": 8, "b": 44},
-        ),
+    figure = base_figure(
+        240,
+        line(before, drawn, MUTED, "before"),
+        line(after, drawn[drawn < after.size], ACCENT, "after"),
+        xaxis=rank_axis(before.size, log_rank=True),
+        yaxis=value_axis(low, high, log=True) | {"title": None},
+        margin=NARROW,
     )
     if edge and edge >= low:
-        style = {"color": MUTED, "width": 1, "dash": "dot"}
-        figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=edge, y1=edge, line=style)
+        level_line(figure, edge, MUTED, "dot", 1)
     return figure
 
 
@@ -84,7 +80,7 @@ def comparison_bars(
             col=at,
         )
     height = 70 + _BAR * max(1, len(rows))
-    figure.update_layout(base_layout(height, margin={"l": 8, "r": 40, "t": 34, "b": 28}))
+    figure.update_layout(base_layout(height, margin={"l": 8, "r": 40, "t": 34, "b": 28}, bargap=0.25))
     quiet = figure.layout.xaxis.to_plotly_json()
     for at, name in enumerate(names, start=1):
         largest = max([row[name] for row in rows if row[name] is not None], default=0) or 1.0
@@ -96,5 +92,4 @@ def comparison_bars(
             yanchor="bottom", showarrow=False, yshift=8,
         )  # fmt: skip
     figure.update_yaxes(autorange="reversed", showgrid=False, automargin=True, linecolor=MUTED, showline=True)
-    figure.update_layout(bargap=0.25)
     return figure

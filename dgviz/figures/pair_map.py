@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.style import DEEP, PALE, base_layout
+from dgviz.figures.style import DEEP, PALE, base_figure
 
 
 def pair_map(
@@ -25,15 +25,8 @@ def pair_map(
     values = np.where(np.tri(len(names), k=-1, dtype=bool), np.asarray(below, float), np.asarray(above, float))
     np.fill_diagonal(values, np.nan)
     numbers = [str(position + 1) for position in range(len(names))]
-    figure = go.Figure(
-        layout=base_layout(
-            height,
-            margin={"l": 8, "r": 8, "t": 30, "b": bottom},
-            xaxis={"side": "top", "ticks": "", "showgrid": False, "showline": False, "type": "category"},
-            yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "showline": False},
-        )
-    )
-    figure.add_heatmap(
+    plain = {"ticks": "", "showgrid": False, "showline": False}
+    heat = go.Heatmap(
         x=numbers,
         y=[f"{name}  {number}" for number, name in zip(numbers, names, strict=True)],
         z=values,
@@ -49,4 +42,10 @@ def pair_map(
         ygap=2,
         hoverongaps=False,
     )
-    return figure
+    return base_figure(
+        height,
+        heat,
+        margin={"l": 8, "r": 8, "t": 30, "b": bottom},
+        xaxis=plain | {"side": "top", "type": "category"},
+        yaxis=plain | {"autorange": "reversed"},
+    )

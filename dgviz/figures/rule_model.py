@@ -8,26 +8,13 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from dgviz.figures.pair_map import pair_map
-from dgviz.figures.style import LEGEND_ABOVE, MUTED, RULE_COLOURS, base_layout
+from dgviz.figures.style import LEGEND_ABOVE, MUTED, base_figure, series_colour
 
 _SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # ticks of an axis that is even in the square root
 _BOX, _CELL = 38, 46  # pixels of a row
 
 
-def rule_colour(position: int) -> str:
-    """Return the colour of a rule in all figures of a comparison.
-
-    Parameters
-    ----------
-    position : int
-        Of the rule among those compared.
-    """
-    return RULE_COLOURS[position % len(RULE_COLOURS)]
-
-
-def rank_boxes(
-    shares: Mapping[str, Mapping[str, float]], ends: Mapping[str, tuple[str, str]], *, height: int | None = None
-) -> go.Figure:
+def rank_boxes(shares: Mapping[str, Mapping[str, float]], ends: Mapping[str, tuple[str, str]]) -> go.Figure:
     """Return the distribution over a model's weights of the kept share of rank, a box per rule.
 
     The axis is even in the square root of the share, so that one direction in a hundred can be told from none while
@@ -39,8 +26,6 @@ def rank_boxes(
         ``low``, ``p5``, ``q1``, ``median``, ``q3``, ``p95`` and ``high`` per rule, in [0, 1].
     ends : mapping of title to (str, str)
         Names of the weights with the least and the largest share.
-    height : int, optional
-        Height in pixels; by default what the number of rules needs.
 
     Returns
     -------
@@ -48,22 +33,20 @@ def rank_boxes(
         Boxes from the first to the third quartile, whiskers from 5 to 95 %, and a marker at either end.
     """
     titles = list(shares)
-    figure = go.Figure(
-        layout=base_layout(
-            height or _BOX * len(titles) + 80,
-            margin={"l": 8, "r": 24, "t": 8, "b": 52},
-            xaxis={
-                "title": "kept share of a weight's directions, %",
-                "tickvals": [math.sqrt(share) for share in _SHARES],
-                "ticktext": [f"{100 * share:g}" for share in _SHARES],
-                "tickangle": 0,
-                "range": [-0.02, 1.02],
-            },
-            yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "tickvals": titles},
-        )
+    figure = base_figure(
+        _BOX * len(titles) + 80,
+        margin={"l": 8, "r": 24, "t": 8, "b": 52},
+        xaxis={
+            "title": "kept share of a weight's directions, %",
+            "tickvals": [math.sqrt(share) for share in _SHARES],
+            "ticktext": [f"{100 * share:g}" for share in _SHARES],
+            "tickangle": 0,
+            "range": [-0.02, 1.02],
+        },
+        yaxis={"autorange": "reversed", "ticks": "", "showgrid": False, "tickvals": titles},
     )
     for position, title in enumerate(titles):
-        row, colour = shares[title], rule_colour(position)
+        row, colour = shares[title], series_colour(position)
         at = {name: math.sqrt(value) for name, value in row.items()}
         figure.add_box(
             y=[title], q1=[at["q1"]], median=[at["median"]], q3=[at["q3"]], lowerfence=[at["p5"]],
@@ -89,12 +72,7 @@ def rank_boxes(
 
 
 def agreement_map(
-    titles: Sequence[str],
-    directions: ArrayLike,
-    same_rank: ArrayLike,
-    *,
-    dark: bool = False,
-    height: int | None = None,
+    titles: Sequence[str], directions: ArrayLike, same_rank: ArrayLike, *, dark: bool = False
 ) -> go.Figure:
     """Return how often every two rules decide alike.
 
@@ -108,8 +86,6 @@ def agreement_map(
         Share of weights in which two keep the same number; above the diagonal.
     dark : bool
         Whether the page is dark.
-    height : int, optional
-        Height in pixels; by default what the number of rules needs.
     """
     alike, same = np.asarray(directions, dtype=np.float64), np.asarray(same_rank, dtype=np.float64)
     hover = [
@@ -120,8 +96,7 @@ def agreement_map(
         ]
         for i, one in enumerate(titles)
     ]
-    tall = height or _CELL * len(titles) + 60
-    return pair_map(titles, alike, same, hover, _percent, dark=dark, height=tall, bottom=8)
+    return pair_map(titles, alike, same, hover, _percent, dark=dark, height=_CELL * len(titles) + 60, bottom=8)
 
 
 def _percent(share: float) -> str:
@@ -137,7 +112,6 @@ def tau_curves(
     *,
     title: str,
     log: bool = False,
-    height: int = 340,
 ) -> go.Figure:
     """Return a quantity of the whole model over a factor on tau, a line per rule, with the factor in view marked.
 
@@ -155,28 +129,23 @@ def tau_curves(
         Of the axis.
     log : bool
         Logarithmic axis; zeros are then not drawn.
-    height : int
-        Height in pixels.
     """
     factors = np.asarray(multipliers, dtype=np.float64)
     ticks = [0.25, 0.5, 1, 2, 4]
-    figure = go.Figure(
-        layout=base_layout(
-            height,
-            margin={"l": 64, "r": 16, "t": 60, "b": 52},
-            xaxis={
-                "title": "factor on tau",
-                "type": "log",
-                "tickvals": ticks,
-                "ticktext": [f"{tick:g}" for tick in ticks],
-                "range": [math.log10(factors[0]), math.log10(factors[-1])],
-            },
-            yaxis={"title": title, "type": "log" if log else "linear", "ticksuffix": " %"}
-            | ({"dtick": 1} if log else {"range": [0, 102]}),
-            hovermode="x unified",
-            showlegend=True,
-            legend=LEGEND_ABOVE,
-        )
+    figure = base_figure(
+        340,
+        margin={"l": 64, "r": 16, "t": 60, "b": 52},
+        xaxis={
+            "title": "factor on tau",
+            "type": "log",
+            "tickvals": ticks,
+            "ticktext": [f"{tick:g}" for tick in ticks],
+            "range": [math.log10(factors[0]), math.log10(factors[-1])],
+        },
+        yaxis={"title": title, "ticksuffix": " %"}
+        | ({"type": "log", "dtick": 1} if log else {"type": "linear", "range": [0, 102]}),
+        hovermode="x unified",
+        legend=LEGEND_ABOVE,
     )
     for name, values in curves.items():
         shares = 100 * np.asarray(values, dtype=np.float64)

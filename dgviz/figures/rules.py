@@ -9,8 +9,10 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
 from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
-from dgviz.figures.style import LABEL_HEIGHT, MUTED, RULE_COLOURS, base_layout, thin_ranks
-from dgviz.words import number
+from dgviz.figures.style import LABEL_HEIGHT, MUTED, base_figure, level_line, series_colour, thin_ranks
+from dgviz.words import number as written
+
+_HEIGHT = 420
 
 
 class _HasTau(Protocol):
@@ -21,7 +23,7 @@ class _HasTau(Protocol):
     edge: float
 
 
-def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = True, height: int = 420) -> go.Figure:
+def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = True) -> go.Figure:
     """Return one spectrum with the threshold of every rule as a labelled line; labels never overlap.
 
     Parameters
@@ -32,8 +34,6 @@ def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = T
         What each rule found; drawn in this order.
     log : bool
         Logarithmic axis of singular values.
-    height : int
-        Height in pixels.
 
     Returns
     -------
@@ -48,26 +48,23 @@ def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = T
     if log:
         low = min([low] + [t / 1.25 for t in taus if t > low * 1e-3])
     drawn = thin_ranks(values.size, max((t.rank for t in thresholds.values()), default=0))
-    figure = go.Figure(
-        data=[line(values, drawn, MUTED, "dropped")],
-        layout=base_layout(
-            height,
-            margin=margin,
-            xaxis=rank_axis(values.size, True),
-            yaxis=value_axis(low, high, log),
-        ),
+    figure = base_figure(
+        _HEIGHT,
+        line(values, drawn, MUTED, "dropped"),
+        margin=margin,
+        xaxis=rank_axis(values.size, True),
+        yaxis=value_axis(low, high, log),
     )
     figure.data[0].hovertemplate = "rank %{x}: s = %{y:.5g}<extra></extra>"
-    inner = height - margin["t"] - margin["b"]
+    inner = _HEIGHT - margin["t"] - margin["b"]
     at = [_pixel(max(t, low), low, high, inner, log) for t in taus]
-    for title, tau, line_at, label_at in zip(titles, taus, at, spread(at, LABEL_HEIGHT, 0, inner), strict=True):
-        colour = RULE_COLOURS[titles.index(title) % len(RULE_COLOURS)]
+    for number, (title, label_at) in enumerate(zip(titles, spread(at, LABEL_HEIGHT, 0, inner), strict=True)):
+        colour, tau, line_at = series_colour(number), taus[number], at[number]
+        text, y = _label(title, thresholds[title]), max(tau, low)
         if tau < low:
-            text, y = _label(title, thresholds[title]) + " ↓", low
+            text += " ↓"
         else:
-            text, y = _label(title, thresholds[title]), tau
-            style = {"color": colour, "width": 1.6, "dash": "dash"}
-            figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=tau, y1=tau, line=style)
+            level_line(figure, tau, colour, "dash")
         figure.add_annotation(
             xref="paper", x=1, y=math.log10(y) if log else y, text=text, xanchor="left", align="left",
             ax=30, ay=line_at - label_at, arrowhead=0, arrowwidth=1, arrowcolor=colour, standoff=0,
@@ -78,7 +75,7 @@ def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = T
 
 def _label(title: str, threshold: _HasTau) -> str:
     """Return what stands beside a rule's line."""
-    return f"{title}: τ {number(threshold.tau)}, rank {threshold.rank}"
+    return f"{title}: τ {written(threshold.tau)}, rank {threshold.rank}"
 
 
 def _pixel(value: float, low: float, high: float, inner: float, log: bool) -> float:
@@ -102,7 +99,4 @@ def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list
     levels = [total / members for total, members in runs for _ in range(int(members))]
     last = max(low, high - (len(levels) - 1) * gap)
     placed = [min(max(level, low), last) + i * gap for i, level in enumerate(levels)]
-    result = [0.0] * len(placed)
-    for index, position in zip(order, placed, strict=True):
-        result[index] = position
-    return result
+    return [position for _, position in sorted(zip(order, placed, strict=True))]

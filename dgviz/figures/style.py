@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
+from plotly.basedatatypes import BaseTraceType
 
 # Each has a contrast of at least 3 to white and to a near-black page, so one figure serves both themes.
 ACCENT = "#c6520d"  # what is kept, and tau
@@ -19,9 +20,11 @@ RULE_COLOURS = (
 )  # fmt: skip
 PALE = ([0, "#eef4fb"], [0.5, "#8db5e1"], [1, "#1a5fb4"])  # shares from 0 to 1 on a light page, as the model's map
 DEEP = ([0, "#172334"], [0.5, "#28619d"], [1, "#7ab2f4"])  # and on a dark one
+NARROW = {"l": 40, "r": 8, "t": 8, "b": 44}  # margins of a figure in a narrow column
 LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
 MAX_POINTS = 4000
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+SMALL_LEGEND_ABOVE = LEGEND_ABOVE | {"y": 1.0, "font": {"size": 12}}
 
 
 def plot_config(filename: str, image: str = "svg") -> dict[str, Any]:
@@ -42,27 +45,59 @@ def plot_config(filename: str, image: str = "svg") -> dict[str, Any]:
     }
 
 
-def base_layout(height: int, **axes: Any) -> go.Layout:
-    """Return the layout common to all figures: transparent, no template, quiet grid."""
+def base_figure(height: int, *traces: BaseTraceType, **settings: Any) -> go.Figure:
+    """Return a figure in the layout common to all."""
+    return go.Figure(traces, base_layout(height, **settings))
+
+
+def base_layout(height: int, **settings: Any) -> go.Layout:
+    """Return the layout common to all figures: transparent, no template, quiet grid, a legend where one is placed."""
     quiet = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside"}
     quiet |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
     for name in ("xaxis", "yaxis"):
-        axes[name] = quiet | axes.get(name, {})
-    defaults = {"margin": {"l": 64, "r": 16, "t": 14, "b": 52}, "showlegend": False, "hovermode": "closest"}
-    return go.Layout(
-        **(defaults | axes), height=height, paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", bargap=0
-    )
+        settings[name] = quiet | settings.get(name, {})
+    defaults = {"margin": {"l": 64, "r": 16, "t": 14, "b": 52}, "showlegend": "legend" in settings, "bargap": 0}
+    defaults |= {"hovermode": "closest", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
+    return go.Layout(**(defaults | settings), height=height)
 
 
-def layer_axis(levels: Sequence[str]) -> dict[str, Any]:
-    """Return an axis over the layers of a tower, with as many of their numbers as fit."""
+def series_colour(position: int) -> str:
+    """Return the colour of one of several things that are compared: a rule, a model, a module.
+
+    Parameters
+    ----------
+    position : int
+        Its place among them.
+    """
+    return RULE_COLOURS[position % len(RULE_COLOURS)]
+
+
+def level_line(figure: go.Figure, value: float, colour: str, dash: str, width: float = 1.6) -> None:
+    """Draw a line at a height, from one side of the plot to the other."""
+    style = {"color": colour, "width": width, "dash": dash}
+    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=value, y1=value, line=style)
+
+
+def layer_figure(levels: Sequence[str], height: int, **yaxis: Any) -> go.Figure:
+    """Return an empty figure over the layers of a tower, with as many of their numbers as fit."""
     ticks = range(0, len(levels), max(1, round(len(levels) / 40)))
-    return {
+    xaxis = {
         "title": {"text": "layer"},
         "tickvals": list(ticks),
         "ticktext": [levels[position] for position in ticks],
         "range": [-0.5, len(levels) - 0.5],
     }
+    return base_figure(height, legend=LEGEND_ABOVE, xaxis=xaxis, yaxis=yaxis)
+
+
+def draw_over_layers(
+    figure: go.Figure, levels: Sequence[str], values: Sequence[float | None], colour: str, dash: str, **trace: Any
+) -> None:
+    """Add a line with a value per layer, with markers where there are few; a layer without one leaves a gap."""
+    line = {"color": colour, "width": 1.6, "dash": dash} | trace.pop("line", {})
+    mode = "lines+markers" if len(levels) <= 48 else "lines"
+    trace = {"mode": mode, "marker": {"size": 5}, "customdata": list(levels)} | trace
+    figure.add_scatter(x=list(range(len(levels))), y=values, line=line, **trace)
 
 
 def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:

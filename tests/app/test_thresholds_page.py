@@ -8,7 +8,7 @@ import pytest
 from dgviz.analysis.model_spectra import read_spectra
 from dgviz.analysis.rules import MULTIPLIERS, cut_model, read_rule, scaled_plan, sum_up, trace_tau
 from dgviz.checkpoint import open_pair
-from dgviz.figures import agreement_map, rank_boxes, rule_colour, tau_curves
+from dgviz.figures import agreement_map, rank_boxes, series_colour, tau_curves
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
@@ -118,7 +118,7 @@ def test_boxes_are_even_in_the_square_root():
     assert [box.name for box in boxes] == ["one", "two"]
     assert (boxes[0].q1[0], boxes[0].median[0], boxes[0].q3[0]) == pytest.approx((0.2, 0.3, 0.4))
     assert (boxes[0].lowerfence[0], boxes[0].upperfence[0]) == pytest.approx((0.1, 0.5))
-    assert [box.line.color for box in boxes] == [rule_colour(0), rule_colour(1)]
+    assert [box.line.color for box in boxes] == [series_colour(0), series_colour(1)]
     ends = figure.data[1]
     assert list(ends.x) == pytest.approx([0, 0.3, 1]) and ends.text[0].endswith("a") and ends.text[2].endswith("b")
     ticks = dict(zip(figure.layout.xaxis.ticktext, figure.layout.xaxis.tickvals, strict=True))
