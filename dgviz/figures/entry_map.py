@@ -51,7 +51,7 @@ def entry_map(
         dy=shape[0] / rows,
         zmin=0,
         zmax=TOP_CODE,
-        colorscale=[[at / (len(colours) - 1), colour] for at, colour in enumerate(colours)],
+        colorscale=colours,
         colorbar={
             "tickvals": [TOP_CODE * position for position, _ in ticks],
             "ticktext": [text for _, text in ticks],
@@ -63,11 +63,11 @@ def entry_map(
         hoverinfo="skip",
     )
     axis = {"constrain": "domain", "showgrid": False}
-    titles = {} if narrow else {"x": {"title": {"text": "columns (in)"}}, "y": {"title": {"text": "rows (out)"}}}
+    titles = [{"title": {"text": text}} for text in ("columns (in)", "rows (out)")] if not narrow else [{}, {}]
     return base_figure(
         height,
         heat,
-        xaxis=axis | titles.get("x", {}) | {"range": [0, shape[1]]},
-        yaxis=axis | titles.get("y", {}) | {"range": [shape[0], 0]},
+        xaxis=axis | titles[0] | {"range": [0, shape[1]]},
+        yaxis=axis | titles[1] | {"range": [shape[0], 0]},
         **({"margin": NARROW} if narrow else {}),
     )

@@ -1,12 +1,13 @@
 """A sweep in the plane of two scores: what is gained against what is kept, one line per method."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import plotly.graph_objects as go
 
 from dgviz.figures.recovery import RepairPoint, family_colours, label_places
-from dgviz.figures.style import GRID, MUTED, base_layout
+from dgviz.figures.style import GRID, MUTED, base_figure
 from dgviz.repair.methods import find_method
 
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagram", "diamond")
@@ -20,7 +21,6 @@ def frontier_plot(
     methods: Sequence[str] | None = None,
     x: str = "target",
     y: str = "held_out",
-    height: int = 560,
 ) -> go.Figure:
     """Return a sweep of methods as lines through the plane of two scores, in percent.
 
@@ -32,8 +32,6 @@ def frontier_plot(
         The methods drawn; by default all of the sweep.
     x, y : str
         Benchmarks.
-    height : int
-        Height in pixels.
 
     Returns
     -------
@@ -42,34 +40,28 @@ def frontier_plot(
         strength dotted; bars of one standard error; base and tuned as open diamonds.
     """
     lines = [line for line in sweep["lines"] if methods is None or line["method"] in methods]
-    at = [(line, point, 100 * _score(point, x), 100 * _score(point, y)) for line in lines for point in line["points"]]
-    ends = {name: (100 * rows[x]["score"], 100 * rows[y]["score"]) for name, rows in sweep["ends"].items()}
-    spans = [_span([*values, *others]) for values, others in zip(
-        ([a for *_, a, _ in at], [b for *_, b in at]), zip(*ends.values(), strict=True), strict=True
-    )]  # fmt: skip
-    figure = go.Figure(
-        layout=base_layout(
-            height,
-            xaxis={"title": {"text": f"{_NAMES.get(x, x)}, %"}, "range": spans[0]},
-            yaxis={"title": {"text": f"{_NAMES.get(y, y)}, %"}, "range": spans[1]},
-            legend={"font": {"size": 12}, "tracegroupgap": 2, "itemsizing": "constant"},
-        )
+    at = [(line, point, *_percents(point["scores"], x, y)) for line in lines for point in line["points"]]
+    ends = {name: _percents(rows, x, y) for name, rows in sweep["ends"].items()}
+    spans = [_span(values) for values in zip(*((a, b) for *_, a, b in at), *ends.values(), strict=True)]
+    figure = base_figure(
+        560,
+        xaxis={"title": {"text": f"{_NAMES.get(x, x)}, %"}, "range": spans[0]},
+        yaxis={"title": {"text": f"{_NAMES.get(y, y)}, %"}, "range": spans[1]},
+        legend={"font": {"size": 12}, "tracegroupgap": 2, "itemsizing": "constant"},
     )
-    figure.update_layout(showlegend=True)
     places = _places(at, ends, spans)
     colours = family_colours([line["method"] for line in lines if not line["control"]])
-    symbols = {
-        method: _SYMBOLS[i % len(_SYMBOLS)] for i, method in enumerate(dict.fromkeys(n["method"] for n in lines))
-    }
+    symbols = dict(zip(dict.fromkeys(line["method"] for line in lines), itertools.cycle(_SYMBOLS)))
     drawn: set[str] = set()
     for line in lines:
         colour = MUTED if line["control"] else colours[line["method"]]
         dash = "dash" if line["control"] else "dot" if line["method"] in drawn else "solid"
         drawn.add(line["method"])
         points = line["points"]
+        across, up = zip(*(_percents(point["scores"], x, y) for point in points), strict=True)
         figure.add_scatter(
-            x=[100 * _score(point, x) for point in points],
-            y=[100 * _score(point, y) for point in points],
+            x=across,
+            y=up,
             name=f"{find_method(line['method']).title} ({line['parameter']})",
             mode="lines+markers+text",
             text=[f"{point['value']:g}" if places[line["label"], point["value"]] else "" for point in points],
@@ -98,8 +90,9 @@ def frontier_plot(
     return figure
 
 
-def _score(point: Mapping[str, Any], benchmark: str) -> float:
-    return point["scores"][benchmark]["score"]
+def _percents(scores: Mapping[str, Any], *benchmarks: str) -> list[float]:
+    """Return scores in percent."""
+    return [100 * scores[name]["score"] for name in benchmarks]
 
 
 def _span(values: Sequence[float]) -> list[float]:

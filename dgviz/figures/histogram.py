@@ -6,7 +6,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, SMALL_LEGEND_ABOVE, base_figure
 from dgviz.rmt.law import aspect_ratio, mp_sv_pdf, mp_sv_support
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.words import number
@@ -16,7 +16,6 @@ META = {"dgviz": "histogram", "edge": 0, "tau": 1, "dropped_trace": 0, "kept_tra
 _AXIS_REACH = 1.35  # the axis ends this factor beyond the larger of edge and tau; spikes further out are counted
 _RIGHT_LABEL = 0.8  # a label right of its line needs the line to stand within this share of the axis
 _LAW_POINTS = 400
-_HOVER = "s %{x:.4g}: density %{y:.4g}"
 
 
 def spectrum_histogram(
@@ -27,8 +26,6 @@ def spectrum_histogram(
     edge: float | None,
     *,
     view: str = "",
-    height: int = 360,
-    accent: str = ACCENT,
 ) -> go.Figure:
     """Return the density of the singular values, kept ones in the accent colour, under the density of pure noise.
 
@@ -46,10 +43,6 @@ def spectrum_histogram(
         Upper end of the noise bulk.
     view : str
         Name of the view, the one given to the Figure 4 component, which moves tau in the charts of its own view.
-    height : int
-        Height in pixels.
-    accent : str
-        Colour of what is kept.
 
     Returns
     -------
@@ -65,30 +58,30 @@ def spectrum_histogram(
     bins = histogram_bins(values, end)
     law = law_curve(float(sigma or 0.0), shape) if lawful else None
     tallest = max(np.max(_density(values, values, bins)), np.max(law[1]) if law else 0.0)
-    figure = go.Figure(
-        layout=base_layout(
-            height,
-            xaxis={"title": {"text": "singular value s"}, "range": [0, end]},
-            # Room above everything drawn for the labels of edge and tau.
-            yaxis={"title": {"text": "density"}, "range": [0, 1.16 * float(tallest)]},
-            barmode="stack",
-            meta=META | {"view": view, "end": end, "bins": bins.size - 1},
-        )
+    figure = base_figure(
+        360,
+        xaxis={"title": {"text": "singular value s"}, "range": [0, end]},
+        # Room above everything drawn for the labels of edge and tau.
+        yaxis={"title": {"text": "density"}, "range": [0, 1.16 * float(tallest)]},
+        barmode="stack",
+        meta=META | {"view": view, "end": end, "bins": bins.size - 1},
     )
-    for name, colour, part in (("dropped", MUTED, values[values <= tau]), ("kept", accent, values[values > tau])):
+    for name, colour, part in (("dropped", MUTED, values[values <= tau]), ("kept", ACCENT, values[values > tau])):
         figure.add_bar(x=(bins[:-1] + bins[1:]) / 2, y=_density(part, values, bins), width=np.diff(bins), name=name)
-        figure.data[-1].update(marker={"color": colour, "opacity": 0.75, "line": {"width": 0}}, hovertemplate=_HOVER)
-    _marks(figure, tau, edge, accent, end)  # before any note: a browser counts on their places
+        figure.data[-1].marker = {"color": colour, "opacity": 0.75, "line": {"width": 0}}
+    _marks(figure, tau, edge, end)  # before any note: a browser counts on their places
     if law:
         figure.add_scatter(
             x=law[0], y=law[1], name="Marchenko-Pastur", mode="lines", line={"color": LAW, "width": 2.2}
         )
-        figure.data[-1].hovertemplate = _HOVER
-        legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
-        figure.update_layout(showlegend=True, legend=legend)
+        figure.update_layout(showlegend=True, legend=SMALL_LEGEND_ABOVE)
     else:
         _note(figure, "no Marchenko-Pastur law: the median singular value measures no noise", 0.5, 0.6, "center")
-    _beyond(figure, values, end, edge)
+    figure.update_traces(hovertemplate="s %{x:.4g}: density %{y:.4g}")
+    count = int(np.count_nonzero(values > end))
+    if count:
+        reach = f"{values[0] / edge:.3g}×<br>the edge" if edge else number(float(values[0]))
+        _note(figure, f"{count} value{'s' if count > 1 else ''} →<br>up to {reach}", 0.995, 0.72, "right")
     return figure
 
 
@@ -126,11 +119,11 @@ def law_curve(sigma: float, shape: tuple[int, int]) -> tuple[NDArray[np.float64]
     return unit * y, mp_sv_pdf(y, beta) / unit
 
 
-def _marks(figure: go.Figure, tau: float, edge: float | None, accent: str, end: float) -> None:
+def _marks(figure: go.Figure, tau: float, edge: float | None, end: float) -> None:
     """Draw edge and tau as vertical lines, their labels inside at the top, written away from each other."""
     marks = [
         (edge, BULK_EDGE, "dot", f"bulk edge {number(edge or 0.0)}"),
-        (tau, accent, "dash", f"τ = {number(tau)}"),
+        (tau, ACCENT, "dash", f"τ = {number(tau)}"),
     ]
     right = max(tau, edge or 0.0)
     for value, colour, dash, text in marks:
@@ -143,14 +136,6 @@ def _marks(figure: go.Figure, tau: float, edge: float | None, accent: str, end: 
             x=x, xanchor=side, xshift=4 if side == "left" else -4, yref="paper", y=1, yanchor="top",
             text=text, showarrow=False, font={"color": colour, "size": 13}, visible=shown,
         )  # fmt: skip
-
-
-def _beyond(figure: go.Figure, s: NDArray[np.float64], end: float, edge: float | None) -> None:
-    """Count the values that the axis leaves out."""
-    count = int(np.count_nonzero(s > end))
-    if count:
-        reach = f"{s[0] / edge:.3g}×<br>the edge" if edge else number(float(s[0]))
-        _note(figure, f"{count} value{'s' if count > 1 else ''} →<br>up to {reach}", 0.995, 0.72, "right")
 
 
 def _note(figure: go.Figure, text: str, x: float, y: float, anchor: str) -> None:

@@ -9,19 +9,8 @@ from dgviz.figures.style import MUTED, base_layout
 
 # Pale to dark on a light page, dark to pale on a dark one: the page's own sequence of blues, and orange never, which
 # marks what is kept.
-_LIGHT = (
-    "#eef4fb",
-    "#d3e3f5",
-    "#b2cdec",
-    "#8db5e1",
-    "#679bd4",
-    "#4280c5",
-    "#1a5fb4",
-    "#144b90",
-    "#0e386d",
-    "#09264b",
-)
-_DARK = ("#172334", "#1c3554", "#214a78", "#28619d", "#357ac0", "#5194d9", "#7ab2f4", "#9cc6f7", "#bfdafa", "#e2effd")
+_PALE = ("#eef4fb", "#d3e3f5", "#b2cdec", "#8db5e1", "#679bd4", "#4280c5", "#1a5fb4", "#144b90", "#0e386d", "#09264b")
+_DEEP = ("#172334", "#1c3554", "#214a78", "#28619d", "#357ac0", "#5194d9", "#7ab2f4", "#9cc6f7", "#bfdafa", "#e2effd")
 _UNKNOWN = "rgba(125, 133, 151, 0.16)"
 _TALLEST, _LOWEST, _MAP_HEIGHT = 28, 8, 720  # pixels of a row, and of all rows together
 _MOST_TEXTS = 260  # cells with their value written in
@@ -92,12 +81,7 @@ def model_map(
     texts = len(tower.cells) <= _MOST_TEXTS and height >= 15
     room = max(4, _STRIP_TEXT // per_row - 5)
     labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], room)}  {short(cell)}"]
-    known = {
-        "zmin": span[0],
-        "zmax": span[1],
-        "colorscale": _scale(words, dark),
-        "colorbar": _bar(title, unit, words),
-    }
+    known = dict(zmin=span[0], zmax=span[1], colorscale=_scale(words, dark), colorbar=_bar(title, unit, words))
     for (own, *axes), label in zip(places, labels, strict=True):
         empty = [cell for cell in own if cell.value is None]
         if empty:
@@ -158,11 +142,10 @@ def _heat(
     return heat
 
 
-def _scale(words: tuple[str, ...], dark: bool) -> list[list]:
+def _scale(words: tuple[str, ...], dark: bool) -> Sequence:
     """Return a colour scale, continuous or in steps."""
-    colours = _DARK if dark else _LIGHT
     if not words:
-        return [[i / (len(colours) - 1), colour] for i, colour in enumerate(colours)]
+        return _DEEP if dark else _PALE
     steps = VERDICT_COLOURS[: len(words)]
     return [[(i + end) / len(steps), colour] for i, colour in enumerate(steps) for end in (0, 1)]
 

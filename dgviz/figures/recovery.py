@@ -3,11 +3,12 @@
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 
-from dgviz.figures.style import ACCENT, MUTED, RULE_COLOURS, base_layout
+from dgviz.figures.style import ACCENT, MUTED, RULE_COLOURS, SMALL_LEGEND_ABOVE, base_figure
 
 Interval = tuple[float, float]
 
@@ -68,7 +69,6 @@ def recovery_plane(
     *,
     contours: Mapping[str, float] | None = None,
     frontier: bool = False,
-    height: int = 500,
 ) -> go.Figure:
     """Return repairs as points of two percentages, with lines of equal harmonic mean.
 
@@ -82,59 +82,46 @@ def recovery_plane(
         Harmonic means of x and y to draw a line at; by default one at 80.
     frontier : bool
         Whether to join the points that no other one beats on both axes.
-    height : int
-        Height in pixels.
 
     Returns
     -------
     go.Figure
         Both axes cover at least 0 to 100; labels that would overlap are left to the hover.
     """
-    figure = go.Figure(
-        layout=base_layout(
-            height,
-            xaxis={"title": {"text": x_title}, "range": _range([(p.x, p.x_interval) for p in points])},
-            yaxis={"title": {"text": y_title}, "range": _range([(p.y, p.y_interval) for p in points])},
-        )
+    percent = {"dtick": 20, "ticksuffix": " %"}
+    spans = _range([(p.x, p.x_interval) for p in points]), _range([(p.y, p.y_interval) for p in points])
+    figure = base_figure(
+        500,
+        xaxis=percent | {"title": {"text": x_title}, "range": spans[0]},
+        yaxis=percent | {"title": {"text": y_title}, "range": spans[1]},
     )
-    for axis in ("xaxis", "yaxis"):
-        figure.layout[axis].update(dtick=20, ticksuffix=" %")
     lines = {f"harmonic mean {CONTOUR:g}": CONTOUR} if contours is None else contours
     for (text, level), dash in zip(lines.items(), itertools.cycle(_DASHES)):
         _contour(figure, text, level, dash)
     if lines:
-        legend = {"orientation": "h", "x": 0, "y": 1.0, "yanchor": "bottom", "font": {"size": 12}}
-        figure.update_layout(showlegend=True, legend=legend, margin={"t": 30})
+        figure.update_layout(showlegend=True, legend=SMALL_LEGEND_ABOVE, margin={"t": 30})
     own = [point for point in points if not point.reference]
     if frontier:
-        _frontier(figure, own)
+        _join(figure, pareto(own), color=MUTED, width=2, shape="vh")
     colours = family_colours([point.family for point in own])
     for family in dict.fromkeys(point.family for point in own):
         members = sorted((p for p in own if p.family == family), key=lambda p: p.x)
         if len(members) > 1:
-            figure.add_scatter(
-                x=[p.x for p in members],
-                y=[p.y for p in members],
-                mode="lines",
-                line={"color": colours[family], "width": 1, "dash": "dot"},
-                hoverinfo="skip",
-                showlegend=False,
-            )
-    places = label_places(points, figure.layout.xaxis.range, figure.layout.yaxis.range)
-    for number, point in enumerate(points):
+            _join(figure, members, color=colours[family], width=1, dash="dot")
+    for point, place in zip(points, label_places(points, *spans), strict=True):
         colour = MUTED if point.reference else colours[point.family]
         symbol = _SYMBOLS[list(colours).index(point.family) % len(_SYMBOLS)] if not point.reference else REFERENCE
         figure.add_scatter(
             x=[point.x],
             y=[point.y],
             name=point.label,
-            mode="markers+text" if places[number] else "markers",
+            mode="markers+text" if place else "markers",
             text=[point.label],
-            textposition=places[number] or "top right",
+            textposition=place or "top right",
             textfont={"color": colour, "size": 12},
             marker={"color": colour, "size": 11, "symbol": symbol},
-            error_x=_error(point.x, point.x_interval, colour),
-            error_y=_error(point.y, point.y_interval, colour),
+            error_x=interval_bars([point.x], [point.x_interval], color=colour, thickness=1),
+            error_y=interval_bars([point.y], [point.y_interval], color=colour, thickness=1),
             hovertemplate=f"<b>{point.label}</b><br>{point.detail}<extra></extra>",
             cliponaxis=False,
             showlegend=False,
@@ -148,13 +135,17 @@ def _range(values: Sequence[tuple[float, Interval | None]]) -> list[float]:
     return [min([-6.0, *(end - 4 for end in ends)]), max([112.0, *(end + 4 for end in ends)])]
 
 
-def _error(value: float, interval: Interval | None, colour: str) -> dict:
-    """Return Plotly's error bar of an interval."""
-    if interval is None:
-        return {"visible": False}
-    low, high = interval
-    bar = {"type": "data", "symmetric": False, "array": [max(high - value, 0)], "arrayminus": [max(value - low, 0)]}
-    return {**bar, "color": colour, "thickness": 1, "width": 3}
+def interval_bars(values: Sequence[float], intervals: Sequence[Interval | None], **style: Any) -> dict[str, Any]:
+    """Return Plotly's error bars of the intervals around some values; none where an interval is None."""
+    ends = [interval or (value, value) for value, interval in zip(values, intervals, strict=True)]
+    return style | {
+        "type": "data",
+        "visible": any(intervals),
+        "symmetric": False,
+        "array": [max(high - value, 0) for value, (_, high) in zip(values, ends, strict=True)],
+        "arrayminus": [max(value - low, 0) for value, (low, _) in zip(values, ends, strict=True)],
+        "width": 3,
+    }
 
 
 def _contour(figure: go.Figure, text: str, level: float, dash: str) -> None:
@@ -180,17 +171,10 @@ def pareto(points: Sequence[RepairPoint]) -> list[RepairPoint]:
     return best[::-1]
 
 
-def _frontier(figure: go.Figure, points: Sequence[RepairPoint]) -> None:
-    """Draw the stairs over the best points."""
-    best = pareto(points)
-    figure.add_scatter(
-        x=[p.x for p in best],
-        y=[p.y for p in best],
-        mode="lines",
-        line={"color": MUTED, "width": 2, "shape": "vh"},
-        hoverinfo="skip",
-        showlegend=False,
-    )
+def _join(figure: go.Figure, points: Sequence[RepairPoint], **line: Any) -> None:
+    """Draw a line through points."""
+    x, y = [point.x for point in points], [point.y for point in points]
+    figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
 def label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_range: Sequence[float]) -> list[str]:
@@ -199,8 +183,8 @@ def label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_rang
     at = [((p.x - x_range[0]) * scale[0], (p.y - y_range[0]) * scale[1]) for p in points]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in at]
     places = []
-    for number, (x, y) in enumerate(at):
-        width = _LETTER * len(points[number].label)
+    for number, (point, (x, y)) in enumerate(zip(points, at, strict=True)):
+        width = _LETTER * len(point.label)
         for name, (left, bottom, dx, dy) in _PLACES.items():
             box = (x + dx + left * width, y + dy + bottom * _LINE)
             box = (*box, box[0] + width, box[1] + _LINE)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from dgviz.figures.recovery import REFERENCE, Interval, family_colours
-from dgviz.figures.style import LEGEND_ABOVE, MUTED, base_layout
+from dgviz.figures.recovery import REFERENCE, Interval, family_colours, interval_bars
+from dgviz.figures.style import MUTED, SMALL_LEGEND_ABOVE, base_figure
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Bar:
 
 
 def recovery_bars(
-    bars: Sequence[Bar], title: str, *, references: Mapping[str, Mapping[str, float]] | None = None, height: int = 420
+    bars: Sequence[Bar], title: str, *, references: Mapping[str, Mapping[str, float]] | None = None
 ) -> go.Figure:
     """Return bars in groups, with intervals and n.
 
@@ -47,23 +47,19 @@ def recovery_bars(
         Of the axis.
     references : mapping of name to mapping of group to float, optional
         Values from elsewhere, as open grey diamonds over a group.
-    height : int
-        Height in pixels.
     """
     groups, labels = list(dict.fromkeys(b.group for b in bars)), list(dict.fromkeys(b.label for b in bars))
     colours = family_colours([bar.family for bar in bars])
     ends = [end for bar in bars if bar.value is not None for end in (bar.value, *(bar.interval or ()))]
-    low = min([0.0, *ends])
-    figure = go.Figure(
-        layout=base_layout(
-            height,
-            xaxis={"tickvals": list(range(len(groups))), "ticktext": groups, "range": [-0.5, len(groups) - 0.5]},
-            yaxis={
-                "title": {"text": title},
-                "range": [1.08 * low, max([106.0, *(1.04 * e for e in ends)])],
-                "ticksuffix": " %",
-            },
-        )
+    span = [1.08 * min([0.0, *ends]), max([106.0, *(1.04 * end for end in ends)])]
+    rows = math.ceil(sum(len(name) + 6 for name in labels) / 110)
+    figure = base_figure(
+        420,
+        xaxis={"tickvals": list(range(len(groups))), "ticktext": groups, "range": [-0.5, len(groups) - 0.5]},
+        yaxis={"title": {"text": title}, "range": span, "ticksuffix": " %"},
+        legend=SMALL_LEGEND_ABOVE | {"y": 1.02},
+        margin={"l": 64, "r": 16, "t": 14 + 22 * rows, "b": 52},
+        barmode="overlay",
     )
     width = 0.86 / len(labels)
     families = {bar.label: bar.family for bar in bars}
@@ -79,16 +75,9 @@ def recovery_bars(
             name=label,
             # Settings of one method share its colour, from faint to full.
             marker={"color": _faded(colours[families[label]], (same.index(label) + 1) / len(same))},
-            error_y={
-                "type": "data",
-                "visible": any(b.interval for b in known),
-                "symmetric": False,
-                "array": [max(b.interval[1] - b.value, 0) if b.interval else 0 for b in known],
-                "arrayminus": [max(b.value - b.interval[0], 0) if b.interval else 0 for b in known],
-                "color": MUTED,
-                "thickness": 1.2,
-                "width": 3,
-            },
+            error_y=interval_bars(
+                [bar.value for bar in known], [bar.interval for bar in known], color=MUTED, thickness=1.2
+            ),
             customdata=[(bar.n, _interval_words(bar.interval)) for bar in known],
             hovertemplate=f"<b>{label}</b><br>%{{y:.1f}} % %{{customdata[1]}}, n = %{{customdata[0]}}<extra></extra>",
         )
@@ -108,9 +97,6 @@ def recovery_bars(
             marker={"color": MUTED, "symbol": REFERENCE, "size": 12, "line": {"width": 2}},
             hovertemplate=f"<b>{name}</b><br>%{{y:.1f}} %<extra></extra>",
         )
-    legend = LEGEND_ABOVE | {"font": {"size": 12}}
-    rows = math.ceil(sum(len(name) + 6 for name in labels) / 110)
-    figure.update_layout(showlegend=True, legend=legend, margin={"t": 14 + 22 * rows}, barmode="overlay")
     return figure
 
 

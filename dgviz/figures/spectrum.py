@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_layout, spectrum_floor, thin_ranks
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_figure, level_line, spectrum_floor, thin_ranks
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.words import number
 
@@ -25,8 +25,6 @@ def spectrum_plot(
     log_rank: bool = False,
     rule: str = "",
     view: str = "",
-    height: int = 360,
-    accent: str = ACCENT,
     rounding: tuple[str, ArrayLike] | None = None,
 ) -> go.Figure:
     """Return singular values against rank, kept ones in the accent colour, with bulk edge and tau as labelled lines.
@@ -47,10 +45,6 @@ def spectrum_plot(
         Title of the rule that set tau, for the label.
     view : str
         Name of the view, the one given to the Figure 4 component, which moves only the chart of its own view.
-    height : int
-        Height in pixels.
-    accent : str
-        Colour of what is kept.
     rounding : (str, (p',) array), optional
         Format that the weights were rounded to, and the singular values that this rounding alone would give; they
         become a labelled dotted line.
@@ -69,23 +63,20 @@ def spectrum_plot(
     rank = int(np.count_nonzero(values > tau))
     drawn = thin_ranks(values.size, rank)
     low, high = value_range(values, tau, edge, log)
-    figure = go.Figure(
-        data=[line(values, drawn, MUTED, "dropped"), line(values, drawn[drawn < rank], accent, "kept")],
-        layout=base_layout(
-            height,
-            xaxis=rank_axis(values.size, log_rank),
-            yaxis=value_axis(low, high, log),
-            meta=META | {"view": view, "log": log, "rule": rule},
-        ),
+    figure = base_figure(
+        360,
+        line(values, drawn, MUTED, "dropped"),
+        line(values, drawn[drawn < rank], ACCENT, "kept"),
+        xaxis=rank_axis(values.size, log_rank),
+        yaxis=value_axis(low, high, log),
+        meta=META | {"view": view, "log": log, "rule": rule},
     )
-    upper = max(edge or 0.0, tau)
-    crowded = bool(edge) and _near(edge or 0.0, tau, low, high, log)
-    _level(figure, edge or 0.0, upper if crowded else edge or 0.0, log, BULK_EDGE, "dot")
-    _level(figure, tau, upper if crowded else tau, log, accent, "dash")
-    label = f"τ = {number(tau)}" + (f" ({rule})" if rule else "")
-    figure.layout.annotations[1].text = label
+    label, shown = f"τ = {number(tau)}" + (f" ({rule})" if rule else ""), edge or 0.0
+    label_at = [max(shown, tau)] * 2 if edge and _near(edge, tau, low, high, log) else [shown, tau]
     # Beside the label of tau, which is about 6.6 pixels a letter; chart.js keeps the same distance.
-    figure.layout.annotations[0].update(text=f"bulk edge {number(edge or 0.0)}", xshift=-round(14 + 6.6 * len(label)))
+    beside = {"text": f"bulk edge {number(shown)}", "xshift": -round(14 + 6.6 * len(label))}
+    _level(figure, shown, label_at[0], log, BULK_EDGE, "dot", beside)
+    _level(figure, tau, label_at[1], log, ACCENT, "dash", {"text": label})
     if not edge:  # kept in place, so that tau stays shape and annotation 1
         figure.layout.shapes[0].visible = figure.layout.annotations[0].visible = False
     if rounding is not None:
@@ -106,9 +97,8 @@ def _draw_rounding(figure: go.Figure, kind: str, expected: ArrayLike, low: float
     if start <= low:
         note = f"{label}: below what is shown"
     else:
-        figure.add_scatter(x=at + 1, y=levels[at], name=label, mode="lines")
-        hover = "rank %{x}: %{y:.5g}<extra>" + label + "</extra>"
-        figure.data[-1].update(line={"color": LAW, "width": 2, "dash": "dot"}, hovertemplate=hover)
+        hover, style = f"rank %{{x}}: %{{y:.5g}}<extra>{label}</extra>", {"color": LAW, "width": 2, "dash": "dot"}
+        figure.add_scatter(x=at + 1, y=levels[at], name=label, mode="lines", line=style, hovertemplate=hover)
         if not log and start < _CORNER * high:  # no room below
             place = {"y": start, "yshift": 2}
     figure.add_annotation(
@@ -171,13 +161,15 @@ def _decades(low: float, high: float) -> int | str:
     return "D2" if decades < 2 else max(1, math.ceil(decades / 6))
 
 
-def _level(figure: go.Figure, value: float, label_at: float, log: bool, colour: str, dash: str) -> None:
-    """Add a horizontal line and a place for its label at the right end, above `label_at`; none at 0 on a log axis."""
+def _level(
+    figure: go.Figure, value: float, label_at: float, log: bool, colour: str, dash: str, label: dict[str, Any]
+) -> None:
+    """Add a horizontal line and its label at the right end, above `label_at`; neither is seen at 0 on a log axis."""
     visible = value > 0 or not log
     y, at = (value, label_at) if visible else (1.0, 1.0)
-    line = {"color": colour, "width": 1.6, "dash": dash}
-    figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=y, y1=y, line=line, visible=visible)
+    level_line(figure, y, colour, dash)
     figure.add_annotation(
         xref="paper", x=1, xanchor="right", y=math.log10(at) if log else at, yanchor="bottom",
-        showarrow=False, font={"color": colour, "size": 13}, visible=visible,
+        showarrow=False, font={"color": colour, "size": 13}, **label,
     )  # fmt: skip
+    figure.layout.shapes[-1].visible = figure.layout.annotations[-1].visible = visible

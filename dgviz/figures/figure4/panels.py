@@ -130,13 +130,8 @@ def _chunks(edges: NDArray[np.int64], matrix: torch.Tensor) -> list[tuple[int, i
 
 def _row_maxima(chunk: torch.Tensor, edges: NDArray[np.int64]) -> torch.Tensor:
     """Return max |entry| of every column within every row block, as (blocks, n)."""
-    ends = edges.tolist()
-    return torch.stack(
-        [
-            torch.maximum(block.amax(dim=0), block.amin(dim=0).neg())
-            for block in (chunk[a:b] for a, b in itertools.pairwise(ends))
-        ]
-    )
+    blocks = (chunk[a:b] for a, b in itertools.pairwise(edges.tolist()))
+    return torch.stack([torch.maximum(block.amax(dim=0), block.amin(dim=0).neg()) for block in blocks])
 
 
 def _column_maxima(rows: torch.Tensor) -> NDArray[np.float64]:
