@@ -1,16 +1,15 @@
 """Results drawn as Plotly figures: values in, `plotly.graph_objects.Figure` out; no computation, no Streamlit."""
 
-from dgviz.figures.depth import depth_curves
+from dgviz.figures.depth import depth_curves, overlap_curves
 from dgviz.figures.entry_map import entry_map
-from dgviz.figures.family import noise_by_model, overlap_curves, overlap_map
 from dgviz.figures.frontier import frontier_plot
 from dgviz.figures.histogram import spectrum_histogram
 from dgviz.figures.methods import comparison_bars, effect_plot
 from dgviz.figures.model_map import model_map
-from dgviz.figures.noise import noise_bars
-from dgviz.figures.recovery import RepairPoint, recovery_plane
-from dgviz.figures.recovery_bars import Bar, recovery_bars
-from dgviz.figures.rule_model import agreement_map, rank_boxes, tau_curves
+from dgviz.figures.noise import noise_bars, noise_by_model
+from dgviz.figures.pair_map import agreement_map, overlap_map
+from dgviz.figures.recovery import Bar, RepairPoint, recovery_bars, recovery_plane
+from dgviz.figures.rule_model import rank_boxes, tau_curves
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import spectrum_plot
 from dgviz.figures.style import plot_config, series_colour

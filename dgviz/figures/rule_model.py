@@ -1,17 +1,16 @@
-"""Several threshold rules over a whole model: kept ranks, how often two decide alike, and factors on tau."""
+"""Several threshold rules over a whole model: kept ranks, and factors on tau."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.pair_map import pair_map
 from dgviz.figures.style import LEGEND_ABOVE, MUTED, base_figure, series_colour
 
 _SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # ticks of an axis that is even in the square root
-_BOX, _CELL = 38, 46  # pixels of a row
+_BOX = 38  # pixels of a row
 
 
 def rank_boxes(shares: Mapping[str, Mapping[str, float]], ends: Mapping[str, tuple[str, str]]) -> go.Figure:
@@ -69,39 +68,6 @@ def rank_boxes(shares: Mapping[str, Mapping[str, float]], ends: Mapping[str, tup
             name=title,
         )
     return figure
-
-
-def agreement_map(
-    titles: Sequence[str], directions: ArrayLike, same_rank: ArrayLike, *, dark: bool = False
-) -> go.Figure:
-    """Return how often every two rules decide alike.
-
-    Parameters
-    ----------
-    titles : sequence of str
-        Of the rules.
-    directions : (k, k) array
-        Share of the model's directions on which two decide alike; below the diagonal.
-    same_rank : (k, k) array
-        Share of weights in which two keep the same number; above the diagonal.
-    dark : bool
-        Whether the page is dark.
-    """
-    alike, same = np.asarray(directions, dtype=np.float64), np.asarray(same_rank, dtype=np.float64)
-    hover = [
-        [
-            f"<b>{one} and {other}</b><br>both keep or both drop {100 * alike[i, j]:.2f} % of all directions"
-            f"<br>same rank in {100 * same[i, j]:.1f} % of the weights"
-            for j, other in enumerate(titles)
-        ]
-        for i, one in enumerate(titles)
-    ]
-    return pair_map(titles, alike, same, hover, _percent, dark=dark, height=_CELL * len(titles) + 60, bottom=8)
-
-
-def _percent(share: float) -> str:
-    """Return a share in percent, never rounded to a full 100 that it is not."""
-    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.4g} %"
 
 
 def tau_curves(

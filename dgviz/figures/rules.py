@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
 
 import numpy as np
 import plotly.graph_objects as go
@@ -10,20 +9,13 @@ from numpy.typing import ArrayLike
 
 from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
 from dgviz.figures.style import LABEL_HEIGHT, MUTED, base_figure, level_line, series_colour, thin_ranks
+from dgviz.rmt.threshold import Threshold
 from dgviz.words import number as written
 
 _HEIGHT = 420
 
 
-class _HasTau(Protocol):
-    """What a threshold must say to be drawn."""
-
-    tau: float
-    rank: int
-    edge: float
-
-
-def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = True) -> go.Figure:
+def rules_plot(s: ArrayLike, thresholds: Mapping[str, Threshold], *, log: bool = True) -> go.Figure:
     """Return one spectrum with the threshold of every rule as a labelled line; labels never overlap.
 
     Parameters
@@ -73,7 +65,7 @@ def rules_plot(s: ArrayLike, thresholds: Mapping[str, _HasTau], *, log: bool = T
     return figure
 
 
-def _label(title: str, threshold: _HasTau) -> str:
+def _label(title: str, threshold: Threshold) -> str:
     """Return what stands beside a rule's line."""
     return f"{title}: τ {written(threshold.tau)}, rank {threshold.rank}"
 

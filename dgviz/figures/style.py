@@ -1,6 +1,5 @@
 """What every figure shares: colours that read on light and dark pages, a transparent ground, and image export."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -76,28 +75,6 @@ def level_line(figure: go.Figure, value: float, colour: str, dash: str, width: f
     """Draw a line at a height, from one side of the plot to the other."""
     style = {"color": colour, "width": width, "dash": dash}
     figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=value, y1=value, line=style)
-
-
-def layer_figure(levels: Sequence[str], height: int, **yaxis: Any) -> go.Figure:
-    """Return an empty figure over the layers of a tower, with as many of their numbers as fit."""
-    ticks = range(0, len(levels), max(1, round(len(levels) / 40)))
-    xaxis = {
-        "title": {"text": "layer"},
-        "tickvals": list(ticks),
-        "ticktext": [levels[position] for position in ticks],
-        "range": [-0.5, len(levels) - 0.5],
-    }
-    return base_figure(height, legend=LEGEND_ABOVE, xaxis=xaxis, yaxis=yaxis)
-
-
-def draw_over_layers(
-    figure: go.Figure, levels: Sequence[str], values: Sequence[float | None], colour: str, dash: str, **trace: Any
-) -> None:
-    """Add a line with a value per layer, with markers where there are few; a layer without one leaves a gap."""
-    line = {"color": colour, "width": 1.6, "dash": dash} | trace.pop("line", {})
-    mode = "lines+markers" if len(levels) <= 48 else "lines"
-    trace = {"mode": mode, "marker": {"size": 5}, "customdata": list(levels)} | trace
-    figure.add_scatter(x=list(range(len(levels))), y=values, line=line, **trace)
 
 
 def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:

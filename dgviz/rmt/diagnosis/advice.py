@@ -22,6 +22,7 @@ _ACTIONS = {
 }
 """What can be done, said of one weight and of a model."""
 
+_UNEVEN = ("screenot", "it allows for noise of unequal size"), ("flips", "they hold for any variances")
 _ADVICE: dict[str, tuple[tuple[str, str], ...]] = {
     "low_rank": (("keep", "there is no bulk to remove"), ("fixed", "neither needs noise to be measured")),
     "merged_lora": (
@@ -31,11 +32,8 @@ _ADVICE: dict[str, tuple[tuple[str, str], ...]] = {
     "rounding_bulk": (("float32", "most of this noise is rounding and not training's"),),
     "swallowed": (("float32", "this format holds too little of the update"),),
     "rounding_back": (("write", "rounding to tuned's own dtype puts part of the noise back"),),
-    "row_variance": (("screenot", "it allows for noise of unequal size"), ("flips", "they hold for any variances")),
-    "column_variance": (
-        ("screenot", "it allows for noise of unequal size"),
-        ("flips", "they hold for any variances"),
-    ),
+    "row_variance": _UNEVEN,
+    "column_variance": _UNEVEN,
     "kurtosis": (("entries", "single ones may make directions, and ScreeNOT is no help against them"),),
     "concentrated": (("entries", "some directions are single rows or columns"),),
     "mp_distance": (("rules", "where they disagree, a conservative choice keeps more"),),

@@ -102,12 +102,7 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis as plain JSON values."""
-        return {
-            "verdict": self.verdict,
-            "reasons": list(self.reasons),
-            "advice": list(self.advice),
-            "flags": [asdict(flag) for flag in self.flags],
-        }
+        return asdict(self)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Diagnosis":

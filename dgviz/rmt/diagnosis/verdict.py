@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
 
 from dgviz.rmt.diagnosis import checks
 from dgviz.rmt.diagnosis.advice import advise
@@ -155,13 +156,9 @@ def _unchanged(weights: list[WeighedDiagnosis]) -> str:
 
 def _ranges(numbers: list[int]) -> str:
     """Return ascending numbers as runs: ``0-3, 8``."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][1] + 1:
-            runs[-1][1] = number
-        else:
-            runs.append([number, number])
-    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+    # A number less its position stays the same throughout a run.
+    runs = (list(run) for _, run in groupby(enumerate(numbers), key=lambda at: at[1] - at[0]))
+    return ", ".join(f"{run[0][1]}-{run[-1][1]}" if len(run) > 1 else str(run[0][1]) for run in runs)
 
 
 def _gathered(weights: list[WeighedDiagnosis]) -> list[Flag]:
