@@ -174,7 +174,9 @@ def _caption(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: fl
         text += f"The largest is {ratio:.3g} times the edge of the noise that the median implies."
         rounding = rounding_noise(spectrum)
         if rounding is not None and rounding.sigma > 0:
-            text += f" Rounding to {rounding.format} explains {_share(rounding.share(threshold.sigma))} of its bulk."
+            text += (
+                f" Rounding to {rounding.format} explains {_share(rounding.shares(threshold.sigma)[0])} of its bulk."
+            )
     return text
 
 

@@ -11,6 +11,8 @@ from dgviz.figures.style import MUTED, base_layout
 # marks what is kept.
 _PALE = ("#eef4fb", "#d3e3f5", "#b2cdec", "#8db5e1", "#679bd4", "#4280c5", "#1a5fb4", "#144b90", "#0e386d", "#09264b")
 _DEEP = ("#172334", "#1c3554", "#214a78", "#28619d", "#357ac0", "#5194d9", "#7ab2f4", "#9cc6f7", "#bfdafa", "#e2effd")
+VERDICT_COLOURS = ("#1a9988", "#d9a514", "#8d96a8", "#c0392b")
+"""Of the verdicts applies, with care, does nothing, does not apply; on light and dark pages."""
 _UNKNOWN = "rgba(125, 133, 151, 0.16)"
 _TALLEST, _LOWEST, _MAP_HEIGHT = 28, 8, 720  # pixels of a row, and of all rows together
 _MOST_TEXTS = 260  # cells with their value written in
@@ -81,7 +83,7 @@ def model_map(
     texts = len(tower.cells) <= _MOST_TEXTS and height >= 15
     room = max(4, _STRIP_TEXT // per_row - 5)
     labels = [short if texts else None, lambda cell: f"{_tail(names[id(cell)], room)}  {short(cell)}"]
-    known = dict(zmin=span[0], zmax=span[1], colorscale=_scale(words, dark), colorbar=_bar(title, unit, words))
+    known = {"zmin": span[0], "zmax": span[1]} | _colours(f"{title} ({unit})" if unit else title, words, dark)
     for (own, *axes), label in zip(places, labels, strict=True):
         empty = [cell for cell in own if cell.value is None]
         if empty:
@@ -142,25 +144,14 @@ def _heat(
     return heat
 
 
-def _scale(words: tuple[str, ...], dark: bool) -> Sequence:
-    """Return a colour scale, continuous or in steps."""
+def _colours(title: str, words: tuple[str, ...], dark: bool) -> dict:
+    """Return the colour scale, continuous or in steps, and its bar."""
+    bar = {"title": {"text": title, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 1.0}
     if not words:
-        return _DEEP if dark else _PALE
+        return {"colorscale": _DEEP if dark else _PALE, "colorbar": bar}
     steps = VERDICT_COLOURS[: len(words)]
-    return [[(i + end) / len(steps), colour] for i, colour in enumerate(steps) for end in (0, 1)]
-
-
-VERDICT_COLOURS = ("#1a9988", "#d9a514", "#8d96a8", "#c0392b")
-"""Of the verdicts applies, with care, does nothing, does not apply; on light and dark pages."""
-
-
-def _bar(title: str, unit: str, words: tuple[str, ...]) -> dict:
-    """Return the colour bar."""
-    text = f"{title} ({unit})" if unit else title
-    bar = {"title": {"text": text, "side": "right"}, "thickness": 12, "outlinewidth": 0, "len": 1.0}
-    if words:
-        bar |= {"tickvals": list(range(len(words))), "ticktext": list(words)}
-    return bar
+    scale = [[(i + end) / len(steps), colour] for i, colour in enumerate(steps) for end in (0, 1)]
+    return {"colorscale": scale, "colorbar": bar | {"tickvals": list(range(len(words))), "ticktext": list(words)}}
 
 
 def _tail(name: str, length: int) -> str:

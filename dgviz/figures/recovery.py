@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
 
 from dgviz.figures.style import ACCENT, MUTED, RULE_COLOURS, SMALL_LEGEND_ABOVE, base_figure
 
@@ -98,17 +99,20 @@ def recovery_plane(
     )
     lines = {f"harmonic mean {CONTOUR:g}": CONTOUR} if contours is None else contours
     for (text, level), dash in zip(lines.items(), itertools.cycle(_DASHES)):
-        _contour(figure, text, level, dash)
+        x, y = _contour(level, max(spans[0][1], spans[1][1]))
+        _draw_line(figure, x, y, text, color=MUTED, width=1.6, dash=dash)
     if lines:
         figure.update_layout(showlegend=True, legend=SMALL_LEGEND_ABOVE, margin={"t": 30})
     own = [point for point in points if not point.reference]
     if frontier:
-        _join(figure, pareto(own), color=MUTED, width=2, shape="vh")
+        best = pareto(own)
+        _draw_line(figure, [p.x for p in best], [p.y for p in best], color=MUTED, width=2, shape="vh")
     colours = family_colours([point.family for point in own])
     for family in dict.fromkeys(point.family for point in own):
         members = sorted((p for p in own if p.family == family), key=lambda p: p.x)
         if len(members) > 1:
-            _join(figure, members, color=colours[family], width=1, dash="dot")
+            x, y = [p.x for p in members], [p.y for p in members]
+            _draw_line(figure, x, y, color=colours[family], width=1, dash="dot")
     for point, place in zip(points, label_places(points, *spans), strict=True):
         colour = MUTED if point.reference else colours[point.family]
         symbol = _SYMBOLS[list(colours).index(point.family) % len(_SYMBOLS)] if not point.reference else REFERENCE
@@ -149,18 +153,15 @@ def interval_bars(values: Sequence[float], intervals: Sequence[Interval | None],
     }
 
 
-def _contour(figure: go.Figure, text: str, level: float, dash: str) -> None:
-    """Draw the line on which the harmonic mean of both axes is `level`, named in the legend."""
-    top = max(figure.layout.xaxis.range[1], figure.layout.yaxis.range[1])
+def _contour(level: float, top: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the line on which the harmonic mean of both axes is `level`, from `top` to `top`."""
     x = np.geomspace(level * top / (2 * top - level), top, 160)
-    figure.add_scatter(
-        x=x,
-        y=level * x / (2 * x - level),
-        mode="lines",
-        name=text,
-        line={"color": MUTED, "width": 1.6, "dash": dash},
-        hoverinfo="skip",
-    )
+    return x, level * x / (2 * x - level)
+
+
+def _draw_line(figure: go.Figure, x: ArrayLike, y: ArrayLike, name: str = "", **line: Any) -> None:
+    """Draw a line without markers, in the legend where it has a name."""
+    figure.add_scatter(x=x, y=y, mode="lines", name=name, line=line, hoverinfo="skip", showlegend=bool(name))
 
 
 def pareto(points: Sequence[RepairPoint]) -> list[RepairPoint]:
@@ -170,12 +171,6 @@ def pareto(points: Sequence[RepairPoint]) -> list[RepairPoint]:
         if not best or point.y > best[-1].y:
             best.append(point)
     return best[::-1]
-
-
-def _join(figure: go.Figure, points: Sequence[RepairPoint], **line: Any) -> None:
-    """Draw a line through points."""
-    x, y = [point.x for point in points], [point.y for point in points]
-    figure.add_scatter(x=x, y=y, mode="lines", line=line, hoverinfo="skip", showlegend=False)
 
 
 def label_places(points: Sequence[RepairPoint], x_range: Sequence[float], y_range: Sequence[float]) -> list[str]:

@@ -74,5 +74,6 @@ def _rounding(spectrum: Spectrum, threshold: Threshold) -> dict[str, Any] | None
     rounding = rounding_noise(spectrum)
     if rounding is None:
         return None
-    shares = {"share": rounding.share(threshold.sigma), "share_most": rounding.share_most(threshold.sigma)}
-    return asdict(rounding) | shares | {"returned": rounding_returned(spectrum, threshold.rank)}
+    share, most = rounding.shares(threshold.sigma)
+    returned = rounding_returned(spectrum, threshold.rank)
+    return asdict(rounding) | {"share": share, "share_most": most, "returned": returned}

@@ -65,13 +65,11 @@ class RoundingNoise:
     uneven_rows: float
     uneven_columns: float
 
-    def share(self, sigma: float) -> float:
-        """Return which share of the variance of noise of a standard deviation is rounding, 1 at most."""
-        return min(1.0, (self.sigma / sigma) ** 2) if sigma > 0 else 0.0
-
-    def share_most(self, sigma: float) -> float:
-        """Return the share if base was rounded too."""
-        return min(1.0, (self.sigma_most / sigma) ** 2) if sigma > 0 else 0.0
+    def shares(self, sigma: float) -> tuple[float, float]:
+        """Return which share of the variance of noise is rounding, 1 at most, and which if base was rounded too."""
+        if not sigma > 0:
+            return 0.0, 0.0
+        return min(1.0, (self.sigma / sigma) ** 2), min(1.0, (self.sigma_most / sigma) ** 2)
 
 
 def rounding_noise(spectrum: Spectrum) -> RoundingNoise | None:

@@ -39,7 +39,7 @@ def check_rounding_noise(case: Case) -> Flag | None:
     rounding = case.rounding
     if rounding is None:
         return None
-    least, most = rounding.share(case.threshold.sigma), rounding.share_most(case.threshold.sigma)
+    least, most = rounding.shares(case.threshold.sigma)
     worth, much = LIMITS["rounding_share"].value, LIMITS["rounding_bulk"].value
     if rounding.side == "base":
         if most < worth:

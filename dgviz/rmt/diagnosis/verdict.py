@@ -37,21 +37,15 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
         rounding_noise(spectrum),
         rounding_returned(spectrum, threshold.rank),
     )
-    unchanged = checks.check_unchanged(case)
-    if unchanged is not None:
-        return _concluded([unchanged], threshold, case.p)
-    low_rank = checks.check_median(case) or check_merged_lora(case)
-    if low_rank is not None:
-        said = (low_rank, checks.check_trimmed(case), checks.check_measured(case))
-        return _concluded([flag for flag in said if flag is not None], threshold, case.p)
-    return _concluded([flag for check in checks.CHECKS if (flag := check(case)) is not None], threshold, case.p)
-
-
-def _concluded(flags: list[Flag], threshold: Threshold, count: int) -> Diagnosis:
-    """Return the diagnosis that flags add up to."""
-    flags = sorted(flags, key=lambda flag: -SEVERITIES.index(flag.severity))
+    if unchanged := checks.check_unchanged(case):
+        found = [unchanged]
+    elif low_rank := checks.check_median(case) or check_merged_lora(case):
+        found = [low_rank, checks.check_trimmed(case), checks.check_measured(case)]
+    else:
+        found = [check(case) for check in checks.CHECKS]
+    flags = sorted((flag for flag in found if flag), key=lambda flag: -SEVERITIES.index(flag.severity))
     sound = (
-        f"{threshold.rank} of {count} directions stand above a bulk that follows the noise law, and no check "
+        f"{threshold.rank} of {case.p} directions stand above a bulk that follows the noise law, and no check "
         "found anything that would mislead the threshold."
     )
     verdict, reasons = next(
