@@ -156,11 +156,9 @@ def _colours(title: str, words: tuple[str, ...], dark: bool) -> dict:
 
 def _tail(name: str, length: int) -> str:
     """Return the end of a dotted name, as much as fits."""
-    parts = name.split(".")
-    while len(parts) > 1 and len(".".join(parts)) > length:
-        parts = parts[1:]
-    text = ".".join(parts)
-    return text if len(text) <= length else "…" + text[1 - length :]
+    while "." in name and len(name) > length:
+        name = name.partition(".")[2]
+    return name if len(name) <= length else "…" + name[1 - length :]
 
 
 def _layout(

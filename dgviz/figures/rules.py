@@ -7,8 +7,8 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.spectrum import line, rank_axis, value_axis, value_range
-from dgviz.figures.style import LABEL_HEIGHT, MUTED, base_figure, level_line, series_colour, thin_ranks
+from dgviz.figures.spectrum import line, rank_axis, thin_ranks, value_axis, value_range
+from dgviz.figures.style import LABEL_HEIGHT, MUTED, base_figure, level_line, series_colour
 from dgviz.rmt.threshold import Threshold
 from dgviz.words import number as written
 
@@ -78,17 +78,13 @@ def _pixel(value: float, low: float, high: float, inner: float, log: bool) -> fl
 
 def spread(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
     """Return positions at least `gap` apart, in the order wanted and as near to it as the gap allows."""
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    # Runs of labels pushed together: [sum of (wanted - offset), members]; neighbours that collide are merged and
-    # settle where the sum of squared moves is least (pool adjacent violators).
-    runs: list[list[float]] = []
-    for i, index in enumerate(order):
-        runs.append([float(wanted[index]) - i * gap, 1.0])
-        while len(runs) > 1 and runs[-2][0] / runs[-2][1] > runs[-1][0] / runs[-1][1]:
-            total, members = runs.pop()
-            runs[-1][0] += total
-            runs[-1][1] += members
-    levels = [total / members for total, members in runs for _ in range(int(members))]
-    last = max(low, high - (len(levels) - 1) * gap)
-    placed = [min(max(level, low), last) + i * gap for i, level in enumerate(levels)]
-    return [position for _, position in sorted(zip(order, placed, strict=True))]
+    from scipy.optimize import isotonic_regression
+
+    if not wanted:
+        return []
+    order, offsets = np.argsort(wanted, kind="stable"), gap * np.arange(len(wanted))
+    # Less its offset no label may lie below the one before it; the sum of squared moves is then least.
+    levels = isotonic_regression(np.asarray(wanted)[order] - offsets).x
+    placed = np.empty(len(wanted))
+    placed[order] = np.clip(levels, low, max(low, high - offsets[-1])) + offsets
+    return placed.tolist()

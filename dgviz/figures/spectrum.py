@@ -1,4 +1,4 @@
-"""Panel (a) of Figure 4: singular values against rank, with the bulk edge and the threshold."""
+"""Singular values against rank: with edge and threshold, panel (a) of Figure 4, and before and after a method."""
 
 import math
 from typing import Any
@@ -7,12 +7,13 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, base_figure, level_line, spectrum_floor, thin_ranks
+from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, NARROW, base_figure, level_line
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.words import number
 
 # Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
 META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
+MAX_POINTS = 4000
 _CORNER = 0.25  # share of a linear axis below a line in which its label has room
 
 
@@ -88,6 +89,37 @@ def spectrum_plot(
     return figure
 
 
+def effect_plot(s: ArrayLike, values: ArrayLike, edge: float | None) -> go.Figure:
+    """Return the singular values of an update before a method, in grey, and after it.
+
+    Parameters
+    ----------
+    s : (p,) array
+        Of the fine-tuned update, descending.
+    values : (p,) array
+        Of the method's, in any order; drawn descending, zeros left out.
+    edge : float or None
+        Upper end of the noise bulk.
+    """
+    before = np.asarray(s, dtype=np.float64)
+    after = np.sort(np.asarray(values, dtype=np.float64))[::-1]
+    after = after[after > 0]
+    low, high = value_range(before, 0.0, edge, log=True)
+    high = max([high, *(1.2 * after[:1])])
+    drawn = thin_ranks(before.size, after.size)
+    figure = base_figure(
+        240,
+        line(before, drawn, MUTED, "before"),
+        line(after, drawn[drawn < after.size], ACCENT, "after"),
+        xaxis=rank_axis(before.size, log_rank=True),
+        yaxis=value_axis(low, high, log=True) | {"title": None},
+        margin=NARROW,
+    )
+    if edge and edge >= low:
+        level_line(figure, edge, MUTED, "dot", 1)
+    return figure
+
+
 def _draw_rounding(figure: go.Figure, kind: str, expected: ArrayLike, low: float, high: float, log: bool) -> None:
     """Add the line of what rounding alone would give, labelled in the empty corner below it."""
     levels = np.asarray(expected, dtype=np.float64)
@@ -134,7 +166,7 @@ def value_range(values: NDArray[np.float64], tau: float, edge: float | None, log
     top = max(float(values[0]), edge or 0.0, min(tau, 2 * float(values[0]))) or 1.0
     if not log:
         return 0.0, 1.06 * top
-    low = min([spectrum_floor(values)] + [x for x in (edge or 0.0, tau) if 0 < x <= top])
+    low = min([_floor(values)] + [x for x in (edge or 0.0, tau) if 0 < x <= top])
     return max(low, 1e-12 * top) / 1.25, top * (top / low) ** 0.06 * 1.05
 
 
@@ -173,3 +205,23 @@ def _level(
         showarrow=False, font={"color": colour, "size": 13}, **label,
     )  # fmt: skip
     figure.layout.shapes[-1].visible = figure.layout.annotations[-1].visible = visible
+
+
+def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:
+    """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder."""
+    if count <= limit:
+        return np.arange(count)
+    dense = limit // 4
+    even = np.linspace(dense, count - 1, limit - dense - 2).round().astype(np.int64)
+    boundary = [i for i in (rank - 1, rank) if 0 <= i < count]
+    return np.unique(np.concatenate([np.arange(dense), even, np.asarray(boundary, dtype=np.int64)]))
+
+
+def _floor(s: ArrayLike) -> float:
+    """Return the smallest singular value a logarithmic axis needs to show."""
+    values = np.asarray(s, dtype=np.float64)
+    positive = values[values > 0]
+    if positive.size == 0:
+        return 1e-3
+    typical = float(np.median(values))
+    return max(float(positive.min()), typical / 100 if typical > 1e-12 * positive.max() else positive.max() / 1e3)

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-import numpy as np
 import plotly.graph_objects as go
-from numpy.typing import ArrayLike, NDArray
 from plotly.basedatatypes import BaseTraceType
 
 # Each has a contrast of at least 3 to white and to a near-black page, so one figure serves both themes.
@@ -21,7 +19,8 @@ PALE = ([0, "#eef4fb"], [0.5, "#8db5e1"], [1, "#1a5fb4"])  # shares from 0 to 1 
 DEEP = ([0, "#172334"], [0.5, "#28619d"], [1, "#7ab2f4"])  # and on a dark one
 NARROW = {"l": 40, "r": 8, "t": 8, "b": 44}  # margins of a figure in a narrow column
 LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
-MAX_POINTS = 4000
+QUIET_AXIS = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside"}
+QUIET_AXIS |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 SMALL_LEGEND_ABOVE = LEGEND_ABOVE | {"y": 1.0, "font": {"size": 12}}
 
@@ -51,10 +50,8 @@ def base_figure(height: int, *traces: BaseTraceType, **settings: Any) -> go.Figu
 
 def base_layout(height: int, **settings: Any) -> go.Layout:
     """Return the layout common to all figures: transparent, no template, quiet grid, a legend where one is placed."""
-    quiet = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside"}
-    quiet |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
     for name in ("xaxis", "yaxis"):
-        settings[name] = quiet | settings.get(name, {})
+        settings[name] = QUIET_AXIS | settings.get(name, {})
     defaults = {"margin": {"l": 64, "r": 16, "t": 14, "b": 52}, "showlegend": "legend" in settings, "bargap": 0}
     defaults |= {"hovermode": "closest", "paper_bgcolor": "rgba(0,0,0,0)", "plot_bgcolor": "rgba(0,0,0,0)"}
     return go.Layout(**(defaults | settings), height=height)
@@ -75,23 +72,3 @@ def level_line(figure: go.Figure, value: float, colour: str, dash: str, width: f
     """Draw a line at a height, from one side of the plot to the other."""
     style = {"color": colour, "width": width, "dash": dash}
     figure.add_shape(type="line", xref="paper", x0=0, x1=1, y0=value, y1=value, line=style)
-
-
-def thin_ranks(count: int, rank: int, limit: int = MAX_POINTS) -> NDArray[np.int64]:
-    """Return the 0-based positions of a long line that are worth drawing: spikes, boundary and an even remainder."""
-    if count <= limit:
-        return np.arange(count)
-    dense = limit // 4
-    even = np.linspace(dense, count - 1, limit - dense - 2).round().astype(np.int64)
-    boundary = [i for i in (rank - 1, rank) if 0 <= i < count]
-    return np.unique(np.concatenate([np.arange(dense), even, np.asarray(boundary, dtype=np.int64)]))
-
-
-def spectrum_floor(s: ArrayLike) -> float:
-    """Return the smallest singular value a logarithmic axis needs to show."""
-    values = np.asarray(s, dtype=np.float64)
-    positive = values[values > 0]
-    if positive.size == 0:
-        return 1e-3
-    typical = float(np.median(values))
-    return max(float(positive.min()), typical / 100 if typical > 1e-12 * positive.max() else positive.max() / 1e3)

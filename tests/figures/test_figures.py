@@ -18,7 +18,8 @@ from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels
 from dgviz.figures.figure4.payload import figure4_payload, pack, unpack
 from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
-from dgviz.figures.style import LABEL_HEIGHT, thin_ranks
+from dgviz.figures.spectrum import thin_ranks
+from dgviz.figures.style import LABEL_HEIGHT
 from dgviz.rmt.law import bulk_edge, mp_fits, mp_sv_quantile
 from dgviz.rmt.threshold import RULES, Threshold
 
