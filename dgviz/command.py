@@ -318,6 +318,15 @@ _RULE = (
     Argument("--rule", "R", "threshold rule: {rules}", default="dg_hard"),
     Argument("--rule-param", "K=V", "a parameter of the rule, e.g. scale=1.2", kind=float, form="pairs"),
 )
+_PLAN = (
+    Argument("--plan", "FILE", "take the plan from there: one of its own, or an export's dgviz.json"),
+    Argument(
+        "--override",
+        "O",
+        "what some weights get instead, e.g. 'layers=3-7: factor=0.47' or 'lm_head: keep=tuned'; later ones win",
+        form="many",
+    ),
+)
 _METHOD = (
     Argument("--method", "M", "repair method: {methods}", default="dg_hard"),
     Argument("--param", "K=V", "a parameter of the method, e.g. alpha=0.5", kind=float, form="pairs"),
@@ -355,6 +364,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("tensor", "TENSOR", "name of a tensor in both checkpoints"),
                 *_SHOWN,
                 *_RULE,
+                *_PLAN,
                 _DEVICE,
             ),
         ),
@@ -365,6 +375,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PAIR,
                 *_SHOWN,
                 *_RULE,
+                *_PLAN,
                 _DEVICE,
                 Argument("--workers", "N", "processes; default one per core, or one per GPU", kind=int),
             ),
@@ -372,7 +383,7 @@ GRAMMAR: dict[str, Form] = {
         (
             "noise",
             "noise per class of weight and per third of the depth, after a scan",
-            (*_PAIR, *_SHOWN, *_RULE, _DEVICE, _switch("--csv", "the same as CSV on standard output")),
+            (*_PAIR, *_SHOWN, *_RULE, *_PLAN, _DEVICE, _switch("--csv", "the same as CSV on standard output")),
         ),
         (
             "thresholds",
@@ -388,6 +399,7 @@ GRAMMAR: dict[str, Form] = {
                     default=("dg_hard", "reference", "mp_edge", "energy"),
                     form="list",
                 ),
+                *_PLAN,
             ),
         ),
         (
@@ -400,6 +412,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--include", "RE", "compare only tensors whose name matches"),
                 Argument("--exclude", "RE", "leave out tensors whose name matches"),
                 *_RULE,
+                *_PLAN,
                 _DEVICE,
                 Argument("--workers", "N", "processes of the scans, as for scan", kind=int),
                 _switch("--json", _JSON.help, instead="output"),
@@ -417,6 +430,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PAIR,
                 Argument("out", "OUT", "output folder, new or empty"),
                 *_RULE,
+                *_PLAN,
                 *_METHOD,
                 *_NAMES,
                 _DTYPE,
@@ -439,6 +453,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("directory", "DIR", "a folder in it for every method, named after it"),
                 *_SHOWN,
                 Argument("--methods", "LIST", _LIST, form="list", required=True),
+                *_PLAN,
                 _DTYPE,
                 _DEVICE,
             ),
@@ -446,7 +461,7 @@ GRAMMAR: dict[str, Form] = {
         (
             "compare-methods",
             "measure what every method would write, and write nothing",
-            (*_PAIR, *_SHOWN, _METHODS, _DTYPE, _DEVICE, _SAVE),
+            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _SAVE),
         ),
         (
             "sweep",
@@ -455,6 +470,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PAIR,
                 *_SHOWN,
                 _METHODS,
+                *_PLAN,
                 _DTYPE,
                 _DEVICE,
                 Argument("--parameter", "P", "strength to sweep; default: the first of each method"),

@@ -41,6 +41,10 @@ class MethodError(DgvizError):
     """A repair method or one of its parameters is unknown or out of range, or it cannot work on what it is given."""
 
 
+class PlanError(DgvizError):
+    """A repair plan or one of its overrides cannot be read, or does not fit the pair."""
+
+
 class ExportError(DgvizError):
     """An output cannot be written."""
 

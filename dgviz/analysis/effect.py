@@ -105,7 +105,7 @@ def spectral_effect(plan: RepairPlan, spectrum: Spectrum, facts: Any = None, ten
     """Return the figures of a method that leaves the singular vectors alone, from its spectrum."""
     s, shape = spectrum.nonzero_s, spectrum.nonzero_shape
     measure = yardstick(s, shape)
-    values = plan.recipe.reshape(plan, spectrum, facts, tensor).values
+    values = plan.reshape(spectrum, facts, tensor).values
     subspace = None
     if measure.leading is not None:
         ahead = np.argsort(-values, kind="stable")[: measure.leading]

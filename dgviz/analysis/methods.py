@@ -61,7 +61,7 @@ def iter_comparison(
     """Measure every tensor under every plan, each read and decomposed once."""
     device = resolve_device(device)
     masks = {"include": plans[0].include, "exclude": plans[0].exclude, "dtype": plans[0].dtype} if plans else {}
-    reference = RepairPlan(**masks)
+    reference = RepairPlan(**masks)  # as published: an override is part of what is compared with it
     squares: dict = {}
     chosen = [reference, *plans]
     settings = [(plan, prepare_method(pair, plan, device, store, squares)) for plan in chosen]

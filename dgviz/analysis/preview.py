@@ -65,12 +65,18 @@ class _StoredModel:
 
     def squares(self) -> tuple[float, float]:
         """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
-        plan = self.plan
-        kept = [keep(matrix.spectrum, plan.rule, plan.params, plan.shrinker)[1] for matrix in self.matrices]
-        whole = [matrix.spectrum.nonzero_s for matrix in self.matrices]
+        plan = self.plan.default
+        spectra = [
+            matrix.spectrum
+            for matrix in self.matrices
+            if self.plan.at(matrix.weight.tensor, matrix.weight.index) is plan
+        ]
+        kept = [keep(spectrum, plan.rule, plan.params, plan.shrinker)[1] for spectrum in spectra]
+        whole = [spectrum.nonzero_s for spectrum in spectra]
         return float(sum(np.sum(own**2) for own in kept)), float(sum(np.sum(own**2) for own in whole))
 
 
 def _values(matrix: StoredWeight, plan: RepairPlan, facts: Any = None) -> NDArray[np.float64]:
     """Return the singular values of a method's update of one matrix, along the fine-tuned one's directions."""
-    return plan.recipe.reshape(plan, matrix.spectrum, facts, matrix.weight.tensor.name).values
+    own = plan.at(matrix.weight.tensor, matrix.weight.index)
+    return own.reshape(matrix.spectrum, facts, matrix.weight.tensor.name).values

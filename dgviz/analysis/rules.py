@@ -172,12 +172,17 @@ def cut_model(
 ) -> ModelCut:
     """Return what a rule makes of every matrix."""
     refuse_unknown(matrices, plan)
-    rows = tuple(rows or (assess(matrix, plan.rule, plan.params) for matrix in matrices))
+    owns = [plan.at(matrix.weight.tensor, matrix.weight.index) for matrix in matrices]
+    rows = tuple(rows or (assess(matrix, own.rule, own.params) for matrix, own in zip(matrices, owns, strict=True)))
     ranks = np.array([row.rank for row in rows], dtype=np.int64)
     kept = np.array([row.energy_kept for row in rows])
     fits = [None] * len(rows)
-    for i, row in enumerate(rows):
-        values = _shrunk(row, plan)
+    for i, (row, own) in enumerate(zip(rows, owns, strict=True)):
+        if own.keep:
+            ranks[i] = np.count_nonzero(row.spectrum.s) if own.keep == "tuned" else 0
+            kept[i] = float(own.keep == "tuned")
+            continue
+        values = _shrunk(row, own)
         if values is None:
             fits[i] = row.residual_fit
             continue
@@ -191,7 +196,12 @@ def cut_model(
 
 def refuse_unknown(matrices: Sequence[StoredWeight], plan: RepairPlan) -> None:
     """Refuse a rule that needs the weights themselves where no scan has stored what it found in them."""
-    unknown = [matrix.weight.name for matrix in matrices if needs_delta(matrix.spectrum, plan.rule, plan.params)]
+    unknown = []
+    for matrix in matrices:
+        own = plan.at(matrix.weight.tensor, matrix.weight.index)
+        if not own.keep and needs_delta(matrix.spectrum, own.rule, own.params):
+            unknown.append(matrix.weight.name)
+            plan = own
     if not unknown:
         return
     settings = {k: v for k, v in find_rule(plan.rule).changed(plan.params).items() if k != "scale"}

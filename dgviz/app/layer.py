@@ -1,5 +1,6 @@
 """Figure 4 of the weight in view, assembled from the worker's answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +21,7 @@ from dgviz.rmt.rounding_noise import rounding_noise, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Rule, Threshold
 from dgviz.spectra.weight import Weight
-from dgviz.words import duration, size
+from dgviz.words import duration, exact_number, size
 
 _KEY = "figure4"
 # Seconds a run of the page waits for the lower row: the first long enough for most weights to appear in one piece,
@@ -42,7 +43,7 @@ class LayerView:
     @property
     def id(self) -> str:
         """What a tau belongs to: the weight and the rule that first set it."""
-        settings = ",".join(f"{name}={value:g}" for name, value in self.params.items())
+        settings = ",".join(f"{name}={exact_number(value)}" for name, value in self.params.items())
         return f"{self.stamp}|{self.matrix.name}|{self.rule.name}|{settings}|{view_visit()}"
 
     @property
@@ -68,8 +69,11 @@ def read_weight_spectrum(weight: tuple) -> Spectrum:
 
 
 @st.fragment
-def draw_layer(layer: LayerView) -> None:
-    """Draw the spectrum, the threshold and the six panels; a released tau runs only this part of the page again."""
+def draw_layer(layer: LayerView, beside: Callable[[Spectrum, float, float, bool], None]) -> None:
+    """Draw the spectrum, the threshold and the six panels; a released tau runs only this part of the page again.
+
+    `beside` draws what else depends on the spectrum, the tau looked at, the rule's own, and whether it was moved.
+    """
     spectrum = read_weight_spectrum(layer.weight)
     if needs_delta(spectrum, layer.rule.name, layer.params):
         with st.spinner(f"{layer.rule.title}: working on the weight itself ..."), answered():
@@ -86,6 +90,7 @@ def draw_layer(layer: LayerView) -> None:
     st.markdown(_caption(layer, spectrum, threshold, tau, moved=chosen is not None))
     _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)
     _panels(layer, spectrum, threshold, tau, default)
+    beside(spectrum, tau, default, chosen is not None)
     _provenance(layer, spectrum, tau, default)
 
 
@@ -150,7 +155,7 @@ def _remember_tau(layer: LayerView, default: float) -> None:
     """Put the released tau into the view and its link; the rule's own needs no mention."""
     tau = released_tau(_KEY, layer.id)
     if tau is not None:
-        change_view(tau="" if abs(tau - default) <= 1e-9 * default else f"{tau:.9g}")
+        change_view(tau="" if abs(tau - default) <= 1e-9 * default else exact_number(tau))
 
 
 def _caption(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) -> str:

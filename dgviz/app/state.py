@@ -128,9 +128,6 @@ def _store(view: View) -> None:
     if before and before != wanted:
         st.session_state["view-past"] = [*st.session_state.get("view-past", [])[-19:], (before, time.monotonic())]
     st.session_state["view"] = {key: value for key, value in values.items() if value}
-    for key in _KEYS:
-        if key in wanted:
-            if st.query_params.get(key) != wanted[key]:
-                st.query_params[key] = wanted[key]
-        elif key in st.query_params:
-            del st.query_params[key]
+    others = {key: value for key, value in st.query_params.to_dict().items() if key not in _KEYS}
+    if st.query_params.to_dict() != others | wanted:
+        st.query_params.from_dict(others | wanted)  # at once: every change of the URL is an entry of the history

@@ -13,7 +13,7 @@ from dgviz.checkpoint.names import Match, Matches, match_names
 from dgviz.checkpoint.quantised import refuse_quantised
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
-from dgviz.checkpoint.tied import original
+from dgviz.checkpoint.tied import original, unstored_head
 from dgviz.checkpoint.types import (
     BASE_ONLY,
     BLOCKS,
@@ -181,6 +181,7 @@ def _write_tied_once(
     """
     used = {name: match.uses for name, match in matches.found.items()}
     by_name = {row.name: row for row in rows}
+    groups: dict[str, list[str]] = {}
     for position, row in enumerate(rows):
         source = by_name.get(original(row.name, tuned))
         if source is None:
@@ -192,6 +193,17 @@ def _write_tied_once(
         elif used.get(row.name) != used.get(source.name):
             used[row.name] = ()  # base's own is another tensor, of which nothing is written
         rows[position] = replace(source, name=row.name, base=base, tuned=row.tuned, reason=reason, via="tied")
+        groups.setdefault(source.name, [source.name]).append(row.name)
+    alias = unstored_head(tuned)
+    if alias is not None:
+        groups.setdefault(alias[0], [alias[0]]).append(alias[1])
+    named = {name: group for group in groups.values() for name in group}
+    rows = [
+        replace(row, aliases=tuple(name for name in named[row.name] if name != row.name))
+        if row.name in named
+        else row
+        for row in rows
+    ]
     return rows, {name for names in used.values() for name in names}
 
 

@@ -56,6 +56,14 @@ def original(name: str, checkpoint: Checkpoint) -> str | None:
     return tied
 
 
+def unstored_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
+    """Return the embedding and the usual name of a head that is tied to it and not stored, or None."""
+    embedding = tied_embedding(checkpoint)
+    if embedding is None or any(map(is_head, checkpoint.tensors)):
+        return None
+    return embedding, _HEADS[0]
+
+
 def _stem(name: str) -> str | None:
     found = _SHARED.fullmatch(name)
     return found["stem"] if found else None

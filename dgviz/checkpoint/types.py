@@ -157,6 +157,8 @@ class PairedTensor:
     via : str
         How the two sides were found to belong together where their names differ: ``"wrapped"``, ``"renamed"``,
         ``"experts"`` or ``"tied"``; empty for equal names.
+    aliases : tuple of str
+        Other names of the same tensor, which a model ties.
     """
 
     name: str
@@ -167,6 +169,7 @@ class PairedTensor:
     rows: tuple[tuple[int, int], ...] | None = None
     cause: str = ""
     via: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

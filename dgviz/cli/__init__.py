@@ -34,6 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         form = find_form(name)
         title = f"dgviz {name}"
         options = form.parser(_registered() if any(word.startswith(_HELP) for word in rest) else {}).parse_args(rest)
+        if hasattr(options, "override") and options.plan:
+            from dgviz.cli.options import take_plan
+
+            take_plan(options, form)
         return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
     except DgvizError as error:
         _complain(title, error)

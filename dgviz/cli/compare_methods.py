@@ -11,6 +11,7 @@ from dgviz.cli.progress import Progress
 from dgviz.errors import ExportError
 from dgviz.files import json_number, pretty_json, write_file
 from dgviz.jobs import JobReporter
+from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.words import number
 
@@ -34,6 +35,8 @@ def measure(
     """Return the table of a comparison with a progress bar."""
     from dgviz.analysis.methods import comparison_table, is_measured, iter_comparison
 
+    for plan in plans:
+        refuse_idle(plan, pair)
     tensors = []
     total = sum(is_measured(paired) for paired in pair.tensors)
     comparison = iter_comparison(pair, plans, device, ranks=ranks)

@@ -1,6 +1,7 @@
 """``family``: several tuned checkpoints of one base side by side, and what their kept directions have in common."""
 
 import argparse
+import functools
 import math
 import sys
 import time
@@ -16,10 +17,11 @@ from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_json
-from dgviz.cli.options import print_columns, print_json, rule_params
+from dgviz.cli.options import own_rule, print_columns, print_json, repair_plan
 from dgviz.cli.progress import Progress
 from dgviz.errors import PairError
 from dgviz.jobs import JobReporter
+from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.model_scan import iter_scan
 from dgviz.spectra.schedule import plan_tasks
@@ -31,7 +33,7 @@ _NAMED = 10  # weights that a terminal lists; --json has all
 def run(options: argparse.Namespace) -> int:
     """Scan what is not known yet, compare, and print; what cannot be compared is named."""
     started = time.perf_counter()
-    params = rule_params(options)
+    plan = repair_plan(options)
     if len(options.tuned) < 2:
         raise PairError("a family needs at least two tuned checkpoints: name them after base, one after the other")
     pairs = [inspect_pair(options.base, tuned, options.include, options.exclude) for tuned in options.tuned]
@@ -41,9 +43,10 @@ def run(options: argparse.Namespace) -> int:
             pair.refuse_blocked()
         for blocker in pair.blockers:
             print(f"warning: {name}: {blocker.sentence}", file=sys.stderr)
-    models, comparison, errors = _compute(options, names, pairs, params)
+        refuse_idle(plan, pair)
+    models, comparison, errors = _compute(options, names, pairs, plan)
     base = {"name": pairs[0].base.path.name, "fingerprint": pairs[0].base.fingerprint}
-    rule = {"rule": options.rule, "params": params}
+    rule = {"rule": plan.rule, "params": plan.params}
     result = {
         "base": base,
         **rule,
@@ -72,7 +75,7 @@ def _compute(
     options: argparse.Namespace,
     names: list[str],
     pairs: list[CheckpointPair],
-    params: dict[str, Any],
+    plan: RepairPlan,
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
     """Return every model's figures, the comparison, and what failed."""
     from dgviz.analysis.family.shared import iter_compared
@@ -81,13 +84,12 @@ def _compute(
     scans = [math.fsum(task.work for task in plan_tasks(pair)) for pair in pairs]
     efforts = [_READ * max(side.base.numel for side in weight.sides if side is not None) for weight in weights]
     total = math.fsum(scans) + math.fsum(efforts)
-    plan = RepairPlan(options.rule, params)
     errors: dict[str, str] = {}
     compared = []
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
     with Progress("family", total, bar_format=shape) as progress:
         for name, pair in zip(names, pairs, strict=True):
-            for work, weight, error in _scan(pair, options, params):
+            for work, weight, error in _scan(pair, options, plan):
                 if error is not None:
                     errors[f"{name}: {weight}"] = error
                 progress.tell(work, f"{name}: {weight}")
@@ -95,7 +97,7 @@ def _compute(
             compared.append(result)
             errors |= {f"{names[i]}: {result.weight.name}": said for i, said in result.errors.items()}
             progress.tell(effort, f"comparing {result.weight.name}")
-    models = [_model(name, pair, options.rule, params) for name, pair in zip(names, pairs, strict=True)]
+    models = [_model(name, pair, plan) for name, pair in zip(names, pairs, strict=True)]
     report = kinship_report(compared)
     left_out = [{"weight": item.weight, "models": list(item.models), "reason": item.reason} for item in apart]
     left_out += [
@@ -107,11 +109,12 @@ def _compute(
 
 
 def _scan(
-    pair: CheckpointPair, options: argparse.Namespace, params: dict[str, Any]
+    pair: CheckpointPair, options: argparse.Namespace, plan: RepairPlan
 ) -> Iterator[tuple[float, str, str | None]]:
     """Scan a pair; yield the work done, the weight, and what befell it; work 0 while nothing has finished."""
     last = "reading"
-    for result in iter_scan(pair, options.rule, params, options.device, options.workers, heartbeat=0.5):
+    own = functools.partial(own_rule, plan)
+    for result in iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own):
         if result is None:
             yield 0.0, last, None
         else:
@@ -119,10 +122,10 @@ def _scan(
             yield result.work, last, result.error
 
 
-def _model(name: str, pair: CheckpointPair, rule: str, params: dict[str, Any]) -> dict[str, Any]:
+def _model(name: str, pair: CheckpointPair, plan: RepairPlan) -> dict[str, Any]:
     """Return what is said of one tuned checkpoint."""
     spectra = read_spectra(pair)
-    rows = [assess(matrix, rule, params) for matrix in spectra.weights]
+    rows = [assess(matrix, *own_rule(plan, matrix.weight)) for matrix in spectra.weights]
     about = {"name": name, "folder": pair.tuned.path.name, "fingerprint": pair.tuned.fingerprint}
     missing = [weight.name for weight in spectra.missing]
     return {**about, "weights": len(rows), "missing": missing, **member_report(rows)}

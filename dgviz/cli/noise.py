@@ -5,15 +5,16 @@ import sys
 
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
-from dgviz.cli.options import chosen_pair, print_columns, print_json, rule_params
+from dgviz.cli.options import chosen_pair, own_rule, print_columns, print_json, rule_plan
 from dgviz.command import Command
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the noise table; a matrix that no scan has stored is named and makes the status 1."""
-    params = rule_params(options)
-    spectra = read_spectra(chosen_pair(options))
-    table = noise_table([assess(matrix, options.rule, params) for matrix in spectra.weights])
+    pair = chosen_pair(options)
+    plan = rule_plan(options, pair)
+    params, spectra = plan.params, read_spectra(pair)
+    table = noise_table([assess(matrix, *own_rule(plan, matrix.weight)) for matrix in spectra.weights])
     missing = [weight.name for weight in spectra.missing]
     if options.json:
         print_json({"rule": options.rule, "params": params, **table.to_json(), "missing": missing})

@@ -1,17 +1,21 @@
 """What commands have in common: the pair, rule and plans that options describe, and how results are printed."""
 
 import argparse
+import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
-from dgviz.errors import MethodError
+from dgviz.command import Form
+from dgviz.errors import MethodError, PlanError
 from dgviz.files import json_number
 from dgviz.repair.methods import METHODS
-from dgviz.repair.plan import RepairPlan, read_plan
+from dgviz.repair.overrides import refuse_idle
+from dgviz.repair.plan import RepairPlan, read_plan, read_plan_file
 from dgviz.rmt.threshold import find_rule
+from dgviz.spectra.weight import Weight
 
 NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 """What a threshold says of a matrix, in the order printed."""
@@ -22,24 +26,54 @@ def rule_params(options: argparse.Namespace) -> dict[str, Any]:
     return find_rule(options.rule).checked(options.rule_param)
 
 
+def take_plan(options: argparse.Namespace, form: Form) -> None:
+    """Put what the file of ``--plan`` says in the place of options that are not given."""
+    plan = read_plan_file(options.plan)
+    known = {argument.name: argument for argument in form.arguments}
+    for name, value in plan.arguments.items():
+        argument = known.get(name)
+        if name == "override":
+            value = [*value, *options.override]
+        elif argument is not None and argument.normal(getattr(options, name)) is not None:
+            raise PlanError(f"{options.plan} says what {argument.flag} is: leave that out, or change the file")
+        setattr(options, name, value)
+
+
 def repair_plan(options: argparse.Namespace) -> RepairPlan:
-    """Return the plan that the options of a repair describe."""
+    """Return the plan that the options of a command describe."""
     return RepairPlan(
         rule=options.rule,
         params=rule_params(options),
         include=options.include,
         exclude=options.exclude,
-        dtype=options.dtype,
-        method=options.method,
-        method_params=options.param,
-        shrinker=options.shrinker,
+        dtype=getattr(options, "dtype", "auto"),
+        method=getattr(options, "method", "dg_hard"),
+        method_params=getattr(options, "param", {}),
+        shrinker=getattr(options, "shrinker", "hard"),
+        overrides=options.override,
     )
 
 
+def rule_plan(options: argparse.Namespace, pair: CheckpointPair) -> RepairPlan:
+    """Return the plan of a command that looks at a pair, whose overrides select something there."""
+    plan = repair_plan(options)
+    refuse_idle(plan, pair)
+    return plan
+
+
+def own_rule(plan: RepairPlan, weight: Weight) -> tuple[str, Mapping[str, float]]:
+    """Return the rule of one weight and its parameters."""
+    own = plan.at(weight.tensor, weight.index)
+    return own.rule, own.params
+
+
 def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:
-    """Return the plans that a list of methods describes; each once."""
+    """Return the plans that a list of methods describes, that of a plan's file first; each once."""
     common = {"include": options.include, "exclude": options.exclude, "dtype": options.dtype}
-    plans = [read_plan(text, **common) for text in (METHODS if options.methods is None else options.methods)]
+    common["overrides"] = tuple(options.override)
+    plans = [read_plan_file(options.plan)] if options.plan else []
+    plans = [dataclasses.replace(plan, overrides=common["overrides"]) for plan in plans]
+    plans += [read_plan(text, **common) for text in (METHODS if options.methods is None else options.methods)]
     if not plans:
         raise MethodError(f"--methods names no method; there are {', '.join(METHODS)}")
     return list({plan.label: plan for plan in plans}.values())

@@ -1,13 +1,14 @@
 """``scan``: spectrum and figures of every weight's update, into the store."""
 
 import argparse
+import functools
 import sys
 import time
 from contextlib import closing
 from typing import Any
 
 from dgviz.checkpoint.layout import label
-from dgviz.cli.options import NUMBERS, print_columns, print_json, rule_params, seen_pair
+from dgviz.cli.options import NUMBERS, own_rule, print_columns, print_json, rule_plan, seen_pair
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
@@ -22,7 +23,8 @@ def run(options: argparse.Namespace) -> int:
     total = sum(task.work for task in plan_tasks(pair))
     results: list[ScannedMatrix] = []
     stored = 0
-    scan = iter_scan(pair, options.rule, rule_params(options), options.device, options.workers, heartbeat=0.5)
+    own = functools.partial(own_rule, rule_plan(options, pair))
+    scan = iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:

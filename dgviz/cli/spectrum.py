@@ -1,17 +1,20 @@
 """``spectrum``: singular values and threshold of one weight's update."""
 
 import argparse
+import functools
 
 from dgviz.checkpoint.layout import label
-from dgviz.cli.options import NUMBERS, print_json, rule_params, seen_pair
+from dgviz.cli.options import NUMBERS, own_rule, print_json, rule_plan, seen_pair
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the spectrum and threshold of every matrix of a tensor."""
     from dgviz.spectra.scan import spectrum_report
 
-    params = rule_params(options)
-    report = spectrum_report(seen_pair(options), options.tensor, options.rule, params, options.device)
+    pair = seen_pair(options)
+    plan = rule_plan(options, pair)
+    own = functools.partial(own_rule, plan)
+    report = spectrum_report(pair, options.tensor, plan.rule, plan.params, options.device, own)
     if options.json:
         print_json(report)
         return 0

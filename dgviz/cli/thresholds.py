@@ -1,6 +1,7 @@
 """``thresholds``: rules side by side over a whole model, from what a scan has stored."""
 
 import argparse
+import dataclasses
 import sys
 from typing import Any
 
@@ -9,6 +10,8 @@ from dgviz.analysis.rules import comparison_report, cut_model, read_rule, rule_l
 from dgviz.cli.options import print_columns, print_json, seen_pair
 from dgviz.command import Command
 from dgviz.errors import ThresholdError
+from dgviz.repair.overrides import refuse_idle
+from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.rmt.threshold import RULES
 
 _NAMED = 10  # missing matrices that a terminal lists; --json has all
@@ -16,11 +19,18 @@ _NAMED = 10  # missing matrices that a terminal lists; --json has all
 
 def run(options: argparse.Namespace) -> int:
     """Print the comparison; matrices that no scan has stored are named and make the status 1."""
-    read = map(read_rule, options.rules)
-    plans = list({rule_label(plan): plan for plan in read}.values())
+    pair = seen_pair(options)
+    common = {"include": options.include, "exclude": options.exclude, "overrides": tuple(options.override)}
+    read = [read_rule(text) for text in options.rules]
+    if options.plan:
+        own = read_plan_file(options.plan)
+        read.insert(0, RepairPlan(rule=own.rule, params=own.params, shrinker=own.shrinker))
+    plans = list({rule_label(plan): dataclasses.replace(plan, **common) for plan in read}.values())
     if not plans:
         raise ThresholdError(f"--rules names no rule; there are {', '.join(RULES)}")
-    spectra = read_spectra(seen_pair(options))
+    for plan in plans[:1]:
+        refuse_idle(plan, pair)
+    spectra = read_spectra(pair)
     missing = [weight.name for weight in spectra.missing]
     report: dict[str, Any] = {"rules": [], "agreement": None}
     if spectra.weights:

@@ -17,6 +17,7 @@ from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.export.sidecars import find_sidecars
 from dgviz.repair.methods import METHODS
+from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.words import size
 
@@ -180,6 +181,7 @@ def plan_export(
     if not str(out).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
     _refuse_options(repair, format)
+    refuse_idle(repair, pair)
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
     finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
@@ -215,12 +217,15 @@ def _refuse_options(repair: RepairPlan, output: str) -> None:
             f"--dtype {repair.dtype} is for --format full; an adapter and factors are written in float32, so that "
             "nothing is rounded away"
         )
-    if output != "full" and not repair.recipe.has_factors:
-        known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
-        raise ExportError(
-            f"--format {output} takes a method whose update is a product of two factors ({known}), and "
-            f"--method {repair.method} is none; write --format full"
-        )
+    plans = {f"--method {repair.method}": repair.default}
+    plans |= {f"the override {str(override)!r}": override.applied(repair.default) for override in repair.overrides}
+    for name, plan in plans.items() if output != "full" else ():
+        if not plan.keep and not plan.recipe.has_factors:
+            known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
+            raise ExportError(
+                f"--format {output} takes a method whose update is a product of two factors ({known}), and {name} "
+                "is none; write --format full"
+            )
 
 
 def _full_shards(pair: CheckpointPair, repair: RepairPlan) -> tuple[ShardPlan, ...]:

@@ -2,16 +2,22 @@
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint import PairedTensor, TensorInfo
-from dgviz.errors import ExportError, MethodError
+import orjson
+
+from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout
+from dgviz.errors import DgvizError, ExportError, MethodError, PlanError
 from dgviz.files import json_number
 from dgviz.repair.methods import Method, find_method
+from dgviz.repair.methods.method import Delta, Reshaped
+from dgviz.repair.overrides import SIDES, Override
 from dgviz.rmt.shrinkage import find_shrinker
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number
 
@@ -39,6 +45,10 @@ class RepairPlan:
         The method's parameters.
     shrinker : str
         What becomes of the singular values that the rule keeps, a key of `dgviz.rmt.shrinkage.SHRINKERS`.
+    overrides : tuple of Override
+        What some tensors get instead, as values or as text; of those that select a tensor the last one counts.
+    keep : str
+        ``"tuned"`` or ``"base"``: the side whose values are taken in place of a repair; empty for none.
     """
 
     rule: str = "dg_hard"
@@ -49,6 +59,8 @@ class RepairPlan:
     method: str = "dg_hard"
     method_params: Mapping[str, float] = field(default_factory=dict)
     shrinker: str = "hard"
+    overrides: Sequence[Override] = ()
+    keep: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", find_rule(self.rule).checked(self.params))
@@ -56,10 +68,15 @@ class RepairPlan:
             raise ExportError(f"no output dtype {self.dtype!r}; choose one of {', '.join(OUTPUT_DTYPES)}")
         object.__setattr__(self, "method_params", find_method(self.method).checked(self.method_params))
         find_shrinker(self.shrinker)
+        if self.keep not in ("", *SIDES):
+            raise PlanError(f"a plan keeps {' or '.join(SIDES)}, or neither; got {self.keep!r}")
+        parsed = (Override.parse(item) if isinstance(item, str) else item for item in self.overrides)
+        object.__setattr__(self, "overrides", tuple(parsed))
+        _ = self._applied
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as plain JSON values; infinity becomes the string ``"inf"``."""
-        return json_number(dataclasses.asdict(self))
+        return json_number({**dataclasses.asdict(self.default), "overrides": list(map(str, self.overrides))})
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "RepairPlan":
@@ -70,7 +87,62 @@ class RepairPlan:
         values : mapping
             The JSON object.
         """
+        unknown = values.keys() - {known.name for known in dataclasses.fields(cls)}
+        if unknown:
+            raise PlanError(f"a repair plan has no {', '.join(sorted(unknown))}; it has {', '.join(_fields(cls))}")
         return cls(**values)
+
+    @cached_property
+    def default(self) -> "RepairPlan":
+        """What a tensor gets that no override selects."""
+        return dataclasses.replace(self, overrides=()) if self.overrides else self
+
+    @cached_property
+    def _applied(self) -> tuple["RepairPlan", ...]:
+        return tuple(override.applied(self.default) for override in self.overrides)
+
+    def at(self, tensor: PairedTensor, index: int | None = None) -> "RepairPlan":
+        """Return what one matrix of a tensor gets, a plan without overrides.
+
+        Parameters
+        ----------
+        tensor : PairedTensor
+            The tensor.
+        index : int, optional
+            Which matrix of a stack; None for a tensor as a whole.
+        """
+        number = self._deciding(tensor, index)
+        return self.default if number is None else self._applied[number]
+
+    def override_of(self, tensor: PairedTensor, index: int | None = None) -> Override | None:
+        """Return the override that decides what one matrix of a tensor gets; None where the default does.
+
+        Parameters
+        ----------
+        tensor, index
+            As for `at`.
+        """
+        number = self._deciding(tensor, index)
+        return None if number is None else self.overrides[number]
+
+    def _deciding(self, tensor: PairedTensor, index: int | None) -> int | None:
+        numbers = reversed(range(len(self.overrides)))
+        return next((number for number in numbers if self.overrides[number].selector.covers(tensor, index)), None)
+
+    def each(self, tensor: PairedTensor) -> list["RepairPlan"]:
+        """Return what every matrix of a tensor gets: one plan where it is the same for all.
+
+        Parameters
+        ----------
+        tensor : PairedTensor
+            The tensor.
+        """
+        indices = {override.selector.index for override in self.overrides if override.selector.finds(tensor)}
+        layout = matrix_layout(tensor.name, (tensor.tuned or tensor.base).shape) if indices - {None} else None
+        if layout is None or layout.stack is None:
+            return [self.at(tensor)]
+        plans = [self.at(tensor, index) for index in range(layout.stack)]
+        return plans[:1] if all(plan is plans[0] for plan in plans) else plans
 
     @property
     def label(self) -> str:
@@ -96,12 +168,33 @@ class RepairPlan:
             "include": self.include,
             "exclude": self.exclude,
             "dtype": self.dtype,
+            "override": tuple(map(str, self.overrides)),
         }
 
     @cached_property
     def recipe(self) -> Method:
         """The method, from the registry."""
         return find_method(self.method)
+
+    def reshape(
+        self, spectrum: Spectrum, facts: Any = None, tensor: str = "", delta: Delta | None = None
+    ) -> Reshaped:
+        """Return what the plan's own method makes of the singular values of one matrix.
+
+        Parameters
+        ----------
+        spectrum : Spectrum
+            Of the matrix's update.
+        facts : any
+            What the method takes from the whole model.
+        tensor : str
+            The tensor's name.
+        delta : callable, optional
+            Fetches the update, for rules that need it.
+        """
+        if self.keep:
+            return Reshaped.of_side(spectrum, self.keep)
+        return self.recipe.reshape(self, spectrum, facts, tensor, delta)
 
     def selects(self, name: str) -> bool:
         """Return whether `include` and `exclude` leave a tensor to be changed.
@@ -124,7 +217,14 @@ class RepairPlan:
             Its two sides and its fate: ``"repair"`` is changed by every method, ``"keep"`` by those that act on
             every tensor, where both sides have it in one shape and floating point and the selection leaves it.
         """
+        return any(plan._makes_other(paired) for plan in self.each(paired))
+
+    def _makes_other(self, paired: PairedTensor) -> bool:
+        """Return the same of a plan without overrides."""
         base, tuned = paired.base, paired.tuned
+        if self.keep:
+            alike = None not in (base, tuned) and (paired.action == "repair" or _exchangeable(base, tuned))
+            return self.keep == "base" and alike
         if paired.action != "keep" or not self.recipe.every_tensor or None in (base, tuned):
             return paired.action == "repair"
         floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
@@ -141,6 +241,49 @@ class RepairPlan:
             The tuned tensor; integers and booleans always keep their own.
         """
         return self.dtype if self.dtype != "auto" and info.is_floating else info.dtype
+
+
+def _exchangeable(base: TensorInfo, tuned: TensorInfo) -> bool:
+    """Return whether one side's values can stand in the other's place."""
+    floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
+    return base.shape == tuned.shape and (base.dtype == tuned.dtype or floating)
+
+
+def _fields(kind: type) -> list[str]:
+    return [known.name for known in dataclasses.fields(kind)]
+
+
+def read_plan_file(path: str | Path) -> RepairPlan:
+    """Return the plan that a file holds: one of its own, or that of an export's ``dgviz.json``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The JSON file.
+
+    Raises
+    ------
+    PlanError
+        If it cannot be read or holds no plan.
+    """
+    try:
+        values = orjson.loads(Path(path).expanduser().read_bytes())
+    except OSError as error:
+        raise PlanError(f"the plan {path} cannot be read: {error.strerror or error}") from None
+    except orjson.JSONDecodeError as error:
+        raise PlanError(
+            f"the plan {path} is not JSON ({error}); give a plan's file or an export's dgviz.json"
+        ) from None
+    if isinstance(values, dict) and isinstance(values.get("plan"), dict):
+        values = values["plan"]
+    if not isinstance(values, dict):
+        raise PlanError(f"the plan {path} holds no JSON object; give a plan's file or an export's dgviz.json")
+    try:
+        return RepairPlan.from_json(values)
+    except (TypeError, AttributeError) as error:
+        raise PlanError(f"the plan {path} has a value of the wrong kind: {error}") from None
+    except DgvizError as error:
+        raise type(error)(f"the plan {path}: {error}") from None
 
 
 def read_plan(text: str, **common: Any) -> RepairPlan:

@@ -53,6 +53,8 @@ class MatrixReport:
         `noise_restored`.
     sparsity : float or None
         Share of the written entries that are the base's.
+    override : str or None
+        The override that decided it; None where the plan's default did.
     """
 
     rank: int | None = None
@@ -71,6 +73,7 @@ class MatrixReport:
     noise_restored: float | None = None
     update_square: float | None = None
     sparsity: float | None = None
+    override: str | None = None
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,9 @@ def report_matrix(reshaped: Reshaped, zero_share: float | None, route: str) -> M
     chosen = reshaped.rank is not None
     return MatrixReport(
         rank=reshaped.rank,
-        tau=cut.tau,
-        sigma=cut.sigma,
-        edge=cut.edge,
+        tau=cut and cut.tau,
+        sigma=cut and cut.sigma,
+        edge=cut and cut.edge,
         energy_kept=reshaped.norm_kept**2,
         norm_kept=reshaped.norm_kept,
         effective_rank=effective_rank(reshaped.values),
@@ -178,10 +181,17 @@ def report_tensor(
     written: str,
     seconds: float,
 ) -> TensorReport:
-    """Return the report of a tensor that a method has changed, from the figures and warnings of its matrices."""
+    """Return the report of a tensor that a plan has changed, from the figures and warnings of its matrices."""
+    plans = plan.each(paired)
+    own = plans[0] if len(plans) == 1 else plan.default
     reason = paired.reason
-    if paired.action != "repair":
-        reason = f"Changed because {plan.recipe.title} acts on every tensor; methods for matrices keep it. {reason}"
+    if paired.action != "repair" and not own.keep:
+        reason = f"Changed because {own.recipe.title} acts on every tensor; methods for matrices keep it. {reason}"
+    deciding = [plan.override_of(paired, None if len(rows) == 1 else index) for index in range(len(rows))]
+    named = [
+        row if by is None else dataclasses.replace(row, override=str(by))
+        for (row, _), by in zip(rows, deciding, strict=True)
+    ]
     return TensorReport(
         paired.name,
         "repair",
@@ -189,8 +199,8 @@ def report_tensor(
         paired.tuned.shape,
         dtype,
         written,
-        plan.method,
-        tuple(row for row, _ in rows),
+        None if own.keep else own.method,
+        tuple(named),
         tuple(dict.fromkeys(warning for _, warnings in rows for warning in warnings)),
         seconds,
     )

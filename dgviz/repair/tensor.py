@@ -97,8 +97,15 @@ class TensorRepairs:
             return RepairedTensor(None, None, report)
         dtype = plan.output_dtype(paired.tuned)
         if not plan.changes(paired):
-            return _kept(paired, dtype)
-        pieces = self._matrices(number) if plan.recipe.by_matrix else [self._whole(plan, facts, dtype)]
+            return _kept(paired, plan, dtype)
+        plans = plan.each(paired)
+        own = plans[0] if len(plans) == 1 else plan.default
+        if len(plans) == 1 and own.keep:
+            pieces = [_copied(own.keep)]
+        elif len(plans) > 1 or own.recipe.by_matrix:
+            pieces = self._matrices(number)
+        else:
+            pieces = [self._whole(own, facts, dtype)]
         tensor, source, written = _assemble(paired, pieces, dtype)
         rows = [(piece.row, piece.warnings) for piece in pieces]
         report = report_tensor(paired, plan, rows, dtype, written, time.perf_counter() - started)
@@ -111,7 +118,7 @@ class TensorRepairs:
             self._weight = self._weight or OpenWeight(weights[0], self._device, self._store)
             return [self._piece(self._weight, number)]
         if number not in self._pieces:
-            wanted = [at for at, (plan, _) in enumerate(self._settings) if at >= number and plan.recipe.by_matrix]
+            wanted = [at for at in range(number, len(self._settings)) if self._by_matrix(at)]
             self._pieces = {at: [] for at in wanted}
             for weight in weights:
                 opened = OpenWeight(weight, self._device, self._store)
@@ -119,16 +126,24 @@ class TensorRepairs:
                     self._pieces[at].append(self._piece(opened, at))
         return self._pieces.pop(number)
 
+    def _by_matrix(self, number: int) -> bool:
+        """Return whether a plan goes through the tensor matrix by matrix."""
+        plans = self._settings[number][0].each(self.paired)
+        return len(plans) > 1 or (plans[0].recipe.by_matrix and not plans[0].keep)
+
     def _piece(self, weight: OpenWeight, number: int) -> _Piece:
         """Return one matrix of base plus what a method makes of its update."""
         plan, facts = self._settings[number]
+        plan = plan.at(self.paired, weight.weight.index)
+        if plan.keep:
+            return _copied(plan.keep)
         reshaped = reshape_weight(weight, plan, facts)
         self.spectra[weight.weight.index] = reshaped.s
         if self._squares is not None and plan.recipe.thresholded:
             note_squares(self._squares, weight, plan, reshaped.kept)
         if reshaped.origin != "repaired":
             row = report_matrix(reshaped, weight.zero_share, weight.route)
-            return _Piece(reshaped.origin, row, reshaped.threshold.warnings)
+            return _Piece(reshaped.origin, row, reshaped.warnings)
         stored = read_tensor(weight.weight.base).reshape(weight.weight.shape)
         rows = plan.recipe.update(reshaped, weight)
         summed = add_rounded(
@@ -142,15 +157,13 @@ class TensorRepairs:
             masked=not math.isfinite(float(stored.sum())),
         )
         row = report_matrix(reshaped, weight.zero_share, weight.route)  # the factors may have been computed here
-        return _Piece("repaired", report_rounding(row, summed), reshaped.threshold.warnings, summed)
+        return _Piece("repaired", report_rounding(row, summed), reshaped.warnings, summed)
 
     def _whole(self, plan: RepairPlan, facts: Any, dtype: str) -> _Piece:
         """Return the tensor under a method that goes through its entries."""
         factor = plan.recipe.factor(plan.method_params, self.paired.name, facts)
         if factor in (0, 1):
-            sparsity = None if factor else 1.0
-            row = MatrixReport(energy_kept=float(factor), norm_kept=float(factor), sparsity=sparsity)
-            return _Piece("tuned" if factor else "base", row)
+            return _copied("tuned" if factor else "base")
         self._update = self._update or TensorUpdate(self.paired, self._device)
         summed, square = add_edited(self._update, plan, dtype, facts)
         norm = math.sqrt(summed.update_square / square) if square > 0 else 1.0
@@ -165,27 +178,24 @@ def factor_tensor(
 
     There are none where nothing is kept, and where the repair takes tuned's values they are of all of the update.
     """
-    if not plan.recipe.has_factors:
-        known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
-        raise MethodError(f"{plan.method} keeps no directions, so there are no factors; choose one of {known}")
+    for own in plan.each(paired):
+        if not own.keep and not own.recipe.has_factors:
+            known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
+            raise MethodError(f"{own.method} keeps no directions, so there are no factors; choose one of {known}")
     started = time.perf_counter()
     factors: list[Factors | None] = []
     rows = []
     for matrix in matrices_of(paired):
         weight = OpenWeight(matrix, device, store)
-        reshaped = reshape_weight(weight, plan)
+        reshaped = reshape_weight(weight, plan.at(paired, matrix.index))
         found = None
         if reshaped.values.any():
             left, right = weight.factors(reshaped.values, reshaped.s)
             found = left.to("cpu", torch.float32).contiguous(), right.to("cpu", torch.float32).contiguous()
         row = report_matrix(reshaped, weight.zero_share, weight.route)
         factors.append(found)
-        rows.append(
-            (
-                dataclasses.replace(row, factor_rank=0 if found is None else found[0].shape[1]),
-                reshaped.threshold.warnings,
-            )
-        )
+        row = dataclasses.replace(row, factor_rank=0 if found is None else found[0].shape[1])
+        rows.append((row, reshaped.warnings))
     written = "factors" if any(pair is not None for pair in factors) else "nothing"
     return factors, report_tensor(paired, plan, rows, "float32", written, time.perf_counter() - started)
 
@@ -194,19 +204,27 @@ def reshape_weight(weight: OpenWeight, plan: RepairPlan, facts: Any = None) -> R
     """Return what a plan's method makes of a weight's singular values, without computing any factor."""
     name = weight.weight.tensor.name
     try:
-        return plan.recipe.reshape(plan, weight.measured, facts, name, lambda: weight.delta)
+        return plan.reshape(weight.measured, facts, name, lambda: weight.delta)
     except SpectrumError as error:
         keep = option("--exclude", f"^{re.escape(name)}$")
         raise SpectrumError(f"{error}, or keep tuned's tensor by {keep}") from None
 
 
-def _kept(paired: PairedTensor, dtype: str) -> RepairedTensor:
+def _copied(side: str) -> _Piece:
+    """Return one side's values, of which nothing is computed."""
+    kept = float(side == "tuned")
+    return _Piece(side, MatrixReport(energy_kept=kept, norm_kept=kept, sparsity=None if kept else 1.0))
+
+
+def _kept(paired: PairedTensor, plan: RepairPlan, dtype: str) -> RepairedTensor:
     """Return tuned's bytes, or tuned cast where the plan asks for another dtype."""
     info = paired.tuned
     same = dtype == info.dtype
     tensor = None if same else cast(read_tensor(info), dtype, paired.name)
     written = "tuned bytes" if same else "tuned, cast"
-    report = TensorReport(paired.name, "keep", paired.reason, info.shape, dtype, written)
+    override = plan.override_of(paired) if paired.action == "repair" else None
+    reason = f"Kept by the override {str(override)!r}." if override else paired.reason
+    report = TensorReport(paired.name, "keep", reason, info.shape, dtype, written)
     return RepairedTensor(tensor, info if same else None, report)
 
 

@@ -44,7 +44,9 @@ class _LiveModel:
 
     @cached_property
     def _changed(self) -> list[PairedTensor]:
-        return [paired for paired in self._pair.tensors if self._plan.changes(paired)]
+        """Tensors of which the plan's default changes a part: what an override decides is no part of the method."""
+        tensors = (paired for paired in self._pair.tensors if self._plan.default.changes(paired))
+        return [paired for paired in tensors if any(plan is self._plan.default for plan in self._plan.each(paired))]
 
     @property
     def numel(self) -> int:
@@ -65,6 +67,8 @@ class _LiveModel:
         """Return both squares of one tensor, summed over a stack's matrices."""
         total = np.zeros(2)
         for weight in matrices_of(paired):
+            if self._plan.at(paired, weight.index) is not self._plan.default:
+                continue
             key = _squares_key(weight, self._plan)
             if key not in self._squares:
                 opened, plan = OpenWeight(weight, self._device, self._store), self._plan

@@ -9,7 +9,7 @@ thread decides who begins next, and yields what has ended.
 import math
 import queue
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +30,9 @@ from dgviz.spectra.weight import Weight
 
 # Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
 _TOGETHER = {"cuda": 32, "cpu": 1}
+Settings = tuple[str, Mapping[str, Any]]
+"""A rule and its parameters."""
+
 _DEVICE_SHARE, _DEVICE_CONTEXT = 0.8, 2**30  # of a GPU's free bytes; and what each process keeps there for itself
 
 
@@ -69,17 +72,20 @@ def iter_scan(
     store: SpectrumStore | None = None,
     memory: int | None = None,
     heartbeat: float | None = None,
+    own: Callable[[Weight], "Settings"] | None = None,
 ) -> Iterator[ScannedMatrix | None]:
     """Put every weight's spectrum into the store, yielding one result per matrix as they finish.
 
     What is stored already is not computed again, so a scan that was stopped continues. A matrix that fails is a
     result with an error, and the others go on.
 
-    Closing the generator ends the worker processes, in the middle of a computation if need be.
+    Closing the generator ends the worker processes, in the middle of a computation if need be. `own` gives rule and
+    parameters of a single weight, where they are not the same for all.
     """
     if workers is not None and workers < 1:
         raise DgvizError(f"a scan needs at least 1 worker; got {workers}")
-    settings = rule, find_rule(rule).checked(params or {})
+    common = rule, find_rule(rule).checked(params or {})
+    settings = own or (lambda weight: common)
     store = store or SpectrumStore()
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     tasks = plan_tasks(pair)
@@ -132,7 +138,7 @@ class _Reader(threading.Thread):
         self,
         tasks: list[Task],
         store: SpectrumStore,
-        settings: tuple[str, dict[str, Any]],
+        settings: "Callable[[Weight], Settings]",
         events: "queue.SimpleQueue[_Event]",
     ) -> None:
         super().__init__(name="dgviz-scan-reader", daemon=True)
@@ -171,9 +177,10 @@ class _Reader(threading.Thread):
         """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
         try:
             found = task.weight.find_spectrum(self._store)
-            if found is None or needs_delta(found, *self._settings):
+            settings = self._settings(task.weight)
+            if found is None or needs_delta(found, *settings):
                 return _Event(task)
-            return _Event(task, matrix_row(found, *self._settings))
+            return _Event(task, matrix_row(found, *settings))
         except Exception as error:
             return _Event(task, error=_sentence(error))
 
@@ -182,7 +189,7 @@ class _Crew:
     """The worker processes, on one device or several, each of which admits what it has room for."""
 
     def __init__(
-        self, store: SpectrumStore, settings: tuple[str, dict[str, Any]], events: "queue.SimpleQueue[_Event]"
+        self, store: SpectrumStore, settings: "Callable[[Weight], Settings]", events: "queue.SimpleQueue[_Event]"
     ) -> None:
         self._store, self._settings, self._events = store, settings, events
         self._idle: dict[str, list[Worker]] = {}
@@ -233,10 +240,11 @@ class _Crew:
 
     def _work(self, worker: Worker, tasks: list[Task], place: str, threads: int) -> None:
         """Have a matrix, or some of one stack, worked on; runs in a thread that only waits."""
-        rule, params = self._settings
-        arguments = {"device": place, "threads": threads, "root": self._store.root, "rule": rule, "params": params}
+        weights = [task.weight for task in tasks]
+        arguments = {"device": place, "threads": threads, "root": self._store.root}
         try:
-            results = worker.call("scan_weights", weights=[task.weight for task in tasks], **arguments)
+            settings = [self._settings(weight) for weight in weights]
+            results = worker.call("scan_weights", weights=weights, settings=settings, **arguments)
         except Exception as error:  # whatever befalls one matrix is its result; the others go on
             results = [error] * len(tasks)
         self._idle[place].append(worker)

@@ -6,6 +6,7 @@ Runs in worker processes; what is in the store already is only read.
 import contextlib
 import dataclasses
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +31,18 @@ def list_places(device: str) -> list[tuple[str, int | None]]:
 
 
 def scan_weights(
-    weights: list[Weight], device: str, threads: int, root: Path, rule: str, params: dict[str, Any]
+    weights: list[Weight], settings: list[tuple[str, Mapping[str, Any]]], device: str, threads: int, root: Path
 ) -> list[dict[str, Any] | Exception]:
     """Return every weight's figures, or what befell it, and see to it that the store holds all there is to know.
 
-    Several weights are of one shape, and decomposed together.
+    Several weights are of one shape, and decomposed together; each has a rule and parameters.
     """
     torch.set_num_threads(threads)
     opened = [OpenWeight(weight, device, SpectrumStore(root)) for weight in weights]
     if len(opened) > 1:
         _decompose_together(opened, device)
     results: list[dict[str, Any] | Exception] = []
-    for weight in opened:
+    for weight, (rule, params) in zip(opened, settings, strict=True):
         try:
             results.append(_scan_open(weight, rule, params))
         except Exception as error:  # whatever befalls one weight is its result; the others go on
@@ -57,7 +58,7 @@ def _decompose_together(weights: list[OpenWeight], device: str) -> None:
             own.decomposition = decomposition
 
 
-def _scan_open(weight: OpenWeight, rule: str, params: dict[str, Any]) -> dict[str, Any]:
+def _scan_open(weight: OpenWeight, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return the figures of a weight; retained factors are stored with a spectrum that is new."""
     started = time.perf_counter()
     found = weight.spectrum()
@@ -70,7 +71,12 @@ def _scan_open(weight: OpenWeight, rule: str, params: dict[str, Any]) -> dict[st
 
 
 def spectrum_report(
-    pair: CheckpointPair, name: str, rule: str, params: dict[str, Any], device: str = "auto"
+    pair: CheckpointPair,
+    name: str,
+    rule: str,
+    params: Mapping[str, Any],
+    device: str = "auto",
+    own: Callable[[Weight], tuple[str, Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Return the spectrum and threshold of every matrix of a tensor as plain values."""
     tensor = pair[name]
@@ -78,7 +84,8 @@ def spectrum_report(
         raise PairError(f"{name!r} has no spectrum to show: {tensor.reason}")
     rows = []
     for weight in matrices_of(tensor):
+        rule, params = own(weight) if own else (rule, params)
         spectrum = OpenWeight(weight, device).spectrum_with(rule, params)
-        own = {"beta": aspect_ratio(spectrum.nonzero_shape), "singular_values": spectrum.s.tolist()}
-        rows.append(matrix_row(spectrum, rule, params) | own)
+        more = {"beta": aspect_ratio(spectrum.nonzero_shape), "singular_values": spectrum.s.tolist()}
+        rows.append(matrix_row(spectrum, rule, params) | more)
     return {"name": name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params, "matrices": rows}

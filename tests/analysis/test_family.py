@@ -62,7 +62,7 @@ def compared(paths, store, scan=True, plan=PLAN):
     pairs = [open_pair(paths[0], tuned) for tuned in paths[1:]]
     for pair in pairs if scan else ():
         for weight in weights_of(pair):
-            scan_weights([weight], "cpu", 1, store.root, plan.rule, dict(plan.params))
+            scan_weights([weight], [(plan.rule, dict(plan.params))], "cpu", 1, store.root)
     weights, apart = match_members(pairs)
     return list(iter_compared(weights, plan, "cpu", store)), apart
 

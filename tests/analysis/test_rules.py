@@ -132,7 +132,9 @@ def test_a_rule_that_needs_the_weights_takes_what_a_scan_stored_or_is_refused(pa
         cut_model(matrices, plan)
     store = SpectrumStore(tmp_path / "store")
     pair = open_pair(*paths)
-    rows = [scan_weights([weight], "cpu", 1, store.root, plan.rule, plan.params)[0] for weight in weights_of(pair)]
+    rows = [
+        scan_weights([weight], [(plan.rule, plan.params)], "cpu", 1, store.root)[0] for weight in weights_of(pair)
+    ]
     known = read_spectra(pair, store).weights
     cut = cut_model(known, plan)
     assert cut.ranks.tolist() == [row["rank"] for row in rows] and cut.ranks.sum() > 9

@@ -65,7 +65,7 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     paths = write_pair(tmp_path)
     pair, root = open_pair(*paths), SpectrumStore().root
     for task in plan_tasks(pair):  # so that the job finds all of it
-        scan_weights([task.weight], "cpu", 2, root, "dg_hard", {})
+        scan_weights([task.weight], [("dg_hard", {})], "cpu", 2, root)
     app = drawn(paths)
     assert "is computed in the background" in words(app)
     assert app.code[0].value == f"python -m dgviz scan {paths[0]} {paths[1]} --device cpu"

@@ -126,7 +126,7 @@ def test_one_bad_matrix_of_a_stack_does_not_spoil_the_others(tmp_path):
     for side, tensors in (("base", base), ("tuned", tuned)):
         write_checkpoint(tmp_path / side, tensors)
     paired = open_pair(tmp_path / "base", tmp_path / "tuned")[STACK]
-    first, bad, last = scan_weights(matrices_of(paired)[:3], "cpu", 1, tmp_path / "store", "dg_hard", {})
+    first, bad, last = scan_weights(matrices_of(paired)[:3], [("dg_hard", {})] * 3, "cpu", 1, tmp_path / "store")
     assert first["rank"] is not None and last["rank"] is not None
     assert isinstance(bad, SpectrumError) and f"{STACK}[1]: entry [2, 3]" in str(bad)
 
@@ -193,11 +193,11 @@ def test_kept_factors_are_stored_up_to_a_cap(pair, scanned):
 
 def test_the_scans_own_rule_decides_too_how_many_factors_are_kept(pair, tmp_path):
     arguments = {"device": "cpu", "threads": 2, "root": tmp_path}
-    scan_weights([Weight(pair["model.layers.2.mlp.up.weight"])], rule="fixed_rank", params={"rank": 4}, **arguments)
+    scan_weights([Weight(pair["model.layers.2.mlp.up.weight"])], settings=[("fixed_rank", {"rank": 4})], **arguments)
     key = Weight(pair["model.layers.2.mlp.up.weight"]).key
     assert SpectrumStore(tmp_path).get_factors(key, 4)[0].shape == (64, 4)
     # Rank 30 of 32 is beyond the cap; DG-Hard's 3 are not.
-    scan_weights([Weight(pair[EMBEDDING])], rule="fixed_rank", params={"rank": 30}, **arguments)
+    scan_weights([Weight(pair[EMBEDDING])], settings=[("fixed_rank", {"rank": 30})], **arguments)
     key = Weight(pair[EMBEDDING]).key
     assert SpectrumStore(tmp_path).get_factors(key, 3) is not None
     assert SpectrumStore(tmp_path).get_factors(key, 4) is None
@@ -205,7 +205,7 @@ def test_the_scans_own_rule_decides_too_how_many_factors_are_kept(pair, tmp_path
 
 def test_a_store_that_cannot_be_written_is_a_warning(pair, tmp_path):
     (tmp_path / "file").write_text("")
-    [row] = scan_weights([Weight(pair[EMBEDDING])], "cpu", 2, tmp_path / "file" / "below", "dg_hard", {})
+    [row] = scan_weights([Weight(pair[EMBEDDING])], [("dg_hard", {})], "cpu", 2, tmp_path / "file" / "below")
     assert row["rank"] == 3 and len(row["warnings"]) == 1 and "cannot be stored" in row["warnings"][0]
 
 

@@ -70,6 +70,7 @@ def _keep(weight: OpenWeight, plan: RepairPlan) -> _Kept | None:
 
     Where the median measures no noise the rank is the numerical one: the directions that a merged LoRA has at all.
     """
+    plan = plan.at(weight.weight.tensor, weight.weight.index)
     threshold = weight.threshold(plan.rule, plan.params)
     if threshold.rank == 0:
         return None

@@ -12,11 +12,13 @@ from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
 from dgviz.app.messages import show_error
 from dgviz.app.method import choose_method
 from dgviz.app.pair import checkpoint_path, load_pair
+from dgviz.app.plans import add_override, draw_overrides, planned, read_saved
 from dgviz.app.roots import confine, writable_home
 from dgviz.app.selection import choose_names
+from dgviz.app.state import View
 from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
-from dgviz.repair.plan import RepairPlan
+from dgviz.words import exact_number
 
 
 def draw() -> None:
@@ -25,12 +27,11 @@ def draw() -> None:
     require_pair(view)
     st.caption("Choose how every weight is repaired, and what to write.")
     method = choose_method(view)
-    if view.tau and "rule" in method:
-        st.info(
-            f"τ = {view.tau} was set by hand for one weight, to look at. An export applies a rule to every weight; "
-            "to apply this one number to all of them, choose the manual rule."
-        )
+    if view.tau and view.weight:
+        _offer_tau(view)
     include, exclude = choose_names(view)
+    st.markdown("**Weights treated apart**")
+    draw_overrides(view)
     output = choose_output()
     base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
     suggested = suggested_name(tuned, method, output.format)
@@ -44,8 +45,9 @@ def draw() -> None:
         if not named:  # a path of no name is the folder the server was started in
             raise ExportError("the output folder has no name; give a new or empty folder")
         confine(out)
-        repair = RepairPlan(**method, include=include or None, exclude=exclude or None, dtype=output.dtype)
-        chosen = load_pair(view, repair.include, repair.exclude)
+        chosen = load_pair(view, include or None, exclude or None)
+        default = {**method, "include": include or None, "exclude": exclude or None, "dtype": output.dtype}
+        repair = planned(view, chosen, **default)
     except DgvizError as error:
         show_error(error)
         draw_list("repair", draw_result)
@@ -63,3 +65,19 @@ def draw() -> None:
     draw_start_error()
     draw_command(command)
     draw_list("repair", draw_result)
+
+
+def _offer_tau(view: View) -> None:
+    """Offer to put a threshold that was set by hand into the plan, where it is not there."""
+    weight = view.weight if view.index is None else f"{view.weight}[{view.index}]"
+    try:
+        text = f"name={weight}: tau={exact_number(float(view.tau))}"
+    except ValueError:
+        return
+    if text in read_saved(view).overrides:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.info(f"τ = {view.tau} was set by hand on {weight}, and is not in the plan.")
+        st.button(
+            "This weight only", key="offer-tau", icon=":material/add:", on_click=add_override, args=(view, text)
+        )

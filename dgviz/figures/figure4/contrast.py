@@ -30,7 +30,7 @@ def compute_method_panel(weight: OpenWeight, plan: RepairPlan, facts: Any, scale
     if needs_delta(spectrum, plan.rule, plan.params):
         spectrum = weight.spectrum_with(plan.rule, plan.params)
     if plan.recipe.spectral:
-        update = _reshaped_update(weight, plan.recipe.reshape(plan, spectrum, facts, name), plan)
+        update = _reshaped_update(weight, plan.reshape(spectrum, facts, name), plan)
         effect = spectral_effect(plan, spectrum, facts, name)
     else:
         blocks = edited_blocks(TensorUpdate(weight.weight.tensor, weight.device), plan, facts)

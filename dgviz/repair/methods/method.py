@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,6 +84,17 @@ class Reshaped:
     threshold: Threshold | None = None
     kept: Values | None = None
     rank: int | None = None
+
+    @classmethod
+    def of_side(cls, spectrum: Spectrum, side: str) -> Self:
+        """Return all of an update, for tuned's values, or nothing of it, for base's."""
+        s = spectrum.nonzero_s
+        return cls(s, s.copy() if side == "tuned" else np.zeros_like(s), spectrum.nonzero_shape)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user must know of the cut."""
+        return self.threshold.warnings if self.threshold else ()
 
     @cached_property
     def origin(self) -> str:
@@ -178,6 +189,11 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
     every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = False
+
+    @property
+    def prepares(self) -> bool:
+        """Whether it takes anything from the whole model."""
+        return type(self).prepare is not Method.prepare
 
     @property
     def seeded(self) -> bool:

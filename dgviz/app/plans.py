@@ -1,0 +1,181 @@
+"""The plan of the open pair: its overrides, on disk at every change, so that it survives a reload and has an undo.
+
+The default method and rule are part of the view and so of the link; what single weights get belongs to the pair, and
+two tabs on one pair see one plan.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import streamlit as st
+
+from dgviz.app.messages import show_error
+from dgviz.app.pair import checkpoint_path, state_dir
+from dgviz.app.state import View
+from dgviz.checkpoint import CheckpointPair
+from dgviz.errors import DgvizError, PlanError
+from dgviz.files import write_json
+from dgviz.repair.overrides import Override, refuse_idle
+from dgviz.repair.plan import RepairPlan
+
+_STEPS = 50  # that can be undone
+
+
+@dataclass(frozen=True)
+class SavedPlan:
+    """The overrides of a pair, and what they were before each change.
+
+    Attributes
+    ----------
+    overrides : tuple of str
+        As typed, in their order.
+    past : tuple of tuple of str
+        Earlier ones, the last before the present ones at the end.
+    problem : str
+        Why the file's own could not be read.
+    """
+
+    overrides: tuple[str, ...] = ()
+    past: tuple[tuple[str, ...], ...] = ()
+    problem: str = ""
+
+    def changed(self, overrides: Sequence[str]) -> "SavedPlan":
+        """Return the plan with other overrides, and the present ones to go back to."""
+        if tuple(overrides) == self.overrides:
+            return self
+        return SavedPlan(tuple(overrides), (*self.past, self.overrides)[-_STEPS:])
+
+    def undone(self) -> "SavedPlan":
+        """Return the plan before the last change."""
+        return SavedPlan(self.past[-1], self.past[:-1]) if self.past else self
+
+
+def read_saved(view: View) -> SavedPlan:
+    """Return the plan of the pair in view; where its file cannot be read, an empty one that says so."""
+    file = _file(view)
+    try:
+        content = orjson.loads(file.read_bytes())
+        return SavedPlan(tuple(map(str, content["overrides"])), tuple(map(tuple, content["past"])))
+    except FileNotFoundError:
+        return SavedPlan()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return SavedPlan(
+            problem=f"the plan of this pair, {file}, cannot be read ({error}); a change begins a new one"
+        )
+
+
+def save_plan(view: View, plan: SavedPlan) -> None:
+    """Keep the plan of the pair in view."""
+    file = _file(view)
+    pair = {side: str(checkpoint_path(getattr(view, side))) for side in ("base", "tuned")}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, {"pair": pair, "overrides": plan.overrides, "past": plan.past})
+    except OSError as error:
+        st.session_state["plan-error"] = f"the plan cannot be kept in {file}: {error.strerror or error}"
+
+
+def add_override(view: View, text: str) -> None:
+    """Put an override last, in the place of one on the very same selection."""
+    saved = read_saved(view)
+    selection = Override.parse(text).selector.text
+    others = [other for other in saved.overrides if Override.parse(other).selector.text != selection]
+    save_plan(view, saved.changed([*others, text]))
+
+
+def drop_override(view: View, text: str) -> None:
+    """Take an override out of the plan."""
+    saved = read_saved(view)
+    save_plan(view, saved.changed([other for other in saved.overrides if other != text]))
+
+
+def undo_plan(view: View) -> None:
+    """Go back to what was before the last change."""
+    save_plan(view, read_saved(view).undone())
+
+
+def planned(view: View, pair: CheckpointPair, **fields: Any) -> RepairPlan:
+    """Return the plan of the pair in view, its overrides included.
+
+    Parameters
+    ----------
+    view, pair
+        What is in view.
+    **fields : any
+        The default, as fields of `RepairPlan`.
+
+    Raises
+    ------
+    DgvizError
+        If an override does not fit the default or the pair.
+    """
+    plan = RepairPlan(**fields, overrides=read_saved(view).overrides)
+    refuse_idle(plan, pair)
+    return plan
+
+
+def draw_problem(saved: SavedPlan) -> None:
+    """Say what kept the plan from being read or written."""
+    for problem in filter(None, (saved.problem, st.session_state.pop("plan-error", ""))):
+        show_error(PlanError(problem))
+
+
+def draw_overrides(view: View) -> None:
+    """List the overrides, each with a way to take it out; add one by its words; undo."""
+    saved = read_saved(view)
+    draw_problem(saved)
+    for number, text in enumerate(saved.overrides):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button(
+                "Take out",
+                key=f"override-{number}",
+                icon=":material/close:",
+                on_click=drop_override,
+                args=(view, text),
+                help="What it selected gets the default again, or what another override says.",
+            )
+            st.code(text, language=None)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        st.text_input(
+            "Add an override",
+            key="override-typed",
+            placeholder="layers=3-7: factor=0.5, or lm_head: keep=tuned",
+            help="SELECTION: SETTING. Of several overrides that select a weight the last one counts.",
+            on_change=_add_typed,
+            args=(view,),
+        )
+        st.button(
+            "Undo",
+            key="override-undo",
+            icon=":material/undo:",
+            disabled=not saved.past,
+            on_click=undo_plan,
+            args=(view,),
+            help="The plan is kept at every change; this goes back one.",
+        )
+    if problem := st.session_state.pop("override-problem", ""):
+        st.error(problem)
+
+
+def _add_typed(view: View) -> None:
+    """Add what was typed; what is no override stays in the field, with the reason."""
+    text = st.session_state["override-typed"].strip()
+    if not text:
+        return
+    try:
+        parsed = Override.parse(text)
+        parsed.applied(RepairPlan())
+        add_override(view, str(parsed))
+    except DgvizError as error:
+        st.session_state["override-problem"] = str(error)
+    else:
+        st.session_state["override-typed"] = ""
+
+
+def _file(view: View) -> Path:
+    sides = "\n".join(str(checkpoint_path(name).absolute()) for name in (view.base, view.tuned))
+    return state_dir() / "plans" / f"{hashlib.sha256(sides.encode()).hexdigest()[:24]}.json"
