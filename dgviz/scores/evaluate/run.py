@@ -87,7 +87,8 @@ def iter_evaluation(
     scorer: Scorer | None = None
     for task in wanted:
         started = time.perf_counter()
-        file = _file(task_key(content, backend, chosen.version(), task, settings))
+        key = task_key(content, backend, chosen.version(), task, settings)
+        file = cache_dir() / "scores-1" / key[:2] / f"{key}.json"
         results = _recall(file)
         remembered = results is not None
         if results is None:
@@ -95,10 +96,6 @@ def iter_evaluation(
             results = _plain(scorer(task))
             _remember(file, results)
         yield TaskScores(task, results, remembered, time.perf_counter() - started, content)
-
-
-def _file(key: str) -> Path:
-    return cache_dir() / "scores-1" / key[:2] / f"{key}.json"
 
 
 def _plain(results: dict[str, Any]) -> dict[str, Any]:

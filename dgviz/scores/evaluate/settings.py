@@ -90,12 +90,10 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
 def _without_provenance(file: Path) -> bytes:
     """Return a file's bytes; of JSON without the fields that say where it came from."""
     content = file.read_bytes()
-    if file.suffix != ".json":
-        return content
     try:
-        value = json.loads(content)
+        value = json.loads(content) if file.suffix == ".json" else None
     except ValueError:
-        return content
+        value = None
     if not isinstance(value, dict):
         return content
     return json.dumps({k: v for k, v in value.items() if k not in _PROVENANCE}, sort_keys=True).encode()
