@@ -73,18 +73,9 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100.0 * share
 
 
-def _rank_share(rows: _Rows) -> float:
-    return 100 * sum(row.rank for row in rows) / sum(row.spectrum.s.size for row in rows)
-
-
 def _energy_kept(rows: _Rows) -> float | None:
     whole = math.fsum(row.spectrum.energy for row in rows)
     return 100 * (1 - math.fsum(row.dropped_energy for row in rows) / whole) if whole > 0 else None
-
-
-def _noise_share(rows: _Rows) -> float | None:
-    changed = [row.noise_share for row in rows if row.spectrum.energy > 0]
-    return 100 * math.fsum(changed) / len(changed) if changed else None
 
 
 def _relative_size(rows: _Rows) -> float | None:
@@ -94,10 +85,17 @@ def _relative_size(rows: _Rows) -> float | None:
     return 100 * math.sqrt(math.fsum(row.spectrum.energy for row in known) / squares) if squares > 0 else None
 
 
-def _zero_share(rows: _Rows) -> float | None:
-    known = [row for row in rows if row.zero_share is not None]
-    entries = sum(row.weight.parameters for row in known)
-    return 100 * math.fsum(row.zero_share * row.weight.parameters for row in known) / entries if entries else None
+def _mean(
+    share: Callable[[Assessment], float | None], weight: Callable[[Assessment], float]
+) -> Callable[[_Rows], float | None]:
+    """Return the weighted mean, in percent, over the weights that have a figure."""
+
+    def pool(rows: _Rows) -> float | None:
+        known = [(value, weight(row)) for row in rows if (value := share(row)) is not None]
+        whole = math.fsum(size for _, size in known)
+        return 100 * math.fsum(value * size for value, size in known) / whole if whole > 0 else None
+
+    return pool
 
 
 def _median(read: Callable[[Assessment], float | None]) -> Callable[[_Rows], float | None]:
@@ -121,18 +119,21 @@ FIGURES = Registry(
     Figure(
         "rank_share", "Kept share of rank", "%", "%.2f %%",
         "Kept directions over all directions of the matrix.", lambda row: _percent(row.rank_share),
-        "Directions kept over all directions, both summed.", _rank_share,
+        "Directions kept over all directions, both summed.",
+        _mean(lambda row: row.rank_share, lambda row: row.spectrum.s.size),
     ),
     Figure(
         "energy_kept", "Energy kept", "%", "%.2f %%",
         "Share of the update's squared norm that the rule keeps.", lambda row: _percent(row.energy_kept),
-        "|D*|² over |D|², both summed over the weights.", _energy_kept,
+        "|D*|² over |D|², both summed over the weights.",
+        _energy_kept,
     ),
     Figure(
         "noise_share", "Noise share", "%", "%.2f %%",
         "Share of the update's squared norm that the rule drops, 1 - |D*|²/|D|².",
         lambda row: _percent(row.noise_share),
-        "Mean of 1 - |D*|²/|D|² over the weights that changed.", _noise_share,
+        "Mean of 1 - |D*|²/|D|² over the weights that changed.",
+        _mean(lambda row: row.noise_share, lambda row: row.spectrum.energy > 0),
     ),
     Figure(
         "relative_size", "Relative update size", "%", "%.3f %%",
@@ -161,7 +162,8 @@ FIGURES = Registry(
     Figure(
         "zero_share", "Exact-zero share", "%", "%.2f %%",
         "Share of entries that training did not change at all, as stored.", lambda row: _percent(row.zero_share),
-        "Entries that did not change at all, over all.", _zero_share,
+        "Entries that did not change at all, over all.",
+        _mean(lambda row: row.zero_share, lambda row: row.weight.parameters),
     ),
     Figure(
         "verdict", "Verdict", "", "",
