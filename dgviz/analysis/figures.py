@@ -73,15 +73,25 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100.0 * share
 
 
+def _relative_size(row: Assessment) -> float | None:
+    """Return ``|D| / |W_base|``; None where the base is zero or nobody looked."""
+    return row.spectrum.summary.get("relative_size")
+
+
+def _zero_share(row: Assessment) -> float | None:
+    """Return the share of entries that did not change; None where nobody looked."""
+    return row.spectrum.summary.get("zero_share")
+
+
 def _energy_kept(rows: _Rows) -> float | None:
     whole = math.fsum(row.spectrum.energy for row in rows)
     return 100 * (1 - math.fsum(row.dropped_energy for row in rows) / whole) if whole > 0 else None
 
 
-def _relative_size(rows: _Rows) -> float | None:
+def _pooled_size(rows: _Rows) -> float | None:
     # The norm of a base weight is that of its update over the relative size; an update of zero does not tell it.
-    known = [row for row in rows if row.relative_size and row.spectrum.energy > 0]
-    squares = math.fsum(row.spectrum.energy / row.relative_size**2 for row in known)
+    known = [row for row in rows if _relative_size(row) and row.spectrum.energy > 0]
+    squares = math.fsum(row.spectrum.energy / _relative_size(row) ** 2 for row in known)
     return 100 * math.sqrt(math.fsum(row.spectrum.energy for row in known) / squares) if squares > 0 else None
 
 
@@ -137,8 +147,8 @@ FIGURES = Registry(
     ),
     Figure(
         "relative_size", "Relative update size", "%", "%.3f %%",
-        "Norm of the update over the norm of the base weight.", lambda row: _percent(row.relative_size),
-        "Norm of the update over the norm of the base weights, over the weights that changed.", _relative_size,
+        "Norm of the update over the norm of the base weight.", lambda row: _percent(_relative_size(row)),
+        "Norm of the update over the norm of the base weights, over the weights that changed.", _pooled_size,
     ),
     Figure(
         "mp_fit", "MP-fit", "%", "%.1f",
@@ -155,15 +165,15 @@ FIGURES = Registry(
     ),
     Figure(
         "stable_rank", "Stable rank", "", "%.1f",
-        "Squared norm of the update over its largest squared singular value.", lambda row: row.stable_rank,
+        "Squared norm of the update over its largest squared singular value.", lambda row: row.spectrum.stable_rank,
         "Median of |D|² over the largest squared singular value, over the weights that changed.",
-        _median(lambda row: row.stable_rank),
+        _median(lambda row: row.spectrum.stable_rank),
     ),
     Figure(
         "zero_share", "Exact-zero share", "%", "%.2f %%",
-        "Share of entries that training did not change at all, as stored.", lambda row: _percent(row.zero_share),
+        "Share of entries that training did not change at all, as stored.", lambda row: _percent(_zero_share(row)),
         "Entries that did not change at all, over all.",
-        _mean(lambda row: row.zero_share, lambda row: row.weight.parameters),
+        _mean(_zero_share, lambda row: row.weight.parameters),
     ),
     Figure(
         "verdict", "Verdict", "", "",

@@ -134,21 +134,6 @@ class Assessment(StoredWeight):
         """``rank (m + n)``: numbers needed to write the kept part as two factors."""
         return self.rank * sum(self.spectrum.shape)
 
-    @property
-    def relative_size(self) -> float | None:
-        """``|D| / |W_base|``; None where the base is zero or nobody looked."""
-        return self.spectrum.summary.get("relative_size")
-
-    @property
-    def zero_share(self) -> float | None:
-        """Share of entries that did not change; None where nobody looked."""
-        return self.spectrum.summary.get("zero_share")
-
-    @property
-    def stable_rank(self) -> float | None:
-        """``|D|^2 / s_1^2``; None for an update of zero."""
-        return self.spectrum.stable_rank
-
     @cached_property
     def mp_fit(self) -> float | None:
         """MP-fit of the update, in percent; None where the median measures no noise."""

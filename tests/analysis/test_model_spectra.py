@@ -100,7 +100,7 @@ def test_figures_of_a_matrix_are_those_of_its_spectrum(pair_and_store):
     assert row.noise_share == pytest.approx(np.sum(s[5:] ** 2) / np.sum(s**2))
     assert row.dropped_energy == pytest.approx(np.sum(s[5:] ** 2))
     assert row.kept_parameters == 5 * (rows + columns)
-    assert row.stable_rank == pytest.approx(np.sum(s**2) / s[0] ** 2)
+    assert row.spectrum.stable_rank == pytest.approx(np.sum(s**2) / s[0] ** 2)
     rest = np.concatenate([np.zeros(5), s[5:]])
     assert row.mp_fit == mp_fit(s, row.threshold.sigma, (rows, columns))
     assert row.residual_fit == mp_fit(rest, row.threshold.sigma, (rows, columns))
@@ -115,7 +115,13 @@ def test_a_frozen_weight_is_zero_and_nothing_else(tmp_path):
     store = SpectrumStore(tmp_path / "store")
     spectra = read_spectra(scanned(paths, store), store)
     row = assess(next(m for m in spectra.weights if m.weight.name == "model.layers.2.mlp.up.weight"), "dg_hard", {})
-    assert (row.rank, row.noise_share, row.dropped_energy, row.stable_rank, row.mp_fit) == (0, 0, 0, None, None)
+    assert (row.rank, row.noise_share, row.dropped_energy, row.spectrum.stable_rank, row.mp_fit) == (
+        0,
+        0,
+        0,
+        None,
+        None,
+    )
     whole = sum_up(ModelCut(RepairPlan(), (row,)))
     assert whole.energy_kept == 1 and whole.emptied == 0
 
