@@ -277,11 +277,9 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
         if row.threshold.degenerate and based:
             taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic
         ranks = s.size - np.searchsorted(s[::-1], taus, side="right")
-        values = _shrunk(row, cut.plan)
-        if values is None:
-            values = s
-        else:
-            ranks = np.minimum(ranks, np.count_nonzero(values))
+        shrunk = _shrunk(row, cut.plan)
+        values = s if shrunk is None else shrunk
+        ranks = np.minimum(ranks, np.count_nonzero(values))
         rank += ranks
         kept += ranks * sum(row.spectrum.shape)
         energy += np.concatenate([[0.0], np.cumsum(values**2)])[ranks]

@@ -123,10 +123,7 @@ def _leaves(content: Mapping[str, Any], group: str, above: tuple[str, ...] = ())
 
 def _parents(content: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, str]:
     """Return for every task and group the outermost group with a score of its own that contains it."""
-    above: dict[str, str] = {}
-    for group in rows:
-        for name in _children(content, group):
-            above[name] = group
+    above = {name: group for group in rows for name in _children(content, group)}
     outermost = {}
     for name in above:
         group, seen = above[name], {name}

@@ -8,6 +8,7 @@ random share ``max(k1, k2) / m`` on average, so an overlap is worth what it has 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from dgviz.analysis.family.match import SharedWeight
@@ -122,12 +123,8 @@ def _mean(sides: Sequence[SideOverlap]) -> SideOverlap | None:
     """Return the mean of one side over weights."""
     if not sides:
         return None
-    count = len(sides)
-    return SideOverlap(
-        math.fsum(side.value for side in sides) / count,
-        math.fsum(side.chance for side in sides) / count,
-        math.sqrt(math.fsum(side.spread**2 for side in sides)) / count,
-    )
+    value, chance = fmean(side.value for side in sides), fmean(side.chance for side in sides)
+    return SideOverlap(value, chance, math.sqrt(math.fsum(side.spread**2 for side in sides)) / len(sides))
 
 
 def _joint(parts: Sequence[tuple[float | None, tuple[float, float]]]) -> float | None:

@@ -94,7 +94,9 @@ def iter_evaluation(
         if results is None:
             scorer = scorer or chosen.open(checkpoint.path, settings)
             results = _plain(scorer(task))
-            _remember(file, results)
+            data = {str(path): file_hash(path) for path in _data_files(results)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"results": results, "data_files": data})
         yield TaskScores(task, results, remembered, time.perf_counter() - started, content)
 
 
@@ -113,13 +115,6 @@ def _recall(file: Path) -> dict[str, Any] | None:
     except (OSError, ValueError, KeyError, TypeError):
         return None  # a memory that cannot be read is none: the task is scored again
     return results if same else None
-
-
-def _remember(file: Path, results: dict[str, Any]) -> None:
-    """Write results, whole or not at all."""
-    data = {str(path): file_hash(path) for path in _data_files(results)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"results": results, "data_files": data})
 
 
 def _data_files(results: dict[str, Any]) -> list[Path]:

@@ -15,7 +15,7 @@ from dgviz.scores.recovery.detail import (
 )
 from dgviz.scores.recovery.metrics import AVERAGES, COMBINATIONS
 from dgviz.scores.recovery.notes import repair_notes, study_notes
-from dgviz.scores.recovery.partition import PARTS, Comparison, Tolerance, compare_scores
+from dgviz.scores.recovery.partition import Comparison, Tolerance, compare_scores, count_parts
 from dgviz.scores.recovery.resample import MetricValue, Resampler
 from dgviz.scores.recovery.study import Study
 
@@ -90,7 +90,7 @@ class Recovery:
 
     def counts(self) -> dict[str, int]:
         """Return how many held-out benchmarks belong to each part."""
-        return {part: sum(item.part == part for item in self.comparisons) for part in PARTS}
+        return count_parts(self.comparisons)
 
     def is_control(self, label: str) -> bool:
         """Return whether a label names no repair: a control of the study, reverting to base or keeping tuned.
@@ -156,19 +156,19 @@ def assess(
         raise ScoresError("no repaired model has scores: score one, or name it with --repaired")
     comparisons, missing = compare_scores(study, chosen, tolerance)
     extended = [with_controls(item) for item in comparisons]
-    resampler = Resampler(extended, replicates, seed)
+    resampler = Resampler(extended, average, combination, replicates, seed)
     variants = list(iter_variants(study, chosen, tolerance, comparisons))
 
     def assessed(label: str) -> Assessment:
         found = [item for item in extended if label in item.repaired]
         cohorts = {name: [item for item in found if _belongs(item, name, study, task=True)] for name in study.cohorts}
-        metrics = resampler.metrics(found, label, average, combination)
+        metrics = resampler.metrics(found, label)
         return Assessment(
             label=label,
             models={cell.name: cell.repaired[label] for cell in study.cells if label in cell.repaired},
             metrics=metrics,
             cells=resampler.by_cell(found, label),
-            cohorts={name: resampler.metrics(items, label, average, combination) for name, items in cohorts.items()},
+            cohorts={name: resampler.metrics(items, label) for name, items in cohorts.items()},
             sizes=compute_sizes(found, label),
             sensitivity=tuple(compute_sensitivity(*variant, label, average, combination) for variant in variants),
             notes=repair_notes(found, label, metrics),

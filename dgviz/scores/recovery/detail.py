@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from dgviz.scores import ChosenScores
-from dgviz.scores.recovery.partition import CHANGES, PARTS, Comparison, Tolerance, compare_scores
+from dgviz.scores.recovery.partition import CHANGES, Comparison, Tolerance, compare_scores, count_parts
 from dgviz.scores.recovery.resample import Resampler
 from dgviz.scores.recovery.study import Study
 
@@ -72,20 +72,20 @@ def compute_sizes(comparisons: Sequence[Comparison], label: str) -> tuple[SizeBi
 def iter_variants(
     study: Study, chosen: ChosenScores, tolerance: Tolerance, comparisons: Sequence[Comparison]
 ) -> Iterator[tuple[Tolerance, list[Comparison]]]:
-    """Yield the comparisons under other tolerances, with the standard errors and without them."""
+    """Yield the comparisons, controls among them, under other tolerances, with the standard errors and without."""
     unit = tolerance if tolerance.value or any(tolerance.of.values()) else Tolerance(z=tolerance.z)
     known = any(item.base.stderr is not None and item.tuned.stderr is not None for item in comparisons)
     for z in (tolerance.z, 0.0) if known and tolerance.z else (tolerance.z,):
         for factor in _FACTORS:
             scaled = unit.scaled(factor, z)
-            yield scaled, list(compare_scores(study, chosen, scaled)[0])
+            yield scaled, list(map(with_controls, compare_scores(study, chosen, scaled)[0]))
 
 
 def compute_sensitivity(
     tolerance: Tolerance, comparisons: Sequence[Comparison], label: str, average: str, combination: str
 ) -> dict[str, float | None]:
     """Return the point values of one repair under one tolerance."""
-    items = [found for found in map(with_controls, comparisons) if label in found.repaired]
-    metrics = Resampler(items, 0, 0).metrics(items, label, average, combination)
-    counts = {part: sum(item.part == part for item in items) for part in PARTS}
-    return {"tolerance": tolerance.value, "z": tolerance.z, **counts, **{k: v.value for k, v in metrics.items()}}
+    items = [item for item in comparisons if label in item.repaired]
+    metrics = Resampler(items, average, combination).metrics(items, label)
+    values = {name: found.value for name, found in metrics.items()}
+    return {"tolerance": tolerance.value, "z": tolerance.z, **count_parts(items), **values}

@@ -1,7 +1,8 @@
 """What fine-tuning did to every held-out benchmark: damaged, improved or unchanged, within a stated tolerance."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -135,6 +136,12 @@ def part_scores(base: ArrayLike, tuned: ArrayLike, sign: ArrayLike, limit: Array
     gain = sign * (tuned - base)
     beyond = np.abs(gain) > limit + _ROUNDING * np.maximum(np.abs(base), np.abs(tuned))
     return {"damaged": beyond & (gain < 0), "improved": beyond & (gain > 0), "unchanged": ~beyond}
+
+
+def count_parts(comparisons: Iterable[Comparison]) -> dict[str, int]:
+    """Return how many held-out benchmarks belong to each of `PARTS`."""
+    counts = Counter(item.part for item in comparisons)
+    return {part: counts[part] for part in PARTS}
 
 
 def compare_scores(

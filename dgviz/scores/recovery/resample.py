@@ -46,8 +46,10 @@ class MetricValue:
 class Resampler:
     """Draws cells, benchmarks and scores once, so that all repairs and cohorts meet the same replicates."""
 
-    def __init__(self, comparisons: Sequence[Comparison], replicates: int, seed: int) -> None:
-        self.replicates, self.seed = replicates, seed
+    def __init__(
+        self, comparisons: Sequence[Comparison], average: str, combination: str, replicates: int = 0, seed: int = 0
+    ) -> None:
+        self.average, self.combination, self.replicates, self.seed = average, combination, replicates, seed
         draws = np.random.default_rng([seed, 0])
         self._noise: dict[Score, NDArray[np.float64]] = {}
         for item in comparisons:
@@ -55,14 +57,14 @@ class Resampler:
                 if score.stderr and score not in self._noise:
                     self._noise[score] = score.stderr * draws.standard_normal(replicates)
 
-    def metrics(
-        self, comparisons: Sequence[Comparison], label: str, average: str, combination: str
-    ) -> dict[str, MetricValue]:
+    def metrics(self, comparisons: Sequence[Comparison], label: str) -> dict[str, MetricValue]:
         """Return every metric of one repair over some of the comparisons it was scored in."""
         point = self._populations(comparisons, label, resample=False)
-        values, counts = compute_metrics(*point, average, combination), count_scores(*point)
-        resampled = self._populations(comparisons, label, resample=True) if self.replicates else None
-        spread = compute_metrics(*resampled, average, combination) if resampled else {}
+        values, counts = compute_metrics(*point, self.average, self.combination), count_scores(*point)
+        spread = {}
+        if self.replicates:
+            drawn = self._populations(comparisons, label, resample=True)
+            spread = compute_metrics(*drawn, self.average, self.combination)
         scores = (score for item in comparisons for score in (item.base, item.tuned, item.repaired[label]))
         varies = any(score in self._noise for score in scores)
         result = {}

@@ -134,16 +134,16 @@ def plan_study(
             raise ScoresError(f"cell {cell.name}: base and tuned are both {cell.base!r}; name two models")
         if cell.on_task:
             _must_be(cell.on_task, known_benchmarks, f"cell {cell.name}: on-task benchmark")
-    doubled = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
+    names = [cell.name for cell in cells]
+    doubled = [name for name in names if names.count(name) > 1]
     if doubled:
-        raise ScoresError(f"two cells are called {sorted(doubled)[0]}: give every cell a name of its own")
+        raise ScoresError(f"two cells are called {min(doubled)}: give every cell a name of its own")
     for name in lower_is_better:
         _must_be(name, known_benchmarks, "lower is better: benchmark")
     groups = {cohort: tuple(members) for cohort, members in (cohorts or {}).items()}
-    known_members = *known_benchmarks, *(cell.name for cell in cells)
     for cohort, members in groups.items():
         for member in members:
-            _must_be(member, known_members, f"cohort {cohort}: benchmark or cell")
+            _must_be(member, (*known_benchmarks, *names), f"cohort {cohort}: benchmark or cell")
     roles = {label: table.role_of(model) for cell in cells for label, model in cell.repaired.items()}
     families = {label: role.family for label, role in roles.items() if role.family}
     controls = frozenset(label for label, role in roles.items() if role.control)
