@@ -2,11 +2,12 @@
 
 import argparse
 
+from dgviz.checkpoint.layout import label
 from dgviz.cli.options import NUMBERS, print_json, rule_params, seen_pair
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print one weight's spectrum and threshold."""
+    """Print the spectrum and threshold of every matrix of a tensor."""
     from dgviz.spectra.scan import spectrum_report
 
     params = rule_params(options)
@@ -14,6 +15,9 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print_json(report)
         return 0
-    for name in ("name", "shape", "beta", *NUMBERS, "mp_fit", "route", "warnings"):
-        print(f"{name:12}  {report[name]}")
+    for number, row in enumerate(report["matrices"]):
+        index = None if len(report["matrices"]) == 1 else number
+        print(f"{'name':12}  {label(report['name'], index)}\n{'shape':12}  {report['shape']}")
+        for name in ("beta", *NUMBERS, "mp_fit", "route", "warnings"):
+            print(f"{name:12}  {row[name]}")
     return 0

@@ -48,10 +48,11 @@ def main(directory: Path) -> None:
             )
         except OSError as error:
             log.write(f"{error}\n".encode())
-            write_json(directory / "exit.json", {"code": 127, "ended": time.time()})
-            return
-        write_json(directory / "command.json", describe_process(process.pid))
-        code = process.wait()
+            code = 127
+        else:
+            write_json(directory / "command.json", describe_process(process.pid))
+            code = process.wait()
+    # The log is closed by now: whoever sees the exit code finds the last words too.
     write_json(directory / "exit.json", {"code": code, "ended": time.time()})
 
 
