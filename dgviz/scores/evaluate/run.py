@@ -119,22 +119,17 @@ def _recall(file: Path) -> dict[str, Any] | None:
 
 def _data_files(results: dict[str, Any]) -> list[Path]:
     """Return the local files that the tasks' configurations name as data."""
+    configs = results.get("configs", {}).values()
+    named: list[Any] = [config.get(part) for config in configs for part in ("dataset_path", "dataset_kwargs")]
     found = []
-    for config in results.get("configs", {}).values():
-        named: list[Any] = [config.get("dataset_path"), config.get("dataset_kwargs")]
-        while named:
-            value = named.pop()
-            if isinstance(value, dict):
-                named += value.values()
-            elif isinstance(value, list):
-                named += value
-            elif isinstance(value, str):
-                path = Path(value).expanduser()
-                if path.is_file():
-                    found.append(path.resolve())
-                elif path.is_dir():
-                    found += sorted(file.resolve() for file in path.rglob("*") if file.is_file())
-    return list(dict.fromkeys(found))
+    while named:
+        value = named.pop()
+        if isinstance(value, dict | list):
+            named += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            path = Path(value).expanduser()
+            found += [path] if path.is_file() else path.rglob("*")
+    return sorted({file.resolve() for file in found if file.is_file()})
 
 
 def write_results(
