@@ -18,7 +18,7 @@ _BOOLS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no
 def parse_csv(text: str, source: str) -> ScoreTable:
     """Return the scores of a comma-separated table."""
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+        lines = list(csv.reader(io.StringIO(text.removeprefix("\ufeff"), newline=""), strict=True))
     except csv.Error as error:
         raise ScoresError(
             f"{source} cannot be read as CSV ({error}): write one score per line, with a header"
