@@ -56,8 +56,7 @@ def why_kept(info: TensorInfo, other: TensorInfo) -> Why | None:
 def why_repaired(info: TensorInfo, note: str) -> Why:
     """Return why a tensor is repaired."""
     if isinstance(info, LoraTensor | LoraStack):
-        rank = info.rank
-        return "update", f"A floating-point matrix, to which the adapter adds an update of rank {rank}."
+        return "update", f"A floating-point matrix, to which the adapter adds an update of rank {info.rank}."
     if note:
         return "matrix", f"A floating-point matrix; {note}, of the same shape."
     return "matrix", "A floating-point matrix of the same shape on both sides."
@@ -78,15 +77,10 @@ def block_shapes(mismatched: list[tuple[TensorInfo, TensorInfo]], common: int) -
     names = tuple(tuned.name for _, tuned in mismatched)
     # The whole list, so that the remedy works as it stands; a long one points to the wrong base anyway.
     pattern = exact_pattern(names) if len(mismatched) <= 8 else ""
-    return Notice(
-        "shape_mismatch",
-        BLOCKS,
-        f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}.",
-        "Is this the base it was tuned from? If so, keep tuned's bytes with "
-        + (option("--exclude", pattern) if pattern else "--exclude and their names"),
-        names,
-        pattern,
-    )
+    excluded = option("--exclude", pattern) if pattern else "--exclude and their names"
+    message = f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}."
+    remedy = f"Is this the base it was tuned from? If so, keep tuned's bytes with {excluded}"
+    return Notice("shape_mismatch", BLOCKS, message, remedy, names, pattern)
 
 
 def block_float8(found: list[tuple[TensorInfo, TensorInfo]]) -> Notice:
@@ -96,12 +90,7 @@ def block_float8(found: list[tuple[TensorInfo, TensorInfo]]) -> Notice:
     names = tuple(item.name for _, item in found)
     pattern = exact_pattern(names)
     more = f" ({len(found)} such tensors)" if len(found) > 1 else ""
-    return Notice(
-        "float8",
-        BLOCKS,
-        f"tensor {tuned.name!r} is {info.dtype} in {side} ({info.file}), whose values mean nothing without their "
-        f"scales{more}.",
-        f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}",
-        names,
-        pattern,
-    )
+    where = f"tensor {tuned.name!r} is {info.dtype} in {side} ({info.file})"
+    message = f"{where}, whose values mean nothing without their scales{more}."
+    remedy = f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}"
+    return Notice("float8", BLOCKS, message, remedy, names, pattern)

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dgviz.checkpoint.derived import derive
+from dgviz.checkpoint.derived import derive, matrix_rows
+from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.quantised import quantisation_method, refuse_quantised
 from dgviz.checkpoint.read import read_tensor
 from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
@@ -85,18 +86,12 @@ class MicroscaledFloat4(DerivedTensor):
         exact = torch.ldexp(values[codes], scales.int()[..., None] - 127)
         return exact.flatten(-2).to(getattr(torch, self.dtype)).mT.contiguous()
 
-    def slice(self, index: int) -> TensorInfo:
+    def entry(self, index: int) -> TensorInfo:
         """Return one expert; only its own codes are read."""
-        if not 0 <= index < self.shape[0]:
-            raise IndexError(f"no slice {index} in {self.name!r}, whose shape is {self.shape}")
         # Not TensorInfo.slice: that drops leading dimensions of one, which have a meaning here.
-        parts = tuple(_entry(part, index) for part in self.parts)
+        rows = (matrix_rows(part, index, index + 1) for part in self.parts)
+        parts = tuple(replace(part, shape=part.shape[1:]) for part in rows)
         return derive(MicroscaledFloat4, self, parts, shape=self.shape[1:])
-
-
-def _entry(info: TensorInfo, index: int) -> TensorInfo:
-    nbytes = info.nbytes // info.shape[0]
-    return replace(info, shape=info.shape[1:], start=info.start + index * nbytes, nbytes=nbytes)
 
 
 def dequantised(checkpoint: Checkpoint, role: str) -> Checkpoint:
@@ -119,18 +114,12 @@ def dequantised(checkpoint: Checkpoint, role: str) -> Checkpoint:
     if not tensors:
         refuse_quantised(checkpoint, role)
         return checkpoint
-    clash = next(
-        (
-            name
-            for name, info in tensors.items()
-            if name in checkpoint.tensors and isinstance(info, MicroscaledFloat4)
-        ),
-        None,
-    )
-    if clash:
-        raise CheckpointError(f"{checkpoint.path} holds {clash!r} both in MXFP4 and as it is: save the model again")
-    whole = {name: tensors.get(name, info) for name, info in checkpoint.tensors.items() if name not in used}
-    whole |= {name: info for name, info in tensors.items() if name not in whole}
+    for name, info in tensors.items():
+        if name in checkpoint.tensors and isinstance(info, MicroscaledFloat4):
+            raise CheckpointError(
+                f"{checkpoint.path} holds {name!r} both in MXFP4 and as it is: save the model again"
+            )
+    whole = {name: info for name, info in checkpoint.tensors.items() if name not in used} | tensors
     config = {key: value for key, value in checkpoint.config.items() if key != "quantization_config"}
     fingerprint = hashlib.sha256(f"{checkpoint.fingerprint}|dequantised".encode()).hexdigest()
     dense = Checkpoint(checkpoint.path, whole, config, checkpoint.shards, fingerprint)
@@ -140,7 +129,7 @@ def dequantised(checkpoint: Checkpoint, role: str) -> Checkpoint:
 
 def _target_dtype(config: Mapping[str, Any]) -> str:
     """Return the dtype a model is loaded in, by its config; bfloat16 where it says nothing."""
-    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    sections = config_sections(config).values()
     stated = [section.get(key) for section in sections for key in ("dtype", "torch_dtype")]
     return next((value for value in stated if value in _FLOATS), "bfloat16")
 
@@ -149,9 +138,7 @@ def _block_float8(checkpoint: Checkpoint, info: TensorInfo, scale: TensorInfo, d
     """Return the numbers of one weight, its blocks from the config or, where it is silent, 128 by 128."""
     entry = checkpoint.config.get("quantization_config")
     block = entry.get("weight_block_size") if isinstance(entry, dict) else None
-    if block is None:
-        block = [128, 128]
-    where = f"{info.file}, tensor {info.name!r}"
+    block = [128, 128] if block is None else block
     if not isinstance(block, list) or [type(size) for size in block] != [int, int] or min(block) < 1:
         raise CheckpointError(
             f"{checkpoint.path / 'config.json'} says weight_block_size = {block!r}, not two sizes: the config is "
@@ -160,9 +147,9 @@ def _block_float8(checkpoint: Checkpoint, info: TensorInfo, scale: TensorInfo, d
     grid = tuple(-(-length // size) for length, size in zip(info.shape, block, strict=False))
     if len(info.shape) != 2 or scale.shape != grid or scale.dtype not in _FLOATS:
         raise CheckpointError(
-            f"{where} is {info.shape} in blocks of {block[0]} x {block[1]}, which need floating-point scales of "
-            f"shape {grid}, but {scale.name!r} is {scale.dtype} of shape {scale.shape}: give the model it was "
-            "quantised from, or save it dequantised as bfloat16"
+            f"{info.file}, tensor {info.name!r} is {info.shape} in blocks of {block[0]} x {block[1]}, which need "
+            f"floating-point scales of shape {grid}, but {scale.name!r} is {scale.dtype} of shape {scale.shape}: "
+            "give the model it was quantised from, or save it dequantised as bfloat16"
         )
     return derive(BlockFloat8, info, (info, scale), shape=info.shape, dtype=dtype, block=(block[0], block[1]))
 

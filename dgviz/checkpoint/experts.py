@@ -74,10 +74,8 @@ class LoraStack(DerivedTensor):
 
         return torch.stack([read_tensor(self.slice(index)) for index in range(self.shape[0])])
 
-    def slice(self, index: int) -> LoraTensor:
+    def entry(self, index: int) -> LoraTensor:
         """Return one expert with its own update."""
-        if not 0 <= index < self.shape[0]:
-            raise IndexError(f"no slice {index} in {self.name!r}, whose shape is {self.shape}")
         base, first, second = self.parts
         factors = _expert_factors(first, second, index, self.shape[0], (0, second.shape[0]))
         return lora_tensor(base.slice(index), *factors, self.scaling, self.transposed, False)

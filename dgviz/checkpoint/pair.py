@@ -24,7 +24,7 @@ from dgviz.checkpoint.types import (
     PairedTensor,
     TensorInfo,
 )
-from dgviz.checkpoint.vocabulary import Ranges, Vocabularies, read_vocabularies
+from dgviz.checkpoint.vocabulary import Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
 
 
@@ -109,10 +109,7 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
         why = (dropped, LEFT_OUT[dropped]) if dropped else None
         if why is None and match.base.shape != info.shape:
             vocabularies = vocabularies or read_vocabularies(base, tuned)
-            common = vocabularies.common_rows(match.base, info)
-            rows.append(_row(info, match, _why_shape(info, match.base)))
-            if common is not None:
-                rows[-1] = _pair_common_rows(info, match, common, vocabularies)
+            rows.append(_pair_common_rows(info, match, vocabularies))
             continue
         if tuned.is_adapter and info == match.base:
             why = "untouched", "The adapter leaves it as it is in base."
@@ -135,11 +132,6 @@ def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
     return PairedTensor(info.name, base, info, CAUSES[cause][0], reason, None, cause, via)
 
 
-def _why_shape(info: TensorInfo, other: TensorInfo) -> Why:
-    shapes = f"It is {other.shape} in base and {info.shape} in tuned"
-    return ("shape", f"{shapes}: no repair is written until it is excluded.")
-
-
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:
     """Return what stands in the way of a repair, by kind."""
     shapes, eights = ([(row.base, row.tuned) for row in rows if row.cause == cause] for cause in ("shape", "float8"))
@@ -154,8 +146,12 @@ def _naming_notices(problem: str) -> list[Notice]:
     return [Notice("exact_names", WARNING, f"{message}.", remedy)]
 
 
-def _pair_common_rows(info: TensorInfo, match: Match, common: Ranges, vocabularies: Vocabularies) -> PairedTensor:
-    """Pair the rows of a tensor whose tokens agree; tuned's other rows are copied."""
+def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies) -> PairedTensor:
+    """Pair the rows of a tensor whose tokens agree; tuned's other rows are copied. Other shapes pair with none."""
+    common = vocabularies.common_rows(match.base, info)
+    if common is None:
+        shapes = f"It is {match.base.shape} in base and {info.shape} in tuned"
+        return _row(info, match, ("shape", f"{shapes}: no repair is written until it is excluded."))
     count = sum(end - begin for begin, end in common)
     if count == 0:
         return _row(info, match, ("tokens", "No row has the same token in base and tuned."))

@@ -1,8 +1,9 @@
 """Recognise quantised checkpoints, whose stored numbers are codes: an SVD of codes would look like an answer."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.types import Checkpoint
 from dgviz.errors import CheckpointError
@@ -31,18 +32,15 @@ def refuse_quantised(checkpoint: Checkpoint, role: str) -> None:
         )
 
 
-def quantisation_method(config: Any) -> str:
+def quantisation_method(config: Mapping[str, Any]) -> str:
     """Return the quant_method that a config states anywhere, or an empty string."""
-    for _, section in _sections(config):
-        entry = section.get("quantization_config")
-        if isinstance(entry, dict):
-            return str(entry.get("quant_method", ""))
-    return ""
+    entries = [section.get("quantization_config") for section in config_sections(config).values()]
+    return next((str(entry.get("quant_method", "")) for entry in entries if isinstance(entry, dict)), "")
 
 
 def _signs(checkpoint: Checkpoint) -> Iterator[str]:
     """Yield what shows that the weights are codes."""
-    for where, section in _sections(checkpoint.config):
+    for where, section in config_sections(checkpoint.config).items():
         entry = section.get("quantization_config")
         if entry:
             method = entry.get("quant_method", "unnamed") if isinstance(entry, dict) else entry
@@ -56,11 +54,3 @@ def _signs(checkpoint: Checkpoint) -> Iterator[str]:
             yield f"tensor {name!r} with its _scales is MXFP4"
         if info.dtype in _PACKED and parts[-1] == "weight" and info.numel >= 1024 and matrix_layout(name, info.shape):
             yield f"tensor {name!r} is a weight stored as {info.dtype}"
-
-
-def _sections(config: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the config and the sections inside it (text_config, vision_config, ...), each with its name."""
-    yield "config.json", config
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield f"config.json's {key}", value
