@@ -3,9 +3,8 @@
 import re
 from collections.abc import Sequence
 
-from dgviz.checkpoint.experts import LoraStack
 from dgviz.checkpoint.layout import matrix_layout
-from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, TensorInfo
 from dgviz.command import option
 

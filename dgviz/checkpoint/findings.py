@@ -10,8 +10,7 @@ from pathlib import Path
 
 from dgviz.checkpoint.dequantise import BlockFloat8, MicroscaledFloat4
 from dgviz.checkpoint.documents import config_sections
-from dgviz.checkpoint.experts import LoraStack
-from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.checkpoint.tied import is_head, tied_embedding
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 from dgviz.words import some

@@ -2,7 +2,7 @@
 
 import argparse
 
-from dgviz.cli.options import NUMBERS, print_json, rule_params, seen_pair
+from dgviz.cli.options import NUMBERS, print_result, rule_params, seen_pair
 
 
 def run(options: argparse.Namespace) -> int:
@@ -11,9 +11,8 @@ def run(options: argparse.Namespace) -> int:
 
     params = rule_params(options)
     report = spectrum_report(seen_pair(options), options.tensor, options.rule, params, options.device)
-    if options.json:
-        print_json(report)
-        return 0
-    for name in ("name", "shape", "beta", *NUMBERS, "mp_fit", "route", "warnings"):
-        print(f"{name:12}  {report[name]}")
+    lines = [
+        f"{name:12}  {report[name]}" for name in ("name", "shape", "beta", *NUMBERS, "mp_fit", "route", "warnings")
+    ]
+    print_result(options, report, lambda: print(*lines, sep="\n"))
     return 0
