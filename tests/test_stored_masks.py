@@ -43,7 +43,7 @@ def run(capsys, *arguments):
 @pytest.mark.parametrize("name", [MASK, TRAINED])
 def test_spectrum_of_the_tensor_itself(capsys, paths, name):
     found = json.loads(run(capsys, "spectrum", *paths[:2], name, "--json"))
-    s = torch.tensor(found["singular_values"])
+    s = torch.tensor(found["matrices"][0]["singular_values"])
     base, tuned = (load_file(f"{path}/model.safetensors")[name].double() for path in paths[:2])
     exact = torch.linalg.svdvals(torch.where(base == tuned, 0.0, tuned - base))
     torch.testing.assert_close(s.double(), exact, rtol=1e-5, atol=1e-6)
@@ -76,7 +76,8 @@ def test_a_repair_as_an_adapter_leaves_the_mask_to_base(capsys, tmp_path):
     for path in paths:
         file = path / "model.safetensors"
         save_file({**load_file(file), MASK: mask}, file, {"format": "pt"})
-    run(capsys, "repair", *map(str, paths), str(tmp_path / "out"), "--format", "lora")
+    rank = ("--rule", "fixed_rank", "--rule-param", "rank=2")  # all of this update is noise
+    run(capsys, "repair", *map(str, paths), str(tmp_path / "out"), "--format", "lora", *rank)
     written = load_file(tmp_path / "out" / "adapter_model.safetensors")
     assert written and not any("mask" in name for name in written)
     assert all(torch.isfinite(tensor).all() for tensor in written.values())
@@ -94,7 +95,7 @@ def test_infinities_count_neither_as_size_nor_as_rounding(capsys, tmp_path):
             )
             for side, values in (("base", base), ("tuned", base + 1e-2 * change))
         ]
-        found[mask] = json.loads(run(capsys, "spectrum", *map(str, sides), TRAINED, "--json"))
+        found[mask] = json.loads(run(capsys, "spectrum", *map(str, sides), TRAINED, "--json"))["matrices"][0]
     masked, plain = found.values()
     assert 0 < masked["summary"]["relative_size"] == plain["summary"]["relative_size"]
     assert 0 < masked["rounding"]["sigma"] == plain["rounding"]["sigma"]

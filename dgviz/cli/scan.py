@@ -5,6 +5,7 @@ import time
 from contextlib import closing
 from typing import Any
 
+from dgviz.checkpoint.layout import label
 from dgviz.cli.options import NUMBERS, print_columns, print_result, report_failures, rule_params, seen_pair, warn
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
@@ -41,11 +42,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_scan(report: dict[str, Any]) -> None:
-    """Print one line per weight, and what is odd about them."""
-    rows = [
-        (*(number(row[name]) for name in NUMBERS), " x ".join(map(str, row["shape"])), name)
-        for name, row in report["weights"].items()
-    ]
-    print_columns((*NUMBERS, "shape", "name"), rows)
-    warn(f"{name}: {warning}" for name, row in report["weights"].items() for warning in row["warnings"])
+    """Print one line per matrix, and what is odd about them."""
+    rows = {}
+    for name, tensor in report["weights"].items():
+        stacked = len(tensor["matrices"]) > 1
+        shape = " x ".join(map(str, tensor["shape"][stacked:]))
+        for index, row in enumerate(tensor["matrices"]):
+            if row is not None:
+                rows[label(name, index if stacked else None)] = row, shape
+    lines = [(*(number(row[column]) for column in NUMBERS), shape, name) for name, (row, shape) in rows.items()]
+    print_columns((*NUMBERS, "shape", "name"), lines)
+    warn(f"{name}: {warning}" for name, (row, _) in rows.items() for warning in row["warnings"])
     print(f"\n{report['computed']} computed, {report['stored']} from the store, {duration(report['seconds'])}")

@@ -63,7 +63,9 @@ def _finished_report(pair: CheckpointPair, repair: RepairPlan, out: Path) -> dic
         if report["plan"] != repair.to_json() or report["format"] != "full":
             return None
         inputs = dict(report["inputs"])
-    except (OSError, ValueError, KeyError, TypeError):
+        for name, row in report["tensors"].items():
+            TensorReport.from_json(name, row)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     written = [paired for paired in pair.tensors if paired.tuned is not None]
     same = inputs.keys() == {paired.name for paired in written}

@@ -30,6 +30,7 @@ from dgviz.files import write_file
 from dgviz.repair.report import TensorReport
 from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.whole_model import prepare_method
+from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
 
 _CONTINUE = "what is finished is kept, repeat the same command to continue"
@@ -71,7 +72,9 @@ def iter_export(
             if repair is None:
                 facts = prepare_method(plan.pair, plan.repair, device)
                 options["facts"] = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-                repair = functools.partial(repair_tensor, plan=plan.repair, device=device, facts=facts)
+                repair = functools.partial(
+                    repair_tensor, plan=plan.repair, device=device, store=SpectrumStore(), facts=facts
+                )
             manifest = _started_manifest(plan, options)
             report = None
             for item in _iter_output(plan, manifest, device, repair):

@@ -46,6 +46,7 @@ def main(directory: Path) -> None:
         else:
             write_json(directory / "command.json", describe_process(process.pid))
             code = process.wait()
+    # The log is closed by now: whoever sees the exit code finds the last words too.
     write_json(directory / "exit.json", {"code": code, "ended": time.time()})
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from dgviz.checkpoint import PairedTensor, TensorInfo
@@ -97,7 +98,7 @@ class RepairPlan:
             "dtype": self.dtype,
         }
 
-    @property
+    @cached_property
     def recipe(self) -> Method:
         """The method, from the registry."""
         return find_method(self.method)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.files import json_number
-from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.repair.methods.method import Reshaped
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.spectrum import effective_rank
 

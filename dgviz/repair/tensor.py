@@ -21,7 +21,7 @@ from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tenso
 from dgviz.command import option
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.methods import METHODS
-from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.repair.methods.method import Reshaped
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import (
     MatrixReport,

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
-from dgviz.repair.methods.method import keep
-from dgviz.repair.methods.reshaped import Values
+from dgviz.repair.methods.method import Values, keep
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.update import TensorUpdate
 from dgviz.spectra.open_weight import OpenWeight

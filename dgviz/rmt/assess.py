@@ -1,7 +1,7 @@
 """What a rule makes of one spectrum, in figures: one function for every page, command and report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -11,24 +11,29 @@ from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold, find_rule
 
 
-def apply_rule(spectrum: Spectrum, rule: str, params: Mapping[str, Any], delta: Any = None) -> Threshold:
-    """Return the threshold of a rule on the nonzero block of one weight's update: the one way to apply a rule."""
-    found = find_rule(rule)
-    known = stored_tau(spectrum, rule, params) if delta is None else None
+def apply_rule(
+    spectrum: Spectrum, rule: str, params: Mapping[str, Any], delta: Callable[[], Any] | None = None
+) -> Threshold:
+    """Return the threshold of a rule on the nonzero block of one weight's update: the one way to apply a rule.
+
+    `delta` fetches the delta, for the few rules that cannot be told from the spectrum and whose tau is not stored.
+    """
+    found, s, shape = find_rule(rule), spectrum.nonzero_s, spectrum.nonzero_shape
+    if not found.needs_delta:
+        return found.apply(s, shape, **params)
+    known = _stored_tau(spectrum, rule, params)
     if known is not None:
-        return found.apply_at(known, spectrum.nonzero_s, spectrum.nonzero_shape, **params)
-    return found.apply(spectrum.nonzero_s, spectrum.nonzero_shape, delta=delta, **params)
+        return found.apply_at(known, s, shape, **params)
+    return found.apply(s, shape, delta=delta and delta(), **params)
 
 
 def needs_delta(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> bool:
     """Return whether a rule can be applied only where the delta is at hand."""
-    return find_rule(rule).needs_delta and stored_tau(spectrum, rule, params) is None
+    return find_rule(rule).needs_delta and _stored_tau(spectrum, rule, params) is None
 
 
-def stored_tau(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> float | None:
-    """Return the tau that a rule which needs the delta found when it was at hand, None for any other."""
-    if not find_rule(rule).needs_delta:
-        return None
+def _stored_tau(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> float | None:
+    """Return the tau that a rule found when the delta was at hand, where a scan has kept it."""
     return spectrum.summary.get("thresholds", {}).get(threshold_key(rule, params))
 
 
@@ -71,24 +76,3 @@ def _rounding(spectrum: Spectrum, threshold: Threshold) -> dict[str, Any] | None
         return None
     shares = {"share": rounding.share(threshold.sigma), "share_most": rounding.share_most(threshold.sigma)}
     return asdict(rounding) | shares | {"returned": rounding_returned(spectrum, threshold.rank)}
-
-
-def stack_rows(rows: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
-    """Return the rows of a stack's matrices as one: a list for every figure, the warnings without repetition.
-
-    ``diagnosis`` becomes a list of whole diagnoses.
-    """
-    known = [row for row in rows if row is not None]
-    if not known:
-        return {}
-    stacked: dict[str, Any] = {}
-    for key, example in known[0].items():
-        values = [None if row is None else row[key] for row in rows]
-        if key == "warnings":
-            stacked[key] = list(dict.fromkeys(warning for row in known for warning in row[key]))
-        elif isinstance(example, Mapping) and key != "diagnosis":
-            names = dict.fromkeys(name for value in values if value for name in value)
-            stacked[key] = {name: [value and value.get(name) for value in values] for name in names}
-        else:
-            stacked[key] = values
-    return stacked

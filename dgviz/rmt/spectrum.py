@@ -48,13 +48,13 @@ class Spectrum:
     seconds: float = 0.0
     warnings: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def nonzero_shape(self) -> tuple[int, int]:
         """Rows and columns that hold a nonzero entry; the full shape of a delta that is zero, or not measured."""
         rows, columns = self.summary.get("live_rows"), self.summary.get("live_columns")
         return (rows, columns) if rows and columns else tuple(self.shape)
 
-    @property
+    @cached_property
     def nonzero_s(self) -> NDArray[np.float64]:
         """The first ``min(nonzero_shape)`` singular values, the spectrum of the nonzero block."""
         return self.s[: min(self.nonzero_shape)]
@@ -64,7 +64,7 @@ class Spectrum:
         """Squared Frobenius norm of the update."""
         return float(np.sum(self.s**2))
 
-    @property
+    @cached_property
     def stable_rank(self) -> float | None:
         """``|D|^2 / s_1^2``; None for a zero update."""
         return float(np.sum((self.s / self.s[0]) ** 2)) if self.s[0] > 0 else None

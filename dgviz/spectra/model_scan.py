@@ -20,7 +20,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.files import json_number
 from dgviz.jobs import Worker
-from dgviz.rmt.assess import matrix_row, needs_delta, stack_rows
+from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.rmt.threshold import find_rule
 from dgviz.spectra.schedule import Admission, Task, count_cores, memory_budget, plan_tasks
@@ -280,7 +280,7 @@ def _sentence(error: Exception) -> str:
 
 
 def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: float) -> dict[str, Any]:
-    """Return a finished scan as plain values, weights in the pair's own order."""
+    """Return a finished scan as plain values, tensors in the pair's own order; a matrix that failed is None."""
     by_name: dict[str, list[ScannedMatrix]] = {}
     for result in results:
         by_name.setdefault(result.weight.tensor.name, []).append(result)
@@ -290,8 +290,8 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
         errors |= {result.name: result.error for result in own if result.error is not None}
         if all(result.row is None for result in own):
             continue
-        row = own[0].row if own[0].weight.index is None else stack_rows([result.row for result in own])
-        weights[paired.name] = json_number({"shape": list(paired.tuned.shape), **row})
+        rows = [result.row for result in own]
+        weights[paired.name] = json_number({"shape": list(paired.tuned.shape), "matrices": rows})
     rows = [result.row for result in results if result.row is not None]
     stored = sum(row["stored"] for row in rows)
     return {

@@ -91,7 +91,7 @@ class OpenWeight:
         spectrum = self.spectrum()
         if needs_delta(spectrum, rule, params):
             started = time.perf_counter()
-            tau = apply_rule(spectrum, rule, {**params, "scale": 1.0}, self.delta).tau
+            tau = apply_rule(spectrum, rule, {**params, "scale": 1.0}, lambda: self.delta).tau
             known = spectrum.summary.get("thresholds", {}) | {threshold_key(rule, params): tau}
             summary = spectrum.summary | {"thresholds": known}
             seconds = spectrum.seconds + time.perf_counter() - started
@@ -109,8 +109,7 @@ class OpenWeight:
 
     def threshold(self, rule: str, params: Mapping[str, Any]) -> Threshold:
         """Return what a rule finds in the update, reading it only where the rule needs the delta."""
-        needed = needs_delta(self.measured, rule, params)
-        return apply_rule(self.measured, rule, params, self.delta if needed else None)
+        return apply_rule(self.measured, rule, params, lambda: self.delta)
 
     def triplets(self, rank: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the strongest triplets, ``U s`` (m, rank) and ``Vh`` (rank, n), stored or computed."""

@@ -13,7 +13,7 @@ import torch
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import PairError, SpectrumError
-from dgviz.rmt.assess import matrix_row, needs_delta, stack_rows
+from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.law import aspect_ratio
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -72,7 +72,7 @@ def _scan_open(weight: OpenWeight, rule: str, params: dict[str, Any]) -> dict[st
 def spectrum_report(
     pair: CheckpointPair, name: str, rule: str, params: dict[str, Any], device: str = "auto"
 ) -> dict[str, Any]:
-    """Return one weight's spectrum and threshold as plain values; lists, one item per matrix, for a stack."""
+    """Return the spectrum and threshold of every matrix of a tensor as plain values."""
     tensor = pair[name]
     if tensor.action != "repair":
         raise PairError(f"{name!r} has no spectrum to show: {tensor.reason}")
@@ -81,5 +81,4 @@ def spectrum_report(
         spectrum = OpenWeight(weight, device).spectrum_with(rule, params)
         own = {"beta": aspect_ratio(spectrum.nonzero_shape), "singular_values": spectrum.s.tolist()}
         rows.append(matrix_row(spectrum, rule, params) | own)
-    common = {"name": name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params}
-    return common | (rows[0] if weight.index is None else stack_rows(rows))
+    return {"name": name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params, "matrices": rows}

@@ -46,7 +46,7 @@ class Weight:
     tensor: PairedTensor
     index: int | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The tensor's name, with the matrix of a stack in brackets."""
         return label(self.tensor.name, self.index)
@@ -61,17 +61,17 @@ class Weight:
         """Which expert it is, whether experts are stored as a stack or one by one."""
         return self.module_path.expert if self.index is None else self.index
 
-    @property
+    @cached_property
     def base(self) -> TensorInfo:
         """Its entries before fine-tuning."""
         return self._sides[0]
 
-    @property
+    @cached_property
     def tuned(self) -> TensorInfo:
         """Its entries after fine-tuning."""
         return self._sides[1]
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         layout = self._sides[2]
@@ -82,7 +82,7 @@ class Weight:
         """Number of entries."""
         return math.prod(self.shape)
 
-    @property
+    @cached_property
     def is_double(self) -> bool:
         """Whether either side is float64, and so its delta."""
         return "float64" in (self.base.dtype, self.tuned.dtype)

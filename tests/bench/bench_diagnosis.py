@@ -37,7 +37,7 @@ def row(name, delta):
         tuned = (base.double() + delta.double()).bfloat16()
     summary = describe_entries(delta, found, torch.ones(1) if base is None else base, tuned)
     spectrum = Spectrum(found.s.numpy(), tuple(delta.shape), {}, summary, name)
-    kept = [str(apply_rule(spectrum, rule, {}, delta).rank) for rule in COMPARED]
+    kept = [str(apply_rule(spectrum, rule, {}, lambda: delta).rank) for rule in COMPARED]
     diagnosis = diagnose(spectrum, apply_rule(spectrum, "dg_hard", {}))
     flags = ", ".join(flag.check if flag.severity != "info" else f"({flag.check})" for flag in diagnosis.flags)
     return "| " + " | ".join([name, *kept, diagnosis.word, flags]) + " |"

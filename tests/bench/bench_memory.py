@@ -103,7 +103,8 @@ def bench_embedding(directory):
     reserved = plan_tasks(open_pair(base, tuned))[0].memory + WORKER_BYTES
     command = [sys.executable, "-m", "dgviz", "scan", str(base), str(tuned), "--json", "--device", "cpu"]
     seconds, peaks, output = run_tree(command, directory / "cache")
-    (row,) = json.loads(output)["weights"].values()
+    (tensor,) = json.loads(output)["weights"].values()
+    (row,) = tensor["matrices"]
     line = (
         f"Scan of one {EMBEDDING[0]} x {EMBEDDING[1]} bfloat16 weight: peak {max(peaks) / MIB:.0f} MiB in its "
         f"process, {reserved / MIB:.0f} MiB reserved, {seconds:.0f} s, rank {row['rank']}, route {row['route']}."

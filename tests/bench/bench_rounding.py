@@ -167,7 +167,7 @@ def demo():
             command = [sys.executable, "-m", "dgviz", "scan", str(base), str(tuned), "--json"]
             result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
             report = json.loads(result.stdout)
-            rows = list(report["weights"].values())
+            rows = [row for tensor in report["weights"].values() for row in tensor["matrices"]]
             verdicts = [row["diagnosis"]["verdict"] for row in rows]
             each = ", ".join(f"{verdicts.count(key)} {word}" for key, word in VERDICTS.items() if key in verdicts)
             shares = [row["rounding"]["share"] for row in rows if row["rounding"]]

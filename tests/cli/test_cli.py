@@ -51,9 +51,10 @@ def test_inspect(capsys, pair):
 def test_spectrum_equals_numpy(capsys, pair):
     name = "model.embed_tokens.weight"
     status, out, _ = run(capsys, "spectrum", *pair, name, "--json", "--device", "cpu")
-    found = json.loads(out)
-    assert status == 0
-    keys = {"name", "shape", "beta", "sigma", "tau", "edge", "rank", "energy_kept", "mp_fit", "singular_values"}
+    report = json.loads(out)
+    (found,) = report["matrices"]
+    assert status == 0 and report["name"] == name and report["shape"] == [96, 32]
+    keys = {"beta", "sigma", "tau", "edge", "rank", "energy_kept", "mp_fit", "singular_values"}
     assert keys <= found.keys()
     base, tuned = (load_file(f"{path}/model.safetensors")[name].double().numpy() for path in pair)
     s = np.linalg.svd(tuned - base, compute_uv=False)
@@ -64,13 +65,14 @@ def test_spectrum_equals_numpy(capsys, pair):
     assert set(found["mp_fit"]) == {"tuned", "repaired", "discarded"}
 
 
-def test_spectrum_of_a_stack_gives_lists(capsys, pair):
+def test_spectrum_of_a_stack_has_a_row_per_matrix(capsys, pair):
     name = "model.layers.2.mlp.experts.gate_up_proj"
     _, out, _ = run(capsys, "spectrum", *pair, name, "--json")
-    found = json.loads(out)
-    for key in ("rank", "tau", "sigma", "edge", "energy_kept", "singular_values"):
-        assert len(found[key]) == 4
-    assert all(len(values) == 4 for values in found["mp_fit"].values())
+    rows = json.loads(out)["matrices"]
+    assert len(rows) == 4 and len({row["tau"] for row in rows}) == 4
+    assert all(len(row["singular_values"]) == 32 for row in rows)
+    status, out, _ = run(capsys, "spectrum", *pair, name)
+    assert status == 0 and [f"{name}[{index}]" in out for index in range(5)] == [True] * 4 + [False]
 
 
 def test_repair_writes_what_it_reports(capsys, pair, tmp_path):

@@ -183,9 +183,9 @@ def json_page() -> str:
     """Return the reference of --json."""
     parts = [
         "What every command prints with `--json`: one object. `weights.TENSOR.rank` is the key `rank` in the "
-        "object under a tensor's name in the object `weights`; `[]` is every item of a list. In a stack of "
-        "experts, a figure is a list with one value per matrix. Infinite numbers are the texts `inf` and `-inf`, "
-        "undefined ones null.",
+        "object under a tensor's name in the object `weights`; `[]` is every item of a list. `matrices` "
+        "has a row for every matrix of a tensor: one, or as many as a stack of experts has. Infinite numbers are "
+        "the texts `inf` and `-inf`, undefined ones null.",
         "Not shown below: `repair-all` prints `directory`, `seconds` and `methods`, a list of [report](#report), "
         "each with `label`, `folder` and `written` (false where it was there already); `evaluate` prints `file`, "
         "`checkpoint_sha256` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` prints `repo`, "
@@ -362,6 +362,8 @@ MEANINGS: dict[str, str] = {
     "sha256": "hash of the file",
     "total_bytes": "size of all of them",
     "overall": "figures of the whole model",
+    "TENSOR.matrices": "one row for each matrix of it",
+    "spectrum.matrices": "one row for each matrix of it",
     "matrices": "how many there are",
     "gain": "`<O, D'> / <D', D'>` of the written update O and the exact one D': below 1, rounding ate part of the "
     "repair",

@@ -131,19 +131,16 @@ def test_one_bad_matrix_of_a_stack_does_not_spoil_the_others(tmp_path):
     assert isinstance(bad, SpectrumError) and f"{STACK}[1]: entry [2, 3]" in str(bad)
 
 
-def test_the_report_has_the_pairs_order_and_lists_for_stacks(pair, scanned):
+def test_the_report_has_the_pairs_order_and_a_row_per_matrix(pair, scanned):
     report = scan_report(pair, scanned[1], 1.25)
     assert list(report["weights"]) == [paired.name for paired in pair.repairable]
     assert report["seconds"] == 1.25 and report["stored"] == 0 and report["computed"] == 9 and report["errors"] == {}
-    row = report["weights"][EMBEDDING]
-    assert row["shape"] == [96, 32] and row["rank"] == 3
+    (row,) = report["weights"][EMBEDDING]["matrices"]
+    assert report["weights"][EMBEDDING]["shape"] == [96, 32] and row["rank"] == 3
     assert set(row["mp_fit"]) == {"tuned", "repaired", "discarded"}
     stack = report["weights"][STACK]
-    assert stack["shape"] == [4, 48, 32] and stack["warnings"] == []
-    for name in ("rank", "tau", "sigma", "edge", "energy_kept", "route", "stored", "seconds"):
-        assert len(stack[name]) == 4
-    for name in ("mp_fit", "summary"):
-        assert all(len(values) == 4 for values in stack[name].values())
+    assert stack["shape"] == [4, 48, 32] and len(stack["matrices"]) == 4
+    assert all(matrix.keys() == row.keys() and matrix["warnings"] == [] for matrix in stack["matrices"])
     json.dumps(report, allow_nan=False)
 
 
@@ -159,7 +156,7 @@ def test_a_second_scan_computes_nothing_and_starts_no_process(pair, store):
     report = scan_report(pair, results, 0.0)
     assert report["stored"] == 9 and report["computed"] == 0
     s = store.get(Weight(pair[EMBEDDING]).key).s
-    assert report["weights"][EMBEDDING]["tau"] == RULES["mp_edge"].apply(s, (96, 32)).tau
+    assert report["weights"][EMBEDDING]["matrices"][0]["tau"] == RULES["mp_edge"].apply(s, (96, 32)).tau
 
 
 @pytest.mark.slow
@@ -295,11 +292,11 @@ def test_what_fails_is_named_at_the_end_and_the_rest_is_done(awkward, capsys):
     assert f"{STACK}[2] failed: {STACK}[2]: entry [0, 1]" in captured.err
     assert EMBEDDING not in report["weights"] and len(report["weights"]) == 7
     stack = report["weights"][STACK]
-    assert stack["rank"][2] is None and stack["mp_fit"]["tuned"][2] is None and None not in stack["rank"][:2]
+    assert [row is None for row in stack["matrices"]] == [False, False, True, False]
     assert report["computed"] == 9 and report["stored"] == 0
-    assert report["weights"]["model.same.weight"]["summary"]["kurtosis"] is None
+    assert report["weights"]["model.same.weight"]["matrices"][0]["summary"]["kurtosis"] is None
     for unchanged in ("model.same.weight", "model.mask"):  # equal infinities differ by nan, and yet are equal
-        assert "exactly zero" in report["weights"][unchanged]["warnings"][0]
+        assert "exactly zero" in report["weights"][unchanged]["matrices"][0]["warnings"][0]
     # Again, in words: what was computed is found, what failed is tried again.
     assert main([*command[:3], "--device", "cpu", "--workers", "1"]) == 1
     captured = capsys.readouterr()

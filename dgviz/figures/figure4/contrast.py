@@ -9,7 +9,7 @@ from dgviz.analysis.effect import Effect, MethodPanel, Yardstick, describe_effec
 from dgviz.checkpoint import read_tensor
 from dgviz.figures.figure4.maps import Scale
 from dgviz.figures.figure4.panels import pooled_magnitudes
-from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.repair.methods.method import Reshaped
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.rounding import add_rounded
 from dgviz.repair.update import TensorUpdate, edited_blocks

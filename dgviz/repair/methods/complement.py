@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from dgviz.repair.methods.method import TAU, MatrixMethod, OpenUpdate, Params, Rows, Values
-from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.repair.methods.method import TAU, MatrixMethod, OpenUpdate, Params, Reshaped, Rows, Values
 from dgviz.rmt.threshold import Threshold
 
 

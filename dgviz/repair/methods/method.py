@@ -8,15 +8,17 @@ command line or a page can describe methods without it.
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dgviz.errors import MethodError
-from dgviz.repair.methods.reshaped import Reshaped, Values
-from dgviz.rmt.assess import apply_rule, needs_delta
+from dgviz.rmt.assess import apply_rule
+from dgviz.rmt.law import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
-from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.rmt.threshold import Parameter, Threshold, checked_parameters, find_rule
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from dgviz.repair.plan import RepairPlan
 
+Values = NDArray[np.float64]
 Params = Mapping[str, float]
 Delta = Callable[[], "torch.Tensor"]
 """Fetches an update's delta, for the few rules that cannot be told from the spectrum."""
@@ -53,6 +56,56 @@ TAU = Strength("scale", (0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 5.0, 10
 def number(name: str, default: float, maximum: float, description: str) -> Parameter:
     """Return a real parameter that starts at zero."""
     return Parameter(name, default, 0.0, maximum, False, description)
+
+
+@dataclass(frozen=True)
+class Reshaped:
+    """A spectrum before and after a method.
+
+    Attributes
+    ----------
+    s : (p,) float64 array
+        Singular values of the update's nonzero block, descending.
+    values : (p,) float64 array
+        Those of the method's update along the same directions.
+    shape : (int, int)
+        Rows and columns of the nonzero block.
+    threshold : Threshold or None
+        The cut, for a method that makes one.
+    kept : (p,) float64 array or None
+        Those of D*, which a method with a threshold is made from; zeros for what is dropped.
+    rank : int or None
+        Directions left; None for a method that keeps them all.
+    """
+
+    s: Values
+    values: Values
+    shape: Sequence[int]
+    threshold: Threshold | None = None
+    kept: Values | None = None
+    rank: int | None = None
+
+    @cached_property
+    def origin(self) -> str:
+        """Whose values the matrix has afterwards: ``"tuned"``, ``"base"``, or else ``"repaired"``."""
+        if np.array_equal(self.values, self.s):
+            return "tuned"
+        return "repaired" if self.values.any() else "base"
+
+    @cached_property
+    def norm_kept(self) -> float:
+        """Length of the result's update over the update's own; 1 for a zero update."""
+        return norm_ratio(self.values, self.s)
+
+    @property
+    def removed(self) -> Values:
+        """Singular values of what is taken away."""
+        return np.abs(self.s - self.values)
+
+    @property
+    def mp_fit(self) -> dict[str, float | None]:
+        """MP-fit of the tuned update, of the result's and of what is taken away; None where no noise is measured."""
+        return mp_fits(self.s, self.values, self.threshold.sigma if self.threshold else 0.0, self.shape)
 
 
 class Update(Protocol):
@@ -238,8 +291,7 @@ def keep(
 
     Where the noise is not known a rule made from it keeps everything: D* is D.
     """
-    known = delta() if delta is not None and needs_delta(spectrum, rule, params) else None
-    threshold = apply_rule(spectrum, rule, params, known)
+    threshold = apply_rule(spectrum, rule, params, delta)
     s = spectrum.nonzero_s
     unknown_noise = threshold.degenerate and find_rule(rule).noise_based
     if unknown_noise or (threshold.rank >= np.count_nonzero(s) and shrinker == "hard"):

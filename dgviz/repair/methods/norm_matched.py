@@ -5,8 +5,17 @@ from typing import Any
 
 import numpy as np
 
-from dgviz.repair.methods.method import TAU, MatrixMethod, OpenUpdate, Params, Rows, Scaling, Values, WholeModel
-from dgviz.repair.methods.reshaped import Reshaped
+from dgviz.repair.methods.method import (
+    TAU,
+    MatrixMethod,
+    OpenUpdate,
+    Params,
+    Reshaped,
+    Rows,
+    Scaling,
+    Values,
+    WholeModel,
+)
 from dgviz.rmt.spectrum import norm_ratio
 from dgviz.rmt.threshold import Threshold
 

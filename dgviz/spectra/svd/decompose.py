@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 
 import torch
@@ -45,6 +46,7 @@ def list_devices() -> list[Device]:
     return devices
 
 
+@cache
 def resolve_device(device: str) -> str:
     """Return the id of the device to compute on; "auto" is the first CUDA device where there is one, else the CPU.
 
