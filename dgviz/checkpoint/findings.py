@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dgviz.checkpoint.dequantise import BlockFloat8, MicroscaledFloat4
 from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
+from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4
 from dgviz.checkpoint.tied import is_head, tied_embedding
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 from dgviz.words import some

@@ -65,9 +65,7 @@ def is_hashed(info: TensorInfo) -> bool:
     CheckpointError
         If the file is gone.
     """
-    if isinstance(info, DerivedTensor):
-        return all(map(is_hashed, info.parts))
-    return bool(_recall([info]))
+    return info in known_hashes([info])
 
 
 def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:

@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dgviz.checkpoint.actions import CAUSES, LEFT_OUT, Why, block_float8, block_shapes, why_kept, why_repaired
-from dgviz.checkpoint.dequantise import dequantised
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.names import Match, Matches, match_names
-from dgviz.checkpoint.quantised import refuse_quantised
+from dgviz.checkpoint.quantised import dequantised, refuse_quantised
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.tied import original

@@ -5,11 +5,14 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from dgviz.errors import DgvizError
 from dgviz.jobs import JobReporter
 
 
-class Cancelled(Exception):
+class Cancelled(DgvizError):
     """The job that the command is was asked to stop."""
+
+    exit_status = 1
 
 
 class Progress:

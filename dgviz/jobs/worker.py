@@ -165,11 +165,9 @@ class Worker:
 
     def _await_turn(self, ticket: _Ticket, function: str, timeout: float | None, deadline: float | None) -> None:
         with self._turn:
-            while self._queue[0] is not ticket and not ticket.superseded:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"the worker was still busy with another call {timeout:g} s after {function}")
-                self._turn.wait(left)
+            left = None if deadline is None else deadline - time.monotonic()
+            if not self._turn.wait_for(lambda: self._queue[0] is ticket or ticket.superseded, left):
+                raise TimeoutError(f"the worker was still busy with another call {timeout:g} s after {function}")
             if ticket.superseded:
                 raise Superseded(f"a newer call of group {ticket.group!r} arrived before {function} had its turn")
 

@@ -7,6 +7,7 @@ read is refused by name: left out silently, its part of the update would be lost
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -182,15 +183,13 @@ def _base_names(base: Checkpoint, names: list[str]) -> dict[str, str]:
     found = {name: stored[name] for name in names if name in stored}
     if len(found) < len(names):
         # One question for both, for names that transformers would rename only together.
-        known = rename_like_transformers(base.config, stored).names
-        others = rename_like_transformers(base.config, names).names
-        by_target = {known.get(inner, inner): name for inner, name in stored.items()}
-        for name in names:
-            target = by_target.get(others.get(name, name))
-            if name not in found and target is not None:
-                found[name] = target
-    if len(set(found.values())) < len(found):
-        twice = sorted(name for name in found if list(found.values()).count(found[name]) > 1)
+        known, others = (rename_like_transformers(base.config, inner) for inner in (stored, names))
+        by_target = {known.target(inner): name for inner, name in stored.items()}
+        targets = {name: others.target(name) for name in names}
+        found = {name: by_target[target] for name, target in targets.items() if target in by_target} | found
+    counts = Counter(found.values())
+    twice = sorted(name for name, other in found.items() if counts[other] > 1)
+    if twice:
         both = " and ".join(map(repr, twice[:2]))
         raise CheckpointError(f"the adapter's {both} are one tensor of {base.path}: {MERGE}")
     return found
