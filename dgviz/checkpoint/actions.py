@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
-from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, TensorInfo
+from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, PairedTensor, TensorInfo
 from dgviz.command import option
 
 MIN_ELEMENTS = 1024
@@ -66,14 +66,15 @@ def exact_pattern(names: Sequence[str]) -> str:
     return f"^(?:{'|'.join(map(re.escape, names))})$"
 
 
-def block_shapes(mismatched: list[tuple[TensorInfo, TensorInfo]], common: int) -> Notice:
+def block_shapes(mismatched: list[PairedTensor], common: int) -> Notice:
     """Return what blocks a pair in which tensors of one name differ in shape."""
     shown = "; ".join(
-        f"{tuned.name!r} is {base.shape} in base ({base.file}) and {tuned.shape} in tuned ({tuned.file})"
-        for base, tuned in mismatched[:3]
+        f"{row.name!r} is {row.base.shape} in base ({row.base.file}) and "
+        f"{row.tuned.shape} in tuned ({row.tuned.file})"
+        for row in mismatched[:3]
     )
     more = f"; and {len(mismatched) - 3} more" if len(mismatched) > 3 else ""
-    names = tuple(tuned.name for _, tuned in mismatched)
+    names = tuple(row.name for row in mismatched)
     # The whole list, so that the remedy works as it stands; a long one points to the wrong base anyway.
     pattern = exact_pattern(names) if len(mismatched) <= 8 else ""
     excluded = option("--exclude", pattern) if pattern else "--exclude and their names"
@@ -82,14 +83,14 @@ def block_shapes(mismatched: list[tuple[TensorInfo, TensorInfo]], common: int) -
     return Notice("shape_mismatch", BLOCKS, message, remedy, names, pattern)
 
 
-def block_float8(found: list[tuple[TensorInfo, TensorInfo]]) -> Notice:
+def block_float8(found: list[PairedTensor]) -> Notice:
     """Return what blocks a pair with 8-bit floats that have no scales."""
-    base, tuned = found[0]
-    side, info = ("base", base) if base.dtype.startswith("float8") else ("tuned", tuned)
-    names = tuple(item.name for _, item in found)
+    sides = (("base", found[0].base), ("tuned", found[0].tuned))
+    side, info = next((side, info) for side, info in sides if info.dtype.startswith("float8"))
+    names = tuple(row.name for row in found)
     pattern = exact_pattern(names)
     more = f" ({len(found)} such tensors)" if len(found) > 1 else ""
-    where = f"tensor {tuned.name!r} is {info.dtype} in {side} ({info.file})"
+    where = f"tensor {found[0].name!r} is {info.dtype} in {side} ({info.file})"
     message = f"{where}, whose values mean nothing without their scales{more}."
     remedy = f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}"
     return Notice("float8", BLOCKS, message, remedy, names, pattern)

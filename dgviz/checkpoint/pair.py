@@ -118,10 +118,13 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
     rows += [
         _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
     ]
-    pair = CheckpointPair(base, tuned, tuple(rows), (*blockers, *_naming_notices(matches.problem)))
-    if not pair.repairable and not blockers:
-        return replace(pair, notices=(_block_empty(pair), *pair.notices))
-    return pair
+    pair = CheckpointPair(base, tuned, tuple(rows))
+    notices = blockers if blockers or pair.repairable else [_block_empty(pair)]
+    if matches.problem:
+        message = f"Names were compared as they are: {matches.problem}."
+        remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
+        notices.append(Notice("exact_names", WARNING, message, remedy))
+    return replace(pair, notices=tuple(notices))
 
 
 def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
@@ -133,16 +136,8 @@ def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
 
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:
     """Return what stands in the way of a repair, by kind."""
-    shapes, eights = ([(row.base, row.tuned) for row in rows if row.cause == cause] for cause in ("shape", "float8"))
+    shapes, eights = ([row for row in rows if row.cause == cause] for cause in ("shape", "float8"))
     return [*([block_shapes(shapes, common)] if shapes else []), *([block_float8(eights)] if eights else [])]
-
-
-def _naming_notices(problem: str) -> list[Notice]:
-    if not problem:
-        return []
-    message = f"Names were compared as they are: {problem}"
-    remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
-    return [Notice("exact_names", WARNING, f"{message}.", remedy)]
 
 
 def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies) -> PairedTensor:

@@ -175,8 +175,5 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
 def _fuses_experts(converter: Any) -> bool:
     """Say whether a conversion stacks per-expert matrices, those of one expert below one another, and no more."""
     steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
-    if len(converter.target_patterns) != 1:
-        return False
-    if len(converter.source_patterns) == 1:
-        return steps == [("MergeModulelist", 0)]
-    return steps == [("MergeModulelist", 0), ("Concatenate", 1)]
+    fusing = [("MergeModulelist", 0), ("Concatenate", 1)][: len(converter.source_patterns)]
+    return len(converter.target_patterns) == 1 and steps == fusing

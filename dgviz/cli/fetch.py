@@ -54,7 +54,7 @@ def _download(plan: HubPlan) -> None:
     progress = Progress("fetch", plan.nbytes, unit="B", unit_scale=True, unit_divisor=1024)
     with progress, closing(iter_fetch(plan)) as fetched:
         for done in fetched:
-            progress.tell(done - progress.done, plan.repo)
+            progress.tell(done - progress.n, plan.repo)
 
 
 def _print_plan(plan: HubPlan) -> None:

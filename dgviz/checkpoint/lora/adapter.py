@@ -120,8 +120,8 @@ def _stacked(
         stored, members = _base_names(base, names), _members(base, names)
         for key in found:
             pair = factors.pop(key)
-            updates = (_update_stack(config, base, name, pair, stored, members) for name in names)
-            fitting = list(filter(None, updates))
+            updates = [_update_stack(config, base, name, pair, stored, members) for name in names]
+            fitting = [update for update in updates if update]
             if len(fitting) != 1 or not changed.keys().isdisjoint(fitting[0]):
                 raise CheckpointError(
                     f"{config.weights}: by their shapes it is open which factors of {module!r} belong to which of "
@@ -137,7 +137,7 @@ def _update_stack(
     name: str,
     pair: Mapping[str, TensorInfo],
     stored: Mapping[str, str],
-    members: Mapping[str, dict[str, tuple[TensorInfo, Member]]],
+    members: Mapping[str, Mapping[str, Member]],
 ) -> dict[str, TensorInfo]:
     """Return what a pair of factors makes of one parameter, by base's names; nothing where they do not fit it."""
     if "A" not in pair:
@@ -155,21 +155,16 @@ def _update_stack(
         if new is None and len(info.shape) == 2 and pair["A"].shape[:1] == (rank,):
             return {info.name: lora_tensor(info, pair["A"], pair["B"], scaling, False, False)}
         return {} if new is None or new.rank != rank else {info.name: new}
-    return (lora_members(members[name], pair["A"], pair["B"], scaling) or {}) if name in members else {}
+    return lora_members(base, members[name], pair["A"], pair["B"], scaling) if name in members else {}
 
 
-def _members(base: Checkpoint, names: list[str]) -> dict[str, dict[str, tuple[TensorInfo, Member]]]:
+def _members(base: Checkpoint, names: list[str]) -> dict[str, dict[str, Member]]:
     """Return the matrices that base stores one by one, by the stack that transformers makes of them."""
     if all(name in base.tensors for name in names):
         return {}
     inner = unwrapped_names(base.tensors)
     stacks = rename_like_transformers(base.config, inner.values()).stored_as(inner).stacks
-    return {
-        name: {own: (base.tensors[own], member) for own, member in members.items()}
-        for name in names
-        for stack, members in stacks.items()
-        if _is_end(stack, name)
-    }
+    return {name: members for name in names for stack, members in stacks.items() if _is_end(stack, name)}
 
 
 def _is_end(first: str, second: str) -> bool:

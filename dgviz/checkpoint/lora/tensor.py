@@ -176,17 +176,18 @@ def lora_stack(
 
 
 def lora_members(
-    members: Mapping[str, tuple[TensorInfo, Member]], first: TensorInfo, second: TensorInfo, scaling: float
-) -> dict[str, LoraTensor] | None:
-    """Return experts stored one by one, each with its part of the update of their stack; None where nothing fits."""
-    experts = 1 + max(member.expert for _, member in members.values())
+    base: Checkpoint, members: Mapping[str, Member], first: TensorInfo, second: TensorInfo, scaling: float
+) -> dict[str, LoraTensor]:
+    """Return experts stored one by one, each with its part of the update of their stack, or none if one does not fit."""
+    experts = 1 + max(member.expert for member in members.values())
     if not _fits(first, second, experts):
-        return None
+        return {}
     updated = {}
-    for name, (info, member) in members.items():
+    for name, member in members.items():
+        info = base.tensors[name]
         rows = info.shape[0] if len(info.shape) == 2 else 0
         if (second.shape[0], first.shape[1]) != (rows * member.parts, *info.shape[1:]):
-            return None
+            return {}
         own = member.part * rows, (member.part + 1) * rows
         factors = _expert_factors(first, second, member.expert, experts, own)
         updated[name] = lora_tensor(info, *factors, scaling, False, False)
@@ -207,10 +208,8 @@ def stores_transposed(base: Checkpoint, name: str) -> bool | None:
 
 def parameter_names(module: str, targets: Sequence[str]) -> list[str]:
     """Return the parameters of a module that ``target_parameters`` names, by their whole names."""
-    whole = [f"{module}.{target.rpartition('.')[2]}" for target in targets]
-    return [
-        name for name, target in zip(whole, targets, strict=True) if name == target or name.endswith(f".{target}")
-    ]
+    whole = ((f"{module}.{target.rpartition('.')[2]}", target) for target in targets)
+    return [name for name, target in whole if f".{name}".endswith(f".{target}")]
 
 
 def _fits(first: TensorInfo, second: TensorInfo, experts: int) -> bool:
