@@ -178,7 +178,7 @@ def lora_stack(
 def lora_members(
     base: Checkpoint, members: Mapping[str, Member], first: TensorInfo, second: TensorInfo, scaling: float
 ) -> dict[str, LoraTensor]:
-    """Return experts stored one by one, each with its part of the update of their stack, or none if one does not fit."""
+    """Return experts stored one by one, each with its part of the update of their stack; nothing unless all fit."""
     experts = 1 + max(member.expert for member in members.values())
     if not _fits(first, second, experts):
         return {}
