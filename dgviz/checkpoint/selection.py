@@ -133,8 +133,8 @@ def _digits(digits: Sequence[int]) -> str:
     """Return one digit, or a class of several with runs of three or more contracted."""
     if len(digits) == 1:
         return str(digits[0])
-    spelt = [f"{begin}-{end - 1}" if end - begin > 2 else range(begin, end) for begin, end in runs(digits)]
-    return f"[{''.join(str(item) for part in spelt for item in part)}]"
+    spelt = ("".join(map(str, range(*run))) for run in runs(digits))
+    return f"[{''.join(run if len(run) < 3 else f'{run[0]}-{run[-1]}' for run in spelt)}]"
 
 
 def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
