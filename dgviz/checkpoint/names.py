@@ -92,13 +92,8 @@ def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
     """
     names = list(names)
     inner = [_ANYWHERE.sub("", name) for name in names]
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _OUTER:
-            if inner and all(name.startswith(prefix) for name in inner):
-                inner = [name.removeprefix(prefix) for name in inner]
-                stripped = True
+    while inner and (shared := [prefix for prefix in _OUTER if all(name.startswith(prefix) for name in inner)]):
+        inner = [name.removeprefix(shared[0]) for name in inner]
     if len(set(inner)) < len(names) or "" in inner:
         inner = names
     return dict(zip(names, inner, strict=True))

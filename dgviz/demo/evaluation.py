@@ -52,8 +52,8 @@ def evaluate(checkpoint_dir: str | Path) -> dict[str, dict[str, float]]:
     results = {view: {"score": p, "stderr": float(np.sqrt(p * (1 - p) / n)), "n": n} for view, p in rates.items()}
     per_picture = np.mean([correct[view] for view in VIEWS], axis=0)
     spread = float(per_picture.std() / np.sqrt(n))
-    held_out_row = {"score": float(per_picture.mean()), "stderr": spread, "n": n}
-    return {**{view: results[view] for view in VIEWS}, HELD_OUT: held_out_row, TARGET: results[TARGET]}
+    target = results.pop(TARGET)
+    return {**results, HELD_OUT: {"score": float(per_picture.mean()), "stderr": spread, "n": n}, TARGET: target}
 
 
 def _load_model(directory: Path) -> Any:
