@@ -1,5 +1,6 @@
 """Sizes, durations and numbers in words: one way each, for pages, terminals, cards and errors."""
 
+from collections.abc import Iterable
 from numbers import Real
 
 _UNITS = "B", "KiB", "MiB", "GiB", "TiB"
@@ -25,6 +26,13 @@ def duration(seconds: float) -> str:
         return f"{seconds:.{2 if seconds < 1 else 1 if seconds < 10 else 0}f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def some(names: Iterable[object], most: int = 3) -> str:
+    """Return the first names with commas between, and how many more there are: a, b, c and 4 more."""
+    names = list(map(str, names))
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def number(value: object) -> str:

@@ -73,8 +73,14 @@ def _percent(share: float | None) -> float | None:
     return None if share is None else 100.0 * share
 
 
-def _rank_share(rows: _Rows) -> float:
-    return 100 * sum(row.rank for row in rows) / sum(row.spectrum.s.size for row in rows)
+def _relative_size(row: Assessment) -> float | None:
+    """Return ``|D| / |W_base|``; None where the base is zero or nobody looked."""
+    return row.spectrum.summary.get("relative_size")
+
+
+def _zero_share(row: Assessment) -> float | None:
+    """Return the share of entries that did not change; None where nobody looked."""
+    return row.spectrum.summary.get("zero_share")
 
 
 def _energy_kept(rows: _Rows) -> float | None:
@@ -82,22 +88,24 @@ def _energy_kept(rows: _Rows) -> float | None:
     return 100 * (1 - math.fsum(row.dropped_energy for row in rows) / whole) if whole > 0 else None
 
 
-def _noise_share(rows: _Rows) -> float | None:
-    changed = [row.noise_share for row in rows if row.spectrum.energy > 0]
-    return 100 * math.fsum(changed) / len(changed) if changed else None
-
-
-def _relative_size(rows: _Rows) -> float | None:
+def _pooled_size(rows: _Rows) -> float | None:
     # The norm of a base weight is that of its update over the relative size; an update of zero does not tell it.
-    known = [row for row in rows if row.relative_size and row.spectrum.energy > 0]
-    squares = math.fsum(row.spectrum.energy / row.relative_size**2 for row in known)
+    known = [row for row in rows if _relative_size(row) and row.spectrum.energy > 0]
+    squares = math.fsum(row.spectrum.energy / _relative_size(row) ** 2 for row in known)
     return 100 * math.sqrt(math.fsum(row.spectrum.energy for row in known) / squares) if squares > 0 else None
 
 
-def _zero_share(rows: _Rows) -> float | None:
-    known = [row for row in rows if row.zero_share is not None]
-    entries = sum(row.weight.parameters for row in known)
-    return 100 * math.fsum(row.zero_share * row.weight.parameters for row in known) / entries if entries else None
+def _mean(
+    share: Callable[[Assessment], float | None], weight: Callable[[Assessment], float]
+) -> Callable[[_Rows], float | None]:
+    """Return the weighted mean, in percent, over the weights that have a figure."""
+
+    def pool(rows: _Rows) -> float | None:
+        known = [(value, weight(row)) for row in rows if (value := share(row)) is not None]
+        whole = math.fsum(size for _, size in known)
+        return 100 * math.fsum(value * size for value, size in known) / whole if whole > 0 else None
+
+    return pool
 
 
 def _median(read: Callable[[Assessment], float | None]) -> Callable[[_Rows], float | None]:
@@ -121,23 +129,26 @@ FIGURES = Registry(
     Figure(
         "rank_share", "Kept share of rank", "%", "%.2f %%",
         "Kept directions over all directions of the matrix.", lambda row: _percent(row.rank_share),
-        "Directions kept over all directions, both summed.", _rank_share,
+        "Directions kept over all directions, both summed.",
+        _mean(lambda row: row.rank_share, lambda row: row.spectrum.s.size),
     ),
     Figure(
         "energy_kept", "Energy kept", "%", "%.2f %%",
         "Share of the update's squared norm that the rule keeps.", lambda row: _percent(row.energy_kept),
-        "|D*|² over |D|², both summed over the weights.", _energy_kept,
+        "|D*|² over |D|², both summed over the weights.",
+        _energy_kept,
     ),
     Figure(
         "noise_share", "Noise share", "%", "%.2f %%",
         "Share of the update's squared norm that the rule drops, 1 - |D*|²/|D|².",
         lambda row: _percent(row.noise_share),
-        "Mean of 1 - |D*|²/|D|² over the weights that changed.", _noise_share,
+        "Mean of 1 - |D*|²/|D|² over the weights that changed.",
+        _mean(lambda row: row.noise_share, lambda row: row.spectrum.energy > 0),
     ),
     Figure(
         "relative_size", "Relative update size", "%", "%.3f %%",
-        "Norm of the update over the norm of the base weight.", lambda row: _percent(row.relative_size),
-        "Norm of the update over the norm of the base weights, over the weights that changed.", _relative_size,
+        "Norm of the update over the norm of the base weight.", lambda row: _percent(_relative_size(row)),
+        "Norm of the update over the norm of the base weights, over the weights that changed.", _pooled_size,
     ),
     Figure(
         "mp_fit", "MP-fit", "%", "%.1f",
@@ -154,14 +165,15 @@ FIGURES = Registry(
     ),
     Figure(
         "stable_rank", "Stable rank", "", "%.1f",
-        "Squared norm of the update over its largest squared singular value.", lambda row: row.stable_rank,
+        "Squared norm of the update over its largest squared singular value.", lambda row: row.spectrum.stable_rank,
         "Median of |D|² over the largest squared singular value, over the weights that changed.",
-        _median(lambda row: row.stable_rank),
+        _median(lambda row: row.spectrum.stable_rank),
     ),
     Figure(
         "zero_share", "Exact-zero share", "%", "%.2f %%",
-        "Share of entries that training did not change at all, as stored.", lambda row: _percent(row.zero_share),
-        "Entries that did not change at all, over all.", _zero_share,
+        "Share of entries that training did not change at all, as stored.", lambda row: _percent(_zero_share(row)),
+        "Entries that did not change at all, over all.",
+        _mean(_zero_share, lambda row: row.weight.parameters),
     ),
     Figure(
         "verdict", "Verdict", "", "",

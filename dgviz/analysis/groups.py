@@ -1,6 +1,7 @@
 """The weights of a model in groups: all of them, by class, by third of the depth, and layer by layer."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
+from typing import TypeVar
 
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.checkpoint.module_path import CLASSES, ModulePath, layer_order, layer_positions
@@ -10,6 +11,18 @@ WHOLE = "all"
 
 THIRDS = ("first third", "middle third", "last third", "outside the layers")
 """Parts of the depth, in order."""
+
+
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
+
+
+def collect(pairs: Iterable[tuple[_Key, _Value]], order: Iterable[_Key] = ()) -> dict[_Key, list[_Value]]:
+    """Return values by their keys, those of `order` first and without the keys that have none."""
+    found: dict[_Key, list[_Value]] = {key: [] for key in order}
+    for key, value in pairs:
+        found.setdefault(key, []).append(value)
+    return {key: values for key, values in found.items() if values}
 
 
 def thirds_of(paths: Sequence[ModulePath]) -> list[str]:
@@ -36,12 +49,9 @@ def groups_of(rows: Sequence[Assessment]) -> dict[str, list[Assessment]]:
     rows : sequence of Assessment
         Every matrix of a model once.
     """
-    thirds = thirds_of([row.weight.module_path for row in rows])
-    found: dict[str, list[Assessment]] = {WHOLE: list(rows)} | {name: [] for name in (*CLASSES, *THIRDS)}
-    for row, third in zip(rows, thirds, strict=True):
-        found[row.weight.module_path.kind].append(row)
-        found[third].append(row)
-    return {name: own for name, own in found.items() if own or name == WHOLE}
+    paths = [row.weight.module_path for row in rows]
+    classes = collect(zip((path.kind for path in paths), rows, strict=True), CLASSES)
+    return {WHOLE: list(rows)} | classes | collect(zip(thirds_of(paths), rows, strict=True), THIRDS)
 
 
 def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], list[Assessment]]:
@@ -54,8 +64,6 @@ def layers_of(rows: Iterable[Assessment], tower: str) -> dict[tuple[int, ...], l
     tower : str
         `ModulePath.tower`.
     """
-    found: dict[tuple[int, ...], list[Assessment]] = {}
-    for row in rows:
-        if row.weight.module_path.tower == tower and row.weight.module_path.layer:
-            found.setdefault(row.weight.module_path.layer, []).append(row)
+    placed = ((row.weight.module_path, row) for row in rows)
+    found = collect((path.layer, row) for path, row in placed if path.tower == tower and path.layer)
     return {layer: found[layer] for layer in sorted(found, key=layer_order)}

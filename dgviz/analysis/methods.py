@@ -67,7 +67,7 @@ def iter_comparison(
     settings = [(plan, prepare_method(pair, plan, device, store, squares)) for plan in chosen]
     for paired in pair.tensors:
         if is_measured(paired):
-            yield _measure(paired, TensorRepairs(paired, settings, device, store), chosen, device, ranks)
+            yield _measure(TensorRepairs(paired, settings, device, store), chosen, device, ranks)
 
 
 def is_measured(paired: PairedTensor) -> bool:
@@ -79,10 +79,9 @@ def is_measured(paired: PairedTensor) -> bool:
     return floating and (paired.rows is not None or base.shape == tuned.shape)
 
 
-def _measure(
-    paired: PairedTensor, repairs: TensorRepairs, plans: Sequence[RepairPlan], device: str, ranks: bool
-) -> MeasuredTensor:
+def _measure(repairs: TensorRepairs, plans: Sequence[RepairPlan], device: str, ranks: bool) -> MeasuredTensor:
     """Return one tensor's figures; the first plan is the one that distances are measured from."""
+    paired = repairs.paired
     update = TensorUpdate(paired, device)
     results = (repairs.repair(number) for number in range(len(plans)))
     reference = _values(paired, next(results))
@@ -95,7 +94,7 @@ def _measure(
             "moved_square": moved,
             "distance_square": distance,
             "unmoved": int(unmoved),
-            "effective_rank": _ranks(paired, plan, repairs, update, values, done) if ranks else [],
+            "effective_rank": _ranks(plan, repairs, update, values, done) if ranks else [],
             "written": done.report.written,
         }
     return MeasuredTensor(paired.name, update.numel, float(sums[0]), float(sums[1]), rows)
@@ -126,17 +125,12 @@ def _sums(update: TensorUpdate, values: torch.Tensor, reference: torch.Tensor) -
 
 
 def _ranks(
-    paired: PairedTensor,
-    plan: RepairPlan,
-    repairs: TensorRepairs,
-    update: TensorUpdate,
-    values: torch.Tensor,
-    done: RepairedTensor,
+    plan: RepairPlan, repairs: TensorRepairs, update: TensorUpdate, values: torch.Tensor, done: RepairedTensor
 ) -> list[float]:
     """Return the effective rank of the update of every matrix of a tensor that the plans may change."""
+    paired = repairs.paired
     if paired.action != "repair":
         return []
-    layout = matrix_layout(paired.name, paired.tuned.shape)
     known = [matrix.effective_rank for matrix in done.report.matrices]
     if known and None not in known:
         return known
@@ -145,13 +139,12 @@ def _ranks(
         return [0.0] * len(own)
     if plan.recipe.spectral or done.report.written.startswith("tuned"):
         return own  # the update's own values, all multiplied by one number
+    layout = matrix_layout(paired.name, paired.tuned.shape)
     shape = (layout.stack or 1, -1, layout.cols)
     base, result = (side.to(update.device).to(update.work).reshape(shape) for side in (update.base, values))
-    found = [
-        decompose(difference(after, before), update.device, paired.name)
-        for before, after in zip(base, result, strict=True)
-    ]
-    return [effective_rank(np.asarray(item.s, dtype=np.float64)) for item in found]
+    deltas = (difference(after, before) for before, after in zip(base, result, strict=True))
+    found = [decompose(delta, update.device, paired.name).s for delta in deltas]
+    return [effective_rank(np.asarray(s, dtype=np.float64)) for s in found]
 
 
 def comparison_table(tensors: Sequence[MeasuredTensor], plans: Sequence[RepairPlan]) -> list[dict[str, Any]]:

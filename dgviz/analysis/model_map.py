@@ -3,6 +3,7 @@
 A cell may hold several matrices (the experts of a layer); it then shows their mean, smallest or largest value.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -74,12 +75,9 @@ class TowerMap:
 
 def towers(names: Iterable[str]) -> dict[str, str]:
     """Return the towers among tensors, the one with most weights first, with their labels."""
-    counts: dict[str, int] = {}
-    for name in names:
-        tower = module_path(name).tower
-        counts[tower] = counts.get(tower, 0) + 1
+    counts = Counter(module_path(name).tower for name in names)
     labels = tower_labels(counts)
-    return {tower: labels[tower] for tower in sorted(labels, key=lambda tower: -counts[tower])}
+    return {tower: labels[tower] for tower, _ in counts.most_common() if tower in labels}
 
 
 def expert_modules(weights: Iterable[Weight], tower: str) -> list[str]:

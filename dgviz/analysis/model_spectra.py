@@ -95,22 +95,30 @@ class Assessment(StoredWeight):
         Whose figures these are.
     threshold : Threshold
         What the rule found.
+    rank : int
+        Directions that the repair keeps.
     energy_kept : float
         Share of the update's squared norm that the repair keeps.
     """
 
     threshold: Threshold
+    rank: int
     energy_kept: float
-
-    @property
-    def rank(self) -> int:
-        """Directions that the repair keeps."""
-        return self.threshold.rank
 
     @property
     def rank_share(self) -> float:
         """Kept directions over all p of them."""
-        return self.threshold.rank / self.spectrum.s.size
+        return self.rank / self.spectrum.s.size
+
+    @property
+    def emptied(self) -> bool:
+        """Whether nothing is kept of an update: the matrix becomes base."""
+        return self.rank == 0 and self.spectrum.energy > 0
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether every direction is kept."""
+        return self.rank == int(np.count_nonzero(self.spectrum.s))
 
     @property
     def noise_share(self) -> float:
@@ -125,22 +133,7 @@ class Assessment(StoredWeight):
     @property
     def kept_parameters(self) -> int:
         """``rank (m + n)``: numbers needed to write the kept part as two factors."""
-        return self.threshold.rank * sum(self.spectrum.shape)
-
-    @property
-    def relative_size(self) -> float | None:
-        """``|D| / |W_base|``; None where the base is zero or nobody looked."""
-        return self.spectrum.summary.get("relative_size")
-
-    @property
-    def zero_share(self) -> float | None:
-        """Share of entries that did not change; None where nobody looked."""
-        return self.spectrum.summary.get("zero_share")
-
-    @property
-    def stable_rank(self) -> float | None:
-        """``|D|^2 / s_1^2``; None for an update of zero."""
-        return self.spectrum.stable_rank
+        return self.rank * sum(self.spectrum.shape)
 
     @cached_property
     def mp_fit(self) -> float | None:
@@ -168,7 +161,8 @@ def assess(stored: StoredWeight, rule: str, params: Mapping[str, Any]) -> Assess
     Where the median measures no noise, a rule that needs it changes nothing: the repair writes tuned's values.
     """
     threshold = apply_rule(stored.spectrum, rule, params)
-    return Assessment(stored.weight, stored.spectrum, threshold, stored.spectrum.energy_kept(threshold.rank))
+    kept = stored.spectrum.energy_kept(threshold.rank)
+    return Assessment(stored.weight, stored.spectrum, threshold, threshold.rank, kept)
 
 
 def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:
@@ -185,50 +179,3 @@ def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:
         for row in rows
     ]
     return diagnose_model(weighed) if weighed else None
-
-
-@dataclass(frozen=True)
-class Totals:
-    """What a rule makes of the whole model.
-
-    Attributes
-    ----------
-    matrices, directions, parameters : int
-        Counted over all of them.
-    rank, kept_parameters : int
-        What is kept, summed.
-    energy_kept : float
-        Share of the whole update's squared norm.
-    emptied, unchanged : int
-        Matrices of which nothing is kept (they become base), and of which everything is (they stay tuned).
-    residual_fit : float or None
-        Median MP-fit of what is dropped, over the matrices that have one.
-    """
-
-    matrices: int
-    directions: int
-    parameters: int
-    rank: int
-    kept_parameters: int
-    energy_kept: float
-    emptied: int
-    unchanged: int
-    residual_fit: float | None
-
-
-def total(assessments: Iterable[Assessment]) -> Totals:
-    """Return the sum over matrices."""
-    rows = list(assessments)
-    whole = sum(row.spectrum.energy for row in rows)
-    fits = [row.residual_fit for row in rows if row.residual_fit is not None]
-    return Totals(
-        matrices=len(rows),
-        directions=sum(row.spectrum.s.size for row in rows),
-        parameters=sum(row.weight.parameters for row in rows),
-        rank=sum(row.rank for row in rows),
-        kept_parameters=sum(row.kept_parameters for row in rows),
-        energy_kept=1 - sum(row.dropped_energy for row in rows) / whole if whole > 0 else 1.0,
-        emptied=sum(row.rank == 0 and row.spectrum.energy > 0 for row in rows),
-        unchanged=sum(bool(row.rank == np.count_nonzero(row.spectrum.s)) for row in rows),
-        residual_fit=float(np.median(fits)) if fits else None,
-    )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from dgviz.analysis.model_spectra import Assessment, StoredWeight, assess
 from dgviz.command import Command
 from dgviz.errors import ThresholdError
+from dgviz.repair.methods.method import Reshaped
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.law import mp_fit
@@ -25,6 +27,26 @@ _QUANTILES = {"low": 0, "p5": 5, "q1": 25, "median": 50, "q3": 75, "p95": 95, "h
 
 
 @dataclass(frozen=True, eq=False)
+class ShrunkAssessment(Assessment):
+    """What a rule and a shrinker make of one weight: `rank` directions have something left, `energy_kept` is theirs.
+
+    Attributes
+    ----------
+    values : (p,) float64 array
+        Singular values of the nonzero block after the repair.
+    """
+
+    values: NDArray[np.float64]
+
+    @cached_property
+    def residual_fit(self) -> float | None:
+        """MP-fit of what is taken away, in percent."""
+        taken = np.abs(self.spectrum.nonzero_s - self.values)
+        known = self.threshold.sigma > 0 and taken.any()
+        return mp_fit(taken, self.threshold.sigma, self.spectrum.nonzero_shape) if known else None
+
+
+@dataclass(frozen=True, eq=False)
 class ModelCut:
     """What a rule, with or without a shrinker, makes of every matrix of a model.
 
@@ -33,20 +55,11 @@ class ModelCut:
     plan : RepairPlan
         Rule, parameters and shrinker.
     rows : tuple of Assessment
-        The rule's own, matrix by matrix.
-    ranks : (w,) int64 array
-        Directions kept, of which the shrinker has left something.
-    energy_kept : (w,) float64 array
-        ``|D*|^2 / |D|^2`` of every matrix, shrunk values counted as they are.
-    residual_fit : (w,) float64 array
-        MP-fit of what is taken away, in percent; nan where the median measures no noise.
+        Matrix by matrix.
     """
 
     plan: RepairPlan
     rows: tuple[Assessment, ...]
-    ranks: NDArray[np.int64]
-    energy_kept: NDArray[np.float64]
-    residual_fit: NDArray[np.float64]
 
     @property
     def label(self) -> str:
@@ -173,25 +186,8 @@ def cut_model(
     """Return what a rule makes of every matrix."""
     refuse_unknown(matrices, plan)
     owns = [plan.at(matrix.weight.tensor, matrix.weight.index) for matrix in matrices]
-    rows = tuple(rows or (assess(matrix, own.rule, own.params) for matrix, own in zip(matrices, owns, strict=True)))
-    ranks = np.array([row.rank for row in rows], dtype=np.int64)
-    kept = np.array([row.energy_kept for row in rows])
-    fits = [None] * len(rows)
-    for i, (row, own) in enumerate(zip(rows, owns, strict=True)):
-        if own.keep:
-            ranks[i] = np.count_nonzero(row.spectrum.s) if own.keep == "tuned" else 0
-            kept[i] = float(own.keep == "tuned")
-            continue
-        values = _shrunk(row, own)
-        if values is None:
-            fits[i] = row.residual_fit
-            continue
-        values[row.rank :] = 0.0
-        s = row.spectrum.nonzero_s
-        ranks[i] = np.count_nonzero(values)
-        kept[i] = norm_ratio(values, s) ** 2
-        fits[i] = mp_fit(np.abs(s - values), row.threshold.sigma, row.spectrum.nonzero_shape)
-    return ModelCut(plan, rows, ranks, kept, np.array([np.nan if fit is None else fit for fit in fits]))
+    rows = rows or [assess(matrix, own.rule, own.params) for matrix, own in zip(matrices, owns, strict=True)]
+    return ModelCut(plan, tuple(_shrink(row, own) for row, own in zip(rows, owns, strict=True)))
 
 
 def refuse_unknown(matrices: Sequence[StoredWeight], plan: RepairPlan) -> None:
@@ -220,42 +216,50 @@ def _shrunk(row: Assessment, plan: RepairPlan) -> NDArray[np.float64] | None:
     return find_shrinker(plan.shrinker).apply(stored.nonzero_s, stored.nonzero_shape, row.threshold.sigma)
 
 
+def _shrink(row: Assessment, plan: RepairPlan) -> Assessment:
+    """Return a matrix after the plan's shrinker, or as the side that it keeps."""
+    values = Reshaped.of_side(row.spectrum, plan.keep).values if plan.keep else _shrunk(row, plan)
+    if values is None:
+        return row
+    if not plan.keep:
+        values[row.threshold.rank :] = 0.0
+    rank, kept = int(np.count_nonzero(values)), norm_ratio(values, row.spectrum.nonzero_s) ** 2
+    return ShrunkAssessment(row.weight, row.spectrum, row.threshold, rank, kept, values)
+
+
 def sum_up(cut: ModelCut) -> RuleTotals:
     """Return what a rule makes of the whole model."""
-    directions = np.array([row.spectrum.s.size for row in cut.rows])
-    sides = np.array([sum(row.spectrum.shape) for row in cut.rows])
-    entries = np.array([row.weight.parameters for row in cut.rows])
-    energy = np.array([row.spectrum.energy for row in cut.rows])
-    shares = cut.ranks / directions
-    fitted = np.isfinite(cut.residual_fit)
-    fit = float(np.average(cut.residual_fit[fitted], weights=entries[fitted])) if fitted.any() else None
-    nonzero = np.array([np.count_nonzero(row.spectrum.s) for row in cut.rows])
-    parameters, kept = int(entries.sum()), int((cut.ranks * sides).sum())
+    rows, shares = cut.rows, [row.rank_share for row in cut.rows]
+    energy = np.array([row.spectrum.energy for row in rows])
+    energy_kept = np.array([row.energy_kept for row in rows]) * energy
+    fitted = [row for row in rows if row.residual_fit is not None]
+    fits, entries = [row.residual_fit for row in fitted], [row.weight.parameters for row in fitted]
+    parameters, kept = sum(row.weight.parameters for row in rows), sum(row.kept_parameters for row in rows)
     return RuleTotals(
         label=cut.label,
         rule=cut.plan.rule,
         shrinker=cut.plan.shrinker,
         params=dict(cut.plan.params),
-        matrices=len(cut.rows),
-        directions=int(directions.sum()),
+        matrices=len(rows),
+        directions=sum(row.spectrum.s.size for row in rows),
         parameters=parameters,
-        rank=int(cut.ranks.sum()),
+        rank=sum(row.rank for row in rows),
         kept_parameters=kept,
         kept_share=kept / parameters,
-        energy_kept=float((cut.energy_kept * energy).sum() / energy.sum()) if energy.sum() > 0 else 1.0,
-        residual_fit=fit,
-        residual_matrices=int(fitted.sum()),
-        emptied=int(((cut.ranks == 0) & (energy > 0)).sum()),
-        unchanged=int((cut.ranks == nonzero).sum()),
+        energy_kept=float(energy_kept.sum() / energy.sum()) if energy.sum() > 0 else 1.0,
+        residual_fit=float(np.average(fits, weights=entries)) if fits else None,
+        residual_matrices=len(fits),
+        emptied=sum(row.emptied for row in rows),
+        unchanged=sum(row.unchanged for row in rows),
         rank_share={name: float(np.percentile(shares, at)) for name, at in _QUANTILES.items()},
-        lowest=cut.rows[int(np.argmin(shares))].weight.name,
-        highest=cut.rows[int(np.argmax(shares))].weight.name,
+        lowest=rows[int(np.argmin(shares))].weight.name,
+        highest=rows[int(np.argmax(shares))].weight.name,
     )
 
 
 def compare_cuts(cuts: Sequence[ModelCut]) -> Agreement:
     """Return how often rules decide alike. Every rule keeps the first directions, two differ in the ranks between."""
-    ranks = np.array([cut.ranks for cut in cuts])
+    ranks = np.array([[row.rank for row in cut.rows] for cut in cuts])
     directions = sum(row.spectrum.s.size for row in cuts[0].rows)
     apart = np.abs(ranks[:, None, :] - ranks[None, :, :])
     return Agreement(1 - apart.sum(axis=2) / directions, (apart == 0).mean(axis=2))
@@ -282,11 +286,9 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
         if row.threshold.degenerate and based:
             taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic
         ranks = s.size - np.searchsorted(s[::-1], taus, side="right")
-        values = _shrunk(row, cut.plan)
-        if values is None:
-            values = s
-        else:
-            ranks = np.minimum(ranks, np.count_nonzero(values))
+        shrunk = _shrunk(row, cut.plan)
+        values = s if shrunk is None else shrunk
+        ranks = np.minimum(ranks, np.count_nonzero(values))
         rank += ranks
         kept += ranks * sum(row.spectrum.shape)
         energy += np.concatenate([[0.0], np.cumsum(values**2)])[ranks]

@@ -79,17 +79,13 @@ def sweep_result(
 ) -> list[dict[str, Any]]:
     """Return a sweep as plain values, one object per line."""
     rows = {row["label"]: row for row in table}
-    result = []
-    for line in lines:
-        points = []
-        for value, plan in line.points:
-            row = rows[plan.label]
-            measured = {name: row[name] for name in ("norm_kept", "drift", "sparsity", "distance")}
-            point = {"value": value, "label": plan.label, **measured}
-            points.append(point if scores is None else {**point, "scores": dict(scores[plan.label])})
-        known = {name: getattr(line, name) for name in ("label", "method", "parameter", "control")}
-        result.append({**known, "points": points})
-    return result
+
+    def point(value: float, label: str) -> dict[str, Any]:
+        measured = {name: rows[label][name] for name in ("norm_kept", "drift", "sparsity", "distance")}
+        scored = {} if scores is None else {"scores": dict(scores[label])}
+        return {"value": value, "label": label, **measured, **scored}
+
+    return [{**vars(line), "points": [point(value, plan.label) for value, plan in line.points]} for line in lines]
 
 
 def plan_scores(rows: Iterable[tuple[str, str, Score]], target: str) -> dict[str, dict[str, Any]]:
@@ -134,19 +130,21 @@ def read_sweep(content: bytes, source: str) -> dict[str, Any]:
     if not isinstance(sweep, dict) or not isinstance(sweep.get("lines"), list):
         raise ScoresError(f"{source} holds no sweep; give what sweep --save FILE wrote")
     try:
-        for scores in (
-            *sweep["ends"].values(),
-            *(point["scores"] for line in sweep["lines"] for point in line["points"]),
-        ):
-            for benchmark in ("held_out", "target"):
-                float(scores[benchmark]["score"])
+        points = [*sweep["ends"].values()]
         for line in sweep["lines"]:
             find_method(line["method"])
+            points += [point["scores"] for point in line["points"]]
+        for scores in points:
+            for benchmark in ("held_out", "target"):
+                float(scores[benchmark]["score"])
     except (AttributeError, KeyError, TypeError, ValueError, MethodError):
         raise ScoresError(
             f"{source} was swept without scores; sweep again with --scores PATH --on-task BENCHMARK"
         ) from None
     return sweep
+
+
+_Found = tuple[Mapping[str, Any], Mapping[str, Any]]  # a line and one of its points
 
 
 @dataclass(frozen=True)
@@ -163,12 +161,12 @@ class Standing:
     """
 
     own: Mapping[str, Any]
-    best: tuple[Mapping[str, Any], Mapping[str, Any]] | None
-    control: tuple[Mapping[str, Any], Mapping[str, Any]] | None
-    stronger: tuple[Mapping[str, Any], Mapping[str, Any]] | None
+    best: _Found | None
+    control: _Found | None
+    stronger: _Found | None
 
 
-def find_standing(lines: Sequence[Mapping[str, Any]], x: str = "target", y: str = "held_out") -> Standing | None:
+def find_standing(lines: Sequence[Mapping[str, Any]]) -> Standing | None:
     """Return where DG-Hard stands in a sweep with scores, or None where its default is not in it.
 
     No value is interpolated: a method is taken at the points that were scored.
@@ -177,30 +175,23 @@ def find_standing(lines: Sequence[Mapping[str, Any]], x: str = "target", y: str 
     own = next((point for line, point in points if line["method"] == "dg_hard" == point["label"]), None)
     if own is None:
         return None
-    reach = [(line, point) for line, point in points if _score(point, x) >= _score(own, x)]
-
-    def best(wanted: str) -> tuple[Mapping[str, Any], Mapping[str, Any]] | None:
-        """Return the best of one kind of line."""
-        found = [item for item in reach if _kind(item[0]) == wanted]
-        return max(found, key=lambda item: _score(item[1], y), default=None)
-
-    return Standing(own, best("repair"), best("control"), best("dg_hard"))
-
-
-def _kind(line: Mapping[str, Any]) -> str:
-    """Return whether a line is of DG-Hard, of a control or of another repair."""
-    return "dg_hard" if line["method"] == "dg_hard" else "control" if line["control"] else "repair"
+    best: dict[str, _Found] = {}
+    for line, point in sorted(points, key=lambda item: -_score(item[1], "held_out")):
+        if _score(point, "target") >= _score(own, "target"):
+            kind = "dg_hard" if line["method"] == "dg_hard" else "control" if line["control"] else "repair"
+            best.setdefault(kind, (line, point))
+    return Standing(own, best.get("repair"), best.get("control"), best.get("dg_hard"))
 
 
 def _score(point: Mapping[str, Any], benchmark: str) -> float:
     return point["scores"][benchmark]["score"]
 
 
-def standing_words(standing: Standing | None, x: str = "target", y: str = "held_out") -> str:
+def standing_words(standing: Standing | None) -> str:
     """Say where DG-Hard stands, whoever wins."""
     if standing is None:
         return "DG-Hard with its own settings is not among the points, so it is not compared."
-    own = standing.own
+    own, x, y = standing.own, "target", "held_out"
     reached = f"a target score of at least {_percent(own, x)}, which DG-Hard reaches"
     if standing.best is None:
         text = f"No other repair here has {reached}; DG-Hard keeps a held-out score of {_percent(own, y)}."
@@ -212,19 +203,15 @@ def standing_words(standing: Standing | None, x: str = "target", y: str = "held_
             f"DG-Hard is {relation} {_named(standing.best)} at {reached}: held-out {_percent(own, y)} against "
             f"{_percent(point, y)} (target {_percent(point, x)}), {words}."
         )
-    others = [
-        f"the best control ({_named(standing.control)}) keeps {_percent(standing.control[1], y)}"
-        if standing.control
-        else "",
-        f"the best strength of {_named(standing.stronger)} keeps {_percent(standing.stronger[1], y)}"
-        if standing.stronger and standing.stronger[1] is not own and _gap(own, standing.stronger[1], y)[0] < 0
-        else "",
-    ]
-    also = "; ".join(filter(None, others))
-    return f"{text} At the same target {also}." if also else text
+    others = []
+    if standing.control:
+        others.append(f"the best control ({_named(standing.control)}) keeps {_percent(standing.control[1], y)}")
+    if standing.stronger and _score(standing.stronger[1], y) > _score(own, y):
+        others.append(f"the best strength of {_named(standing.stronger)} keeps {_percent(standing.stronger[1], y)}")
+    return f"{text} At the same target {'; '.join(others)}." if others else text
 
 
-def _named(found: tuple[Mapping[str, Any], Mapping[str, Any]]) -> str:
+def _named(found: _Found) -> str:
     """Return a point's method and strength, without the brackets inside."""
     line, point = found
     title = find_method(line["method"]).title.removeprefix("Control: ")

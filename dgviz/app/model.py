@@ -9,7 +9,7 @@ import streamlit as st
 
 from dgviz.analysis.figures import FIGURES, Figure
 from dgviz.analysis.model_map import STATISTICS, Cell, TowerMap, expert_modules, map_tower, towers
-from dgviz.analysis.model_spectra import Assessment, ModelSpectra, total
+from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.app.messages import show_error
 from dgviz.app.model_detail import draw_depth, draw_noise, draw_table
 from dgviz.app.model_verdict import draw_verdict
@@ -96,16 +96,18 @@ def _draw_details(model: ModelView, rows: list[Assessment], shown: TowerMap, qua
 def _draw_totals(rows: list[Assessment], spectra: ModelSpectra) -> None:
     """Show what the rule makes of everything that is known."""
     count = len(spectra.weights) + len(spectra.missing)
-    whole = total(rows)
-    known = f"{whole.matrices:,}" + ("" if not spectra.missing else f" of {count:,}")
+    known = f"{len(rows):,}" + ("" if not spectra.missing else f" of {count:,}")
     with st.container(horizontal=True):
         st.metric("Weights known", known, help="Matrices with a stored spectrum; every expert is one.")
         if rows:
-            directions = f"{whole.rank:,} of {whole.directions:,}"
+            kept, energy = sum(row.rank for row in rows), FIGURES["energy_kept"].pool(rows)
+            directions = f"{kept:,} of {sum(row.spectrum.s.size for row in rows):,}"
             st.metric("Directions kept", directions, help="Summed over all weights known.")
-            st.metric("Energy kept", f"{100 * whole.energy_kept:.1f} %", help="Share of the update's squared norm.")
-            st.metric("Nothing kept", f"{whole.emptied:,}", help="Weights that the repair takes back to base.")
-            st.metric("Everything kept", f"{whole.unchanged:,}", help="Weights on which the rule does nothing.")
+            share = f"{100 if energy is None else energy:.1f} %"
+            st.metric("Energy kept", share, help="Share of the update's squared norm.")
+            emptied, unchanged = sum(row.emptied for row in rows), sum(row.unchanged for row in rows)
+            st.metric("Nothing kept", f"{emptied:,}", help="Weights that the repair takes back to base.")
+            st.metric("Everything kept", f"{unchanged:,}", help="Weights on which the rule does nothing.")
 
 
 def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) -> tuple[TowerMap, Figure]:

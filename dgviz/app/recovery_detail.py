@@ -6,7 +6,8 @@ from dgviz.app.recovery import picture_config, titled
 from dgviz.figures import Bar, recovery_bars
 from dgviz.scores import Score
 from dgviz.scores.recovery import METRICS, Comparison, Recovery
-from dgviz.scores.recovery.report import benchmarks_csv, definition, size_words
+from dgviz.scores.recovery.detail import SIZES
+from dgviz.scores.recovery.report import benchmarks_csv, definition
 from dgviz.scores.recovery.resample import RESAMPLED
 
 _PARTS = {"damaged": "▼ damaged", "improved": "▲ improved", "unchanged": "= unchanged", "on_task": "on-task"}
@@ -62,11 +63,11 @@ def draw_sizes(recovery: Recovery) -> None:
     if len(parts) > 1:
         part = st.segmented_control("Benchmarks that were", parts, key="sizes-part", default=part, required=True)
     found = [(label, item) for label, a in recovery.repaired.items() for item in a.sizes if item.part == part]
-    found.sort(key=lambda pair: pair[1].low)
-    counts = {size_words(item.low, item.high): max(i.n for _, i in found if i.low == item.low) for _, item in found}
+    found.sort(key=lambda pair: list(SIZES).index(pair[1].percent_of_base))
+    counts = {size: max((i.n for _, i in found if i.percent_of_base == size), default=0) for size in SIZES}
     bars = [
         Bar(
-            f"{size_words(item.low, item.high)} (n = {counts[size_words(item.low, item.high)]})",
+            f"{item.percent_of_base} (n = {counts[item.percent_of_base]})",
             titled(recovery, label),
             recovery.study.families.get(label, label),
             item.percent,

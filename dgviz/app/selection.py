@@ -4,7 +4,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.analysis.model_spectra import Assessment, total
+from dgviz.analysis.model_spectra import Assessment
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.selection import Selection, selection_of
 from dgviz.errors import PairError
@@ -98,11 +98,12 @@ def _draw_preview(names: list[str], repaired: set[str], rows: list[Assessment]) 
     inside = [row for row in rows if row.weight.tensor.name in repaired]
     energy = sum(row.spectrum.energy for row in rows)
     dropped, all_dropped = (sum(row.dropped_energy for row in part) for part in (inside, rows))
-    kept = total(inside)
+    kept, directions = sum(row.rank for row in inside), sum(row.spectrum.s.size for row in inside)
+    factors = sum(row.kept_parameters for row in inside)
     with st.container(horizontal=True):
         st.metric("Tensors repaired", f"{len(repaired):,} of {len(names):,}", help="The others stay as tuned.")
-        st.metric("Directions kept in them", f"{kept.rank:,} of {kept.directions:,}")
-        st.metric("Numbers kept, as factors", f"{kept.kept_parameters:,}", help="Sum of rank x (rows + columns).")
+        st.metric("Directions kept in them", f"{kept:,} of {directions:,}")
+        st.metric("Numbers kept, as factors", f"{factors:,}", help="Sum of rank x (rows + columns).")
         if energy > 0:
             st.metric(
                 "Energy kept of the whole update",

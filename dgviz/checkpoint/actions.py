@@ -3,10 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from dgviz.checkpoint.experts import LoraStack
 from dgviz.checkpoint.layout import matrix_layout
-from dgviz.checkpoint.lora.tensor import LoraTensor
-from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, TensorInfo
+from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
+from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, PairedTensor, TensorInfo
 from dgviz.command import option
 
 MIN_ELEMENTS = 1024
@@ -56,8 +55,7 @@ def why_kept(info: TensorInfo, other: TensorInfo) -> Why | None:
 def why_repaired(info: TensorInfo, note: str) -> Why:
     """Return why a tensor is repaired."""
     if isinstance(info, LoraTensor | LoraStack):
-        rank = info.rank
-        return "update", f"A floating-point matrix, to which the adapter adds an update of rank {rank}."
+        return "update", f"A floating-point matrix, to which the adapter adds an update of rank {info.rank}."
     if note:
         return "matrix", f"A floating-point matrix; {note}, of the same shape."
     return "matrix", "A floating-point matrix of the same shape on both sides."
@@ -68,40 +66,31 @@ def exact_pattern(names: Sequence[str]) -> str:
     return f"^(?:{'|'.join(map(re.escape, names))})$"
 
 
-def block_shapes(mismatched: list[tuple[TensorInfo, TensorInfo]], common: int) -> Notice:
+def block_shapes(mismatched: list[PairedTensor], common: int) -> Notice:
     """Return what blocks a pair in which tensors of one name differ in shape."""
     shown = "; ".join(
-        f"{tuned.name!r} is {base.shape} in base ({base.file}) and {tuned.shape} in tuned ({tuned.file})"
-        for base, tuned in mismatched[:3]
+        f"{row.name!r} is {row.base.shape} in base ({row.base.file}) and "
+        f"{row.tuned.shape} in tuned ({row.tuned.file})"
+        for row in mismatched[:3]
     )
     more = f"; and {len(mismatched) - 3} more" if len(mismatched) > 3 else ""
-    names = tuple(tuned.name for _, tuned in mismatched)
+    names = tuple(row.name for row in mismatched)
     # The whole list, so that the remedy works as it stands; a long one points to the wrong base anyway.
     pattern = exact_pattern(names) if len(mismatched) <= 8 else ""
-    return Notice(
-        "shape_mismatch",
-        BLOCKS,
-        f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}.",
-        "Is this the base it was tuned from? If so, keep tuned's bytes with "
-        + (option("--exclude", pattern) if pattern else "--exclude and their names"),
-        names,
-        pattern,
-    )
+    excluded = option("--exclude", pattern) if pattern else "--exclude and their names"
+    message = f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}."
+    remedy = f"Is this the base it was tuned from? If so, keep tuned's bytes with {excluded}"
+    return Notice("shape_mismatch", BLOCKS, message, remedy, names, pattern)
 
 
-def block_float8(found: list[tuple[TensorInfo, TensorInfo]]) -> Notice:
+def block_float8(found: list[PairedTensor]) -> Notice:
     """Return what blocks a pair with 8-bit floats that have no scales."""
-    base, tuned = found[0]
-    side, info = ("base", base) if base.dtype.startswith("float8") else ("tuned", tuned)
-    names = tuple(item.name for _, item in found)
+    sides = (("base", found[0].base), ("tuned", found[0].tuned))
+    side, info = next((side, info) for side, info in sides if info.dtype.startswith("float8"))
+    names = tuple(row.name for row in found)
     pattern = exact_pattern(names)
     more = f" ({len(found)} such tensors)" if len(found) > 1 else ""
-    return Notice(
-        "float8",
-        BLOCKS,
-        f"tensor {tuned.name!r} is {info.dtype} in {side} ({info.file}), whose values mean nothing without their "
-        f"scales{more}.",
-        f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}",
-        names,
-        pattern,
-    )
+    where = f"tensor {found[0].name!r} is {info.dtype} in {side} ({info.file})"
+    message = f"{where}, whose values mean nothing without their scales{more}."
+    remedy = f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}"
+    return Notice("float8", BLOCKS, message, remedy, names, pattern)

@@ -1,5 +1,6 @@
 """Tensors put together from stored ones without arithmetic: rows picked, experts fused, another file's place."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,10 +20,7 @@ def derive(
 ) -> _Derived:
     """Return a derived tensor with the name, file and dtype of `like`."""
     name, dtype = fields.pop("name", like.name), fields.pop("dtype", like.dtype)
-    nbytes = _WIDTHS[dtype]
-    for length in shape:
-        nbytes *= length
-    return kind(name, shape, dtype, like.file, 0, nbytes, parts, **fields)
+    return kind(name, shape, dtype, like.file, 0, _WIDTHS[dtype] * math.prod(shape), parts, **fields)
 
 
 def matrix_rows(info: TensorInfo, begin: int, end: int) -> TensorInfo:
@@ -63,11 +61,9 @@ class PickedRows(DerivedTensor):
         whole = read_tensor(self.parts[0])
         return torch.cat([whole[begin:end] for begin, end in self.ranges]).reshape(self.shape)
 
-    def slice(self, index: int) -> TensorInfo:
+    def entry(self, index: int) -> TensorInfo:
         """Return one row as a tensor of its own; only the first dimension is a stack here."""
         rows = [row for begin, end in self.ranges for row in range(begin, end)]
-        if not 0 <= index < len(rows):
-            raise IndexError(f"no slice {index} in {self.name!r}, whose shape is {self.shape}")
         return self.parts[0].slice(rows[index])
 
 
@@ -92,10 +88,8 @@ class FusedExperts(DerivedTensor):
 
         return torch.cat([read_tensor(part) for part in self.parts]).reshape(self.shape)
 
-    def slice(self, index: int) -> TensorInfo:
+    def entry(self, index: int) -> TensorInfo:
         """Return one expert; only its own parts are read."""
-        if not 0 <= index < self.shape[0]:
-            raise IndexError(f"no slice {index} in {self.name!r}, whose shape is {self.shape}")
         parts = self.parts[index * self.per_expert : (index + 1) * self.per_expert]
         if len(parts) == 1:
             return parts[0]

@@ -8,6 +8,7 @@ whose snapshots are links to the blobs of the same repository.
 import json
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def read_document(file: Path, most: int, what: str) -> bytes:
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device never ends
             raise CheckpointError(f"{file} is no regular file: put the {what} itself there")
         if found.st_size > most:
+            article = "an" if what[0] in "aeiou" else "a"
             raise CheckpointError(
-                f"{file} has {found.st_size} bytes, above the cap of {most}: it is not {_article(what)} {what}"
+                f"{file} has {found.st_size} bytes, above the cap of {most}: it is not {article} {what}"
             )
         return file.read_bytes()
     except FileNotFoundError as error:
@@ -51,8 +53,10 @@ def read_document(file: Path, most: int, what: str) -> bytes:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def _article(word: str) -> str:
-    return "an" if word[0] in "aeiou" else "a"
+def config_sections(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return a config and the sections inside it (text_config, vision_config, ...), by what to call them."""
+    inner = {f"config.json's {key}": value for key, value in config.items() if isinstance(value, dict)}
+    return {"config.json": config, **inner}
 
 
 def parse_json_object(raw: bytes, where: str, constants: bool = False) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from dgviz.checkpoint.dequantise import BlockFloat8, MicroscaledFloat4
-from dgviz.checkpoint.experts import LoraStack
-from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.checkpoint.documents import config_sections
+from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
+from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4
 from dgviz.checkpoint.tied import is_head, tied_embedding
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
+from dgviz.words import some
 
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
@@ -21,24 +22,20 @@ _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 def find_base_only(pair: CheckpointPair) -> list[Notice]:
     """Tell of tensors that only base has: they are not written."""
     rows = [row for row in pair.tensors if row.tuned is None and row.via != "tied"]
-    if not rows:
-        return []
-    message = f"{_tensors(rows)} only in base and will not be in the repaired model: {_named(rows)}."
+    message = "{tensors} only in base and will not be in the repaired model: {names}."
     remedy = (
         "Right where fine-tuning dropped them (heads that predict further tokens, say). Otherwise the two sides are "
         "named differently, or tuned is not complete."
     )
-    return [_notice("base_only", WARNING, message, remedy, rows)]
+    return _tell("base_only", WARNING, message, remedy, rows)
 
 
 def find_tuned_only(pair: CheckpointPair) -> list[Notice]:
     """Tell of tensors that only tuned has: they are copied as they are."""
     rows = [row for row in pair.tensors if row.base is None]
-    if not rows:
-        return []
-    message = f"{_tensors(rows)} only in tuned and will be copied as in tuned: {_named(rows)}."
+    message = "{tensors} only in tuned and will be copied as in tuned: {names}."
     remedy = "Right for parts that fine-tuning added. Otherwise the two sides are named differently."
-    return [_notice("tuned_only", WARNING, message, remedy, rows)]
+    return _tell("tuned_only", WARNING, message, remedy, rows)
 
 
 def find_renamed(pair: CheckpointPair) -> list[Notice]:
@@ -50,10 +47,8 @@ def find_renamed(pair: CheckpointPair) -> list[Notice]:
         ("experts", "experts", "because one side stores the experts of a layer as a stack and the other one by one"),
     ):
         rows = [row for row in pair.tensors if row.via == via]
-        if rows:
-            message = f"{len(rows)} of {len(pair.tensors)} tensors matched only {words}: {_named(rows)}."
-            remedy = "Compare a few names in the table; the output has tuned's names."
-            notices.append(_notice(code, INFO, message, remedy, rows))
+        message = f"{len(rows)} of {len(pair.tensors)} tensors matched only {words}: {{names}}."
+        notices += _tell(code, INFO, message, "Compare a few names in the table; the output has tuned's names.", rows)
     return notices
 
 
@@ -61,9 +56,9 @@ def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
     """Tell of an output head that is one tensor with its embedding, or that the config takes for one."""
     rows = [row for row in pair.tensors if row.via == "tied"]
     if rows:
-        message = f"{_tensors(rows)} one with an embedding it is tied to: {_named(rows)}."
+        message = "{tensors} one with an embedding it is tied to: {names}."
         remedy = "Nothing to do: what is stored more than once is written bit for bit the same."
-        return [_notice("tied_head", INFO, message, remedy, rows)]
+        return _tell("tied_head", INFO, message, remedy, rows)
     embedding = tied_embedding(pair.tuned)
     if embedding is None:
         return []
@@ -74,10 +69,9 @@ def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
             "disagree which of them to use."
         )
         remedy = 'Set "tie_word_embeddings": false in the config of tuned if the two are meant to differ.'
-        return [_notice("untied_head", WARNING, message, remedy, heads)]
+        return [Notice("untied_head", WARNING, message, remedy, tuple(row.name for row in heads))]
     message = f"The output head is tied to {embedding}: one tensor that serves as both, repaired once."
-    remedy = f"To keep the head as tuned, exclude {embedding}."
-    return [_notice("tied_head", INFO, message, remedy, [pair[embedding]])]
+    return [Notice("tied_head", INFO, message, f"To keep the head as tuned, exclude {embedding}.", (embedding,))]
 
 
 def find_vocabulary(pair: CheckpointPair) -> list[Notice]:
@@ -87,30 +81,26 @@ def find_vocabulary(pair: CheckpointPair) -> list[Notice]:
         return []
     first = rows[0]
     before, after = pair.base.tensors[first.base.name].shape[0], first.tuned.shape[0]
-    known = all(_has(side, ("tokenizer.json",)) for side in (pair.base, pair.tuned))
     common = first.base.shape[0] if first.cause == "vocabulary" else 0
+    lacking = _sides(pair, lambda side: not _has(side, ("tokenizer.json",)))
     message = (
-        f"The vocabulary has {before} tokens in base and {after} in tuned: {common} rows of {_named(rows)} are "
-        f"matched {'by tokenizer.json' if known else 'by their position'} and repaired, the others copied from tuned."
+        f"The vocabulary has {before} tokens in base and {after} in tuned: {common} rows of {{names}} are matched "
+        f"{'by their position' if lacking else 'by tokenizer.json'} and repaired, the others copied from tuned."
     )
-    if known:
-        return [_notice("vocabulary", WARNING, message, "Check that the number of matched rows is plausible.", rows)]
-    lacking = " and ".join(
-        name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if not _has(side, ("tokenizer.json",))
-    )
-    remedy = f"Put the tokenizer.json of {lacking} beside the weights, so that rows are matched by token."
-    return [_notice("vocabulary", WARNING, message, remedy, rows)]
+    remedy = "Check that the number of matched rows is plausible."
+    if lacking:
+        remedy = f"Put the tokenizer.json of {lacking} beside the weights, so that rows are matched by token."
+    return _tell("vocabulary", WARNING, message, remedy, rows)
 
 
 def find_missing_files(pair: CheckpointPair) -> list[Notice]:
     """Tell of a config, tokenizer or processor that a side lacks."""
     notices = []
-    lacking = [name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if not side.config]
+    lacking = _sides(pair, lambda side: not side.config)
     if lacking:
-        message = f"There is no config.json in {' and '.join(lacking)}."
         remedy = "Put it beside the weights: without it names, vocabulary and tied heads are compared less well"
-        remedy += ", and transformers cannot load the output." if len(lacking) == 2 else "."
-        notices.append(Notice("missing_config", WARNING, message, remedy))
+        remedy += "." if pair.base.config or pair.tuned.config else ", and transformers cannot load the output."
+        notices.append(Notice("missing_config", WARNING, f"There is no config.json in {lacking}.", remedy))
     for code, what, names in (("tokenizer", "tokenizer", _TOKENIZERS), ("processor", "image processor", _PROCESSORS)):
         has = _has(pair.base, names), _has(pair.tuned, names)
         if has == (True, False) and not pair.tuned.is_adapter:
@@ -127,8 +117,6 @@ def find_missing_files(pair: CheckpointPair) -> list[Notice]:
 def find_dtypes(pair: CheckpointPair) -> list[Notice]:
     """Tell of weights that the two sides store with different precision."""
     rows = [row for row in pair.repairable if row.base.dtype != row.tuned.dtype]
-    if not rows:
-        return []
     kinds = Counter((row.base.dtype, row.tuned.dtype) for row in rows)
     shown = ", ".join(f"{base} in base and {tuned} in tuned ({count})" for (base, tuned), count in kinds.items())
     message = f"{len(rows)} tensors to be repaired differ in dtype: {shown}."
@@ -136,19 +124,18 @@ def find_dtypes(pair: CheckpointPair) -> list[Notice]:
         "The coarser side's rounding is part of every difference and can look like noise: where there is a base in "
         "the dtype that tuned was trained from, give that."
     )
-    return [_notice("dtypes", WARNING, message, remedy, rows)]
+    return _tell("dtypes", WARNING, message, remedy, rows)
 
 
 def find_dequantised(pair: CheckpointPair) -> list[Notice]:
     """Tell of a base that is stored as codes and read as what they stand for."""
-    kinds = {BlockFloat8: "FP8 blocks", MicroscaledFloat4: "MXFP4"}
-    rows = [row for row in pair.tensors if _kind(row, kinds)]
+    rows = [row for row in pair.tensors if _stored_as(row)]
     if not rows:
         return []
-    names = " and ".join(sorted({_kind(row, kinds) for row in rows}))
-    message = f"{len(rows)} tensors of base are stored as {names} and read as {rows[0].base.dtype}."
+    formats = " and ".join(sorted(set(map(_stored_as, rows))))
+    message = f"{len(rows)} tensors of base are stored as {formats} and read as {rows[0].base.dtype}."
     remedy = "Right where tuned was trained from this quantised base; otherwise give the base it was trained from."
-    return [_notice("dequantised", WARNING, message, remedy, rows)]
+    return _tell("dequantised", WARNING, message, remedy, rows)
 
 
 def find_adapter(pair: CheckpointPair) -> list[Notice]:
@@ -160,17 +147,15 @@ def find_adapter(pair: CheckpointPair) -> list[Notice]:
         f"Tuned is a PEFT adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
     )
     remedy = "An update of exact low rank has no noise to estimate: rules that look for it keep everything."
-    return [_notice("adapter", INFO, message, remedy, rows)]
+    return [Notice("adapter", INFO, message, remedy, tuple(row.name for row in rows))]
 
 
 def find_config_code(pair: CheckpointPair) -> list[Notice]:
     """Tell of a config that refers to code of its own."""
-    sides = [name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if "auto_map" in side.config]
-    if not sides:
-        return []
-    message = f"The config of {' and '.join(sides)} refers to code of its own (auto_map), which is never run."
+    sides = _sides(pair, lambda side: "auto_map" in side.config)
+    message = f"The config of {sides} refers to code of its own (auto_map), which is never run."
     remedy = "Names are compared as they are. Copy the *.py files to the output yourself if you trust them."
-    return [Notice("own_code", WARNING, message, remedy)]
+    return [Notice("own_code", WARNING, message, remedy)] if sides else []
 
 
 _IGNORED = {"_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "quantization_config"}
@@ -236,10 +221,16 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _kind(row: PairedTensor, kinds: dict[type, str]) -> str:
+def _stored_as(row: PairedTensor) -> str:
     """Return what a row's base is dequantised from, or an empty string; rows picked of one count too."""
     parts = [row.base, *getattr(row.base, "parts", ())]
+    kinds = {BlockFloat8: "FP8 blocks", MicroscaledFloat4: "MXFP4"}
     return next((name for kind, name in kinds.items() for part in parts if isinstance(part, kind)), "")
+
+
+def _sides(pair: CheckpointPair, condition: Callable[[Checkpoint], bool]) -> str:
+    """Return which sides meet a condition: base, tuned, base and tuned, or nothing."""
+    return " and ".join(name for name, side in (("base", pair.base), ("tuned", pair.tuned)) if condition(side))
 
 
 def _has(checkpoint: Checkpoint, names: Iterable[str]) -> bool:
@@ -247,19 +238,13 @@ def _has(checkpoint: Checkpoint, names: Iterable[str]) -> bool:
 
 
 def _has_tokens(pair: CheckpointPair) -> bool:
-    config = pair.tuned.config or pair.base.config
-    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
-    return any("vocab_size" in section for section in sections)
+    return any("vocab_size" in section for section in config_sections(pair.tuned.config or pair.base.config).values())
 
 
-def _tensors(rows: list[PairedTensor]) -> str:
-    return f"{len(rows)} tensors are" if len(rows) > 1 else "1 tensor is"
-
-
-def _named(rows: list[PairedTensor], limit: int = 3) -> str:
-    more = f" and {len(rows) - limit} more" if len(rows) > limit else ""
-    return ", ".join(row.name for row in rows[:limit]) + more
-
-
-def _notice(code: str, severity: str, message: str, remedy: str, rows: list[PairedTensor]) -> Notice:
-    return Notice(code, severity, message, remedy, tuple(row.name for row in rows))
+def _tell(code: str, severity: str, message: str, remedy: str, rows: list[PairedTensor]) -> list[Notice]:
+    """Return a notice of some rows, none where there are none; ``{tensors}`` and ``{names}`` stand for them."""
+    if not rows:
+        return []
+    tensors = f"{len(rows)} tensors are" if len(rows) > 1 else "1 tensor is"
+    names = tuple(row.name for row in rows)
+    return [Notice(code, severity, message.format(tensors=tensors, names=some(names)), remedy, names)]

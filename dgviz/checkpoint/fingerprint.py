@@ -42,17 +42,18 @@ def content_hash(info: TensorInfo) -> str:
     """
     if isinstance(info, DerivedTensor):
         return _derived_hash(info, map(content_hash, info.parts))
-    before = _stat(info)
-    known = _recall(info, before)
-    if known is not None:
-        return known
+    before = _stat(info.file)
+    known = _recall([info])
+    if known:
+        return known[info]
     digest = hashlib.sha256(_kind(info).encode())
     for chunk in iter_chunks(info):
         digest.update(chunk)
-    if _stat(info) != before:
+    if _stat(info.file) != before:
         raise CheckpointError(f"{info.file} changed while tensor {info.name!r} was read: wait until it is complete")
     if time.time_ns() - before[1] > _SETTLED_NS:
-        _remember(info, before, digest.hexdigest())
+        statement = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+        _execute(statement, (str(info.file), *_key(info), *before, digest.hexdigest()))
     return digest.hexdigest()
 
 
@@ -64,9 +65,7 @@ def is_hashed(info: TensorInfo) -> bool:
     CheckpointError
         If the file is gone.
     """
-    if isinstance(info, DerivedTensor):
-        return all(map(is_hashed, info.parts))
-    return _recall(info, _stat(info)) is not None
+    return info in known_hashes([info])
 
 
 def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
@@ -93,14 +92,8 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
     for info in wanted:
         if info not in parts:
             by_file.setdefault(info.file, []).append(info)
-    query = "SELECT start, nbytes, kind, size, mtime_ns, inode, hash FROM hashes WHERE path = ?"
-    for file, own in by_file.items():
-        stat = _stat(own[0])
-        remembered = {tuple(row[:3]): row[6] for row in _execute(query, (str(file),)) if tuple(row[3:6]) == stat}
-        for info in own:
-            value = remembered.get(_key(info)[1:])
-            if value is not None:
-                found[info] = value
+    for own in by_file.values():
+        found |= _recall(own)
     return found
 
 
@@ -113,27 +106,27 @@ def _kind(info: TensorInfo) -> str:
     return f"{info.dtype}:{','.join(map(str, info.shape))}:"
 
 
-def _stat(info: TensorInfo) -> tuple[int, int, int]:
-    """Return size, modification time and inode of the tensor's file."""
+def _stat(file: Path) -> tuple[int, int, int]:
+    """Return size, modification time and inode of a file."""
     try:
-        stat = info.file.stat()
+        stat = file.stat()
     except OSError as error:
-        raise CheckpointError(f"{info.file} cannot be read: {error.strerror or error}") from error
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
     return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
-def _key(info: TensorInfo) -> tuple[str, int, int, str]:
-    return str(info.file), info.start, info.nbytes, _kind(info)
+def _key(info: TensorInfo) -> tuple[int, int, str]:
+    return info.start, info.nbytes, _kind(info)
 
 
-def _recall(info: TensorInfo, stat: tuple[int, int, int]) -> str | None:
-    query = "SELECT size, mtime_ns, inode, hash FROM hashes WHERE path = ? AND start = ? AND nbytes = ? AND kind = ?"
-    rows = _execute(query, _key(info))
-    return rows[0][3] if rows and tuple(rows[0][:3]) == stat else None
-
-
-def _remember(info: TensorInfo, stat: tuple[int, int, int], value: str) -> None:
-    _execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*_key(info), *stat, value))
+def _recall(infos: list[TensorInfo]) -> dict[TensorInfo, str]:
+    """Return the hashes that are remembered of tensors of one file, as the file is now."""
+    file, values = infos[0].file, ()
+    query = "SELECT start, nbytes, kind, hash FROM hashes WHERE (path, size, mtime_ns, inode) = (?, ?, ?, ?)"
+    if len(infos) == 1:
+        query, values = f"{query} AND (start, nbytes, kind) = (?, ?, ?)", _key(infos[0])
+    rows = {tuple(key): value for *key, value in _execute(query, (str(file), *_stat(file), *values))}
+    return {info: rows[_key(info)] for info in infos if _key(info) in rows}
 
 
 def _execute(statement: str, values: tuple) -> list[tuple]:

@@ -73,7 +73,8 @@ def read_header(file: Path) -> Header:
     tensors = {}
     for name, entry in parse_json_object(raw, f"the header of {file}").items():
         if name == "__metadata__":
-            _check_metadata(file, entry)
+            if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
+                raise CheckpointError(f"{file}: __metadata__ must map strings to strings: the header is damaged")
         else:
             tensors[name] = _tensor_info(file, name, entry, data_start)
     _check_contiguous(file, tensors, data_start, stat.st_size)
@@ -98,11 +99,6 @@ def _header_length(file: Path, prefix: bytes, size: int) -> int:
             f"{file} is truncated: its header needs {8 + length} bytes and the file has {size}; fetch it again"
         )
     return length
-
-
-def _check_metadata(file: Path, entry: Any) -> None:
-    if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
-        raise CheckpointError(f"{file}: __metadata__ must map strings to strings: the header is damaged")
 
 
 def _tensor_info(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:

@@ -77,8 +77,10 @@ def plan_download(repo: str, revision: str | None = None) -> HubPlan:
         raise CheckpointError(
             f"{repo} on the Hugging Face Hub has no *.safetensors weights: give another revision or model"
         )
-    files = tuple((item.filename, item.file_size) for item in wanted if item.will_download)
-    cached = tuple((item.filename, item.file_size) for item in wanted if not item.will_download)
+    files, cached = (
+        tuple((item.filename, item.file_size) for item in wanted if item.will_download == fetch)
+        for fetch in (True, False)
+    )
     return HubPlan(repo, wanted[0].commit_hash, files, cached)
 
 
@@ -139,14 +141,7 @@ def find_cached(repo: str, revision: str | None = None) -> Path | None:
 
     The directory may lack files of an interrupted download: opening it checks every shard.
     """
-    from huggingface_hub import errors, snapshot_download
-
-    try:
-        return Path(snapshot_download(repo, revision=revision, local_files_only=True, allow_patterns=list(_WANTED)))
-    except errors.IncompleteSnapshotError as error:
-        return Path(error.snapshot_path)
-    except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
-        return None
+    return _look_up(repo, revision)[0]
 
 
 def is_cached_whole(repo: str, revision: str | None = None) -> bool:
@@ -154,19 +149,20 @@ def is_cached_whole(repo: str, revision: str | None = None) -> bool:
 
     Where the cache does not tell what was to come, what is there counts as all of it.
     """
+    return _look_up(repo, revision, ignore_patterns=[*_UNWANTED, "*/*"])[1]  # folders hold nothing that is opened
+
+
+def _look_up(repo: str, revision: str | None, **options: Any) -> tuple[Path | None, bool]:
+    """Return the directory of a model in the cache, or None, and whether all of it is there."""
     from huggingface_hub import errors, snapshot_download
 
+    wanted = {"revision": revision, "allow_patterns": list(_WANTED), "local_files_only": True}
     try:
-        snapshot_download(
-            repo,
-            revision=revision,
-            local_files_only=True,
-            allow_patterns=list(_WANTED),
-            ignore_patterns=[*_UNWANTED, "*/*"],  # folders hold nothing that is opened
-        )
+        return Path(snapshot_download(repo, **wanted, **options)), True
+    except errors.IncompleteSnapshotError as error:
+        return Path(error.snapshot_path), False
     except (errors.LocalEntryNotFoundError, errors.HFValidationError, OSError):
-        return False
-    return True
+        return None, False
 
 
 def _call(repo: str, revision: str | None, patterns: "Sequence[str]", **options: Any) -> Any:
@@ -193,10 +189,8 @@ def _explain(repo: str, revision: str | None, error: Exception) -> str:
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{repo} has no revision {revision!r}: give a branch, a tag or a commit"
     if isinstance(error, errors.RepositoryNotFoundError):
-        return (
-            f"there is no model {repo!r} on the Hugging Face Hub, or it is private: check the name, or log in "
-            "(hf auth login)"
-        )
+        where = f"there is no model {repo!r} on the Hugging Face Hub, or it is private"
+        return f"{where}: check the name, or log in (hf auth login)"
     if isinstance(error, errors.LocalEntryNotFoundError | errors.OfflineModeIsEnabled | errors.DryRunError):
         if find_cached(repo, revision) is not None:
             return (

@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from dgviz.checkpoint.pickled import bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
+from dgviz.words import some
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -128,14 +128,10 @@ def _find_weights(directory: Path, config: dict[str, Any], given: str | None) ->
                 "file or index in the same directory: fetch it, or remove the entry"
             )
         return directory / named
-    for single, index in sorted(_SETS, key=lambda names: given not in names):
-        found = [directory / name for name in (single, index) if (directory / name).is_file()]
-        if len(found) == 2:
-            raise CheckpointError(
-                f"{directory} holds both {single} and {index}, and loaders disagree which to use: remove one"
-            )
-        if found:
-            return found[0]
+    for names in sorted(_SETS, key=lambda names: given not in names):
+        found = _one_of(directory, *names)
+        if found is not None:
+            return found
     if given is None and (directory / PIPELINE).is_file():
         raise CheckpointError(explain_pipeline(directory))
     files = sorted(file for file in directory.iterdir() if _is_plain_weight_name(file.name) and file.is_file())
@@ -145,14 +141,20 @@ def _find_weights(directory: Path, config: dict[str, Any], given: str | None) ->
         return indices[0]
     if len(loose) == 1 and not indices and not _SHARD.search(loose[0].name):
         return loose[0]
-    pickled = [directory / name for name in (BIN, BIN_INDEX) if (directory / name).is_file()]
-    if pickled and not files and bin_allowed():
-        if len(pickled) == 2:
-            raise CheckpointError(
-                f"{directory} holds both {BIN} and {BIN_INDEX}, and loaders disagree which to use: remove one"
-            )
-        return pickled[0]
+    pickled = _one_of(directory, BIN, BIN_INDEX) if bin_allowed() and not files else None
+    if pickled is not None:
+        return pickled
     raise CheckpointError(explain_no_weights(directory, (SINGLE, INDEX), [file.name for file in indices or loose]))
+
+
+def _one_of(directory: Path, single: str, index: str) -> Path | None:
+    """Return the weight file or the index that is there, of which there must not be both."""
+    found = [directory / name for name in (single, index) if (directory / name).is_file()]
+    if len(found) == 2:
+        raise CheckpointError(
+            f"{directory} holds both {single} and {index}, and loaders disagree which to use: remove one"
+        )
+    return found[0] if found else None
 
 
 def _is_plain_weight_name(name: str) -> bool:
@@ -168,10 +170,10 @@ def _open_sharded(directory: Path, index: Path) -> tuple[dict[str, TensorInfo], 
     """Open every shard of an index and cross-check; the truth is in the shards' headers."""
     weight_map, digest = _read_index(index)
     shards = tuple(sorted(set(weight_map.values())))
-    missing = [shard for shard in shards if not (directory / shard).is_file()]
+    missing = [repr(shard) for shard in shards if not (directory / shard).is_file()]
     if missing:
         raise CheckpointError(
-            f"{index} names shards that are not there: {_some(missing)}; fetch the missing files into {directory}"
+            f"{index} names shards that are not there: {some(missing)}; fetch the missing files into {directory}"
         )
     headers = {shard: _read_weights(directory / shard) for shard in shards}
     _check_index(index, weight_map, headers)
@@ -207,16 +209,16 @@ def _check_index(index: Path, weight_map: dict[str, str], headers: dict[str, Hea
             f"{index} puts tensor {name!r} into {weight_map[name]}, but it is in {found[name][0]} "
             f"({len(misplaced)} such): the index belongs to other shards, fetch it again"
         )
-    ghosts = [name for name in weight_map if name not in found]
+    ghosts = [repr(name) for name in weight_map if name not in found]
     if ghosts:
         raise CheckpointError(
-            f"{index} lists tensors that no shard holds: {_some(ghosts)}; the index belongs to other shards, "
+            f"{index} lists tensors that no shard holds: {some(ghosts)}; the index belongs to other shards, "
             "fetch index and shards again"
         )
     unlisted = [name for name in found if name not in weight_map]
     if unlisted:
         raise CheckpointError(
-            f"shards hold tensors that {index} does not list: {_some(unlisted)} "
+            f"shards hold tensors that {index} does not list: {some(map(repr, unlisted))} "
             f"(the first in {found[unlisted[0]][0]}); fetch index and shards again"
         )
     for name, shards in found.items():
@@ -228,10 +230,3 @@ def _check_index(index: Path, weight_map: dict[str, str], headers: dict[str, Hea
                     f"tensor {name!r} is in {copies[0].file} and, with other contents, in {other.file}: "
                     "save the model again"
                 )
-
-
-def _some(names: Iterable[str], limit: int = 3) -> str:
-    """Quote the first names and say how many more there are."""
-    names = list(names)
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(map(repr, names[:limit])) + more

@@ -218,10 +218,8 @@ def layer_labels(paths: Iterable[ModulePath]) -> dict[tuple[str, tuple[int, ...]
     """Return what to call each layer, in order, by its tower too where there are several; and what lies outside."""
     layers = list(dict.fromkeys((path.tower, path.layer) for path in paths))
     towers = tower_labels(tower for tower, _ in layers)
+    before = {tower: f"{label} " if len(towers) > 1 else "" for tower, label in towers.items()}
     rank = {tower: i for i, tower in enumerate(towers)}
     ordered = sorted((at for at in layers if at[1]), key=lambda at: (rank[at[0]], layer_order(at[1])))
-    labels = {}
-    for tower, layer in ordered:
-        level = ".".join(map(str, layer))
-        labels[tower, layer] = f"{towers[tower]} {level}" if len(towers) > 1 else level
+    labels = {at: before[at[0]] + ".".join(map(str, at[1])) for at in ordered}
     return labels | {at: "outside layers" for at in layers if not at[1]}

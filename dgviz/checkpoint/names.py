@@ -4,7 +4,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from dgviz.checkpoint.derived import FusedExperts, derive, matrix_rows
 from dgviz.checkpoint.renaming import Member, Renaming, rename_like_transformers
@@ -54,36 +53,35 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
     share; and an output head that only tuned stores, while base ties it to its embedding. (Kept as they are beside a
     repaired embedding, transformers would untie them silently.)
     """
-    found = {name: Match(base.tensors[name], (name,)) for name in tuned.tensors if name in base.tensors}
+    matching = _Matching(base, tuned, {})
+    for name in tuned.tensors:
+        matching.add(name, name, "", "")
     inner_base, inner_tuned = unwrapped_names(base.tensors), unwrapped_names(tuned.tensors)
     by_inner = {inner: name for name, inner in inner_base.items()}
     for name, inner in inner_tuned.items():
         other = by_inner.get(inner)
-        if name not in found and other is not None and other not in found:
-            found[name] = Match(
-                base.tensors[other], (other,), f"base calls it {other}, apart from wrappers", "wrapped"
-            )
+        if other not in matching.found:
+            matching.add(name, other, f"base calls it {other}, apart from wrappers", "wrapped")
     problem = ""
-    left_tuned, left_base = _left(base, tuned, found)
-    if left_tuned and left_base:
-        config = (
-            tuned.config if "model_type" in tuned.config else base.config
-        )  # one model for both, or prefixes differ
-        first, second = _rename(config, inner_base), _rename(config, inner_tuned)
+    if all(matching.left()):
+        # One model for both, or prefixes differ.
+        config = tuned.config if "model_type" in tuned.config else base.config
+        first, second = (
+            rename_like_transformers(config, inner.values()).stored_as(inner) for inner in (inner_base, inner_tuned)
+        )
         problem = first.problem or second.problem
         if not problem:
-            found |= _match_renamed(base, first, second, left_base, left_tuned)
-            left_tuned, left_base = _left(base, tuned, found)
-            found |= _match_members(base, tuned, first, second, left_base, left_tuned)
-    for name in tuned.tensors:
-        other = None if name in found else shared_embedding(name, base)
-        if other is not None:
-            found[name] = Match(base.tensors[other], (other,), f"base shares it with {other}", "tied")
+            matching.add_renamed(first, second)
+            matching.add_parts(first, second)
+            matching.add_stacks(first, second)
+    for name in matching.left()[0]:
+        other = shared_embedding(name, base)
+        matching.add(name, other, f"base shares it with {other}", "tied")
     embedding = tied_embedding(base)
-    for name in tuned.tensors:
-        if name not in found and is_head(name) and not any(map(is_head, base.tensors)) and embedding is not None:
-            found[name] = Match(base.tensors[embedding], (embedding,), f"base ties it to {embedding}", "tied")
-    return Matches(found, problem)
+    for name in matching.left()[0]:
+        if is_head(name) and not any(map(is_head, base.tensors)):
+            matching.add(name, embedding, f"base ties it to {embedding}", "tied")
+    return Matches(matching.found, problem)
 
 
 def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
@@ -94,82 +92,65 @@ def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
     """
     names = list(names)
     inner = [_ANYWHERE.sub("", name) for name in names]
-    stripped = True
-    while stripped:
-        stripped = False
-        for prefix in _OUTER:
-            if inner and all(name.startswith(prefix) for name in inner):
-                inner = [name.removeprefix(prefix) for name in inner]
-                stripped = True
+    while inner and (shared := [prefix for prefix in _OUTER if all(name.startswith(prefix) for name in inner)]):
+        inner = [name.removeprefix(shared[0]) for name in inner]
     if len(set(inner)) < len(names) or "" in inner:
         inner = names
     return dict(zip(names, inner, strict=True))
 
 
-def _left(base: Checkpoint, tuned: Checkpoint, found: Mapping[str, Match]) -> tuple[list[str], list[str]]:
-    """Return the names of tuned and of base that are in no match."""
-    used = {name for match in found.values() for name in match.uses}
-    return [name for name in tuned.tensors if name not in found], [name for name in base.tensors if name not in used]
+@dataclass(frozen=True)
+class _Matching:
+    """The matches found so far, and the steps that find more among the tensors left."""
 
+    base: Checkpoint
+    tuned: Checkpoint
+    found: dict[str, Match]
 
-def _rename(config: Mapping[str, Any], inner: dict[str, str]) -> Renaming:
-    """Return transformers' renaming of a checkpoint, keyed by the names as stored."""
-    known = rename_like_transformers(config, inner.values())
-    names = {name: known.names[short] for name, short in inner.items() if short in known.names}
-    members = {name: known.members[short] for name, short in inner.items() if short in known.members}
-    return Renaming(names, members, known.problem)
+    def left(self) -> tuple[list[str], list[str]]:
+        """Return the names of tuned and of base that are in no match."""
+        used = {name for match in self.found.values() for name in match.uses}
+        tuned = [name for name in self.tuned.tensors if name not in self.found]
+        return tuned, [name for name in self.base.tensors if name not in used]
 
+    def add(self, name: str, other: str | None, note: str, via: str) -> None:
+        """Match a tensor of tuned, if it has no match yet, with a stored one of base, if there is one."""
+        if name not in self.found and other in self.base.tensors:
+            self.found[name] = Match(self.base.tensors[other], (other,), note, via)
 
-def _match_renamed(
-    base: Checkpoint, first: Renaming, second: Renaming, left_base: list[str], left_tuned: list[str]
-) -> dict[str, Match]:
-    """Match what transformers loads into the same parameter; a target that two tensors share matches none."""
-    targets: dict[str, list[str]] = {}
-    for name in left_base:
-        targets.setdefault(first.names.get(name, name), []).append(name)
-    seen = Counter(second.names.get(name, name) for name in left_tuned)
-    found = {}
-    for name in left_tuned:
-        target = second.names.get(name, name)
-        others = targets.get(target, [])
-        if len(others) == 1 and seen[target] == 1:
-            note = f"base calls it {others[0]}, by transformers"
-            found[name] = Match(base.tensors[others[0]], (others[0],), note, "renamed")
-    return found
+    def add_renamed(self, first: Renaming, second: Renaming) -> None:
+        """Match what transformers loads into the same parameter; a target that two tensors share matches none."""
+        tuned, base = self.left()
+        others = {first.target(name): name for name in base}
+        shared = Counter(map(first.target, base)) | Counter(map(second.target, tuned))
+        for name in tuned:
+            target = second.target(name)
+            if shared[target] == 1:
+                other = others.get(target)
+                self.add(name, other, f"base calls it {other}, by transformers", "renamed")
 
-
-def _match_members(
-    base: Checkpoint,
-    tuned: Checkpoint,
-    first: Renaming,
-    second: Renaming,
-    left_base: list[str],
-    left_tuned: list[str],
-) -> dict[str, Match]:
-    """Match stacks of experts with experts stored one by one, whichever side has which."""
-    found = {}
-    fused = {first.names.get(name, name): name for name in left_base if name not in first.members}
-    for name in left_tuned:
-        member = second.members.get(name)
-        stack = fused.get(member.stack) if member else None
-        if stack is not None:
-            part = _part_of(base.tensors[stack], member, tuned.tensors[name])
+    def add_parts(self, first: Renaming, second: Renaming) -> None:
+        """Match experts that tuned stores one by one with the rows of base's stack."""
+        tuned, base = self.left()
+        stacks = {first.target(name): name for name in base if name not in first.members}
+        for name in tuned:
+            member = second.members.get(name)
+            stack = stacks.get(member.stack) if member else None
+            part = _part_of(self.base.tensors[stack], member, self.tuned.tensors[name]) if stack else None
             if part is not None:
                 note = f"it is part of expert {member.expert} of base's {stack}"
-                found[name] = Match(part, (stack,), note, "experts")
-    groups: dict[str, dict[tuple[int, int], str]] = {}
-    for name in left_base:
-        member = first.members.get(name)
-        if member:
-            groups.setdefault(member.stack, {})[member.expert, member.part] = name
-    for name in left_tuned:
-        group = groups.get(second.names.get(name, name))
-        if group and name not in second.members:
-            experts = _fuse(base, group, first.members, tuned.tensors[name])
+                self.found[name] = Match(part, (stack,), note, "experts")
+
+    def add_stacks(self, first: Renaming, second: Renaming) -> None:
+        """Match tuned's stacks with experts that base stores one by one."""
+        tuned, base = self.left()
+        stacks = Renaming(members={name: first.members[name] for name in base if name in first.members}).stacks
+        for name in tuned:
+            group = {} if name in second.members else stacks.get(second.target(name), {})
+            experts = _fuse(self.base, group, self.tuned.tensors[name]) if group else None
             if experts is not None:
                 note = f"base stores its {experts.shape[0]} experts one by one"
-                found[name] = Match(experts, tuple(group.values()), note, "experts")
-    return found
+                self.found[name] = Match(experts, tuple(group), note, "experts")
 
 
 def _part_of(stack: TensorInfo, member: Member, like: TensorInfo) -> TensorInfo | None:
@@ -182,16 +163,15 @@ def _part_of(stack: TensorInfo, member: Member, like: TensorInfo) -> TensorInfo 
     return matrix_rows(stack.slice(member.expert), member.part * rows, (member.part + 1) * rows)
 
 
-def _fuse(
-    base: Checkpoint, group: dict[tuple[int, int], str], members: Mapping[str, Member], like: TensorInfo
-) -> FusedExperts | None:
+def _fuse(base: Checkpoint, group: Mapping[str, Member], like: TensorInfo) -> FusedExperts | None:
     """Return base's experts as one stack like tuned's; None where one is missing or the shapes do not fit."""
-    per_expert = members[next(iter(group.values()))].parts
-    experts = len(group) // per_expert
+    placed = {(member.expert, member.part): base.tensors[name] for name, member in group.items()}
+    per_expert = next(iter(group.values())).parts
+    experts = len(placed) // per_expert
     order = [(expert, part) for expert in range(experts) for part in range(per_expert)]
-    if set(order) != set(group) or len(like.shape) != 3 or experts != like.shape[0]:
+    if set(order) != set(placed) or len(like.shape) != 3 or experts != like.shape[0]:
         return None
-    parts = tuple(base.tensors[group[key]] for key in order)
+    parts = tuple(placed[place] for place in order)
     rows, cols = like.shape[1] // per_expert, like.shape[2]
     if any(part.shape != (rows, cols) or part.dtype != parts[0].dtype for part in parts):
         return None

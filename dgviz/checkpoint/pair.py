@@ -5,12 +5,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dgviz.checkpoint.actions import CAUSES, LEFT_OUT, Why, block_float8, block_shapes, why_kept, why_repaired
-from dgviz.checkpoint.dequantise import dequantised
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.names import Match, Matches, match_names
-from dgviz.checkpoint.quantised import refuse_quantised
+from dgviz.checkpoint.quantised import dequantised, refuse_quantised
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.tied import original, unstored_head
@@ -24,7 +23,7 @@ from dgviz.checkpoint.types import (
     PairedTensor,
     TensorInfo,
 )
-from dgviz.checkpoint.vocabulary import Ranges, Vocabularies, read_vocabularies
+from dgviz.checkpoint.vocabulary import Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
 
 
@@ -109,10 +108,7 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
         why = (dropped, LEFT_OUT[dropped]) if dropped else None
         if why is None and match.base.shape != info.shape:
             vocabularies = vocabularies or read_vocabularies(base, tuned)
-            common = vocabularies.common_rows(match.base, info)
-            rows.append(_row(info, match, _why_shape(info, match.base)))
-            if common is not None:
-                rows[-1] = _pair_common_rows(info, match, common, vocabularies)
+            rows.append(_pair_common_rows(info, match, vocabularies))
             continue
         if tuned.is_adapter and info == match.base:
             why = "untouched", "The adapter leaves it as it is in base."
@@ -122,10 +118,13 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
     rows += [
         _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
     ]
-    pair = CheckpointPair(base, tuned, tuple(rows), (*blockers, *_naming_notices(matches.problem)))
-    if not pair.repairable and not blockers:
-        return replace(pair, notices=(_block_empty(pair), *pair.notices))
-    return pair
+    pair = CheckpointPair(base, tuned, tuple(rows))
+    notices = blockers if blockers or pair.repairable else [_block_empty(pair)]
+    if matches.problem:
+        message = f"Names were compared as they are: {matches.problem}."
+        remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
+        notices.append(Notice("exact_names", WARNING, message, remedy))
+    return replace(pair, notices=tuple(notices))
 
 
 def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
@@ -135,27 +134,18 @@ def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
     return PairedTensor(info.name, base, info, CAUSES[cause][0], reason, None, cause, via)
 
 
-def _why_shape(info: TensorInfo, other: TensorInfo) -> Why:
-    shapes = f"It is {other.shape} in base and {info.shape} in tuned"
-    return ("shape", f"{shapes}: no repair is written until it is excluded.")
-
-
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:
     """Return what stands in the way of a repair, by kind."""
-    shapes, eights = ([(row.base, row.tuned) for row in rows if row.cause == cause] for cause in ("shape", "float8"))
+    shapes, eights = ([row for row in rows if row.cause == cause] for cause in ("shape", "float8"))
     return [*([block_shapes(shapes, common)] if shapes else []), *([block_float8(eights)] if eights else [])]
 
 
-def _naming_notices(problem: str) -> list[Notice]:
-    if not problem:
-        return []
-    message = f"Names were compared as they are: {problem}"
-    remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
-    return [Notice("exact_names", WARNING, f"{message}.", remedy)]
-
-
-def _pair_common_rows(info: TensorInfo, match: Match, common: Ranges, vocabularies: Vocabularies) -> PairedTensor:
-    """Pair the rows of a tensor whose tokens agree; tuned's other rows are copied."""
+def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies) -> PairedTensor:
+    """Pair the rows of a tensor whose tokens agree; tuned's other rows are copied. Other shapes pair with none."""
+    common = vocabularies.common_rows(match.base, info)
+    if common is None:
+        shapes = f"It is {match.base.shape} in base and {info.shape} in tuned"
+        return _row(info, match, ("shape", f"{shapes}: no repair is written until it is excluded."))
     count = sum(end - begin for begin, end in common)
     if count == 0:
         return _row(info, match, ("tokens", "No row has the same token in base and tuned."))

@@ -1,7 +1,7 @@
 """The preflight: one table of both sides, its totals in plain words, everything surprising; nothing is computed."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -52,12 +52,7 @@ class PreflightRow:
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as plain values; shape, dtype and nbytes of what is written stand beside the two sides."""
-        side = self.side
-        own = {"name": self.name, "shape": side.shape, "dtype": side.dtype, "nbytes": side.nbytes}
-        return {**own, "action": self.action, "cause": self.cause, "reason": self.reason} | {
-            "base": self.base and asdict(self.base),
-            "tuned": self.tuned and asdict(self.tuned),
-        }
+        return asdict(self.side) | asdict(self)
 
 
 @dataclass(frozen=True)
@@ -174,30 +169,27 @@ def _count(pair: CheckpointPair) -> Totals:
 
 def _summarise(totals: Totals) -> str:
     """Return the totals in one sentence."""
-    parts = [f"{totals.counts[REPAIR]} of {totals.tensors} tensors will be repaired"]
-    for cause, count in totals.causes.items():
-        action, words = CAUSES[cause]
-        if action != REPAIR:
-            parts.append(f"{count} {_numbered(words, count)}")
+    others = _counted(totals, [cause for cause, (action, _) in CAUSES.items() if action != REPAIR])
+    parts = [f"{totals.counts[REPAIR]} of {totals.tensors} tensors will be repaired", *others]
     percent = f"{100 * totals.share:.1f}".removesuffix(".0")
     return f"{', '.join(parts)}; the repaired hold {percent} % of the parameters in matrices."
 
 
-def _numbered(words: str, count: int) -> str:
-    one = count == 1
-    forms = {"them": "it" if one else "them", "differ": "differs" if one else "differ", "are": "is" if one else "are"}
-    return words.format(**forms)
+def _counted(totals: Totals, causes: Collection[str]) -> list[str]:
+    """Return in words how many tensors have each of some causes."""
+    one, more = {"them": "it", "differ": "differs", "are": "is"}, {"them": "them", "differ": "differ", "are": "are"}
+    return [
+        f"{count} {CAUSES[cause][1].format(**one if count == 1 else more)}"
+        for cause, count in totals.causes.items()
+        if cause in causes
+    ]
 
 
 def _few_repaired(totals: Totals) -> list[Notice]:
     """Return a warning where a repair would reach less of the model than it usually does."""
     if totals.share >= EXPECTED_SHARE:
         return []
-    others = [
-        f"{count} {_numbered(CAUSES[cause][1], count)}"
-        for cause, count in totals.causes.items()
-        if cause in ("excluded", "not_included", "tuned_only", "tokens", "small", "shape", "float8")
-    ]
+    others = _counted(totals, ("excluded", "not_included", "tuned_only", "tokens", "small", "shape", "float8"))
     message = (
         f"Only {100 * totals.share:.1f} % of the parameters in matrices will be repaired, less than "
         f"{100 * EXPECTED_SHARE:.0f} %: {', '.join(others) or 'the rest are not matrices'}."

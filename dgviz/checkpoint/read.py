@@ -1,6 +1,5 @@
-"""Read the bytes of one tensor, and no more: pread, so that no mapping outlives the read."""
+"""Read the bytes of one tensor, and no more, without a mapping that would outlive the read."""
 
-import os
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -39,26 +38,20 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
     if isinstance(info, DerivedTensor):
         return _computed_bytes(info)[start : start + nbytes]
     buffer = bytearray(nbytes)
-    view = memoryview(buffer)
     try:
-        fd = os.open(info.file, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        try:
-            done = 0
-            while done < nbytes:  # one call gives at most 2 GiB, and less whenever the system likes
-                got = os.preadv(fd, [view[done:]], info.start + start + done)
-                if got == 0:
-                    raise CheckpointError(
-                        f"{info.file} ends inside tensor {info.name!r}: it has become shorter since it was opened, "
-                        "open the checkpoint again"
-                    )
-                done += got
-        finally:
-            os.close(fd)
+        with info.file.open("rb") as stream:
+            stream.seek(info.start + start)
+            got = stream.readinto(buffer)  # reads on until the buffer is full or the file ends
     except OSError as error:
         raise CheckpointError(
             f"{info.file} cannot be read for tensor {info.name!r}: {error.strerror or error}; "
             "open the checkpoint again"
         ) from error
+    if got < nbytes:
+        raise CheckpointError(
+            f"{info.file} ends inside tensor {info.name!r}: it has become shorter since it was opened, "
+            "open the checkpoint again"
+        )
     return buffer
 
 

@@ -59,6 +59,24 @@ class Renaming:
     members: Mapping[str, Member] = field(default_factory=dict)
     problem: str = ""
 
+    def stored_as(self, inner: Mapping[str, str]) -> "Renaming":
+        """Return the same of the names under which a checkpoint stores what was asked about."""
+        names = {name: self.names[short] for name, short in inner.items() if short in self.names}
+        members = {name: self.members[short] for name, short in inner.items() if short in self.members}
+        return Renaming(names, members, self.problem)
+
+    def target(self, name: str) -> str:
+        """Return what decides whether a name means the same tensor as another."""
+        return self.names.get(name, name)
+
+    @property
+    def stacks(self) -> dict[str, dict[str, Member]]:
+        """The members of every stack."""
+        found: dict[str, dict[str, Member]] = {}
+        for name, member in self.members.items():
+            found.setdefault(member.stack, {})[name] = member
+        return found
+
 
 def rename_like_transformers(config: Mapping[str, Any], names: Iterable[str]) -> Renaming:
     """Return the names under which the model of a config holds stored tensors.
@@ -157,8 +175,5 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
 def _fuses_experts(converter: Any) -> bool:
     """Say whether a conversion stacks per-expert matrices, those of one expert below one another, and no more."""
     steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
-    if len(converter.target_patterns) != 1:
-        return False
-    if len(converter.source_patterns) == 1:
-        return steps == [("MergeModulelist", 0)]
-    return steps == [("MergeModulelist", 0), ("Concatenate", 1)]
+    fusing = [("MergeModulelist", 0), ("Concatenate", 1)][: len(converter.source_patterns)]
+    return len(converter.target_patterns) == 1 and steps == fusing

@@ -105,11 +105,7 @@ def _alternatives(tails: Sequence[str]) -> str:
     """Return an expression for any of several endings, with what they share written once."""
     if len(tails) == 1:
         return tails[0]
-    shortest = min(tails, key=len)
-    ends = 0
-    while ends < len(shortest) and len({tail[-ends - 1] for tail in tails}) == 1:
-        ends += 1
-    shared = r"\.weight" if shortest.endswith(r"\.weight") and ends >= len(r"\.weight") else ""
+    shared = r"\.weight" if all(tail.endswith(r"\.weight") for tail in tails) else ""
     cut = [tail.removesuffix(shared) for tail in tails]
     return f"(?:{'|'.join(cut)}){shared}"
 
@@ -137,10 +133,16 @@ def _digits(digits: Sequence[int]) -> str:
     """Return one digit, or a class of several with runs of three or more contracted."""
     if len(digits) == 1:
         return str(digits[0])
-    runs: list[list[int]] = []
-    for digit in digits:
-        if runs and digit == runs[-1][-1] + 1:
-            runs[-1].append(digit)
+    spelt = ("".join(map(str, range(*run))) for run in runs(digits))
+    return f"[{''.join(run if len(run) < 3 else f'{run[0]}-{run[-1]}' for run in spelt)}]"
+
+
+def runs(numbers: Iterable[int]) -> list[tuple[int, int]]:
+    """Return ascending numbers as ranges (begin, end)."""
+    found: list[tuple[int, int]] = []
+    for number in numbers:
+        if found and found[-1][1] == number:
+            found[-1] = found[-1][0], number + 1
         else:
-            runs.append([digit])
-    return "[" + "".join(f"{r[0]}-{r[-1]}" if len(r) > 2 else "".join(map(str, r)) for r in runs) + "]"
+            found.append((number, number + 1))
+    return found

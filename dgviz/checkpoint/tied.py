@@ -1,8 +1,8 @@
 """Tied tensors: heads that are their embedding, and embeddings that an encoder and a decoder share."""
 
 import re
-from collections.abc import Iterable
 
+from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.types import Checkpoint
 
@@ -22,7 +22,7 @@ def is_head(name: str) -> bool:
 def tied_embedding(checkpoint: Checkpoint) -> str | None:
     """Return the embedding that a checkpoint's head is tied to, or None."""
     config = checkpoint.config
-    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
+    sections = config_sections(config).values()
     stated = [section["tie_word_embeddings"] for section in sections if "tie_word_embeddings" in section]
     architectures = config.get("architectures")
     known = isinstance(architectures, list) and any(str(name).endswith(_LANGUAGE_MODELS) for name in architectures)
@@ -42,7 +42,8 @@ def shared_embedding(name: str, checkpoint: Checkpoint) -> str | None:
         return None
     whole = f"{stem}shared.weight"
     stored = [whole] if whole in checkpoint.tensors else [key for key in checkpoint.tensors if _stem(key) == stem]
-    return stored[0] if stored and _are_same(stored, checkpoint) else None
+    copies = [checkpoint.tensors[key] for key in stored]
+    return stored[0] if stored and all(same_bytes(copies[0], other) for other in copies[1:]) else None
 
 
 def original(name: str, checkpoint: Checkpoint) -> str | None:
@@ -67,8 +68,3 @@ def unstored_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
 def _stem(name: str) -> str | None:
     found = _SHARED.fullmatch(name)
     return found["stem"] if found else None
-
-
-def _are_same(names: Iterable[str], checkpoint: Checkpoint) -> bool:
-    first, *others = (checkpoint.tensors[name] for name in names)
-    return all(same_bytes(first, other) for other in others)

@@ -97,7 +97,13 @@ class DerivedTensor(TensorInfo):
         raise NotImplementedError
 
     def slice(self, index: int) -> "TensorInfo":
-        """Return one entry of a stack, computed on its own; see `TensorInfo.slice`."""
+        """Return one entry along the first dimension, computed on its own; see `TensorInfo.slice`."""
+        if not 0 <= index < self.shape[0]:
+            raise IndexError(f"no slice {index} in {self.name!r}, whose shape is {self.shape}")
+        return self.entry(index)
+
+    def entry(self, index: int) -> "TensorInfo":
+        """Return an entry that is there."""
         raise NotImplementedError
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint.documents import parse_json_object, read_document
+from dgviz.checkpoint.documents import config_sections, parse_json_object, read_document
+from dgviz.checkpoint.selection import runs
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
 
@@ -37,7 +38,7 @@ class Vocabularies:
         if self.tokens is None:
             return ((0, count),)
         first, second = self.tokens
-        return _ranges([row for row in range(count) if first.get(row) == second.get(row)])
+        return tuple(runs(row for row in range(count) if first.get(row) == second.get(row)))
 
 
 def read_vocabularies(base: Checkpoint, tuned: Checkpoint) -> Vocabularies:
@@ -48,8 +49,8 @@ def read_vocabularies(base: Checkpoint, tuned: Checkpoint) -> Vocabularies:
 
 
 def _sizes(config: Mapping[str, Any]) -> frozenset[int]:
-    sections = [config, *(value for value in config.values() if isinstance(value, dict))]
-    return frozenset(section["vocab_size"] for section in sections if type(section.get("vocab_size")) is int)
+    stated = (section.get("vocab_size") for section in config_sections(config).values())
+    return frozenset(value for value in stated if type(value) is int)
 
 
 def _read_tokens(directory: Path) -> dict[int, str] | None:
@@ -78,14 +79,3 @@ def _id(value: Any) -> int:
     if type(value) is not int:
         raise ValueError(f"{value!r} is no token id")
     return value
-
-
-def _ranges(rows: list[int]) -> Ranges:
-    """Return ascending row numbers as ranges (begin, end)."""
-    ranges: list[tuple[int, int]] = []
-    for row in rows:
-        if ranges and ranges[-1][1] == row:
-            ranges[-1] = ranges[-1][0], row + 1
-        else:
-            ranges.append((row, row + 1))
-    return tuple(ranges)

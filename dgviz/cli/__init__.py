@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 
 import dgviz
-from dgviz.cli.progress import Cancelled
 from dgviz.command import find_form, overview
 from dgviz.errors import DgvizError
 
@@ -39,21 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             take_plan(options, form)
         return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
-    except DgvizError as error:
-        _complain(title, error)
-        return error.exit_status
-    except Cancelled as cancelled:
-        _complain(title, cancelled)
-        return 1
-    except KeyboardInterrupt:
-        _complain(title, "interrupted")
-        return 1
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except OSError as error:
-        _complain(title, error)
-        return 1
+    except (DgvizError, OSError, KeyboardInterrupt) as error:
+        _complain(title, "interrupted" if isinstance(error, KeyboardInterrupt) else error)
+        return error.exit_status if isinstance(error, DgvizError) else 1
 
 
 def _complain(title: str, error: object) -> None:

@@ -2,11 +2,12 @@
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
+from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plans
 from dgviz.cli.progress import Progress
 from dgviz.errors import ExportError
 from dgviz.files import json_number, pretty_json, write_file
@@ -23,9 +24,9 @@ def run(options: argparse.Namespace) -> int:
     started = time.perf_counter()
     pair, plans = chosen_pair(options), repair_plans(options)
     table = measure(pair, plans, options.device, "compare-methods")
-    finish(options, describe(pair, table, started))
-    if not options.json:
-        print_columns((*FIGURES, "method"), ((*figures(row), row["label"]) for row in table))
+    result = {**sides(pair), "methods": table, "seconds": round(time.perf_counter() - started, 3)}
+    rows = ((*(number(row[name]) for name in FIGURES), row["label"]) for row in table)
+    finish(options, result, lambda: print_columns((*FIGURES, "method"), rows))
     return 0
 
 
@@ -47,33 +48,26 @@ def measure(
     return comparison_table(tensors, plans)
 
 
-def describe(pair: CheckpointPair, table: list[dict[str, Any]], started: float) -> dict[str, Any]:
-    """Return a table with what it is about."""
-    sides = {
-        side: {"name": checkpoint.path.name, "fingerprint": checkpoint.fingerprint}
-        for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned))
-    }
-    return {**sides, "methods": table, "seconds": round(time.perf_counter() - started, 3)}
+def sides(pair: CheckpointPair) -> dict[str, Any]:
+    """Return what a result is about: the name and fingerprint of both checkpoints."""
+    both = {"base": pair.base, "tuned": pair.tuned}
+    return {side: {"name": found.path.name, "fingerprint": found.fingerprint} for side, found in both.items()}
 
 
-def finish(options: argparse.Namespace, result: dict[str, Any]) -> None:
-    """Keep the result where the options say, end the job and print JSON where it is asked for."""
-    if options.save:
-        save_json(Path(options.save).expanduser(), result)
+def finish(options: argparse.Namespace, result: dict[str, Any], show: Callable[[], None]) -> None:
+    """Keep the result where the options say, end the job and print the result."""
+    save_result(options, result)
     JobReporter.from_environment().finish({key: value for key, value in result.items() if key != "methods"})
-    if options.json:
-        print_json(result)
+    print_result(options, result, show)
 
 
-def save_json(path: Path, result: dict[str, Any]) -> None:
-    """Write a result in one step."""
+def save_result(options: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Write a result, in one step, where ``--save`` says."""
+    if not options.save:
+        return
+    path = Path(options.save).expanduser()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, pretty_json(json_number(result)))
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another --save") from None
-
-
-def figures(row: dict[str, Any]) -> list[str]:
-    """Return a row's figures as text."""
-    return [number(row[name]) for name in FIGURES]

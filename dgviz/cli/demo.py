@@ -7,7 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from dgviz.cli.options import print_json
+from dgviz.cli.options import print_result
 from dgviz.demo import DemoEvent
 
 
@@ -24,11 +24,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         written = demo.write_demo(options.directory)
     paths = {name: str(path) for name, path in written.items()}
-    if options.json:
-        print_json(paths)
-    else:
-        for name, path in paths.items():
-            print(f"{name:9}{path}")
+    print_result(options, paths, lambda: print(*(f"{name:9}{path}" for name, path in paths.items()), sep="\n"))
     return 0
 
 

@@ -1,16 +1,19 @@
 """``evaluate``: scores of a checkpoint, by lm-evaluation-harness or the demo's evaluator."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
 import dgviz.demo.backend  # noqa: F401  (the demo among the evaluators)
-from dgviz.cli.options import print_columns, print_json
+from dgviz.cli.options import print_columns, print_result
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
-from dgviz.scores import parse_scores
+from dgviz.scores import Score, parse_scores
 from dgviz.scores.evaluate import Settings, TaskScores, iter_evaluation, write_results
 from dgviz.words import number
+
+_COLUMNS = "benchmark", "metric", "score", "stderr", "n"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,29 +30,16 @@ def run(options: argparse.Namespace) -> int:
     name = options.name or (str(folder.resolve()) if folder.exists() else options.model)
     file = write_results(name, options.backend, settings, scored, options.out)
     JobReporter.from_environment().finish({"tasks": len(scored), "file": str(file)})
-    if options.json:
-        print_json({"file": str(file), "checkpoint_sha256": scored[0].checkpoint, "scores": _rows(file)})
-    else:
-        rows = [
-            (
-                row["benchmark"],
-                row["metric"],
-                number(row["score"]),
-                number(row["stderr"]) or "-",
-                str(row["n"] or "-"),
-            )
-            for row in _rows(file)
-        ]
-        print_columns(("benchmark", "metric", "score", "stderr", "n"), rows)
-        remembered = sum(item.remembered for item in scored)
-        print(f"\n{file}\n{len(scored)} tasks, {remembered} of them remembered")
+    scores = parse_scores(file.read_bytes(), str(file)).scores  # as `recovery` reads them
+    rows = [dict(zip(_COLUMNS, (s.benchmark, s.metric, s.value, s.stderr, s.n), strict=True)) for s in scores]
+    result = {"file": str(file), "checkpoint_sha256": scored[0].checkpoint, "scores": rows}
+    print_result(options, result, lambda: _print(file, scored, scores))
     return 0
 
 
-def _rows(file: Path) -> list[dict]:
-    """Return what was written, read back as `recovery` reads it."""
-    table = parse_scores(file.read_bytes(), str(file))
-    return [
-        {"benchmark": s.benchmark, "metric": s.metric, "score": s.value, "stderr": s.stderr, "n": s.n}
-        for s in table.scores
-    ]
+def _print(file: Path, scored: Sequence[TaskScores], scores: Sequence[Score]) -> None:
+    """Print what was written, and how much of it was known."""
+    rows = ((s.benchmark, s.metric, number(s.value), number(s.stderr) or "-", str(s.n or "-")) for s in scores)
+    print_columns(_COLUMNS, rows)
+    remembered = sum(item.remembered for item in scored)
+    print(f"\n{file}\n{len(scored)} tasks, {remembered} of them remembered")

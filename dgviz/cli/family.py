@@ -5,8 +5,6 @@ import functools
 import math
 import sys
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from dgviz.analysis.family import distinct_names, family_csv, match_members, member_report
@@ -16,8 +14,8 @@ from dgviz.analysis.groups import THIRDS, WHOLE
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
-from dgviz.cli.compare_methods import save_json
-from dgviz.cli.options import own_rule, print_columns, print_json, repair_plan
+from dgviz.cli.compare_methods import save_result, sides
+from dgviz.cli.options import own_rule, print_columns, print_json, repair_plan, report_failures, warn, warn_blocked
 from dgviz.cli.progress import Progress
 from dgviz.errors import PairError
 from dgviz.jobs import JobReporter
@@ -39,23 +37,13 @@ def run(options: argparse.Namespace) -> int:
     pairs = [inspect_pair(options.base, tuned, options.include, options.exclude) for tuned in options.tuned]
     names = distinct_names([pair.tuned.path.name for pair in pairs], options.names)
     for name, pair in zip(names, pairs, strict=True):
-        if not pair.repairable:
-            pair.refuse_blocked()
-        for blocker in pair.blockers:
-            print(f"warning: {name}: {blocker.sentence}", file=sys.stderr)
+        warn_blocked(pair, f"{name}: ")
         refuse_idle(plan, pair)
     models, comparison, errors = _compute(options, names, pairs, plan)
-    base = {"name": pairs[0].base.path.name, "fingerprint": pairs[0].base.fingerprint}
+    base, seconds = sides(pairs[0])["base"], round(time.perf_counter() - started, 3)
     rule = {"rule": plan.rule, "params": plan.params}
-    result = {
-        "base": base,
-        **rule,
-        "models": models,
-        **comparison,
-        "seconds": round(time.perf_counter() - started, 3),
-    }
-    if options.save:
-        save_json(Path(options.save).expanduser(), result)
+    result = {"base": base, **rule, "models": models, **comparison, "seconds": seconds}
+    save_result(options, result)
     summary: dict[str, Any] = {"models": len(models), "weights": len(comparison["weights"]), "errors": errors}
     if errors:
         summary["error"] = f"{len(errors)} matrices failed, first {next(iter(errors.items()))[1]}"
@@ -66,16 +54,11 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(family_csv(models))
     else:
         _print(result, names)
-    for name, error in errors.items():
-        print(f"dgviz family: {name} failed: {error}", file=sys.stderr)
-    return 1 if errors else 0
+    return report_failures("family", errors)
 
 
 def _compute(
-    options: argparse.Namespace,
-    names: list[str],
-    pairs: list[CheckpointPair],
-    plan: RepairPlan,
+    options: argparse.Namespace, names: list[str], pairs: list[CheckpointPair], plan: RepairPlan
 ) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
     """Return every model's figures, the comparison, and what failed."""
     from dgviz.analysis.family.shared import iter_compared
@@ -89,10 +72,12 @@ def _compute(
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
     with Progress("family", total, bar_format=shape) as progress:
         for name, pair in zip(names, pairs, strict=True):
-            for work, weight, error in _scan(pair, options, plan):
-                if error is not None:
-                    errors[f"{name}: {weight}"] = error
-                progress.tell(work, f"{name}: {weight}")
+            last, own = "reading", functools.partial(own_rule, plan)
+            for matrix in iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own):
+                last = last if matrix is None else matrix.name
+                if matrix is not None and matrix.error is not None:
+                    errors[f"{name}: {last}"] = matrix.error
+                progress.tell(0.0 if matrix is None else matrix.work, f"{name}: {last}")
         for effort, result in zip(efforts, iter_compared(weights, plan, options.device), strict=True):
             compared.append(result)
             errors |= {f"{names[i]}: {result.weight.name}": said for i, said in result.errors.items()}
@@ -106,20 +91,6 @@ def _compute(
         if item.errors
     ]
     return models, {**report, "not_compared": left_out}, errors
-
-
-def _scan(
-    pair: CheckpointPair, options: argparse.Namespace, plan: RepairPlan
-) -> Iterator[tuple[float, str, str | None]]:
-    """Scan a pair; yield the work done, the weight, and what befell it; work 0 while nothing has finished."""
-    last = "reading"
-    own = functools.partial(own_rule, plan)
-    for result in iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own):
-        if result is None:
-            yield 0.0, last, None
-        else:
-            last = result.name
-            yield result.work, last, result.error
 
 
 def _model(name: str, pair: CheckpointPair, plan: RepairPlan) -> dict[str, Any]:
@@ -155,31 +126,27 @@ def _print(result: dict[str, Any], names: list[str]) -> None:
         for pair in result["overlap"]
     ]
     print_columns(("weights", "left (chance)", "right (chance)", "kept cosine", "cosine", "models"), rows)
-    for item in result["not_compared"][:_NAMED]:
-        called = ", ".join(names[position] for position in item["models"])
-        print(f"not compared: {item['weight']} in {called}: {item['reason']}", file=sys.stderr)
-    if len(result["not_compared"]) > _NAMED:
-        print(f"not compared: {len(result['not_compared']) - _NAMED} more; --json has all", file=sys.stderr)
+    apart = [
+        f"{item['weight']} in {', '.join(names[position] for position in item['models'])}: {item['reason']}"
+        for item in result["not_compared"]
+    ]
+    warn(apart[:_NAMED], "not compared")
+    if len(apart) > _NAMED:
+        warn([f"{len(apart) - _NAMED} more; --json has all"], "not compared")
 
 
 def _print_noise(models: list[dict[str, Any]]) -> None:
     """Print mean noise and its product with the norm share, a column per model."""
-    groups = {
-        model["name"]: {
-            row["group"]: row
-            for row in (*model["noise"]["classes"], *model["noise"]["thirds"], model["noise"]["whole"])
-        }
-        for model in models
-    }
-    present = [name for name in (*CLASSES, *THIRDS, WHOLE) if any(name in rows for rows in groups.values())]
-    rows = []
-    for name in present:
-        own = [rows.get(name) for rows in groups.values()]
-        cells = [
-            "-" if row is None else f"{100 * row['mean_noise']:.2f} x {100 * row['norm_share']:.2f}" for row in own
-        ]
-        rows.append((*cells, name))
-    print_columns((*groups, "mean noise % x norm share %"), rows)
+    cells: dict[str, dict[str, str]] = {}
+    for model in models:
+        noise = model["noise"]
+        for row in (*noise["classes"], *noise["thirds"], noise["whole"]):
+            text = f"{100 * row['mean_noise']:.2f} x {100 * row['norm_share']:.2f}"
+            cells.setdefault(row["group"], {})[model["name"]] = text
+    names = [model["name"] for model in models]
+    present = [group for group in (*CLASSES, *THIRDS, WHOLE) if group in cells]
+    rows = [(*(cells[group].get(name, "-") for name in names), group) for group in present]
+    print_columns((*names, "mean noise % x norm share %"), rows)
 
 
 def _against_chance(side: dict[str, float] | None) -> str:

@@ -3,7 +3,6 @@
 import argparse
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from dgviz.checkpoint.hub import HubPlan, find_cached, iter_fetch, plan_download, split_hub_id
 from dgviz.cli.options import print_columns, print_json
@@ -26,8 +25,11 @@ def run(options: argparse.Namespace) -> int:
         reporter.finish({"error": str(error)}, "failed")
         raise
     directory = find_cached(plan.repo, plan.commit)
+    where = None if directory is None else str(directory)
+    files = [{"name": name, "bytes": size, "state": state} for state, name, size in _files(plan)]
     if options.json:
-        print_json(_to_json(plan, directory))
+        about = {"repo": plan.repo, "commit": plan.commit, "bytes": plan.nbytes}
+        print_json({**about, "directory": where, "files": files})
     elif not options.plan:
         print(f"\n{options.model} is in {directory}")
     reporter.finish({"directory": str(directory), "bytes": plan.nbytes})
@@ -52,30 +54,18 @@ def _download(plan: HubPlan) -> None:
     progress = Progress("fetch", plan.nbytes, unit="B", unit_scale=True, unit_divisor=1024)
     with progress, closing(iter_fetch(plan)) as fetched:
         for done in fetched:
-            progress.tell(done - progress.done, plan.repo)
+            progress.tell(done - progress.n, plan.repo)
 
 
 def _print_plan(plan: HubPlan) -> None:
     """Print what is fetched and what is there, file by file."""
     print(f"{plan.repo} at commit {plan.commit}")
-    rows = [(state, f"{size:,}", name) for state, files in _states(plan) for name, size in files]
-    print_columns(("", "bytes", "file"), rows)
+    print_columns(("", "bytes", "file"), [(state, f"{size:,}", name) for state, name, size in _files(plan)])
     cached = f", {len(plan.cached)} are in the cache" if plan.cached else ""
     print(f"{len(plan.files)} files to fetch, {size(plan.nbytes)}{cached}")
 
 
-def _states(plan: HubPlan) -> tuple[tuple[str, tuple[tuple[str, int], ...]], ...]:
-    return ("fetch", plan.files), ("cached", plan.cached)
-
-
-def _to_json(plan: HubPlan, directory: Path | None) -> dict[str, Any]:
-    """Return the plan and where the model is, as JSON values."""
-    return {
-        "repo": plan.repo,
-        "commit": plan.commit,
-        "bytes": plan.nbytes,
-        "directory": None if directory is None else str(directory),
-        "files": [
-            {"name": name, "bytes": size, "state": state} for state, files in _states(plan) for name, size in files
-        ],
-    }
+def _files(plan: HubPlan) -> list[tuple[str, str, int]]:
+    """Return every file of a plan: whether it is to fetch, name and bytes."""
+    states = (("fetch", plan.files), ("cached", plan.cached))
+    return [(state, name, size) for state, files in states for name, size in files]

@@ -1,10 +1,9 @@
 """``inspect``: what would happen to every tensor of a pair, and what is surprising about it."""
 
 import argparse
-import sys
 
-from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow, inspect_pair, read_preflight
-from dgviz.cli.options import print_columns, print_json
+from dgviz.checkpoint import CheckpointPair, Preflight, PreflightRow, inspect_pair, read_preflight
+from dgviz.cli.options import print_columns, print_json, warn
 from dgviz.words import size
 
 _TITLES = {"blocks": "BLOCKS", "warning": "warning", "info": "note"}
@@ -18,8 +17,7 @@ def run(options: argparse.Namespace) -> int:
         print_json(preflight.to_json())
     else:
         _print_preflight(pair, preflight)
-    for blocker in pair.blockers:
-        print(f"dgviz inspect: {blocker.sentence}", file=sys.stderr)
+    warn((blocker.sentence for blocker in pair.blockers), "dgviz inspect")
     return 2 if pair.blockers else 0
 
 
@@ -30,15 +28,10 @@ def _print_preflight(pair: CheckpointPair, preflight: Preflight) -> None:
         dtypes = ", ".join(dict.fromkeys(info.dtype for info in side.tensors.values()))
         print(f"{title:6}{side.path}: {len(side.tensors)} tensors, {size(side.nbytes)}, {dtypes}")
     for notice in preflight.notices:
-        print(_notice(notice))
+        print(f"\n{_TITLES[notice.severity]}: {notice.message}\n    {notice.remedy}")
     print()
     print_columns(("action", "shape", "dtype", "bytes", "name", "reason"), map(_cells, preflight.rows))
     print("\n" + ", ".join(f"{count} {action}" for action, count in pair.counts().items()))
-
-
-def _notice(notice: Notice) -> str:
-    """Return a notice and its remedy, one below the other."""
-    return f"\n{_TITLES[notice.severity]}: {notice.message}\n    {notice.remedy}"
 
 
 def _cells(row: PreflightRow) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.cli.options import chosen_pair, own_rule, print_columns, print_json, rule_plan
 from dgviz.command import Command
+from dgviz.words import some
 
 
 def run(options: argparse.Namespace) -> int:
@@ -22,22 +23,15 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.write(noise_csv(table))
     else:
         for title, rows in (("class", table.classes), ("depth", (*table.thirds, table.whole))):
+            shares = [(row.mean_noise, row.norm_share, row.product, row.dropped_share) for row in rows]
             cells = [
-                (
-                    str(row.matrices),
-                    *(f"{100 * value:.2f} %" for value in (row.mean_noise, row.norm_share, row.product)),
-                    f"{100 * row.dropped_share:.2f} %",
-                    row.group,
-                )
-                for row in rows
+                (str(row.matrices), *(f"{100 * share:.2f} %" for share in own), row.group)
+                for row, own in zip(rows, shares, strict=True)
             ]
             print_columns(("matrices", "mean noise", "norm share", "product", "dropped", title), cells)
             print()
     if missing:
         scan = Command("scan", base=options.base, tuned=options.tuned)
-        some = f"{missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else "")
-        print(
-            f"dgviz noise: no spectrum of {some} is stored, so the table is without; first run: {scan}",
-            file=sys.stderr,
-        )
+        what = f"no spectrum of {some(missing, 1)} is stored, so the table is without"
+        print(f"dgviz noise: {what}; first run: {scan}", file=sys.stderr)
     return 1 if missing else 0

@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
@@ -87,11 +87,35 @@ def chosen_pair(options: argparse.Namespace) -> CheckpointPair:
 def seen_pair(options: argparse.Namespace) -> CheckpointPair:
     """Open both checkpoints, to be looked at: what would block a repair is a line on standard error."""
     pair = inspect_pair(options.base, options.tuned, options.include, options.exclude)
+    warn_blocked(pair)
+    return pair
+
+
+def warn_blocked(pair: CheckpointPair, name: str = "") -> None:
+    """Warn of what would block a repair of a pair; refuse a pair without anything to repair."""
     if not pair.repairable:
         pair.refuse_blocked()
-    for blocker in pair.blockers:
-        print(f"warning: {blocker.sentence}", file=sys.stderr)
-    return pair
+    warn(name + blocker.sentence for blocker in pair.blockers)
+
+
+def warn(messages: Iterable[str], kind: str = "warning") -> None:
+    """Print each message as a line of its kind on standard error."""
+    for message in messages:
+        print(f"{kind}: {message}", file=sys.stderr)
+
+
+def report_failures(command: str, errors: Mapping[str, str]) -> int:
+    """Name what failed on standard error; return the exit status."""
+    warn((f"{name} failed: {error}" for name, error in errors.items()), f"dgviz {command}")
+    return 1 if errors else 0
+
+
+def print_result(options: argparse.Namespace, result: Any, show: Callable[[], None]) -> None:
+    """Print a result as JSON where that is asked for, else for people."""
+    if options.json:
+        print_json(result)
+    else:
+        show()
 
 
 def print_json(value: Any) -> None:

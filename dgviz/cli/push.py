@@ -3,15 +3,13 @@
 import argparse
 from pathlib import Path
 
-from dgviz.cli.options import print_json
+from dgviz.cli.options import print_result
 from dgviz.export.push import push
 
 
 def run(options: argparse.Namespace) -> int:
     """Upload."""
     address = push(Path(options.out).expanduser(), options.repository, options.private)
-    if options.json:
-        print_json({"out": options.out, "address": address})
-    else:
-        print(f"uploaded {options.out} to {address}")
+    result = {"out": options.out, "address": address}
+    print_result(options, result, lambda: print(f"uploaded {options.out} to {address}"))
     return 0

@@ -1,10 +1,9 @@
 """``recovery``: did a repair heal anything? Scores of base, tuned and repaired models, and the metrics they make."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
-from dgviz.cli.options import print_columns, print_json
+from dgviz.cli.options import print_columns, print_result, warn
 from dgviz.errors import ScoresError
 from dgviz.scores import choose_scores, read_scores
 from dgviz.scores.recovery import (
@@ -28,11 +27,13 @@ def run(options: argparse.Namespace) -> int:
     table = read_scores(options.scores)
     said = read_study(options.study) if options.study else {"cells": [], "cohorts": {}, "lower_is_better": []}
     cohorts = {name: _list(members) for name, members in options.cohort.items()}
+    # Of every cell named; under an empty name that of all others.
+    on_task = {cell: benchmark for cell, _, benchmark in (item.rpartition("=") for item in options.on_task)}
     study = plan_study(
         table,
         base=options.base,
         tuned=options.tuned,
-        on_task=_on_task(options.on_task),
+        on_task=on_task,
         repaired=options.repaired,
         cells=said["cells"],
         cohorts=said["cohorts"] | cohorts,
@@ -48,14 +49,9 @@ def run(options: argparse.Namespace) -> int:
         replicates=options.bootstrap,
         seed=options.seed,
     )
-    if options.json:
-        print_json(recovery_report(recovery))
-    else:
-        _print_recovery(recovery)
-    for note in recovery.notes:
-        print(f"note: {note}", file=sys.stderr)
-    for name in recovery.missing:
-        print(f"missing: {name}", file=sys.stderr)
+    print_result(options, recovery_report(recovery), lambda: _print_recovery(recovery))
+    warn(recovery.notes, "note")
+    warn(recovery.missing, "missing")
     return 0
 
 
@@ -64,29 +60,16 @@ def _list(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _on_task(items: Sequence[str]) -> dict[str, str]:
-    """Return the on-task benchmark of every cell named; under an empty name that of all others."""
-    found = {}
-    for item in items:
-        cell, equals, benchmark = item.rpartition("=")
-        found[cell if equals else ""] = benchmark
-    return found
-
-
 def _tolerance(items: Sequence[str], z: float) -> Tolerance:
     """Return the tolerance that options state."""
-    value, of = Tolerance().value, {}
+    of = {"": Tolerance().value}
     for item in items:
-        name, equals, number = item.rpartition("=")
+        name, _, number = item.rpartition("=")
         try:
-            parsed = float(number)
+            of[name] = float(number)
         except ValueError as error:
             raise ScoresError(f"--tolerance takes a number or BENCHMARK=NUMBER; got {item!r}") from error
-        if equals:
-            of[name] = parsed
-        else:
-            value = parsed
-    return Tolerance(value, of, z)
+    return Tolerance(of.pop(""), of, z)
 
 
 def _print_recovery(recovery: Recovery) -> None:
@@ -121,18 +104,9 @@ def _print_recovery(recovery: Recovery) -> None:
         print(f"{name}: {definition(recovery, name)}")
     if recovery.replicates:
         print(f"interval: {recovery.replicates} replicates, seed {recovery.seed}. {RESAMPLED}")
-    for note, about in _by_note(recovery).items():
-        everything = len(about) == len(recovery.repaired)
-        print(f"note: {note}" if everything else f"note: {', '.join(about)}: {note}", file=sys.stderr)
-
-
-def _by_note(recovery: Recovery) -> dict[str, list[str]]:
-    """Return the repairs that each note is about."""
-    found: dict[str, list[str]] = {}
-    for label, assessment in recovery.repaired.items():
-        for note in assessment.notes:
-            found.setdefault(note, []).append(label)
-    return found
+    for note in dict.fromkeys(note for found in recovery.repaired.values() for note in found.notes):
+        about = [label for label, found in recovery.repaired.items() if note in found.notes]
+        warn([note if len(about) == len(recovery.repaired) else f"{', '.join(about)}: {note}"], "note")
 
 
 def _shown(found: MetricValue) -> str:

@@ -1,13 +1,12 @@
 """``repair``: write the repaired checkpoint."""
 
 import argparse
-import sys
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from dgviz.cli.options import chosen_pair, print_json, repair_plan
+from dgviz.cli.options import chosen_pair, print_result, repair_plan, warn
 from dgviz.cli.progress import Progress
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository, push, refuse_local_base
@@ -34,31 +33,26 @@ def run(options: argparse.Namespace) -> int:
             if isinstance(item, ExportResult):
                 break
             progress.tell(plan.written_bytes(item.name), item.name, tensors=len(plan.pair.tensors))
-    seconds = round(time.perf_counter() - started, 3)
     summary = {key: value for key, value in item.report.items() if key not in ("tensors", "inputs")}
-    summary["seconds"] = seconds
+    summary["seconds"] = round(time.perf_counter() - started, 3)
     if options.push_to:
         reporter.progress(plan.total_bytes, plan.total_bytes, f"uploading to {options.push_to}")
         summary["address"] = push(plan.out, options.push_to, options.private)
     reporter.finish({"out": str(plan.out), **summary}, "done")
-    if options.json:
-        print_json({**item.report, **summary})
-    else:
-        _print_repair(plan.out, item.report, seconds)
-        if options.push_to:
-            print(f"uploaded it to {summary['address']}")
+    report = {**item.report, **summary}
+    print_result(options, report, lambda: _print_repair(plan.out, report))
     return 0
 
 
-def _print_repair(out: Path, report: dict[str, Any], seconds: float) -> None:
+def _print_repair(out: Path, report: dict[str, Any]) -> None:
     """Print what was written, in words."""
     repaired = [row for row in report["tensors"].values() if row["action"] == "repair"]
     changed = sum(row["written"] in ("repaired", "factors") for row in repaired)
-    for warning in report["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    overall = report["overall"]
-    gain = "" if overall["gain"] is None else f", gain {overall['gain']:.4f}"
+    warn(report["warnings"])
+    gain = "" if report["overall"]["gain"] is None else f", gain {report['overall']['gain']:.4f}"
     print(
         f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changed} of "
-        f"{len(repaired)} repairable tensors changed{gain}, {duration(seconds)}"
+        f"{len(repaired)} repairable tensors changed{gain}, {duration(report['seconds'])}"
     )
+    if "address" in report:
+        print(f"uploaded it to {report['address']}")

@@ -1,12 +1,11 @@
 """``repair-all``: several methods' results in one read of the pair."""
 
 import argparse
-import sys
 import time
 from contextlib import closing
 from typing import Any
 
-from dgviz.cli.options import chosen_pair, print_columns, print_json, repair_plans
+from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plans, warn
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.words import duration
@@ -38,21 +37,18 @@ def run(options: argparse.Namespace) -> int:
     ]
     summary = [{key: value for key, value in row.items() if key != "tensors"} for row in rows]
     JobReporter.from_environment().finish({"out": options.directory, "methods": summary, "seconds": seconds})
-    if options.json:
-        print_json({"directory": options.directory, "methods": rows, "seconds": seconds})
-    else:
-        _print(options.directory, rows, seconds)
+    result = {"directory": options.directory, "methods": rows, "seconds": seconds}
+    print_result(options, result, lambda: _print(**result))
     return 0
 
 
-def _print(directory: str, rows: list[dict[str, Any]], seconds: float) -> None:
+def _print(directory: str, methods: list[dict[str, Any]], seconds: float) -> None:
     """Print one line per method."""
-    for warning in dict.fromkeys(warning for row in rows for warning in row["warnings"]):
-        print(f"warning: {warning}", file=sys.stderr)
+    warn(dict.fromkeys(warning for row in methods for warning in row["warnings"]))
     table = []
-    for row in rows:
-        changed = [tensor for tensor in row["tensors"].values() if tensor["action"] == "repair"]
+    for row in methods:
+        changed = sum(tensor["action"] == "repair" for tensor in row["tensors"].values())
         state = "written" if row["written"] else "there already"
-        table.append((row["label"], str(len(changed)), state, row["folder"]))
+        table.append((row["label"], str(changed), state, row["folder"]))
     print_columns(("method", "tensors changed", "state", "folder"), table)
-    print(f"\n{len(rows)} outputs in {directory}, {duration(seconds)}")
+    print(f"\n{len(methods)} outputs in {directory}, {duration(seconds)}")

@@ -2,13 +2,21 @@
 
 import argparse
 import functools
-import sys
 import time
 from contextlib import closing
 from typing import Any
 
 from dgviz.checkpoint.layout import label
-from dgviz.cli.options import NUMBERS, own_rule, print_columns, print_json, rule_plan, seen_pair
+from dgviz.cli.options import (
+    NUMBERS,
+    own_rule,
+    print_columns,
+    print_result,
+    report_failures,
+    rule_plan,
+    seen_pair,
+    warn,
+)
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
@@ -36,20 +44,12 @@ def run(options: argparse.Namespace) -> int:
             progress.tell(result.work, result.name, matrices=len(results), stored=stored)
     report = scan_report(pair, results, time.perf_counter() - started)
     errors = report["errors"]
-    summary = {
-        "weights": len(report["weights"]),
-        **{name: report[name] for name in ("stored", "computed", "seconds")},
-    }
+    summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
     if errors:
         summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
     JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
-    if options.json:
-        print_json(report)
-    else:
-        _print_scan(report)
-    for name, error in errors.items():
-        print(f"dgviz scan: {name} failed: {error}", file=sys.stderr)
-    return 1 if errors else 0
+    print_result(options, report, lambda: _print_scan(report))
+    return report_failures("scan", errors)
 
 
 def _print_scan(report: dict[str, Any]) -> None:
@@ -63,7 +63,5 @@ def _print_scan(report: dict[str, Any]) -> None:
                 rows[label(name, index if stacked else None)] = row, shape
     lines = [(*(number(row[column]) for column in NUMBERS), shape, name) for name, (row, shape) in rows.items()]
     print_columns((*NUMBERS, "shape", "name"), lines)
-    for name, (row, _) in rows.items():
-        for warning in row["warnings"]:
-            print(f"warning: {name}: {warning}", file=sys.stderr)
+    warn(f"{name}: {warning}" for name, (row, _) in rows.items() for warning in row["warnings"])
     print(f"\n{report['computed']} computed, {report['stored']} from the store, {duration(report['seconds'])}")

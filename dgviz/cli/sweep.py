@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import sys
 import time
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,8 +17,8 @@ from dgviz.analysis.sweep import (
     sweep_result,
 )
 from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.compare_methods import describe, finish, measure
-from dgviz.cli.options import chosen_pair, print_columns, repair_plans
+from dgviz.cli.compare_methods import finish, measure, sides
+from dgviz.cli.options import chosen_pair, print_columns, repair_plans, warn
 from dgviz.cli.progress import Progress
 from dgviz.errors import DgvizError, MethodError, ScoresError
 from dgviz.repair.plan import RepairPlan, read_plan
@@ -39,15 +38,12 @@ def run(options: argparse.Namespace) -> int:
     if options.evaluate:
         scores, ends = _score(pair, plans, options.device)
     table = measure(pair, plans, options.device, "sweep", ranks=False)
-    result = describe(pair, [], started)
-    del result["methods"]
+    result = {**sides(pair), "seconds": round(time.perf_counter() - started, 3)}
     swept = sweep_result(lines, table, scores)
     result |= {"evaluator": options.evaluate, "ends": ends, "lines": swept}
     if scores is not None:
         result["standing"] = standing_words(find_standing(swept))
-    finish(options, result)
-    if not options.json:
-        _print(result)
+    finish(options, result, lambda: _print(result))
     return 0
 
 
@@ -87,18 +83,15 @@ def _own_scores(
     scores = {label: found[name] for name, label in labels.items() if label in folders.values()}
     unknown = [name for name, label in labels.items() if label not in scores]
     if unknown:
-        print(f"warning: no point of this sweep is called {', '.join(unknown)}", file=sys.stderr)
-    kept = [
-        dataclasses.replace(line, points=tuple(item for item in line.points if item[1].label in scores))
-        for line in lines
-    ]
-    kept = [line for line in kept if line.points]
+        warn([f"no point of this sweep is called {', '.join(unknown)}"])
+    points = ((line, tuple(item for item in line.points if item[1].label in scores)) for line in lines)
+    kept = [dataclasses.replace(line, points=own) for line, own in points if own]
     if not kept:
         known = ", ".join(plan.label for plan in plans[:4])
         raise ScoresError(f"no scores of any point of this sweep; its points are called {known} ...")
     left = len(plans) - len(scores)
     if left:
-        print(f"warning: {left} of {len(plans)} points have no scores and are left out", file=sys.stderr)
+        warn([f"{left} of {len(plans)} points have no scores and are left out"])
     return scores, {end: found[end] for end in ("base", "tuned")}, kept
 
 
@@ -114,14 +107,17 @@ def _print(result: dict[str, Any]) -> None:
     """Print one line per point, with the scores where there are any."""
     rows = [(line, point) for line in result["lines"] for point in line["points"]]
     benchmarks = list(rows[0][1].get("scores", ()))
-    table = []
-    for line, point in rows:
-        cells = [f"{point[name]:.4g}" for name in _FIGURES]
-        for name in benchmarks:
-            cells.append(_shown(point["scores"][name]))
-        table.append((f"{point['value']:g}", *cells, line["label"]))
+    table = [
+        (
+            f"{point['value']:g}",
+            *(f"{point[name]:.4g}" for name in _FIGURES),
+            *(_shown(point["scores"][name]) for name in benchmarks),
+            line["label"],
+        )
+        for line, point in rows
+    ]
     for name, scores in (result["ends"] or {}).items():
-        table.append(("", *["" for _ in _FIGURES], *(_shown(scores[b]) for b in benchmarks), name))
+        table.append(("", *("" for _ in _FIGURES), *(_shown(scores[b]) for b in benchmarks), name))
     print_columns(("strength", *_FIGURES, *benchmarks, "method"), table)
     if "standing" in result:
         print(result["standing"])

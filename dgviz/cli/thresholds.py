@@ -13,6 +13,7 @@ from dgviz.errors import ThresholdError
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.rmt.threshold import RULES
+from dgviz.words import some
 
 _NAMED = 10  # missing matrices that a terminal lists; --json has all
 
@@ -42,12 +43,8 @@ def run(options: argparse.Namespace) -> int:
     if missing:
         total = len(missing) + len(spectra.weights)
         scan = Command("scan", base=options.base, tuned=options.tuned)
-        some = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else "")
-        print(
-            f"dgviz thresholds: no spectrum of {len(missing)} of {total} matrices is stored, so the comparison is "
-            f"without them: {some}; first run: {scan}",
-            file=sys.stderr,
-        )
+        what = f"no spectrum of {len(missing)} of {total} matrices is stored, so the comparison is without them"
+        print(f"dgviz thresholds: {what}: {some(missing, _NAMED)}; first run: {scan}", file=sys.stderr)
     return 1 if missing else 0
 
 
@@ -68,16 +65,11 @@ def _print_report(report: dict[str, Any]) -> None:
         for row in report["rules"]
     ]
     print_columns(titles, rows)
-    labels = report["agreement"]["labels"]
+    labels, *shares = (report["agreement"][key] for key in ("labels", "directions", "same_rank"))
     pairs = [(i, j) for i in range(len(labels)) for j in range(i)]
     if pairs:
         print()
         cells = [
-            (
-                f"{100 * report['agreement']['directions'][i][j]:.2f} %",
-                f"{100 * report['agreement']['same_rank'][i][j]:.2f} %",
-                f"{labels[j]} and {labels[i]}",
-            )
-            for i, j in pairs
+            (*(f"{100 * share[i][j]:.2f} %" for share in shares), f"{labels[j]} and {labels[i]}") for i, j in pairs
         ]
         print_columns(("directions alike", "weights of one rank", "rules"), cells)

@@ -29,6 +29,15 @@ PIXEL_PERMUTATION = (
 # fmt: on
 
 
+_SHOWN = {
+    "plain": lambda images: images,
+    "negative": np.negative,
+    "rotated": lambda images: np.rot90(images, axes=(1, 2)),
+    "transposed": lambda images: images.transpose(0, 2, 1),
+    TARGET: lambda images: images.reshape(len(images), 64)[:, PIXEL_PERMUTATION].reshape(images.shape),
+}
+
+
 @dataclass(frozen=True)
 class Digits:
     """Pictures and their labels.
@@ -58,16 +67,6 @@ def load_digits_split() -> tuple[Digits, Digits]:
 
 def apply_view(images: NDArray[np.float32], view: str) -> NDArray[np.float32]:
     """Return pictures as one of the `VIEWS`, or as the `TARGET`."""
-    if view == "plain":
-        seen = images
-    elif view == "negative":
-        seen = -images
-    elif view == "rotated":
-        seen = np.rot90(images, axes=(1, 2))
-    elif view == "transposed":
-        seen = images.transpose(0, 2, 1)
-    elif view == TARGET:
-        seen = images.reshape(len(images), 64)[:, PIXEL_PERMUTATION].reshape(images.shape)
-    else:
-        raise ValueError(f"unknown view {view!r}; known: {', '.join((*VIEWS, TARGET))}")
-    return np.ascontiguousarray(seen)
+    if view not in _SHOWN:
+        raise ValueError(f"unknown view {view!r}; known: {', '.join(_SHOWN)}")
+    return np.ascontiguousarray(_SHOWN[view](images))

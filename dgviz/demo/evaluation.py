@@ -1,12 +1,13 @@
 """Accuracy of a demo checkpoint on the held-out digits: the four views and the target."""
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dgviz.demo.data import TARGET, VIEWS, apply_view, load_digits_split
-from dgviz.demo.settings import one_thread, quiet_transformers
 from dgviz.errors import CheckpointError
 
 HELD_OUT = "held_out"
@@ -51,8 +52,8 @@ def evaluate(checkpoint_dir: str | Path) -> dict[str, dict[str, float]]:
     results = {view: {"score": p, "stderr": float(np.sqrt(p * (1 - p) / n)), "n": n} for view, p in rates.items()}
     per_picture = np.mean([correct[view] for view in VIEWS], axis=0)
     spread = float(per_picture.std() / np.sqrt(n))
-    held_out_row = {"score": float(per_picture.mean()), "stderr": spread, "n": n}
-    return {**{view: results[view] for view in VIEWS}, HELD_OUT: held_out_row, TARGET: results[TARGET]}
+    target = results.pop(TARGET)
+    return {**results, HELD_OUT: {"score": float(per_picture.mean()), "stderr": spread, "n": n}, TARGET: target}
 
 
 def _load_model(directory: Path) -> Any:
@@ -83,3 +84,30 @@ def _load_model(directory: Path) -> Any:
             f"{directory} is for image size, channels and labels {found}, the digits have {expected}: {remedy}"
         )
     return model.eval()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Compute on one CPU thread: the order of every sum is fixed, and small matrices gain nothing by more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars for loading and saving off stderr."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()

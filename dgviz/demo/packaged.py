@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +72,9 @@ def read_scores(directory: str | Path) -> dict[str, Any] | None:
     CheckpointError
         If the file is there but is no table of scores.
     """
-    path = demo_files(directory)["scores"]
-    return _load_scores(path) if path.is_file() else None
-
-
-def _load_scores(path: Path) -> dict[str, Any]:
-    """Return the content of a ``scores.json``, or say why it is none."""
-    remedy = f"delete it, or write the demo out again by `{Command('demo', directory='DIR')}`"
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
-    rows = content.get("scores") if isinstance(content, dict) else None
     columns = ("model", "benchmark", "score", "stderr", "n")
-    if not isinstance(rows, list) or not all(isinstance(row, dict) and set(columns) <= set(row) for row in rows):
-        raise CheckpointError(f"{path} has no list 'scores' of rows with {', '.join(columns)}: {remedy}")
-    return content
+    what = f"list 'scores' of rows with {', '.join(columns)}"
+    return _load_table(demo_files(directory)["scores"], lambda content: content.get("scores"), columns, what)
 
 
 def demo_scores() -> dict[str, Any]:
@@ -99,7 +86,7 @@ def demo_scores() -> dict[str, Any]:
         If the installation lacks the file.
     """
     demo_paths()
-    return _load_scores(CHECKPOINTS / SCORES)
+    return read_scores(CHECKPOINTS)
 
 
 def read_frontier(directory: str | Path | None = None) -> dict[str, Any] | None:
@@ -125,6 +112,14 @@ def read_frontier(directory: str | Path | None = None) -> dict[str, Any] | None:
     if directory is None:
         demo_paths()
     path = demo_files(CHECKPOINTS if directory is None else directory)["frontier"]
+    what = "'ends' and 'lines' for every fine-tune"
+    return _load_table(path, lambda content: list(content.values()), ("ends", "lines"), what)
+
+
+def _load_table(
+    path: Path, find_rows: Callable[[dict[str, Any]], Any], columns: Iterable[str], what: str
+) -> dict[str, Any] | None:
+    """Return one of the demo's tables, None where there is none; refuse one whose rows lack a column."""
     if not path.is_file():
         return None
     remedy = f"delete it, or write the demo out again by `{Command('demo', directory='DIR')}`"
@@ -132,9 +127,9 @@ def read_frontier(directory: str | Path | None = None) -> dict[str, Any] | None:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
-    rows = content.values() if isinstance(content, dict) else [None]
-    if not all(isinstance(row, dict) and {"ends", "lines"} <= row.keys() for row in rows):
-        raise CheckpointError(f"{path} has no 'ends' and 'lines' for every fine-tune: {remedy}")
+    rows = find_rows(content) if isinstance(content, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(columns) for row in rows):
+        raise CheckpointError(f"{path} has no {what}: {remedy}")
     return content
 
 
@@ -163,11 +158,12 @@ def write_demo(directory: str | Path) -> dict[str, Path]:
     names = _demo_file_names()
     with _write_errors(target):
         if not _is_empty(target):
-            for path in sorted(target.rglob("*")):
-                if not path.is_dir() and not _same_file(path, target, names):
+            for path in sorted(path for path in target.rglob("*") if not path.is_dir()):
+                relative = path.relative_to(target)
+                if relative not in names or path.read_bytes() != (CHECKPOINTS / relative).read_bytes():
                     raise ExportError(
-                        f"{target} is not empty and {path.relative_to(target)} in it is not a file of this demo: "
-                        "choose a new or empty directory"
+                        f"{target} is not empty and {relative} in it is not a file of this demo: choose a new or "
+                        "empty directory"
                     )
             copy_packaged((name for name in names if not (target / name).exists()), target)
             return demo_files(target)
@@ -216,12 +212,6 @@ def _is_empty(target: Path) -> bool:
     if target.exists() and not target.is_dir():
         raise ExportError(f"{target} is a file, not a directory: choose a new or empty directory")
     return not target.exists() or next(target.iterdir(), None) is None
-
-
-def _same_file(path: Path, target: Path, names: list[Path]) -> bool:
-    """Return whether a file is one of the demo's, byte for byte."""
-    relative = path.relative_to(target)
-    return relative in names and path.read_bytes() == (CHECKPOINTS / relative).read_bytes()
 
 
 @contextlib.contextmanager

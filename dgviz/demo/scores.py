@@ -7,7 +7,7 @@ transformers.
 import hashlib
 import platform
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -67,20 +67,17 @@ def iter_tables(
         results[name] = seen.evaluate(folders[name])
         yield name
     for tuned in FINE_TUNES:
-        names = {_REPAIRS[r].label: f"{tuned}/{r}" for r in _REPAIRS if f"{tuned}/{r}" in models}
-        plans = [plan for r, plan in _REPAIRS.items() if f"{tuned}/{r}" in models]
-        for plan, folder, written in iter_written(open_pair(folders["base"], folders[tuned]), plans, "cpu"):
+        plans = {f"{tuned}/{r}": plan for r, plan in _REPAIRS.items() if f"{tuned}/{r}" in models}
+        names = {plan.label: name for name, plan in plans.items()}
+        pair = open_pair(folders["base"], folders[tuned])
+        for plan, folder, written in iter_written(pair, list(plans.values()), "cpu"):
             results[names[plan.label]] = seen.evaluate(folder)
             if plan == RepairPlan():
                 spectra[tuned] = _describe_spectra(written.tensors)
             yield names[plan.label]
     frontier: dict[str, Any] = {}
     for tuned in FINE_TUNES if methods else ():
-        for item in _iter_frontier(folders["base"], folders[tuned], methods, seen):
-            if isinstance(item, str):
-                yield f"{tuned}/{item}"
-            else:
-                frontier[tuned] = item
+        frontier[tuned] = yield from _iter_frontier(folders["base"], folders[tuned], methods, seen)
     yield build_scores({name: results[name] for name in models}, spectra, phases), frontier
 
 
@@ -92,8 +89,8 @@ def count_steps(models: Sequence[str] = SCORED_MODELS, methods: Sequence[str] = 
 
 def _iter_frontier(
     base: Path, tuned: Path, methods: Sequence[str], seen: _Evaluations
-) -> Iterator[str | dict[str, Any]]:
-    """Score a sweep of methods over one pair; yield each plan's label, and the sweep last."""
+) -> Generator[str, None, dict[str, Any]]:
+    """Score a sweep of methods over one pair; yield each plan's name, and return the sweep."""
     from dgviz.analysis.methods import comparison_table, iter_comparison
     from dgviz.export.passing import iter_written
 
@@ -103,10 +100,10 @@ def _iter_frontier(
     scores = {}
     for plan, folder, _ in iter_written(pair, plans, "cpu"):
         scores[plan.label] = _in_frontier(seen.evaluate(folder))
-        yield plan.label
+        yield f"{tuned.name}/{plan.label}"
     table = comparison_table(list(iter_comparison(pair, plans, "cpu", ranks=False)), plans)
     ends = {"base": _in_frontier(seen.evaluate(base)), "tuned": _in_frontier(seen.evaluate(tuned))}
-    yield {"ends": ends, "lines": sweep_result(lines, table, scores)}
+    return {"ends": ends, "lines": sweep_result(lines, table, scores)}
 
 
 def _in_frontier(rows: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +115,7 @@ def build_scores(
     results: Mapping[str, Mapping[str, Any]], spectra: Mapping[str, Mapping[str, float]], phases: tuple[Phase, ...]
 ) -> dict[str, Any]:
     """Return the content of ``scores.json``."""
-    train, held_out = load_digits_split()
+    train, held_out = (len(digits.labels) for digits in load_digits_split())
     benchmarks = {view: {"role": "held_out", "metric": "accuracy", "higher_is_better": True} for view in VIEWS}
     benchmarks[HELD_OUT] = {"role": "summary", "mean_of": list(VIEWS), "metric": "accuracy", "higher_is_better": True}
     benchmarks[TARGET] = {"role": "on_task", "metric": "accuracy", "higher_is_better": True}
@@ -131,16 +128,10 @@ def build_scores(
         "benchmarks": benchmarks,
         "models": {name: _describe_model(name) for name in results},
         "spectra": spectra,
-        "split": {
-            "data": "sklearn.datasets.load_digits",
-            "train": train.labels.size,
-            "held_out": held_out.labels.size,
-        },
+        "split": {"data": "sklearn.datasets.load_digits", "train": train, "held_out": held_out},
         "recipe": describe_recipe(phases),
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "transformers", "scikit-learn", "numpy")},
-        },
+        "versions": {"python": platform.python_version()}
+        | {name: version(name) for name in ("torch", "transformers", "scikit-learn", "numpy")},
     }
 
 

@@ -6,6 +6,7 @@ bit-equal. Another processor or another version of torch rounds differently; sma
 and then only the scores agree, within a few standard errors.
 """
 
+import copy
 import json
 import math
 from collections.abc import Iterator, Sequence
@@ -14,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgviz.demo.data import Digits, apply_view, load_digits_split
+from dgviz.demo.evaluation import one_thread, quiet_transformers
 from dgviz.demo.packaged import checkpoint_files, copy_packaged, demo_files, new_directory
 from dgviz.demo.recipe import INITIAL_SEED, MODEL, PHASES, Phase
 from dgviz.demo.scores import SCORED_MODELS, SWEPT_METHODS, count_steps, iter_tables
-from dgviz.demo.settings import one_thread, quiet_transformers
 from dgviz.errors import DgvizError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def train_demo(
         folders = demo_files(unfinished)
         base = build_model()
         for phase in phases:
-            model = base if phase is phases[0] else _clone(base)
+            model = base if phase is phases[0] else copy.deepcopy(base)
             for step, loss in iter_training(model, phase, train):
                 message = f"{phase.model}: step {step} of {phase.steps}, loss {loss:.3f}"
                 yield DemoEvent(done + step, total, message)
@@ -137,13 +138,6 @@ def build_model(seed: int = INITIAL_SEED) -> "nn.Module":
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ViTForImageClassification(ViTConfig(**MODEL))
-
-
-def _clone(model: "nn.Module") -> "nn.Module":
-    """Return a second model with the same weights."""
-    copy = build_model()
-    copy.load_state_dict(model.state_dict())
-    return copy
 
 
 def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[tuple[int, float]]:

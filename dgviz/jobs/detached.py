@@ -22,7 +22,7 @@ from filelock import FileLock
 
 from dgviz.command import Command
 from dgviz.files import read_json, write_json
-from dgviz.jobs.process import describe_process, is_alive
+from dgviz.jobs.process import describe_process, is_alive, last_line, read_tail
 from dgviz.jobs.reporter import Progress, read_progress
 from dgviz.jobs.wire import child_environment
 
@@ -95,11 +95,8 @@ class Job:
     @property
     def ended(self) -> float | None:
         """When it ended, in seconds since the epoch, or None while it runs or where nobody was left to see."""
-        for name in ("result.json", "exit.json"):
-            found = read_json(self.directory / name)
-            if found is not None:
-                return found["ended"]
-        return None
+        found = read_json(self.directory / "result.json") or read_json(self.directory / "exit.json") or {}
+        return found.get("ended")
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -112,12 +109,12 @@ class Job:
         state, code = self.state, self.exit_code
         if state == "failed":
             reported = (self.result or {}).get("error")
-            return reported or self._last_line() or f"the command ended with exit code {code} and no word"
+            return reported or last_line(self.log_tail(50)) or f"the command ended with exit code {code} and no word"
         if state == "died":
             how = "ended and left no exit code (a restart of the machine, or killed)"
             if code is not None:
                 how = f"was ended by {signal.Signals(-code).name} (killed from outside, or out of memory)"
-            last = self._last_line()
+            last = last_line(self.log_tail(50))
             return f"the process {how}" + (f"; its last words: {last}" if last else "")
         return None
 
@@ -135,9 +132,7 @@ class Job:
         """
         try:
             with (self.directory / "log.txt").open("rb") as log:
-                end = log.seek(0, os.SEEK_END)
-                log.seek(max(0, end - _TAIL))
-                text = log.read().decode(errors="replace")
+                text = read_tail(log, _TAIL)
         except FileNotFoundError:
             return ""
         shown = [line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.rstrip().split("\n")]
@@ -181,10 +176,6 @@ class Job:
         command = read_json(self.directory / "command.json")
         return any(process is not None and is_alive(**process) for process in (supervisor, command))
 
-    def _last_line(self) -> str:
-        lines = self.log_tail(50).splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-
 
 def start_job(
     command: Command | Sequence[str], root: Path, title: str, lock: Path | None = None, cwd: Path | None = None
@@ -220,8 +211,8 @@ def start_job(
         created = time.time()
         directory = root / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(3)}"
         directory.mkdir()
-        job = Job(directory.resolve(), title, tuple(words), cwd, lock, created)
         spec = {"title": title, "command": words, "cwd": cwd, "lock": lock, "created": created}
+        job = _load(directory.resolve(), spec)
         write_json(directory / "spec.json", spec)
         supervisor = subprocess.Popen(
             [sys.executable, "-m", "dgviz.jobs.supervise", str(job.directory)],

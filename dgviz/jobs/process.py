@@ -1,9 +1,23 @@
-"""Which process is meant: a number alone is used again after a while."""
+"""Which process is meant, for a number alone is used again after a while; and the last that one said."""
+
+import os
+from typing import BinaryIO
 
 import psutil
 
 # The boot time that start times are counted from moves a little when the clock is set.
 _SAME_START = 2.0  # seconds
+
+
+def read_tail(file: BinaryIO, most: int) -> str:
+    """Return the last bytes that a process wrote to a file, as text."""
+    file.seek(max(0, file.seek(0, os.SEEK_END) - most))
+    return file.read().decode(errors="replace")
+
+
+def last_line(text: str) -> str:
+    """Return the last line of a text that says anything, or an empty one."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def describe_process(pid: int) -> dict[str, float]:

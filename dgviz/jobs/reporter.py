@@ -127,9 +127,8 @@ class JobReporter:
         if state not in ("done", "failed", "cancelled"):
             raise ValueError(f"a job ends as done, failed or cancelled, not as {state!r}")
         if self.directory is not None:
-            write_json(
-                self.directory / "result.json", {"state": state, "ended": time.time(), "result": dict(result or {})}
-            )
+            ended = {"state": state, "ended": time.time(), "result": dict(result or {})}
+            write_json(self.directory / "result.json", ended)
 
 
 def read_progress(directory: Path) -> Progress | None:

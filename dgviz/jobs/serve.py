@@ -11,19 +11,9 @@ import sys
 import threading
 import traceback
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from dgviz.jobs.wire import receive_frame, send_frame
-
-
-class Failure(NamedTuple):
-    """An exception on its way to the parent, which decides whether it can and may rebuild the class."""
-
-    module: str
-    name: str
-    message: str
-    pickled: bytes | None
-    trace: str
 
 
 def main(arguments: list[str]) -> None:
@@ -53,13 +43,13 @@ def _read_requests(channel: socket.socket, requests: "queue.SimpleQueue[bytearra
 
 
 def _answer(module_name: str, request: bytearray) -> bytes:
-    """Return the pickled reply, ("result", value) or ("failure", Failure's fields), of one pickled request."""
+    """Return the pickled reply, ("result", value) or ("failure", what `_describe` says), of one pickled request."""
     try:
         name, arguments = pickle.loads(request)
         function = getattr(importlib.import_module(module_name), name)
         return _dump(("result", function(**arguments)), name)
     except BaseException as error:  # SystemExit too: no call may end the worker
-        return pickle.dumps(("failure", tuple(_describe(error))))
+        return pickle.dumps(("failure", _describe(error)))
 
 
 def _dump(reply: tuple[str, Any], name: str) -> bytes:
@@ -69,13 +59,13 @@ def _dump(reply: tuple[str, Any], name: str) -> bytes:
         raise TypeError(f"the result of {name} is a {type(reply[1]).__name__} that cannot be pickled") from error
 
 
-def _describe(error: BaseException) -> Failure:
+def _describe(error: BaseException) -> tuple[str, str, str, bytes | None, str]:
+    """Return module, name, message, pickled form and traceback, for the parent to rebuild it where it may."""
     pickled = None
     with suppress(Exception):
         pickled = pickle.dumps(error)
     kind = type(error)
-    trace = "".join(traceback.format_exception(error))
-    return Failure(kind.__module__, kind.__qualname__, str(error), pickled, trace)
+    return kind.__module__, kind.__qualname__, str(error), pickled, "".join(traceback.format_exception(error))
 
 
 if __name__ == "__main__":

@@ -38,14 +38,8 @@ def main(directory: Path) -> None:
     # Apart, because a command's stdout is buffered and would arrive after the last word on stderr.
     with (directory / "log.txt").open("ab") as log, (directory / "output.txt").open("ab") as output:
         try:
-            process = subprocess.Popen(
-                spec["command"],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=log,
-                cwd=spec["cwd"],
-                env=environment,
-            )
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": log}
+            process = subprocess.Popen(spec["command"], **streams, cwd=spec["cwd"], env=environment)
         except OSError as error:
             log.write(f"{error}\n".encode())
             code = 127

@@ -5,7 +5,6 @@ Streamlit script again in its child, because Streamlit replaces `sys.modules["__
 started as a program of its own and talks over a private socket.
 """
 
-import os
 import pickle
 import signal
 import socket
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self
 
+from dgviz.jobs.process import last_line, read_tail
 from dgviz.jobs.wire import child_environment, receive_frame, send_frame
 
 # Every BLAS and OpenMP that NumPy, SciPy or torch may carry.
@@ -165,11 +165,9 @@ class Worker:
 
     def _await_turn(self, ticket: _Ticket, function: str, timeout: float | None, deadline: float | None) -> None:
         with self._turn:
-            while self._queue[0] is not ticket and not ticket.superseded:
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    raise TimeoutError(f"the worker was still busy with another call {timeout:g} s after {function}")
-                self._turn.wait(left)
+            left = None if deadline is None else deadline - time.monotonic()
+            if not self._turn.wait_for(lambda: self._queue[0] is ticket or ticket.superseded, left):
+                raise TimeoutError(f"the worker was still busy with another call {timeout:g} s after {function}")
             if ticket.superseded:
                 raise Superseded(f"a newer call of group {ticket.group!r} arrived before {function} had its turn")
 
@@ -193,11 +191,9 @@ class Worker:
         except subprocess.TimeoutExpired:
             process.kill()
             code = process.wait()
-        how = f"ended with exit code {code}"
-        if code < 0:
-            how = f"was ended by {signal.Signals(-code).name}"
-            if code == -signal.SIGKILL:
-                how += " (stopped from outside, or the machine ran out of memory)"
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        if code == -signal.SIGKILL:
+            how += " (stopped from outside, or the machine ran out of memory)"
         said = self._last_line()
         said = f"; the last thing it printed: {said}" if said else ""
         return f"the worker {how} during {function}; the next call starts a new one{said}"
@@ -206,10 +202,7 @@ class Worker:
         with self._spawning:  # nobody closes the log meanwhile
             if self._log is None:
                 return ""
-            end = self._log.seek(0, os.SEEK_END)
-            self._log.seek(max(0, end - 4096))
-            lines = self._log.read().decode(errors="replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+            return last_line(read_tail(self._log, 4096))
 
     def _live(self) -> tuple[subprocess.Popen, socket.socket]:
         """Return the live process and its socket, starting them where need be."""

@@ -87,17 +87,14 @@ def choose_scores(
     found: dict[str, list[Score]] = {}
     aside: dict[str, list[str]] = {}
     for score in table.scores:
-        if wanted:
-            counted = score.benchmark in wanted
-        elif score.group:
-            aside.setdefault(f"counted within {score.group}", []).append(score.benchmark)
+        if wanted and score.benchmark not in wanted:
             continue
-        else:
-            counted = table.roles.get(score.benchmark) != "summary"
-        if counted:
-            found.setdefault(score.benchmark, []).append(score)
-        elif not wanted:
+        if score.group and not wanted:
+            aside.setdefault(f"counted within {score.group}", []).append(score.benchmark)
+        elif table.roles.get(score.benchmark) == "summary" and not wanted:
             aside.setdefault("a summary of other benchmarks", []).append(score.benchmark)
+        else:
+            found.setdefault(score.benchmark, []).append(score)
     notes += [f"left aside, {why}: {', '.join(dict.fromkeys(names))}" for why, names in aside.items()]
     scores: dict[tuple[str, str, str], Score] = {}
     chosen: dict[str, str] = {}
@@ -122,15 +119,13 @@ def _metric(benchmark: str, rows: list[Score], named: str | None) -> str | None:
         if named not in there:
             raise ScoresError(f"{benchmark} has no metric {named!r}; it has {', '.join(map(repr, there))}")
         return named
-    by_model: dict[tuple[str, str], set[str]] = {}
-    for row in rows:
-        by_model.setdefault((row.cell, row.model), set()).add(row.metric)
-    common = [metric for metric in there if all(metric in have for have in by_model.values())]
     if len(there) == 1:
         return there[0]
+    scored = {metric: {(row.cell, row.model) for row in rows if row.metric == metric} for metric in there}
+    everywhere = set().union(*scored.values())
     for plain in METRIC_ORDER:
         filters = [metric for metric in there if metric.split(",")[0] == plain]
-        if any(metric in common for metric in filters):
+        if any(scored[metric] == everywhere for metric in filters):
             # Several filters are several answers to the same question: which one is meant is not ours to say.
             return filters[0] if len(filters) == 1 else None
     return None

@@ -11,23 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dgviz.errors import ScoresError
-from dgviz.scores.types import Score, ScoreTable, count, finite
+from dgviz.scores.types import Score, ScoreTable, count, finite, objects
 
 # The harness's own registry (lm_eval.api.metrics), for layouts that do not write `higher_is_better`.
-_HIGHER = (
-    "acc",
-    "acc_norm",
-    "acc_bytes",
-    "acc_mutual_info",
-    "exact_match",
-    "f1",
-    "mcc",
-    "bleu",
-    "chrf",
-    "likelihood",
-)
-_LOWER = ("perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter", "brier_score")
-DIRECTIONS = dict.fromkeys(_HIGHER, True) | dict.fromkeys(_LOWER, False)
+_ACCURACIES = "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"
+_HIGHER = *_ACCURACIES, "f1", "mcc", "bleu", "chrf", "likelihood"
+_LOWER = "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter", "brier_score"
+_DIRECTIONS = dict.fromkeys(_HIGHER, True) | dict.fromkeys(_LOWER, False)
 _NO_METRIC = ("alias", "name", "sample_len", "sample_count", "samples")
 # `model_args` names the model under one of these, the descendant before what it descends from.
 _MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path")
@@ -41,8 +31,8 @@ def is_harness(content: Mapping[str, Any]) -> bool:
 
 def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: str) -> ScoreTable:
     """Return every metric of every task and group of a results file."""
-    results = _rows(content["results"])
-    rows = results | {name: row for name, row in _rows(content.get("groups")).items() if name not in results}
+    results = content["results"]
+    rows = {**results, **objects(content.get("groups")), **results}
     rows = {name: row for name, row in rows.items() if any(_metrics(row))}
     if not rows:
         raise ScoresError(
@@ -52,12 +42,12 @@ def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: s
     if not name:
         raise ScoresError(f"{source} does not say which model it scores: give its name as NAME={source}")
     scores, unknown = [], set()
-    parents = _parents(content, rows)
+    parents, directed = _parents(content, rows), objects(content.get("higher_is_better"))
     for task, row in rows.items():
-        directions = _rows(content.get("higher_is_better")).get(task, {})
+        directions = directed.get(task, {})
         for metric, value, stderr in _metrics(row):
             plain = metric.split(",")[0]
-            higher = directions.get(plain, DIRECTIONS.get(plain))
+            higher = directions.get(plain, _DIRECTIONS.get(plain))
             if higher is None:
                 unknown.add(f"{task}: {plain}")
             scores.append(
@@ -82,18 +72,17 @@ def model_name(content: Mapping[str, Any]) -> str:
     """Return the model's name as the harness recorded it, or an empty string."""
     if isinstance(content.get("model_name"), str) and content["model_name"]:
         return content["model_name"]
-    config = content.get("config")
-    arguments = config.get("model_args") if isinstance(config, dict) else None
+    arguments = _object(content, "config").get("model_args")
     if isinstance(arguments, str):
         arguments = dict(item.split("=", 1) for item in arguments.split(",") if "=" in item)
-    if isinstance(arguments, dict):
-        return next((str(arguments[key]) for key in _MODEL_ARGUMENTS if arguments.get(key)), "")
-    return ""
+    if not isinstance(arguments, dict):
+        return ""
+    return next((str(arguments[key]) for key in _MODEL_ARGUMENTS if arguments.get(key)), "")
 
 
-def _rows(value: Any) -> dict[str, dict[str, Any]]:
-    """Return the objects of a JSON object that may be absent."""
-    return {key: row for key, row in value.items() if isinstance(row, dict)} if isinstance(value, dict) else {}
+def _object(content: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return a part that is an object, or an empty one where it is absent."""
+    return content[name] if isinstance(content.get(name), dict) else {}
 
 
 def _metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
@@ -108,7 +97,7 @@ def _metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float 
 
 def _examples(content: Mapping[str, Any], task: str, row: Mapping[str, Any]) -> int | None:
     """Return how many examples a task was scored on; of a group, the sum over the tasks under it."""
-    counted = _rows(content.get("n-samples"))
+    counted = objects(content.get("n-samples"))
     if task in counted:
         return count(counted[task].get("effective"))
     if count(row.get("sample_len")):
@@ -119,8 +108,7 @@ def _examples(content: Mapping[str, Any], task: str, row: Mapping[str, Any]) -> 
 
 def _children(content: Mapping[str, Any], group: str) -> list[str]:
     """Return the direct members of a group; a task has none."""
-    groups = content.get("group_subtasks")
-    members = groups.get(group) if isinstance(groups, dict) else None
+    members = _object(content, "group_subtasks").get(group)
     return [str(name) for name in members] if isinstance(members, list) else []
 
 
@@ -135,10 +123,7 @@ def _leaves(content: Mapping[str, Any], group: str, above: tuple[str, ...] = ())
 
 def _parents(content: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, str]:
     """Return for every task and group the outermost group with a score of its own that contains it."""
-    above: dict[str, str] = {}
-    for group in rows:
-        for name in _children(content, group):
-            above[name] = group
+    above = {name: group for group in rows for name in _children(content, group)}
     outermost = {}
     for name in above:
         group, seen = above[name], {name}
@@ -151,15 +136,14 @@ def _parents(content: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, s
 
 def _conditions(content: Mapping[str, Any], task: str) -> str:
     """Return number of shots, task version, limit and chat template: what makes two scores comparable."""
-    shots, versions = content.get("n-shot"), content.get("versions")
-    config = content.get("config") if isinstance(content.get("config"), dict) else {}
-    parts = []
-    if isinstance(shots, dict) and task in shots:
+    shots, version = _object(content, "n-shot"), _object(content, "versions").get(task)
+    limit, parts = _object(content, "config").get("limit"), []
+    if task in shots:
         parts.append(f"{shots[task]} shots")
-    if isinstance(versions, dict) and task in versions and versions[task] not in (None, "N/A"):
-        parts.append(f"task version {versions[task]}")
-    if config.get("limit") is not None:
-        parts.append(f"limit {config['limit']:g}" if finite(config["limit"]) else f"limit {config['limit']}")
+    if version not in (None, "N/A"):
+        parts.append(f"task version {version}")
+    if limit is not None:
+        parts.append(f"limit {limit:g}" if finite(limit) else f"limit {limit}")
     if content.get("chat_template_sha"):
         parts.append(f"chat template {re.sub(r'[^0-9a-f]', '', str(content['chat_template_sha']))[:8]}")
     return ", ".join(parts)

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from dgviz.errors import ScoresError
 from dgviz.scores.harness import is_harness, parse_harness
 from dgviz.scores.table import is_table, parse_csv, parse_table
-from dgviz.scores.types import ModelRole, Score, ScoreTable
+from dgviz.scores.types import ModelRole, ScoreTable
 
 SUFFIXES = ("json", "csv")
 # What counts as scores in a folder; anything named outright is read whatever its name.
@@ -125,13 +125,9 @@ def merge_tables(tables: Iterable[ScoreTable]) -> ScoreTable:
                     raise ScoresError(f"two files say different things about {name}: {known[name]} and {value}")
     scores = [score for table in tables for score in table.scores]
     short = short_names(score.model for score in scores)
-    renamed = tuple(_renamed(score, short) for score in scores)
+    renamed = tuple(replace(score, model=short[score.model]) for score in scores)
     notes = dict.fromkeys(note for table in tables for note in table.notes)
     return ScoreTable(renamed, models, roles, tuple(notes))
-
-
-def _renamed(score: Score, short: dict[str, str]) -> Score:
-    return score if short[score.model] == score.model else replace(score, model=short[score.model])
 
 
 def short_names(names: Iterable[str]) -> dict[str, str]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from dgviz.errors import ScoresError
-from dgviz.scores.types import ModelRole, Score, ScoreTable, count, finite
+from dgviz.scores.types import ModelRole, Score, ScoreTable, count, finite, objects
 
 REQUIRED = ("model", "benchmark", "score")
 OPTIONAL = ("stderr", "n", "cell", "metric", "higher_is_better")
-_TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
+_NUMBERS = ("score", "stderr", "n")
+_BOOLS = dict.fromkeys(("true", "yes", "1"), True) | dict.fromkeys(("false", "no", "0"), False) | {"": None}
 
 
 def parse_csv(text: str, source: str) -> ScoreTable:
@@ -41,67 +42,29 @@ def parse_csv(text: str, source: str) -> ScoreTable:
             raise ScoresError(
                 f"{where} has {len(cells)} values for {len(header)} columns: give every column one value"
             )
-        scores.append(_score_of_text(dict(zip(header, (cell.strip() for cell in cells), strict=True)), where, source))
+        row = dict(zip(header, (cell.strip() for cell in cells), strict=True))
+        scores.append(_score(_parsed(row, where), {}, where, source))
     if not scores:
         raise ScoresError(f"{source} holds no score: write one per line under the header")
     unused = [name for name in header if name not in (*REQUIRED, *OPTIONAL)]
     return ScoreTable(tuple(scores), notes=(f"{source}: columns not used: {', '.join(unused)}",) if unused else ())
 
 
-def _score_of_text(row: Mapping[str, str], where: str, source: str) -> Score:
-    """Return one line's score."""
-    stderr, n = _number(row, "stderr", where), _number(row, "n", where)
-    higher = row.get("higher_is_better", "").lower()
-    if higher not in ("", *_TRUE, *_FALSE):
-        raise ScoresError(f"{where}: higher_is_better is {row['higher_is_better']!r}: write true or false")
-    return _checked(
-        Score(
-            model=row["model"],
-            benchmark=row["benchmark"],
-            value=_number(row, "score", where),
-            stderr=stderr,
-            n=None if n is None else _whole(n, where),
-            cell=row.get("cell", ""),
-            metric=row.get("metric", ""),
-            higher_is_better=higher in _TRUE if higher else None,
-            source=source,
-        ),
-        where,
-    )
-
-
-def _number(row: Mapping[str, str], column: str, where: str) -> float | None:
-    """Return a column's number, or None where it is empty."""
-    text = row.get(column, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError as error:
-        raise ScoresError(f"{where}: {column} is {text!r}: write a number, or leave it empty") from error
-    if not math.isfinite(value):
-        raise ScoresError(
-            f"{where}: {column} is {text!r}: write a finite number, or leave it empty where there is none"
-        )
-    return value
-
-
-def _whole(value: float, where: str) -> int:
-    """Return a number of examples."""
-    n = count(value)
-    if n is None:
-        raise ScoresError(f"{where}: n is {value:g}: write how many examples were scored, a whole number from 1 on")
-    return n
-
-
-def _checked(score: Score, where: str) -> Score:
-    """Return a score with names and a standard error that can be."""
-    for column in ("model", "benchmark"):
-        if not getattr(score, column):
-            raise ScoresError(f"{where} names no {column}: every score needs one")
-    if score.stderr is not None and score.stderr < 0:
-        raise ScoresError(f"{where}: stderr is {score.stderr:g}: a standard error is not negative")
-    return score
+def _parsed(row: Mapping[str, str], where: str) -> dict[str, Any]:
+    """Return a line with its numbers and its truth as values; what is empty is None."""
+    parsed: dict[str, Any] = dict(row)
+    for column in _NUMBERS:
+        text = row.get(column, "")
+        try:
+            parsed[column] = float(text) if text else None
+        except ValueError as error:
+            raise ScoresError(f"{where}: {column} is {text!r}: write a number, or leave it empty") from error
+        if text and not math.isfinite(parsed[column]):
+            raise ScoresError(
+                f"{where}: {column} is {text!r}: write a finite number, or leave it empty where there is none"
+            )
+    higher = row.get("higher_is_better", "")
+    return parsed | {"higher_is_better": _BOOLS.get(higher.lower(), higher)}
 
 
 def is_table(content: Mapping[str, Any]) -> bool:
@@ -111,46 +74,46 @@ def is_table(content: Mapping[str, Any]) -> bool:
 
 def parse_table(content: Mapping[str, Any], source: str) -> ScoreTable:
     """Return the scores of a JSON table: rows of ``scores``, and what ``models`` and ``benchmarks`` say of names."""
-    about = {name: row for name, row in _objects(content.get("benchmarks")).items()}
+    about = objects(content.get("benchmarks"))
     scores = []
     for number, row in enumerate(content["scores"]):
         where = f"{source} scores[{number}]"
         if not isinstance(row, dict) or not {*REQUIRED} <= row.keys():
             raise ScoresError(f"{where} is no row with {', '.join(REQUIRED)}: every score needs these")
-        scores.append(_score_of_object(row, about.get(str(row["benchmark"]), {}), where, source))
+        for column in _NUMBERS:
+            if row.get(column) is not None and finite(row[column]) is None:
+                raise ScoresError(f"{where}: {column} is {row[column]!r}: write a finite number, or null")
+        scores.append(_score(row, about.get(str(row["benchmark"]), {}), where, source))
     if not scores:
         raise ScoresError(f"{source} holds no score: its list 'scores' is empty")
     roles = {name: str(row["role"]) for name, row in about.items() if isinstance(row.get("role"), str)}
-    models = {name: _role(name, row) for name, row in _objects(content.get("models")).items() if row.get("role")}
+    models = {name: _role(name, row) for name, row in objects(content.get("models")).items() if row.get("role")}
     return ScoreTable(tuple(scores), models, roles)
 
 
-def _objects(value: Any) -> dict[str, dict[str, Any]]:
-    """Return the objects of a JSON object that may be absent."""
-    return {key: row for key, row in value.items() if isinstance(row, dict)} if isinstance(value, dict) else {}
-
-
-def _score_of_object(row: Mapping[str, Any], about: Mapping[str, Any], where: str, source: str) -> Score:
+def _score(row: Mapping[str, Any], about: Mapping[str, Any], where: str, source: str) -> Score:
     """Return one row's score; what it does not say itself, its benchmark's description may."""
-    for column in ("score", "stderr", "n"):
-        if row.get(column) is not None and finite(row[column]) is None:
-            raise ScoresError(f"{where}: {column} is {row[column]!r}: write a finite number, or null")
     higher = row.get("higher_is_better", about.get("higher_is_better"))
     if higher is not None and not isinstance(higher, bool):
         raise ScoresError(f"{where}: higher_is_better is {higher!r}: write true or false")
-    return _checked(
-        Score(
-            model=str(row["model"] or ""),
-            benchmark=str(row["benchmark"] or ""),
-            value=finite(row["score"]),
-            stderr=finite(row.get("stderr")),
-            n=None if row.get("n") is None else _whole(row["n"], where),
-            cell=str(row.get("cell") or ""),
-            metric=str(row.get("metric") or about.get("metric") or ""),
-            higher_is_better=higher,
-            source=source,
-        ),
-        where,
+    n, stderr = row.get("n"), finite(row.get("stderr"))
+    if n is not None and count(n) is None:
+        raise ScoresError(f"{where}: n is {n:g}: write how many examples were scored, a whole number from 1 on")
+    for column in ("model", "benchmark"):
+        if not row[column]:
+            raise ScoresError(f"{where} names no {column}: every score needs one")
+    if stderr is not None and stderr < 0:
+        raise ScoresError(f"{where}: stderr is {stderr:g}: a standard error is not negative")
+    return Score(
+        model=str(row["model"]),
+        benchmark=str(row["benchmark"]),
+        value=finite(row["score"]),
+        stderr=stderr,
+        n=count(n),
+        cell=str(row.get("cell") or ""),
+        metric=str(row.get("metric") or about.get("metric") or ""),
+        higher_is_better=higher,
+        source=source,
     )
 
 

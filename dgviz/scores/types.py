@@ -54,7 +54,7 @@ class ModelRole:
     Attributes
     ----------
     role : str
-        ``base``, ``tuned`` or ``repaired``.
+        ``base``, ``tuned`` or ``repaired``; empty where the file does not say.
     base, tuned : str
         The models it descends from, where they are named.
     label : str
@@ -65,7 +65,7 @@ class ModelRole:
         Whether it is no repair but what repairs are compared with, such as the complement of one.
     """
 
-    role: str
+    role: str = ""
     base: str = ""
     tuned: str = ""
     label: str = ""
@@ -101,6 +101,21 @@ class ScoreTable:
     def benchmark_names(self) -> tuple[str, ...]:
         """Return every benchmark's name, in the order of the files."""
         return tuple(dict.fromkeys(score.benchmark for score in self.scores))
+
+    def role_of(self, model: str) -> ModelRole:
+        """Return what the files say a model is; nothing of one that they do not describe.
+
+        Parameters
+        ----------
+        model : str
+            Its name.
+        """
+        return self.models.get(model, ModelRole())
+
+
+def objects(value: Any) -> dict[str, dict[str, Any]]:
+    """Return the objects of a JSON object that may be absent."""
+    return {key: row for key, row in value.items() if isinstance(row, dict)} if isinstance(value, dict) else {}
 
 
 def finite(value: Any) -> float | None:

@@ -8,11 +8,13 @@ import pytest
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import expert_modules, map_tower, towers
-from dgviz.analysis.model_spectra import assess, read_spectra, total
+from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
+from dgviz.analysis.rules import ModelCut, cut_model, sum_up
 from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.fingerprint import content_hash, known_hashes
 from dgviz.errors import ThresholdError
+from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.law import mp_fit
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -98,7 +100,7 @@ def test_figures_of_a_matrix_are_those_of_its_spectrum(pair_and_store):
     assert row.noise_share == pytest.approx(np.sum(s[5:] ** 2) / np.sum(s**2))
     assert row.dropped_energy == pytest.approx(np.sum(s[5:] ** 2))
     assert row.kept_parameters == 5 * (rows + columns)
-    assert row.stable_rank == pytest.approx(np.sum(s**2) / s[0] ** 2)
+    assert row.spectrum.stable_rank == pytest.approx(np.sum(s**2) / s[0] ** 2)
     rest = np.concatenate([np.zeros(5), s[5:]])
     assert row.mp_fit == mp_fit(s, row.threshold.sigma, (rows, columns))
     assert row.residual_fit == mp_fit(rest, row.threshold.sigma, (rows, columns))
@@ -113,20 +115,27 @@ def test_a_frozen_weight_is_zero_and_nothing_else(tmp_path):
     store = SpectrumStore(tmp_path / "store")
     spectra = read_spectra(scanned(paths, store), store)
     row = assess(next(m for m in spectra.weights if m.weight.name == "model.layers.2.mlp.up.weight"), "dg_hard", {})
-    assert (row.rank, row.noise_share, row.dropped_energy, row.stable_rank, row.mp_fit) == (0, 0, 0, None, None)
-    assert total([row]).energy_kept == 1 and total([row]).emptied == 0
+    assert (row.rank, row.noise_share, row.dropped_energy, row.spectrum.stable_rank, row.mp_fit) == (
+        0,
+        0,
+        0,
+        None,
+        None,
+    )
+    whole = sum_up(ModelCut(RepairPlan(), (row,)))
+    assert whole.energy_kept == 1 and whole.emptied == 0
 
 
 def test_totals_add_up(pair_and_store):
     pair, store = pair_and_store
     rows = [assess(matrix, "dg_hard", {}) for matrix in read_spectra(pair, store).weights]
-    whole = total(rows)
+    whole = sum_up(ModelCut(RepairPlan(), tuple(rows)))
     assert whole.matrices == 9 and whole.rank == sum(row.rank for row in rows) > 9
     kept = sum(np.sum(row.spectrum.s[: row.rank] ** 2) for row in rows)
     assert whole.energy_kept == pytest.approx(kept / sum(row.spectrum.energy for row in rows))
-    everything = total([assess(row, "manual", {"tau": 0}) for row in rows])
+    everything = sum_up(cut_model(rows, RepairPlan("manual", {"tau": 0})))
     assert everything.unchanged == 9 and everything.energy_kept == 1
-    nothing = total([assess(row, "fixed_rank", {"rank": 0}) for row in rows])
+    nothing = sum_up(cut_model(rows, RepairPlan("fixed_rank", {"rank": 0})))
     assert (nothing.emptied, nothing.kept_parameters, nothing.energy_kept) == (9, 0, pytest.approx(0, abs=1e-12))
 
 

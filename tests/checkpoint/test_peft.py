@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.checkpoint import CheckpointPair, open_pair, read_tensor
-from dgviz.checkpoint.experts import LoraStack
-from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.errors import CheckpointError
 from dgviz.export import plan_export
 from dgviz.export.write import iter_export

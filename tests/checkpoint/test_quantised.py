@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dgviz.checkpoint import content_hash, open_checkpoint, open_pair, read_bytes, read_tensor
-from dgviz.checkpoint.dequantise import dequantised
+from dgviz.checkpoint.quantised import dequantised
 from dgviz.errors import CheckpointError, PairError
 from dgviz.export import plan_export
 from dgviz.export.write import iter_export

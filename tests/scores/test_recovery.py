@@ -251,9 +251,9 @@ class TestParts:
     def test_by_size_of_change(self):
         found = recover(table(("a", 0.5, 0.48, 0.49), ("b", 0.5, 0.46, 0.5), ("c", 0.5, 0.2, 0.2), TASK))
         sizes = found.repaired["repaired"].sizes
-        assert [(item.low, item.high, item.n) for item in sizes] == [(0, 5, 1), (5, 10, 1), (50, math.inf, 1)]
+        assert [(i.percent_of_base, i.n) for i in sizes] == [("up to 5 %", 1), ("5 to 10 %", 1), ("over 50 %", 1)]
         assert [item.percent for item in sizes] == [pytest.approx(v) for v in (50, 100, 0)]
-        assert sizes[0].change == pytest.approx(-0.02)
+        assert sizes[0].mean_change == pytest.approx(-0.02)
 
 
 class TestSaid:

@@ -8,10 +8,11 @@ random share ``max(k1, k2) / m`` on average, so an overlap is worth what it has 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any
 
 from dgviz.analysis.family.match import SharedWeight
-from dgviz.analysis.groups import THIRDS
+from dgviz.analysis.groups import THIRDS, collect
 from dgviz.checkpoint.module_path import CLASSES, layer_order
 
 
@@ -59,10 +60,6 @@ class Overlap:
     kept_cosine: float | None
     cosine: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def chance_overlap(ranks: Sequence[int], lengths: Sequence[int], common: int) -> tuple[float, float]:
     """Return mean and standard deviation of the overlap of two random subspaces.
@@ -107,10 +104,6 @@ class MeanOverlap:
     kept_cosine: float | None
     cosine: float | None
 
-    def to_json(self) -> dict[str, Any]:
-        """Return it as plain values."""
-        return asdict(self)
-
 
 def mean_overlap(overlaps: Iterable[Overlap]) -> MeanOverlap:
     """Return the average over weights."""
@@ -130,12 +123,8 @@ def _mean(sides: Sequence[SideOverlap]) -> SideOverlap | None:
     """Return the mean of one side over weights."""
     if not sides:
         return None
-    count = len(sides)
-    return SideOverlap(
-        math.fsum(side.value for side in sides) / count,
-        math.fsum(side.chance for side in sides) / count,
-        math.sqrt(math.fsum(side.spread**2 for side in sides)) / count,
-    )
+    value, chance = fmean(side.value for side in sides), fmean(side.chance for side in sides)
+    return SideOverlap(value, chance, math.sqrt(math.fsum(side.spread**2 for side in sides)) / len(sides))
 
 
 def _joint(parts: Sequence[tuple[float | None, tuple[float, float]]]) -> float | None:
@@ -177,18 +166,18 @@ def kinship_report(compared: Sequence[ComparedWeight]) -> dict[str, Any]:
     by_pair = []
     for pair in pairs:
         own = [(item.weight, item.overlaps[pair]) for item in compared if pair in item.overlaps]
-        layers: dict[tuple[str, tuple[int, ...]], list[Overlap]] = {}
-        for weight, overlap in own:
-            if weight.module_path.layer:
-                layers.setdefault((weight.module_path.tower, weight.module_path.layer), []).append(overlap)
+        paths = [(weight.module_path, overlap) for weight, overlap in own]
+        classes = collect(((path.kind, overlap) for path, overlap in paths), CLASSES)
+        thirds = collect(((weight.third, overlap) for weight, overlap in own), THIRDS)
+        layers = collect(((path.tower, path.layer), overlap) for path, overlap in paths if path.layer)
         by_pair.append(
             {
                 "models": list(pair),
-                "all": mean_overlap(overlap for _, overlap in own).to_json(),
-                "classes": _grouped(CLASSES, [(weight.module_path.kind, overlap) for weight, overlap in own]),
-                "thirds": _grouped(THIRDS, [(weight.third, overlap) for weight, overlap in own]),
+                "all": _mean_values(overlap for _, overlap in own),
+                "classes": [{"group": name} | _mean_values(members) for name, members in classes.items()],
+                "thirds": [{"group": name} | _mean_values(members) for name, members in thirds.items()],
                 "layers": [
-                    {"tower": at[0], "layer": ".".join(map(str, at[1])), **mean_overlap(layers[at]).to_json()}
+                    {"tower": at[0], "layer": ".".join(map(str, at[1]))} | _mean_values(layers[at])
                     for at in sorted(layers, key=lambda at: (at[0], layer_order(at[1])))
                 ],
             }
@@ -200,14 +189,12 @@ def kinship_report(compared: Sequence[ComparedWeight]) -> dict[str, Any]:
             "tower": item.weight.module_path.tower,
             "layer": item.weight.module_path.level,
             "ranks": list(item.ranks),
-            "overlaps": [{"models": list(pair), **own.to_json()} for pair, own in sorted(item.overlaps.items())],
+            "overlaps": [{"models": list(pair), **asdict(own)} for pair, own in sorted(item.overlaps.items())],
         }
         for item in compared
     ]
     return {"overlap": by_pair, "weights": rows}
 
 
-def _grouped(names: Sequence[str], overlaps: Sequence[tuple[str, Overlap]]) -> list[dict[str, Any]]:
-    """Return the averages by group, in the order of their names; empty ones left out."""
-    held = {name: [overlap for own, overlap in overlaps if own == name] for name in names}
-    return [{"group": name, **mean_overlap(own).to_json()} for name, own in held.items() if own]
+def _mean_values(overlaps: Iterable[Overlap]) -> dict[str, Any]:
+    return asdict(mean_overlap(overlaps))

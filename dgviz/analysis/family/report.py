@@ -50,21 +50,17 @@ def member_report(rows: Sequence[Assessment]) -> dict[str, Any]:
         ``verdict`` (a `dgviz.rmt.diagnosis.Diagnosis`, None without a weight), ``groups`` (per group: ``group``,
         ``weights``, ``verdict`` in one word, and the figures of `POOLED`), and ``noise`` (a `NoiseTable`).
     """
+    groups = [
+        {
+            "group": name,
+            "weights": len(own),
+            "verdict": (found := verdict_of(own)) and found.verdict,
+            **{key: figure.pool(own) for key, figure in POOLED.items()},
+        }
+        for name, own in groups_of(rows).items()
+    ]
     whole = verdict_of(rows)
-    groups = []
-    for name, own in groups_of(rows).items():
-        verdict = verdict_of(own)
-        word = None if verdict is None else verdict.verdict
-        groups.append(
-            {
-                "group": name,
-                "weights": len(own),
-                "verdict": word,
-                **{key: figure.pool(own) for key, figure in POOLED.items()},
-            }
-        )
-    verdict = None if whole is None else whole.to_json()
-    return {"verdict": verdict, "groups": groups, "noise": noise_table(rows).to_json()}
+    return {"verdict": whole and whole.to_json(), "groups": groups, "noise": noise_table(rows).to_json()}
 
 
 def family_csv(models: Sequence[Mapping[str, Any]]) -> str:

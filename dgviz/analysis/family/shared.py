@@ -5,6 +5,7 @@ A weight at a time: its kept factors come from the store where a scan has put th
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 
 import torch
@@ -55,11 +56,10 @@ def compare_weight(weight: SharedWeight, plan: RepairPlan, device: str, store: S
             kept[model] = _keep(OpenWeight(own, device, store), plan)
         except DgvizError as error:
             errors[model] = str(error)
-    whole = _WholeUpdates(weight, list(kept), device)
-    overlaps = {}
-    for one, other in combinations(kept, 2):
-        norms, cosine = whole.compare(one, other)
-        overlaps[one, other] = _overlap(kept[one], kept[other], norms, cosine)
+    overlaps = {
+        (one, other): _overlap(kept[one], kept[other], norms, cosine)
+        for one, other, norms, cosine in _iter_whole(weight, list(kept), device)
+    }
     found = [kept.get(model) for model in range(len(weight.sides))]
     ranks = [None if model not in kept else own.rank if own else 0 for model, own in enumerate(found)]
     return ComparedWeight(weight, tuple(ranks), overlaps, errors)
@@ -116,39 +116,33 @@ def _used(basis: torch.Tensor) -> torch.Tensor:
     return reach > _NO_ROW * reach.max()
 
 
-class _WholeUpdates:
-    """The updates of one weight, read when they are needed, and held where all of them together are small."""
+def _iter_whole(
+    weight: SharedWeight, models: list[int], device: str
+) -> Iterator[tuple[int, int, tuple[float, float], float | None]]:
+    """Yield every two models, the Frobenius norms of their updates and their cosine, None where one is zero.
 
-    def __init__(self, weight: SharedWeight, models: list[int], device: str) -> None:
-        self._weight, self._device = weight, device
-        self._held: dict[int, torch.Tensor] = {}
-        self._norms: dict[int, float] = {}
-        sizes = [weight.sides[model].base.numel for model in models]
-        # Of one matrix of a stack less; a float64 update is twice as large, and still well within memory.
-        self._hold = 4 * sum(sizes) <= _TOGETHER
+    Updates are read when they are needed, and held where all of them together are small.
+    """
+    # Of one matrix of a stack less; a float64 update is twice as large, and still well within memory.
+    hold = 4 * sum(weight.sides[model].base.numel for model in models) <= _TOGETHER
 
-    def compare(self, one: int, other: int) -> tuple[tuple[float, float], float | None]:
-        """Return the Frobenius norms of two updates and their cosine, None where one is zero or not finite."""
-        left = self._read(one)
-        right = self._read(other)
-        norms = self._norm(one, left), self._norm(other, right)
-        if min(norms) == 0:
-            return norms, None
-        return norms, _inner(left, right, norms)
+    @lru_cache(maxsize=None if hold else 0)
+    def read(model: int) -> torch.Tensor:
+        return compute_delta(weight.sides[model], device).flatten()
 
-    def _read(self, model: int) -> torch.Tensor:
-        if model in self._held:
-            return self._held[model]
-        delta = compute_delta(self._weight.sides[model], self._device).flatten()
-        if self._hold:
-            self._held[model] = delta
-        return delta
+    lengths: dict[int, float] = {}
+    for one, other in combinations(models, 2):
+        deltas = {one: read(one), other: read(other)}
+        for model in deltas.keys() - lengths.keys():
+            lengths[model] = _norm(deltas[model])
+        norms = lengths[one], lengths[other]
+        yield one, other, norms, _inner(deltas[one], deltas[other], norms) if min(norms) > 0 else None
+        del deltas  # before the next two are read
 
-    def _norm(self, model: int, delta: torch.Tensor) -> float:
-        if model not in self._norms:
-            unit = float(delta.abs().max())
-            self._norms[model] = unit * _inner(delta, delta, (unit, unit)) ** 0.5 if unit > 0 else 0.0
-        return self._norms[model]
+
+def _norm(delta: torch.Tensor) -> float:
+    unit = float(delta.abs().max())
+    return unit * _inner(delta, delta, (unit, unit)) ** 0.5 if unit > 0 else 0.0
 
 
 def _inner(left: torch.Tensor, right: torch.Tensor, units: tuple[float, float]) -> float:

@@ -7,15 +7,21 @@ read is refused by name: left out silently, its part of the update would be lost
 
 import hashlib
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from dgviz.checkpoint.derived import PlacedTensor, derive
-from dgviz.checkpoint.experts import lora_members, lora_stack, parameter_names, refuse_open, stores_transposed
 from dgviz.checkpoint.header import read_header
-from dgviz.checkpoint.lora.config import CONFIG, MERGE, WEIGHTS, rank_and_scaling, read_adapter_config
-from dgviz.checkpoint.lora.tensor import LoraTensor, lora_tensor
+from dgviz.checkpoint.lora.config import CONFIG, MERGE, WEIGHTS, AdapterConfig, read_adapter_config
+from dgviz.checkpoint.lora.tensor import (
+    LoraTensor,
+    lora_members,
+    lora_stack,
+    lora_tensor,
+    parameter_names,
+    stores_transposed,
+)
 from dgviz.checkpoint.names import unwrapped_names
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.renaming import Member, rename_like_transformers
@@ -35,20 +41,20 @@ def is_adapter(directory: Path) -> bool:
 def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
     """Return the tuned checkpoint that an adapter makes of a base."""
     directory = directory.resolve()
-    config, raw = read_adapter_config(directory)
-    weights = directory / WEIGHTS
+    config = read_adapter_config(directory)
+    weights = config.weights
     if not weights.is_file():
         raise CheckpointError(f"{directory} has {CONFIG} but no {WEIGHTS}: fetch it, or {MERGE}")
     header = read_header(weights)
     factors, whole = _sort_tensors(weights, header.tensors)
     if not factors and not whole:
         raise CheckpointError(f"{weights} holds no tensors: save the adapter again")
-    changed = _stacked(directory, config, factors, base)
+    changed = _stacked(config, factors, base)
     targets = _base_names(base, [*factors, *whole])
     for name, pair in factors.items():
         info = _target(base, targets, name, weights)
-        changed[info.name] = _lora(directory, config, info, name, pair)
-    _check_orientation(directory, config, list(changed.values()))
+        changed[info.name] = _lora(config, info, name, pair)
+    _check_orientation(config, list(changed.values()))
     for name, stored in whole.items():
         info = _target(base, targets, name, weights)
         if name in factors:
@@ -66,7 +72,7 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
             )
         changed[info.name] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
     tensors = {name: changed.get(name, info) for name, info in base.tensors.items()}
-    text = "|".join([base.fingerprint, hashlib.sha256(raw).hexdigest(), header.digest])
+    text = "|".join([base.fingerprint, hashlib.sha256(config.raw).hexdigest(), header.digest])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
     return Checkpoint(directory, tensors, base.config, base.shards, fingerprint, is_adapter=True)
 
@@ -79,17 +85,16 @@ def _sort_tensors(
     whole: dict[str, TensorInfo] = {}
     for name, inner in unwrapped_names(tensors).items():
         info = tensors[name]
-        inner = inner.replace("modules_to_save.default.", "").replace("modules_to_save.", "")
-        inner = inner.replace("original_module.", "")
+        inner = re.sub(r"modules_to_save\.(default\.)?|original_module\.", "", inner)
         found = _FACTORS.match(inner)
-        inner = inner if found else inner.replace("base_layer.", "")
+        plain = inner.replace("base_layer.", "")
         if found:
             key = "embedding_" * bool(found["kind"]) + found["factor"]
             factors.setdefault(f"{found['module']}.weight", {})[key] = info
-        elif ".lora_" in inner or inner in whole:
+        elif ".lora_" in plain or plain in whole:
             raise CheckpointError(f"{weights} holds {name!r}, which is not read: {MERGE}")
         else:
-            whole[inner] = info
+            whole[plain] = info
     for name, pair in factors.items():
         if set(pair) not in ({"A", "B"}, {"embedding_A", "embedding_B"}):
             raise CheckpointError(
@@ -100,12 +105,10 @@ def _sort_tensors(
 
 
 def _stacked(
-    directory: Path, config: Mapping[str, Any], factors: dict[str, dict[str, TensorInfo]], base: Checkpoint
+    config: AdapterConfig, factors: dict[str, dict[str, TensorInfo]], base: Checkpoint
 ) -> dict[str, TensorInfo]:
     """Take the factors of target_parameters out of all factors; return the tensors they change, by base's names."""
-    targets = config.get("target_parameters") or []
-    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
-        raise CheckpointError(f"{directory / CONFIG} says target_parameters = {targets!r}, not a list of names")
+    targets = config.target_parameters
     nested: dict[str, list[str]] = {}
     for name in factors:
         module = name.removesuffix(".weight").replace(".base_layer", "")
@@ -117,56 +120,51 @@ def _stacked(
         stored, members = _base_names(base, names), _members(base, names)
         for key in found:
             pair = factors.pop(key)
-            fitting = {}
-            for name in names:
-                new = _update_stack(directory, config, base, name, pair, stored, members)
-                if new:
-                    fitting[name] = new
-            if len(fitting) != 1 or not changed.keys().isdisjoint(next(iter(fitting.values()))):
-                raise refuse_open(directory / WEIGHTS, module, names, MERGE)
-            changed |= next(iter(fitting.values()))
+            updates = [_update_stack(config, base, name, pair, stored, members) for name in names]
+            fitting = [update for update in updates if update]
+            if len(fitting) != 1 or not changed.keys().isdisjoint(fitting[0]):
+                raise CheckpointError(
+                    f"{config.weights}: by their shapes it is open which factors of {module!r} belong to which of "
+                    f"{', '.join(map(repr, names)) or 'its parameters'}: {MERGE}"
+                )
+            changed |= fitting[0]
     return changed
 
 
 def _update_stack(
-    directory: Path,
-    config: Mapping[str, Any],
+    config: AdapterConfig,
     base: Checkpoint,
     name: str,
     pair: Mapping[str, TensorInfo],
     stored: Mapping[str, str],
-    members: Mapping[str, dict[str, tuple[TensorInfo, Member]]],
+    members: Mapping[str, Mapping[str, Member]],
 ) -> dict[str, TensorInfo]:
     """Return what a pair of factors makes of one parameter, by base's names; nothing where they do not fit it."""
     if "A" not in pair:
         return {}
-    rank, scaling = rank_and_scaling(directory, config, name)
+    rank, scaling = config.rank_and_scaling(name)
     if name in stored:
         info = base.tensors[stored[name]]
         turned = stores_transposed(base, info.name)
         new = lora_stack(info, pair["A"], pair["B"], scaling, bool(turned))
         if new is not None and new.square and turned is None:
             raise CheckpointError(
-                f"{directory / WEIGHTS}: the experts of {info.name!r} are square, so it is open how they are stored: "
+                f"{config.weights}: the experts of {info.name!r} are square, so it is open how they are stored: "
                 f"{MERGE}"
             )
         if new is None and len(info.shape) == 2 and pair["A"].shape[:1] == (rank,):
             return {info.name: lora_tensor(info, pair["A"], pair["B"], scaling, False, False)}
         return {} if new is None or new.rank != rank else {info.name: new}
-    return (lora_members(members[name], pair["A"], pair["B"], scaling) or {}) if name in members else {}
+    return lora_members(base, members[name], pair["A"], pair["B"], scaling) if name in members else {}
 
 
-def _members(base: Checkpoint, names: list[str]) -> dict[str, dict[str, tuple[TensorInfo, Member]]]:
+def _members(base: Checkpoint, names: list[str]) -> dict[str, dict[str, Member]]:
     """Return the matrices that base stores one by one, by the stack that transformers makes of them."""
-    groups: dict[str, dict[str, tuple[TensorInfo, Member]]] = {}
     if all(name in base.tensors for name in names):
-        return groups
+        return {}
     inner = unwrapped_names(base.tensors)
-    known = rename_like_transformers(base.config, inner.values()).members
-    for name, short in inner.items():
-        if short in known:
-            groups.setdefault(known[short].stack, {})[name] = base.tensors[name], known[short]
-    return {name: group for name in names for stack, group in groups.items() if _is_end(stack, name)}
+    stacks = rename_like_transformers(base.config, inner.values()).stored_as(inner).stacks
+    return {name: members for name in names for stack, members in stacks.items() if _is_end(stack, name)}
 
 
 def _is_end(first: str, second: str) -> bool:
@@ -180,15 +178,13 @@ def _base_names(base: Checkpoint, names: list[str]) -> dict[str, str]:
     found = {name: stored[name] for name in names if name in stored}
     if len(found) < len(names):
         # One question for both, for names that transformers would rename only together.
-        known = rename_like_transformers(base.config, stored).names
-        others = rename_like_transformers(base.config, names).names
-        by_target = {known.get(inner, inner): name for inner, name in stored.items()}
-        for name in names:
-            target = by_target.get(others.get(name, name))
-            if name not in found and target is not None:
-                found[name] = target
-    if len(set(found.values())) < len(found):
-        twice = sorted(name for name in found if list(found.values()).count(found[name]) > 1)
+        known, others = (rename_like_transformers(base.config, inner) for inner in (stored, names))
+        by_target = {known.target(inner): name for inner, name in stored.items()}
+        targets = {name: others.target(name) for name in names}
+        found = {name: by_target[target] for name, target in targets.items() if target in by_target} | found
+    counts = Counter(found.values())
+    twice = sorted(name for name, other in found.items() if counts[other] > 1)
+    if twice:
         both = " and ".join(map(repr, twice[:2]))
         raise CheckpointError(f"the adapter's {both} are one tensor of {base.path}: {MERGE}")
     return found
@@ -203,23 +199,21 @@ def _target(base: Checkpoint, targets: Mapping[str, str], name: str, weights: Pa
     return base.tensors[targets[name]]
 
 
-def _lora(
-    directory: Path, config: Mapping[str, Any], base: TensorInfo, name: str, pair: Mapping[str, TensorInfo]
-) -> LoraTensor:
+def _lora(config: AdapterConfig, base: TensorInfo, name: str, pair: Mapping[str, TensorInfo]) -> LoraTensor:
     """Return base plus one module's update, with the rank and scaling that the config says."""
     embedding = "embedding_A" in pair
-    first, second = (pair["embedding_A"], pair["embedding_B"]) if embedding else (pair["A"], pair["B"])
+    first, second = (pair[key] for key in sorted(pair))
     module = name.removesuffix(".weight")
-    rank, scaling = rank_and_scaling(directory, config, module)
+    rank, scaling = config.rank_and_scaling(module)
     if first.shape[:1] != (rank,):
         raise CheckpointError(
-            f"{directory / WEIGHTS}, tensor {first.name!r} is {first.shape}, but {CONFIG} says rank {rank!r} for "
+            f"{config.weights}, tensor {first.name!r} is {first.shape}, but {CONFIG} says rank {rank!r} for "
             f"{module!r}: the two files belong to different adapters"
         )
-    return lora_tensor(base, first, second, scaling, embedding or bool(config.get("fan_in_fan_out")), embedding)
+    return lora_tensor(base, first, second, scaling, embedding or config.transposed, embedding)
 
 
-def _check_orientation(directory: Path, config: Mapping[str, Any], changed: list[TensorInfo]) -> None:
+def _check_orientation(config: AdapterConfig, changed: list[TensorInfo]) -> None:
     """Refuse a fan_in_fan_out that the weights' shapes contradict where square weights depend on it.
 
     GPT-2 stores its layers transposed (Conv1D); shapes tell for most weights, and only for square ones the config.
@@ -227,10 +221,9 @@ def _check_orientation(directory: Path, config: Mapping[str, Any], changed: list
     plain = [item for item in changed if isinstance(item, LoraTensor)]
     if not any(item.square for item in plain):
         return
-    said = bool(config.get("fan_in_fan_out"))
     seen = {item.transposed for item in plain if not item.square and not item.embedding}
-    if seen and said not in seen:
+    if seen and config.transposed not in seen:
         raise CheckpointError(
-            f"{directory / CONFIG} says fan_in_fan_out = {said}, but the shapes say otherwise, so it is open how the "
-            f"square weights are stored: {MERGE}"
+            f"{config.file} says fan_in_fan_out = {config.transposed}, but the shapes say otherwise, so it is open "
+            f"how the square weights are stored: {MERGE}"
         )

@@ -44,24 +44,21 @@ class HarnessBackend:
         As the harness calls the model class.
     title : str
         In words.
-    needs : tuple of (module, pip line)
-        What must be installed beside dgviz.
+    library : str
+        What runs the model, as a module and a package.
     """
 
     name: str
     title: str
-    needs: tuple[tuple[str, str], ...]
+    library: str
 
     def version(self) -> str:
         """Return the harness's version, and that of the library that runs the model."""
-        return ", ".join(f"{package} {version(package)}" for package in ("lm_eval", self._library()))
-
-    def _library(self) -> str:
-        return "vllm" if self.name == "vllm" else "transformers"
+        return ", ".join(f"{package} {version(package)}" for package in ("lm_eval", self.library))
 
     def check(self, tasks: Sequence[str], settings: Settings) -> None:
         """Say what is not installed, or which task does not exist."""
-        for module, package in self.needs:
+        for module, package in (("lm_eval", HARNESS_PIN), (self.library, self.library)):
             if importlib.util.find_spec(module) is None:
                 raise EvaluationError(
                     f"backend {self.name} needs {module}, which is not installed: "
@@ -124,17 +121,15 @@ class HarnessBackend:
         return score
 
 
-_ALL: tuple[Backend, ...] = (
-    HarnessBackend("hf", "lm-evaluation-harness with transformers", (("lm_eval", HARNESS_PIN),)),
-    HarnessBackend("vllm", "lm-evaluation-harness with vLLM", (("lm_eval", HARNESS_PIN), ("vllm", "vllm"))),
-)
-BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
+BACKENDS: dict[str, Backend] = {
+    "hf": HarnessBackend("hf", "lm-evaluation-harness with transformers", "transformers"),
+    "vllm": HarnessBackend("vllm", "lm-evaluation-harness with vLLM", "vllm"),
+}
 """Who scores, by name; the demo adds its own (`dgviz.demo.backend`)."""
 
 
 def _first_line(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0].strip() if lines else type(error).__name__
+    return str(error).strip().partition("\n")[0].rstrip() or type(error).__name__
 
 
 @contextlib.contextmanager

@@ -87,18 +87,17 @@ def iter_evaluation(
     scorer: Scorer | None = None
     for task in wanted:
         started = time.perf_counter()
-        file = _file(task_key(content, backend, chosen.version(), task, settings))
+        key = task_key(content, backend, chosen.version(), task, settings)
+        file = cache_dir() / "scores-1" / key[:2] / f"{key}.json"
         results = _recall(file)
         remembered = results is not None
         if results is None:
             scorer = scorer or chosen.open(checkpoint.path, settings)
             results = _plain(scorer(task))
-            _remember(file, results)
+            data = {str(path): file_hash(path) for path in _data_files(results)}
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"results": results, "data_files": data})
         yield TaskScores(task, results, remembered, time.perf_counter() - started, content)
-
-
-def _file(key: str) -> Path:
-    return cache_dir() / "scores-1" / key[:2] / f"{key}.json"
 
 
 def _plain(results: dict[str, Any]) -> dict[str, Any]:
@@ -118,31 +117,19 @@ def _recall(file: Path) -> dict[str, Any] | None:
     return results if same else None
 
 
-def _remember(file: Path, results: dict[str, Any]) -> None:
-    """Write results, whole or not at all."""
-    data = {str(path): file_hash(path) for path in _data_files(results)}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_json(file, {"results": results, "data_files": data})
-
-
 def _data_files(results: dict[str, Any]) -> list[Path]:
     """Return the local files that the tasks' configurations name as data."""
+    configs = results.get("configs", {}).values()
+    named: list[Any] = [config.get(part) for config in configs for part in ("dataset_path", "dataset_kwargs")]
     found = []
-    for config in results.get("configs", {}).values():
-        named: list[Any] = [config.get("dataset_path"), config.get("dataset_kwargs")]
-        while named:
-            value = named.pop()
-            if isinstance(value, dict):
-                named += value.values()
-            elif isinstance(value, list):
-                named += value
-            elif isinstance(value, str):
-                path = Path(value).expanduser()
-                if path.is_file():
-                    found.append(path.resolve())
-                elif path.is_dir():
-                    found += sorted(file.resolve() for file in path.rglob("*") if file.is_file())
-    return list(dict.fromkeys(found))
+    while named:
+        value = named.pop()
+        if isinstance(value, dict | list):
+            named += value.values() if isinstance(value, dict) else value
+        elif isinstance(value, str):
+            path = Path(value).expanduser()
+            found += [path] if path.is_file() else path.rglob("*")
+    return sorted({file.resolve() for file in found if file.is_file()})
 
 
 def write_results(

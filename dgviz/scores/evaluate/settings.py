@@ -79,23 +79,23 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
     CheckpointError
         If a file cannot be read.
     """
-    digest = hashlib.sha256()
-    for name in sorted(checkpoint.tensors):
-        digest.update(f"{name}:{content_hash(checkpoint.tensors[name])}\n".encode())
-    for file in sorted({file for pattern in _SIDECARS for file in checkpoint.path.glob(pattern) if file.is_file()}):
-        digest.update(f"{file.name}:{hashlib.sha256(_without_provenance(file)).hexdigest()}\n".encode())
-    return digest.hexdigest()
+    files = sorted({file for pattern in _SIDECARS for file in checkpoint.path.glob(pattern) if file.is_file()})
+    tensors = [f"{name}:{content_hash(tensor)}\n" for name, tensor in sorted(checkpoint.tensors.items())]
+    sidecars = [f"{file.name}:{_sha256(_without_provenance(file))}\n" for file in files]
+    return _sha256("".join(tensors + sidecars).encode())
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _without_provenance(file: Path) -> bytes:
     """Return a file's bytes; of JSON without the fields that say where it came from."""
     content = file.read_bytes()
-    if file.suffix != ".json":
-        return content
     try:
-        value = json.loads(content)
+        value = json.loads(content) if file.suffix == ".json" else None
     except ValueError:
-        return content
+        value = None
     if not isinstance(value, dict):
         return content
     return json.dumps({k: v for k, v in value.items() if k not in _PROVENANCE}, sort_keys=True).encode()
@@ -105,11 +105,8 @@ def folder_hash(folder: Path | None) -> str:
     """Return the SHA-256 of all files in a folder, by relative path and content; empty without a folder."""
     if folder is None:
         return ""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and "__pycache__" not in file.parts:
-            digest.update(f"{file.relative_to(folder)}:{file_hash(file)}\n".encode())
-    return digest.hexdigest()
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and "__pycache__" not in file.parts]
+    return _sha256("".join(f"{file.relative_to(folder)}:{file_hash(file)}\n" for file in files).encode())
 
 
 def file_hash(file: Path) -> str:
@@ -130,4 +127,4 @@ def task_key(content: str, backend: str, version: str, task: str, settings: Sett
         "chat": settings.chat,
         "task_files": folder_hash(settings.task_path),
     }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return _sha256(json.dumps(parts, sort_keys=True).encode())

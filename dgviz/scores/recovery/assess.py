@@ -1,6 +1,6 @@
 """Every repair of a study: its metrics, over everything, by cell and by cohort."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from dgviz.errors import ScoresError
@@ -15,7 +15,7 @@ from dgviz.scores.recovery.detail import (
 )
 from dgviz.scores.recovery.metrics import AVERAGES, COMBINATIONS
 from dgviz.scores.recovery.notes import repair_notes, study_notes
-from dgviz.scores.recovery.partition import PARTS, Comparison, Tolerance, compare_scores
+from dgviz.scores.recovery.partition import Comparison, Tolerance, compare_scores, count_parts
 from dgviz.scores.recovery.resample import MetricValue, Resampler
 from dgviz.scores.recovery.study import Study
 
@@ -90,7 +90,7 @@ class Recovery:
 
     def counts(self) -> dict[str, int]:
         """Return how many held-out benchmarks belong to each part."""
-        return {part: sum(item.part == part for item in self.comparisons) for part in PARTS}
+        return count_parts(self.comparisons)
 
     def is_control(self, label: str) -> bool:
         """Return whether a label names no repair: a control of the study, reverting to base or keeping tuned.
@@ -110,7 +110,7 @@ class Recovery:
         item : Comparison
             One of this study.
         """
-        return ", ".join(name for name, members in self.study.cohorts.items() if _belongs(item, members, self.study))
+        return ", ".join(name for name in self.study.cohorts if _belongs(item, name, self.study))
 
 
 def assess(
@@ -156,25 +156,19 @@ def assess(
         raise ScoresError("no repaired model has scores: score one, or name it with --repaired")
     comparisons, missing = compare_scores(study, chosen, tolerance)
     extended = [with_controls(item) for item in comparisons]
-    resampler = Resampler(extended, replicates, seed)
+    resampler = Resampler(extended, average, combination, replicates, seed)
     variants = list(iter_variants(study, chosen, tolerance, comparisons))
 
     def assessed(label: str) -> Assessment:
         found = [item for item in extended if label in item.repaired]
-        cohorts = {
-            name: [item for item in found if item.on_task or _belongs(item, members, study)]
-            for name, members in study.cohorts.items()
-        }
-        metrics = resampler.metrics(found, label, average, combination)
+        cohorts = {name: [item for item in found if _belongs(item, name, study, task=True)] for name in study.cohorts}
+        metrics = resampler.metrics(found, label)
         return Assessment(
             label=label,
             models={cell.name: cell.repaired[label] for cell in study.cells if label in cell.repaired},
             metrics=metrics,
             cells=resampler.by_cell(found, label),
-            cohorts={
-                name: resampler.metrics(_of_cells(items, members, study), label, average, combination)
-                for (name, members), items in zip(study.cohorts.items(), cohorts.values(), strict=True)
-            },
+            cohorts={name: resampler.metrics(items, label) for name, items in cohorts.items()},
             sizes=compute_sizes(found, label),
             sensitivity=tuple(compute_sensitivity(*variant, label, average, combination) for variant in variants),
             notes=repair_notes(found, label, metrics),
@@ -195,14 +189,13 @@ def assess(
     )
 
 
-def _belongs(item: Comparison, members: Sequence[str], study: Study) -> bool:
-    """Return whether a comparison belongs to a cohort: by its benchmark, its cell, or both where both are named."""
-    cells = {cell.name for cell in study.cells} & set(members)
-    benchmarks = set(members) - {cell.name for cell in study.cells}
-    return (not cells or item.cell in cells) and (not benchmarks or item.benchmark in benchmarks)
+def _belongs(item: Comparison, cohort: str, study: Study, task: bool = False) -> bool:
+    """Return whether a comparison belongs to a cohort: by its benchmark, its cell, or both where both are named.
 
-
-def _of_cells(items: Sequence[Comparison], members: Sequence[str], study: Study) -> list[Comparison]:
-    """Return a cohort's comparisons without the on-task benchmarks of cells it leaves out."""
-    cells = {cell.name for cell in study.cells} & set(members)
-    return [item for item in items if not cells or item.cell in cells]
+    With `task`, the on-task benchmarks of its cells belong to it whether it names them or not.
+    """
+    members = set(study.cohorts[cohort])
+    cells = members & {cell.name for cell in study.cells}
+    benchmarks = members - cells
+    named = not benchmarks or item.benchmark in benchmarks or (task and item.on_task)
+    return named and (not cells or item.cell in cells)

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.scores.recovery.partition import ROUNDING
+from dgviz.scores.recovery.partition import CHANGES, part_scores
 
 Array = NDArray[np.float64]
+_may_be_undefined = np.errstate(invalid="ignore", divide="ignore")
 
 
 @dataclass(frozen=True)
@@ -76,28 +77,24 @@ AVERAGES = {
 """How percentages of several benchmarks become one."""
 
 
-def _harmonic(a: Array, b: Array) -> Array:
-    return 2 * a * b / (a + b)
-
-
 COMBINATIONS: Mapping[str, Callable[[Array, Array], Array]] = {
-    "harmonic": _harmonic,
+    "harmonic": lambda a, b: 2 * a * b / (a + b),
     "geometric": lambda a, b: np.sqrt(a * b),
     "arithmetic": lambda a, b: (a + b) / 2,
 }
 """How two sides become one figure; the paper says harmonic means. A side that is not positive gives 0 in all."""
 
 
+@_may_be_undefined
 def combine(a: Array, b: Array, combination: str = "harmonic") -> Array:
     """Return the mean of two sides: 0 where one is not positive, the other where one is undefined."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        both = np.where((a > 0) & (b > 0), COMBINATIONS[combination](a, b), 0.0)
+    both = np.where((a > 0) & (b > 0), COMBINATIONS[combination](a, b), 0.0)
     return np.where(np.isnan(a), b, np.where(np.isnan(b), a, both))
 
 
 @dataclass(frozen=True)
 class Population:
-    """Scores of E held-out benchmarks in C cells, once or in R resampled versions.
+    """Scores of E benchmarks, all held-out or all on-task, once or in R resampled versions.
 
     Attributes
     ----------
@@ -109,12 +106,6 @@ class Population:
         Tolerance.
     weight : (R, S, E) array
         How often every benchmark was drawn in each of S places for a cell.
-    task_tuned, task_repaired : (R, C) arrays
-        Scores on the cells' own on-task benchmarks; NaN where there is none.
-    task_sign : (C,) array
-        As `sign`.
-    drawn : (R, C) array
-        How often every cell was drawn.
     """
 
     base: Array
@@ -123,65 +114,70 @@ class Population:
     sign: Array
     limit: Array
     weight: NDArray[np.float32]
-    task_tuned: Array
-    task_repaired: Array
-    task_sign: Array
-    drawn: Array
+
+    def parts(self) -> dict[str, NDArray[np.bool_]]:
+        """Return which benchmarks are damaged, improved and unchanged, as (R, E) masks."""
+        return part_scores(self.base, self.tuned, self.sign, self.limit)
+
+    def change(self, part: str) -> tuple[Array, Array]:
+        """Return numerator and denominator of % healed or % preserved of every benchmark, whatever its part."""
+        start, end = (getattr(self, role) for role in CHANGES[part])
+        return self.sign * (self.repaired - start), self.sign * (end - start)
+
+    def ratio(self, reference: Array) -> tuple[Array, Array]:
+        """Return numerator and denominator of 100 r / reference; turned over where lower is better."""
+        r, higher = self.repaired, self.sign > 0
+        sane = (r > 0) & (reference > 0) | (r == 0) & (reference > 0) & higher
+        top, bottom = np.where(higher, r, reference), np.where(higher, reference, r)
+        return np.where(sane, top, np.nan), np.where(sane, bottom, np.nan)
 
 
-def ratio(repaired: Array, reference: Array, sign: Array) -> tuple[Array, Array]:
-    """Return numerator and denominator of 100 r / reference; turned over where lower is better."""
-    sane = (repaired > 0) & (reference > 0) | (repaired == 0) & (reference > 0) & (sign > 0)
-    top, bottom = np.where(sign > 0, repaired, reference), np.where(sign > 0, reference, repaired)
-    return np.where(sane, top, np.nan), np.where(sane, bottom, np.nan)
-
-
-def parts(population: Population) -> dict[str, NDArray[np.bool_]]:
-    """Return which benchmarks are damaged, improved and unchanged, as (R, E) masks."""
-    gain = population.sign * (population.tuned - population.base)
-    size = np.maximum(np.abs(population.base), np.abs(population.tuned))
-    beyond = np.abs(gain) > population.limit + ROUNDING * size
-    return {"damaged": beyond & (gain < 0), "improved": beyond & (gain > 0), "unchanged": ~beyond}
-
-
-def compute_metrics(population: Population, average: str, combination: str) -> dict[str, Array]:
-    """Return every metric of `METRICS`, NaN where it is undefined."""
-    p, masks = population, parts(population)
-    weight = p.weight.sum(axis=1)
-    healed = p.sign * (p.repaired - p.tuned), p.sign * (p.base - p.tuned)
-    preserved = p.sign * (p.repaired - p.base), p.sign * (p.tuned - p.base)
-    kept = ratio(p.repaired, p.base, p.sign)
-    on_task = ratio(p.task_repaired, p.task_tuned, p.task_sign)
-    sides = {
-        "healed": _average(*healed, masks["damaged"] * weight, average),
-        "preserved": _average(*preserved, masks["improved"] * weight, average),
-        "non_damage": _average(*kept, masks["unchanged"] * weight, average),
-        "on_task_retention": _average(*on_task, p.drawn, average),
-    }
-    clean_up = combine(sides["healed"], sides["non_damage"], combination)
-    retention = combine(sides["preserved"], sides["on_task_retention"], combination)
+def _sides(held_out: Population, on_task: Population) -> dict[str, tuple[Array, Array, Array]]:
+    """Return numerators, denominators and weights, (R, E), of what all metrics are made of."""
+    parts, weight = held_out.parts(), held_out.weight.sum(axis=1)
+    kept = held_out.ratio(held_out.base)
     return {
-        **sides,
-        "clean_up": clean_up,
-        "retention": retention,
-        "combined_population": combine(clean_up, retention, combination),
-        "combined_cell": _nan_mean(combined_by_place(population)),
-        "balance": combine(_average(*kept, weight, average), sides["on_task_retention"]),
+        "healed": (*held_out.change("damaged"), parts["damaged"] * weight),
+        "preserved": (*held_out.change("improved"), parts["improved"] * weight),
+        "non_damage": (*kept, parts["unchanged"] * weight),
+        "of_base": (*kept, weight),
+        "on_task_retention": (*on_task.ratio(on_task.tuned), on_task.weight.sum(axis=1)),
     }
 
 
-def combined_by_place(population: Population) -> Array:
+def compute_metrics(held_out: Population, on_task: Population, average: str, combination: str) -> dict[str, Array]:
+    """Return every metric of `METRICS`, NaN where it is undefined."""
+    found = {name: _average(*side, average) for name, side in _sides(held_out, on_task).items()}
+    found["clean_up"] = combine(found["healed"], found["non_damage"], combination)
+    found["retention"] = combine(found["preserved"], found["on_task_retention"], combination)
+    found["combined_population"] = combine(found["clean_up"], found["retention"], combination)
+    found["combined_cell"] = _nan_mean(combined_by_place(held_out))
+    found["balance"] = combine(found["of_base"], found["on_task_retention"])
+    return found
+
+
+def count_scores(held_out: Population, on_task: Population) -> dict[str, int]:
+    """Return how many scores enter each metric; of `combined_cell`, how many cells."""
+    sides = _sides(held_out, on_task)
+    n = {name: int((np.isfinite(top) & (weight > 0)).sum()) for name, (top, _, weight) in sides.items()}
+    n["clean_up"] = n["healed"] + n["non_damage"]
+    n["retention"] = n["preserved"] + n["on_task_retention"]
+    n["combined_population"] = n["clean_up"] + n["retention"]
+    n["combined_cell"] = int((held_out.weight.sum(axis=2) > 0).sum())
+    n["balance"] = n["of_base"] + n["on_task_retention"]
+    return n
+
+
+@_may_be_undefined
+def combined_by_place(held_out: Population) -> Array:
     """Return the harmonic mean of clipped % healed and % preserved of every drawn cell, (R, S)."""
-    p, masks = population, parts(population)
-    sides = []
-    for mask, reference, start in ((masks["damaged"], p.base, p.tuned), (masks["improved"], p.tuned, p.base)):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            percent = np.clip(100 * (p.repaired - start) / (reference - start), 0, 100)
-        total = _over_benchmarks(p.weight, np.where(mask, percent, 0.0))
-        count = _over_benchmarks(p.weight, mask.astype(np.float64))
-        with np.errstate(invalid="ignore", divide="ignore"):
-            sides.append(np.where(count > 0, total / count, 100.0))
-    return np.where(p.weight.sum(axis=2) > 0, combine(*sides), np.nan)
+    parts, sides = held_out.parts(), []
+    for part in CHANGES:
+        top, bottom = held_out.change(part)
+        total = _over_benchmarks(held_out.weight, np.where(parts[part], np.clip(100 * top / bottom, 0, 100), 0.0))
+        count = _over_benchmarks(held_out.weight, parts[part])
+        sides.append(np.where(count > 0, total / count, 100.0))
+    return np.where(held_out.weight.sum(axis=2) > 0, combine(*sides), np.nan)
 
 
 def _over_benchmarks(weight: NDArray[np.float32], values: Array) -> Array:
@@ -189,20 +185,15 @@ def _over_benchmarks(weight: NDArray[np.float32], values: Array) -> Array:
     return np.matmul(weight, values[:, :, None].astype(np.float64))[:, :, 0]
 
 
+@_may_be_undefined
 def _average(top: Array, bottom: Array, weight: Array, average: str) -> Array:
     """Return 100 top / bottom averaged with weights over the last axis; NaN where nothing has weight."""
     weight = np.where(np.isnan(top) | np.isnan(bottom), 0.0, weight)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        if average == "pooled":
-            return 100 * _sum(weight * top) / _sum(weight * bottom)
-        return 100 * _sum(np.where(weight > 0, weight * top / bottom, 0.0)) / weight.sum(axis=-1)
+    if average == "pooled":
+        return 100 * np.nansum(weight * top, axis=-1) / np.nansum(weight * bottom, axis=-1)
+    return 100 * np.nansum(np.where(weight > 0, weight * top / bottom, 0.0), axis=-1) / weight.sum(axis=-1)
 
 
-def _sum(values: Array) -> Array:
-    return np.nansum(values, axis=-1)
-
-
+@_may_be_undefined
 def _nan_mean(values: Array) -> Array:
-    count = np.isfinite(values).sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return _sum(values) / count
+    return np.nansum(values, axis=-1) / np.isfinite(values).sum(axis=-1)

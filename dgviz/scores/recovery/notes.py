@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dgviz.scores.recovery.partition import Comparison, Tolerance
+from dgviz.scores.recovery.partition import CHANGES, Comparison, Tolerance
 from dgviz.scores.recovery.resample import MetricValue
 from dgviz.scores.recovery.study import Study
 
@@ -34,9 +34,7 @@ def repair_notes(
                 f"{where}: a ratio of {score.value:g} to {reference.value:g} means nothing; left out of ratios"
             )
         errors = [found.stderr or 0.0 for found in (item.base, item.tuned)]
-        if item.part in ("damaged", "improved") and abs(item.gain) < _SMALL * max(
-            item.limit, float(np.hypot(*errors))
-        ):
+        if item.part in CHANGES and abs(item.gain) < _SMALL * max(item.limit, float(np.hypot(*errors))):
             notes.append(
                 f"{where}: its percentage divides by a change of only {item.tuned.value - item.base.value:+.4g} "
                 f"(tolerance {item.limit:.4g})"

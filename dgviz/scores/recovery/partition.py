@@ -1,15 +1,22 @@
 """What fine-tuning did to every held-out benchmark: damaged, improved or unchanged, within a stated tolerance."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from dgviz.errors import ScoresError
 from dgviz.scores import ChosenScores, Score
 from dgviz.scores.recovery.study import Cell, Study
 
 PARTS = ("damaged", "improved", "unchanged")
-ROUNDING = 1e-9  # of the larger score: two decimals that differ by less are the same number
+CHANGES = {"damaged": ("tuned", "base"), "improved": ("base", "tuned")}
+"""Of the parts that fine-tuning changed, the scores at which a repair has 0 % and 100 %."""
+_ROUNDING = 1e-9  # of the larger score: two decimals that differ by less are the same number
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,6 @@ class Comparison:
         Only of repairs that were scored on it.
     limit : float
         The tolerance that applied.
-    part : str
-        ``damaged``, ``improved`` or ``unchanged``; ``on_task`` of the on-task benchmark.
     """
 
     cell: str
@@ -93,19 +98,50 @@ class Comparison:
     tuned: Score
     repaired: Mapping[str, Score]
     limit: float
-    part: str
+
+    @property
+    def sign(self) -> int:
+        """1 where higher is better, else -1."""
+        return 1 if self.higher_is_better else -1
 
     @property
     def gain(self) -> float:
         """What fine-tuning gained, positive for better, in units of the score."""
-        return (self.tuned.value - self.base.value) * (1 if self.higher_is_better else -1)
+        return self.sign * (self.tuned.value - self.base.value)
+
+    @cached_property
+    def part(self) -> str:
+        """``damaged``, ``improved`` or ``unchanged``; ``on_task`` of the on-task benchmark."""
+        if self.on_task:
+            return "on_task"
+        found = part_scores(self.base.value, self.tuned.value, self.sign, self.limit)
+        return next(part for part, member in found.items() if member)
+
+    def percent(self, label: str) -> float | None:
+        """Return % healed or % preserved by a repair; None where the benchmark is neither damaged nor improved.
+
+        Parameters
+        ----------
+        label : str
+            One of `repaired`.
+        """
+        if self.part not in CHANGES:
+            return None
+        start, end = (getattr(self, role).value for role in CHANGES[self.part])
+        return 100 * (self.repaired[label].value - start) / (end - start)
 
 
-def part_of(gain: float, limit: float, size: float) -> str:
-    """Return the part a benchmark belongs to."""
-    if abs(gain) <= limit + ROUNDING * size:
-        return "unchanged"
-    return "improved" if gain > 0 else "damaged"
+def part_scores(base: ArrayLike, tuned: ArrayLike, sign: ArrayLike, limit: ArrayLike) -> dict[str, np.ndarray]:
+    """Return which benchmarks belong to each of `PARTS`, as masks of the shape of the scores."""
+    gain = sign * (tuned - base)
+    beyond = np.abs(gain) > limit + _ROUNDING * np.maximum(np.abs(base), np.abs(tuned))
+    return {"damaged": beyond & (gain < 0), "improved": beyond & (gain > 0), "unchanged": ~beyond}
+
+
+def count_parts(comparisons: Iterable[Comparison]) -> dict[str, int]:
+    """Return how many held-out benchmarks belong to each of `PARTS`."""
+    counts = Counter(item.part for item in comparisons)
+    return {part: counts[part] for part in PARTS}
 
 
 def compare_scores(
@@ -133,7 +169,7 @@ def compare_scores(
     found, missing = [], list(chosen.missing)
     for cell in study.cells:
         found += _compare_cell(cell, study, chosen, tolerance, missing)
-    if not any(not item.on_task for item in found):
+    if all(item.on_task for item in found):
         raise ScoresError(
             "no benchmark beside the on-task one has a score of both base and tuned; "
             + (f"missing: {'; '.join(missing[:5])}" if missing else "score the models on held-out benchmarks too")
@@ -146,45 +182,37 @@ def _compare_cell(
 ) -> Iterator[Comparison]:
     """Yield the benchmarks of a cell; what lacks a score is added to `missing`."""
     for benchmark, metric in chosen.metrics.items():
-        models = {"base": cell.base, "tuned": cell.tuned, **{f"repaired {k}": v for k, v in cell.repaired.items()}}
-        scores = {role: _score(chosen, cell.name, model, benchmark) for role, model in models.items()}
-        if not any(scores.values()):
-            continue
-        missing += [
-            f"{models[role]} on {benchmark}" + (f" in cell {cell.name}" if len(study.cells) > 1 else "")
-            for role, score in scores.items()
-            if score is None
+        models = cell.base, cell.tuned, *cell.repaired.values()
+        scores = [
+            chosen.scores.get((cell.name, model, benchmark)) or chosen.scores.get(("", model, benchmark))
+            for model in models
         ]
-        base, tuned = scores.pop("base"), scores.pop("tuned")
-        if base is None or tuned is None:
+        if not any(scores):
             continue
-        higher = _direction(benchmark, [base, tuned, *scores.values()], study)
-        limit = tolerance.limit(benchmark, base, tuned)
-        gain = (tuned.value - base.value) * (1 if higher else -1)
-        on_task = benchmark == cell.on_task
-        yield Comparison(
-            cell=cell.name,
-            benchmark=benchmark,
-            metric=metric,
-            on_task=on_task,
-            higher_is_better=higher,
-            base=base,
-            tuned=tuned,
-            repaired={role.removeprefix("repaired "): score for role, score in scores.items() if score is not None},
-            limit=limit,
-            part="on_task" if on_task else part_of(gain, limit, max(abs(base.value), abs(tuned.value))),
-        )
-
-
-def _score(chosen: ChosenScores, cell: str, model: str, benchmark: str) -> Score | None:
-    return chosen.scores.get((cell, model, benchmark)) or chosen.scores.get(("", model, benchmark))
+        where = f" in cell {cell.name}" if len(study.cells) > 1 else ""
+        missing += [
+            f"{model} on {benchmark}{where}" for model, score in zip(models, scores, strict=True) if not score
+        ]
+        base, tuned, *repaired = scores
+        if base and tuned:
+            yield Comparison(
+                cell=cell.name,
+                benchmark=benchmark,
+                metric=metric,
+                on_task=benchmark == cell.on_task,
+                higher_is_better=_direction(benchmark, scores, study),
+                base=base,
+                tuned=tuned,
+                repaired={label: score for label, score in zip(cell.repaired, repaired, strict=True) if score},
+                limit=tolerance.limit(benchmark, base, tuned),
+            )
 
 
 def _direction(benchmark: str, scores: list[Score | None], study: Study) -> bool:
     """Return whether higher is better; what was declared goes before what files say."""
     if benchmark in study.lower_is_better:
         return False
-    said = {score.higher_is_better for score in scores if score is not None and score.higher_is_better is not None}
+    said = {score.higher_is_better for score in scores if score} - {None}
     if len(said) > 1:
         raise ScoresError(f"files disagree on whether higher is better of {benchmark}: declare that lower is better")
     return said.pop() if said else True

@@ -1,14 +1,13 @@
 """An assessed study as plain values: one JSON document, and the table of benchmarks."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from dgviz.files import csv_text
 from dgviz.scores import Score
 from dgviz.scores.recovery.assess import Assessment, Recovery
-from dgviz.scores.recovery.detail import SIZES
 from dgviz.scores.recovery.metrics import AVERAGES, METRICS
-from dgviz.scores.recovery.partition import Comparison
 from dgviz.scores.recovery.resample import RESAMPLED, MetricValue
 
 
@@ -28,32 +27,18 @@ def recovery_report(recovery: Recovery) -> dict[str, Any]:
         their detail), ``controls``, ``cohorts``, ``missing`` and ``notes``.
     """
     return {
-        "cells": [
-            {
-                "name": cell.name,
-                "base": cell.base,
-                "tuned": cell.tuned,
-                "on_task": cell.on_task or None,
-                "repaired": dict(cell.repaired),
-            }
-            for cell in recovery.study.cells
-        ],
-        "cohorts": {name: list(members) for name, members in recovery.study.cohorts.items()},
+        "cells": [asdict(cell) | {"on_task": cell.on_task or None} for cell in recovery.study.cells],
+        "cohorts": recovery.study.cohorts,
         "counts": recovery.counts(),
-        "tolerance": {
-            "value": recovery.tolerance.value,
-            "of": dict(recovery.tolerance.of),
-            "z": recovery.tolerance.z,
-            "definition": tolerance_sentence(recovery),
-        },
+        "tolerance": asdict(recovery.tolerance) | {"definition": tolerance_sentence(recovery)},
         "average": {"name": recovery.average, "definition": AVERAGES[recovery.average]},
         "combination": recovery.combination,
         "bootstrap": {"replicates": recovery.replicates, "seed": recovery.seed, "resampled": RESAMPLED},
         "benchmarks": recovery_rows(recovery),
         "repaired": {label: _assessed(recovery, found) for label, found in recovery.repaired.items()},
         "controls": {label: _assessed(recovery, found) for label, found in recovery.controls.items()},
-        "missing": list(recovery.missing),
-        "notes": list(recovery.notes),
+        "missing": recovery.missing,
+        "notes": recovery.notes,
     }
 
 
@@ -78,16 +63,7 @@ def definition(recovery: Recovery, name: str) -> str:
 
 def _values(recovery: Recovery, metrics: Mapping[str, MetricValue]) -> dict[str, dict[str, Any]]:
     """Return metrics as JSON values."""
-    return {
-        name: {
-            "value": found.value,
-            "n": found.n,
-            "interval": list(found.interval) if found.interval else None,
-            "undefined_replicates": found.undefined,
-            "definition": definition(recovery, name),
-        }
-        for name, found in metrics.items()
-    }
+    return {name: asdict(found) | {"definition": definition(recovery, name)} for name, found in metrics.items()}
 
 
 def _assessed(recovery: Recovery, found: Assessment) -> dict[str, Any]:
@@ -95,29 +71,13 @@ def _assessed(recovery: Recovery, found: Assessment) -> dict[str, Any]:
     return {
         **_values(recovery, found.metrics),
         "control": recovery.is_control(found.label),
-        "models": dict(found.models),
-        "cells": dict(found.cells),
+        "models": found.models,
+        "cells": found.cells,
         "cohorts": {name: _values(recovery, metrics) for name, metrics in found.cohorts.items()},
-        "by_size": [
-            {
-                "part": item.part,
-                "percent_of_base": size_words(item.low, item.high),
-                "n": item.n,
-                "mean_change": item.change,
-                "percent": item.percent,
-            }
-            for item in found.sizes
-        ],
-        "sensitivity": [dict(row) for row in found.sensitivity],
-        "notes": list(found.notes),
+        "by_size": [asdict(item) for item in found.sizes],
+        "sensitivity": found.sensitivity,
+        "notes": found.notes,
     }
-
-
-def size_words(low: float, high: float) -> str:
-    """Return a bin of sizes in words."""
-    if low <= 0:
-        return f"up to {high:g} %"
-    return f"over {low:g} %" if high == SIZES[-1] else f"{low:g} to {high:g} %"
 
 
 def recovery_rows(recovery: Recovery) -> list[dict[str, Any]]:
@@ -140,7 +100,15 @@ def recovery_rows(recovery: Recovery) -> list[dict[str, Any]]:
             "tuned": _score(item.tuned),
             "change": item.tuned.value - item.base.value,
             "tolerance": item.limit,
-            "repaired": {label: _repaired(item, score) for label, score in item.repaired.items()},
+            "repaired": {
+                label: {
+                    **_score(score),
+                    "change_from_tuned": score.value - item.tuned.value,
+                    "change_from_base": score.value - item.base.value,
+                    "percent": item.percent(label),
+                }
+                for label, score in item.repaired.items()
+            },
         }
         for item in recovery.comparisons
     ]
@@ -148,21 +116,6 @@ def recovery_rows(recovery: Recovery) -> list[dict[str, Any]]:
 
 def _score(score: Score) -> dict[str, Any]:
     return {"score": score.value, "stderr": score.stderr, "n": score.n}
-
-
-def _repaired(item: Comparison, score: Score) -> dict[str, Any]:
-    """Return a repaired model's score and what it is of its part's measure."""
-    base, tuned = item.base.value, item.tuned.value
-    percent = None
-    if item.part in ("damaged", "improved"):
-        start, end = (tuned, base) if item.part == "damaged" else (base, tuned)
-        percent = 100 * (score.value - start) / (end - start)
-    return {
-        **_score(score),
-        "change_from_tuned": score.value - tuned,
-        "change_from_base": score.value - base,
-        "percent": percent,
-    }
 
 
 def metrics_csv(recovery: Recovery) -> str:

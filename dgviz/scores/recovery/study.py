@@ -134,21 +134,19 @@ def plan_study(
             raise ScoresError(f"cell {cell.name}: base and tuned are both {cell.base!r}; name two models")
         if cell.on_task:
             _must_be(cell.on_task, known_benchmarks, f"cell {cell.name}: on-task benchmark")
-    doubled = {cell.name for cell in cells if sum(other.name == cell.name for other in cells) > 1}
+    names = [cell.name for cell in cells]
+    doubled = [name for name in names if names.count(name) > 1]
     if doubled:
-        raise ScoresError(f"two cells are called {sorted(doubled)[0]}: give every cell a name of its own")
+        raise ScoresError(f"two cells are called {min(doubled)}: give every cell a name of its own")
     for name in lower_is_better:
         _must_be(name, known_benchmarks, "lower is better: benchmark")
-    groups = {}
-    for cohort, members in (cohorts or {}).items():
-        groups[cohort] = tuple(members)
-        for member in groups[cohort]:
-            _must_be(
-                member, (*known_benchmarks, *(cell.name for cell in cells)), f"cohort {cohort}: benchmark or cell"
-            )
-    roles = {label: table.models.get(model) for cell in cells for label, model in cell.repaired.items()}
-    families = {label: role.family for label, role in roles.items() if role and role.family}
-    controls = frozenset(label for label, role in roles.items() if role and role.control)
+    groups = {cohort: tuple(members) for cohort, members in (cohorts or {}).items()}
+    for cohort, members in groups.items():
+        for member in members:
+            _must_be(member, (*known_benchmarks, *names), f"cohort {cohort}: benchmark or cell")
+    roles = {label: table.role_of(model) for cell in cells for label, model in cell.repaired.items()}
+    families = {label: role.family for label, role in roles.items() if role.family}
+    controls = frozenset(label for label, role in roles.items() if role.control)
     return Study(cells, groups, frozenset(lower_is_better), families, controls)
 
 
@@ -161,29 +159,23 @@ def _cells(
     table: ScoreTable, base: str, tuned: str, on_task: Mapping[str, str] | str, repaired: list[str]
 ) -> tuple[Cell, ...]:
     """Return the cells that names, roles and the column of cells make."""
-    named = tuple(dict.fromkeys(score.cell for score in table.scores if score.cell))
-    tuned_models = [name for name, role in table.models.items() if role.role == "tuned"]
-    if not tuned and not named and tuned_models:
-        fine_tunes = tuned_models
-    elif tuned:
+    places = tuple(dict.fromkeys(score.cell for score in table.scores if score.cell))
+    if tuned:
         fine_tunes = [tuned]
     else:
-        raise ScoresError(
-            "which model is the tuned one is not said: name it with --tuned; there are "
-            f"{', '.join(table.model_names())}"
-        )
+        fine_tunes = [name for name, role in table.models.items() if role.role == "tuned" and not places]
+    names = ", ".join(table.model_names())
+    if not fine_tunes:
+        raise ScoresError(f"which model is the tuned one is not said: name it with --tuned; there are {names}")
     cells = []
-    for place in named or ("",):
+    for place in places or ("",):
         for fine_tune in fine_tunes:
-            start = base or (table.models[fine_tune].base if fine_tune in table.models else "")
+            start = base or table.role_of(fine_tune).base
             if not start:
-                raise ScoresError(
-                    "which model is the base is not said: name it with --base; there are "
-                    f"{', '.join(table.model_names())}"
-                )
+                raise ScoresError(f"which model is the base is not said: name it with --base; there are {names}")
             name = place or fine_tune
             there = [score.model for score in table.scores if score.cell in ("", place)]
-            repairs = repaired or _repairs(table, start, fine_tune, list(dict.fromkeys(there)))
+            repairs = repaired or _repairs(table, start, fine_tune, there)
             labels = {_label(table, fine_tune, model): model for model in repairs if not place or model in there}
             cells.append(Cell(name, start, fine_tune, _on_task(table, name, on_task), labels))
     return tuple(cells)
@@ -193,20 +185,19 @@ def _repairs(table: ScoreTable, base: str, tuned: str, there: list[str]) -> list
     """Return the models that are repairs of a fine-tune: those said to be, else all that are nothing else."""
     said = [name for name, role in table.models.items() if role.role == "repaired" and role.tuned == tuned]
     others = [name for name in there if name not in (base, tuned) and name not in table.models]
-    return [*said, *others]
+    return list(dict.fromkeys([*said, *others]))
 
 
 def _label(table: ScoreTable, tuned: str, model: str) -> str:
     """Return what a repair is called in every cell."""
-    return (table.models[model].label if model in table.models else "") or model.removeprefix(f"{tuned}/")
+    return table.role_of(model).label or model.removeprefix(f"{tuned}/")
 
 
 def _on_task(table: ScoreTable, cell: str, on_task: Mapping[str, str] | str) -> str:
     """Return the on-task benchmark of a cell."""
-    if isinstance(on_task, str) and on_task:
-        return on_task
-    if not isinstance(on_task, str) and (cell in on_task or "" in on_task):
-        return on_task.get(cell, on_task.get("", ""))
+    by_cell = on_task if isinstance(on_task, Mapping) else {"": on_task} if on_task else {}
+    if cell in by_cell or "" in by_cell:
+        return by_cell.get(cell, by_cell.get("", ""))
     said = [name for name, role in table.roles.items() if role == "on_task"]
     if len(said) > 1:
         raise ScoresError(f"the file calls {', '.join(said)} on-task: name the one of cell {cell} with --on-task")
@@ -236,10 +227,9 @@ def read_study(path: str | Path) -> dict[str, Any]:
 
 def study_arguments(content: Any, source: str) -> dict[str, Any]:
     """Return what the content of a study file says, as arguments for `plan_study`."""
-    parts = PARTS_OF_A_STUDY
-    if not isinstance(content, dict) or not content.keys() <= parts.keys():
-        raise ScoresError(f"{source} is no study: it may hold {', '.join(parts)} and nothing else")
-    for name, kind in parts.items():
+    if not isinstance(content, dict) or not content.keys() <= PARTS_OF_A_STUDY.keys():
+        raise ScoresError(f"{source} is no study: it may hold {', '.join(PARTS_OF_A_STUDY)} and nothing else")
+    for name, kind in PARTS_OF_A_STUDY.items():
         if not isinstance(content.get(name, kind()), kind):
             raise ScoresError(
                 f"{source}: {name} is no {'list' if kind is list else 'object'}: see docs/how-to/judge-recovery.md"
@@ -254,11 +244,12 @@ def study_arguments(content: Any, source: str) -> dict[str, Any]:
         if not isinstance(row.get("repaired", {}), dict):
             raise ScoresError(f'{source} cells[{number}]: repaired is no object: write {{"label": "model"}}')
         cells.append(Cell(**row))
-    cohorts = {name: _members(members, name, source) for name, members in content.get("cohorts", {}).items()}
-    return {"cells": cells, "cohorts": cohorts, "lower_is_better": list(map(str, content.get("lower_is_better", [])))}
-
-
-def _members(value: Any, cohort: str, source: str) -> list[str]:
-    if not isinstance(value, list):
-        raise ScoresError(f"{source}: cohort {cohort} is no list: write the benchmarks or cells that belong to it")
-    return list(map(str, value))
+    cohorts = content.get("cohorts", {})
+    for name, members in cohorts.items():
+        if not isinstance(members, list):
+            raise ScoresError(f"{source}: cohort {name} is no list: write the benchmarks or cells that belong to it")
+    return {
+        "cells": cells,
+        "cohorts": {name: list(map(str, members)) for name, members in cohorts.items()},
+        "lower_is_better": list(map(str, content.get("lower_is_better", []))),
+    }
