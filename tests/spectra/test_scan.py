@@ -365,7 +365,7 @@ def test_as_a_job_it_reports_progress_and_its_result(pair, store, tmp_path, monk
     command = [sys.executable, "-m", "dgviz", "scan", str(pair.base.path), str(pair.tuned.path), "--include", "mlp"]
     job = start_job(command, tmp_path / "jobs", "scan", cwd=ROOT)
     deadline = time.monotonic() + 60
-    while job.state == "running" and time.monotonic() < deadline:
+    while job.exit_code is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert job.state == "done", job.log_tail()
     assert job.result["weights"] == 3 and job.result["stored"] == 6 and job.result["computed"] == 0
