@@ -25,7 +25,7 @@ LIGHT = {
     "dgviz.scores": [],
     "dgviz.figures": ["dgviz.figures.figure4.panels", "dgviz.figures.figure4.contrast"],
     "dgviz.cli": [],
-    "dgviz.app": ["dgviz.app.workbench", "dgviz.app.main"],
+    "dgviz.app": ["dgviz.app.answers", "dgviz.app.main"],
 }
 
 

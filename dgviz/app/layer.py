@@ -91,7 +91,7 @@ def draw_layer(layer: LayerView, beside: Callable[[Spectrum, float, float, bool]
     _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)
     _panels(layer, spectrum, threshold, tau, default)
     beside(spectrum, tau, default, chosen is not None)
-    _provenance(layer, spectrum, tau, default)
+    draw_provenance(layer, spectrum, tau, default)
 
 
 def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
@@ -190,7 +190,7 @@ def _share(share: float) -> str:
     return "all" if share > 0.995 else f"{100 * share:.2g} %"
 
 
-def _provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:
+def draw_provenance(layer: LayerView, spectrum: Spectrum, tau: float, default: float) -> None:
     """Say how the numbers were obtained, and how to get them again."""
     paired = layer.matrix.tensor
     how = "read from the store" if spectrum.stored else f"computed in {duration(spectrum.seconds)}"

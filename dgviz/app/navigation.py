@@ -7,6 +7,7 @@ import streamlit as st
 
 _PAGES = {
     "checkpoints": ("Checkpoints", ":material/folder_open:"),
+    "workbench": ("Workbench", ":material/dashboard:"),
     "model": ("Model", ":material/apps:"),
     "layer": ("Layer", ":material/grid_on:"),
     "thresholds": ("Thresholds", ":material/stacked_line_chart:"),

@@ -28,10 +28,16 @@ def diagnosed(spectrum: Spectrum, rule: Rule, threshold: Threshold) -> tuple[str
     return rule.title, diagnose(spectrum, threshold)
 
 
+def verdict_badge(title: str, diagnosis: Diagnosis) -> str:
+    """Return the verdict as a badge in Markdown."""
+    colour, icon = _LOOKS[diagnosis.verdict]
+    words = f"{title} {diagnosis.word}".strip()
+    return f":{colour}-badge[:material/{icon}: {words}]"
+
+
 def draw_verdict(title: str, diagnosis: Diagnosis) -> None:
     """Show the verdict in words, its reasons, what to try instead, and every check that had something to say."""
-    colour, icon = _LOOKS[diagnosis.verdict]
-    badge = f":{colour}-badge[:material/{icon}: {title} {diagnosis.word}]"
+    badge = verdict_badge(title, diagnosis)
     with st.container(gap="small"):
         if len(diagnosis.reasons) == 1:
             st.markdown(f"{badge} {diagnosis.reasons[0]}")

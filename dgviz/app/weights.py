@@ -23,11 +23,7 @@ def first_weight(pair: CheckpointPair) -> str:
 def choose_weight(view: View, pair: CheckpointPair) -> Weight:
     """Let the user choose among the repairable weights and return the choice."""
     names = [item.name for item in pair.repairable]
-    current = view.weight if view.weight in names else first_weight(pair)
-    if view.weight and view.weight not in names:
-        st.warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
-    if current != view.weight:
-        change_view(weight=current)
+    current = _current(view, pair, names)
     shown = _filters(names)
     at = shown.index(current) if current in shown else None
     options = shown if at is not None else [current, *shown]
@@ -44,6 +40,42 @@ def choose_weight(view: View, pair: CheckpointPair) -> Weight:
         layout = matrix_layout(current, pair[current].tuned.shape)
         index = _choose_slice(view, layout)
     return Weight(pair[current], index)
+
+
+def _current(view: View, pair: CheckpointPair, names: list[str]) -> str:
+    """Return the weight in view; of one that is not there it is said, and another is taken."""
+    current = view.weight if view.weight in names else first_weight(pair)
+    if view.weight and view.weight not in names:
+        st.warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
+    if current != view.weight:
+        change_view(weight=current)
+    return current
+
+
+def weight_in_view(view: View, pair: CheckpointPair) -> Weight:
+    """Return the weight in view, and of a stack the matrix."""
+    current = _current(view, pair, [item.name for item in pair.repairable])
+    layout = matrix_layout(current, pair[current].tuned.shape)
+    return Weight(pair[current], None if layout.stack is None else min(view.index or 0, layout.stack - 1))
+
+
+def step_weight(view: View, pair: CheckpointPair, weight: Weight) -> None:
+    """Offer the weights before and after in the order of the checkpoint, and a list of all of them to type into."""
+    names = [item.name for item in pair.repairable]
+    at = names.index(weight.tensor.name)
+    _step("Previous", ":material/chevron_left:", names, at, -1, "p", short=True)
+    st.session_state["weight-choice"] = weight.tensor.name
+    st.selectbox(
+        "Weight",
+        names,
+        key="weight-choice",
+        label_visibility="collapsed",
+        width=230,
+        on_change=lambda: change_view(weight=st.session_state["weight-choice"]),
+    )
+    _step("Next", ":material/chevron_right:", names, at, 1, "n", short=True)
+    if weight.index is not None:
+        _choose_slice(view, matrix_layout(weight.tensor.name, weight.tensor.tuned.shape))
 
 
 def _filters(names: list[str]) -> list[str]:
@@ -68,13 +100,16 @@ def _filters(names: list[str]) -> list[str]:
     return shown
 
 
-def _step(label: str, icon: str, shown: list[str], at: int | None, by: int, shortcut: str) -> None:
+def _step(
+    label: str, icon: str, shown: list[str], at: int | None, by: int, shortcut: str, short: bool = False
+) -> None:
     """Offer the neighbour of the weight in view; the first of the filtered ones where it is not among them."""
     target = 0 if at is None else at + by
     st.button(
-        label,
+        "" if short else label,
         key=f"step-{label}",
         icon=icon,
+        help=f"{label} weight" if short else None,
         icon_position="right" if by > 0 else "left",
         shortcut=shortcut,
         disabled=not 0 <= target < len(shown),

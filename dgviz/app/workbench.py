@@ -1,96 +1,175 @@
-"""The weights that the app's worker process keeps open, and the questions about them that it answers.
+"""The workbench: the map of the model and all of Figure 4 of one weight, side by side, and one line of controls."""
 
-Runs in the one warm process that owns torch. It holds the decompositions of the last few weights, up to a memory cap,
-so that another tau asks the same factorisation for more or fewer triplets and never repeats a decomposition. Requests
-and answers are plain values that travel between processes.
-"""
-
-from collections import OrderedDict
+import functools
 from typing import Any
 
-from dgviz.analysis.effect import MethodPanel
+import numpy as np
+import streamlit as st
+
+from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.model_map import map_tower, towers
+from dgviz.analysis.model_spectra import Assessment, ModelSpectra
+from dgviz.app import worker as work
+from dgviz.app.figure4 import figure4_payload, opened_weight, released_tau, start_tau, waits_for_rest, workbench
+from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum
+from dgviz.app.layer_plan import draw_in_plan
+from dgviz.app.messages import answered, show_error
+from dgviz.app.plans import read_saved
+from dgviz.app.rules import choose_rule, current_rule
+from dgviz.app.spectra import load_assessments, load_spectra
+from dgviz.app.state import View, change_view, current_view
+from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
+from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.figures.figure4.contrast import compute_method_panel
-from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
-from dgviz.figures.figure4.panels import compute_entry_panels, compute_spectrum_panels
+from dgviz.errors import DgvizError
+from dgviz.figures.cells import model_cells
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.whole_model import prepare_method
+from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
-from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.svd.decompose import list_devices, resolve_device
-from dgviz.spectra.weight import Weight
+from dgviz.rmt.threshold import Threshold
+from dgviz.words import exact_number
 
-_OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
-
-
-class _DrawnWeight(OpenWeight):
-    """An open weight, and the panels drawn of it last."""
-
-    entry: EntryPanels | None = None
-    panels: SpectrumPanels | None = None
-
-
-_open: OrderedDict[tuple, _DrawnWeight] = OrderedDict()
-_facts: dict[tuple, Any] = {}  # one small record per pair and setting that a page has asked for
+_KEY = "workbench"
+_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the lower row, as on the Layer page
+_FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
+# The page is a screen, not a document: its figure takes the room that others give to margins.
+_STYLE = """<style>
+.stMainBlockContainer { padding: 3.4rem 1.4rem 0.5rem; }
+.stMainBlockContainer .stHeading:has(h1) { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
+</style>"""
 
 
-def devices() -> list[tuple[str, str]]:
-    """Return the devices of this machine as (id, label)."""
-    return [(device.id, device.label) for device in list_devices()]
+def draw_workbench(pair: CheckpointPair) -> None:
+    """Draw the line of controls, the map and the figure."""
+    st.html(_STYLE)
+    _draw(pair)
 
 
-def spectrum(weight: Weight, device: str) -> Spectrum:
-    """Return a weight's spectrum: from the store, from the open weight, or by opening it."""
-    return OpenWeight(weight, device).known or _opened(weight, device).spectrum()
+@st.fragment
+def _draw(pair: CheckpointPair) -> None:
+    """Draw all of it; a click on the map and a released tau run only this."""
+    view = current_view()
+    weight = weight_in_view(view, pair)
+    line = st.container(horizontal=True, vertical_alignment="center", gap="small")
+    with line:
+        step_weight(view, pair, weight)
+        rule, params = _choose_rule(view)
+    stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"
+    layer = LayerView(weight, rule, params, view.device, stamp, (view.base, view.tuned))
+    spectrum = read_weight_spectrum(layer.weight)
+    if needs_delta(spectrum, rule.name, params):
+        with st.spinner(f"{rule.title}: working on the weight itself ..."), answered():
+            spectrum = work.spectrum_with_threshold(*layer.weight, rule.name, params)
+    threshold = apply_rule(spectrum, rule.name, params)
+    own_tau, chosen = start_tau(spectrum.s, threshold), chosen_tau()
+    tau = own_tau if chosen is None else chosen
+    with line:
+        title, diagnosis = diagnosed(spectrum, rule, threshold)
+        with st.popover(verdict_badge("", diagnosis)):
+            draw_verdict(title, diagnosis)
+            for warning in (*threshold.warnings, *spectrum.warnings):
+                st.warning(warning[0].upper() + warning[1:] + ".")
+        with st.popover(_plan_label(view), icon=":material/playlist_add:"):
+            draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None)
+        with st.popover("Details", icon=":material/info:"):
+            st.text(weight.name)
+            draw_provenance(layer, spectrum, tau, own_tau)
+    _figure(view, pair, layer, spectrum, threshold, tau, own_tau)
 
 
-def spectrum_with_threshold(weight: Weight, device: str, rule: str, params: dict[str, Any]) -> Spectrum:
-    """Return a weight's spectrum with the tau of a rule that needs the delta in its summary."""
-    return _opened(weight, device).spectrum_with(rule, params)
+def _choose_rule(view: View) -> tuple[Any, dict[str, Any]]:
+    """Show the rule and its factor on a button, and all there is to choose behind it."""
+    rule, params = current_rule(view)
+    factor = params.get("scale", 1.0)
+    settings = "" if factor == 1 else f" × {factor:.3g}"
+    with st.popover(f"{rule.title}{settings}", icon=":material/tune:"):
+        return choose_rule(view)
 
 
-def _opened(weight: Weight, device: str) -> _DrawnWeight:
-    """Return an open weight, opening it if it is not; forget the oldest others."""
-    place = resolve_device(device)
-    key = (weight.key, place)
-    if key not in _open:
-        _forget(_OPEN_BYTES)
-        _open[key] = _DrawnWeight(weight, place)
-    _open.move_to_end(key)
-    return _open[key]
+def _plan_label(view: View) -> str:
+    """Return what the button of the plan says."""
+    count = len(read_saved(view).overrides)
+    return "Plan" if not count else f"Plan · {count} override{'s' if count > 1 else ''}"
 
 
-def _forget(limit: int) -> None:
-    """Drop the weights used longest ago until the others fit the limit."""
-    while _open and sum(weight.nbytes for weight in _open.values()) > limit:
-        _open.popitem(last=False)
+def _figure(
+    view: View,
+    pair: CheckpointPair,
+    layer: LayerView,
+    spectrum: Spectrum,
+    threshold: Threshold,
+    tau: float,
+    own_tau: float,
+) -> None:
+    """Draw map and figure."""
+    rank = int(np.count_nonzero(spectrum.s > tau))
+    with st.spinner("Drawing the update ..."), answered():
+        entries = work.entry_panels(*layer.weight, rank)
+        patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
+        maps = work.spectrum_panels(*layer.weight, patience)
+    payload = figure4_payload(
+        layer.id,
+        spectrum.s,
+        spectrum.shape,
+        threshold,
+        tau=tau,
+        rule=layer.rule.title,
+        spectrum=maps,
+        entries=entries,
+        nonzero_shape=spectrum.nonzero_shape,
+        map=_map(view, pair, layer),
+    )
+    workbench(_KEY, payload, functools.partial(_remember_tau, layer, own_tau), _open)
 
 
-def spectrum_panels(weight: Weight, device: str) -> SpectrumPanels:
-    """Return the map behind the spectrum-space row of Figure 4."""
-    drawn = _opened(weight, device)
-    if drawn.panels is None:
-        drawn.panels = compute_spectrum_panels(drawn.decomposition)
-    return drawn.panels
+def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
+    """Return the model's map under the rule in view."""
+    spectra = load_spectra(pair)
+    try:
+        rows = load_assessments(pair, spectra, layer.rule.name, layer.params)
+    except DgvizError as error:  # a rule that needs more than what a scan has stored
+        show_error(error)
+        rows = []
+        spectra = ModelSpectra((), tuple(matrix.weight for matrix in spectra.weights) + tuple(spectra.missing))
+    names = [paired.name for paired in pair.repairable]
+    figure = FIGURES[view.quantity if view.quantity in FIGURES and view.quantity != "rank" else _FIRST_COLOUR]
+    parts = [map_tower(rows, spectra.missing, figure, tower) for tower in (*towers(names), "")]
+    note = _words(rows, spectra)
+    return model_cells(parts, figure, layer.matrix.tensor.name, _overridden(view, pair), note)
 
 
-def entry_panels(weight: Weight, device: str, rank: int) -> EntryPanels:
-    """Return the maps of the entry-space row of Figure 4 at a rank."""
-    drawn = _opened(weight, device)
-    if drawn.entry is None or drawn.entry.rank != rank:
-        drawn.entry = compute_entry_panels(drawn.decomposition, drawn.delta, rank, previous=drawn.entry)
-    return drawn.entry
+def _words(rows: list[Assessment], spectra: ModelSpectra) -> str:
+    """Return what the rule makes of all weights that are known."""
+    energy = sum(row.spectrum.energy for row in rows)
+    if not rows or not energy:
+        return f"{len(spectra.missing)} weights are not scanned yet" if spectra.missing else ""
+    kept = sum(row.energy_kept * row.spectrum.energy for row in rows) / energy
+    changed = sum(row.rank < np.count_nonzero(row.spectrum.s) for row in rows)
+    missing = f"; {len(spectra.missing)} not scanned yet" if spectra.missing else ""
+    ranks = sum(row.rank for row in rows)
+    energy_kept = f"{100 * kept:.1f} % of the energy"
+    return f"All weights, by default: {changed} changed, {ranks:,} directions and {energy_kept} kept{missing}"
 
 
-def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: RepairPlan) -> MethodPanel:
-    """Return one weight's update under one method, drawn on the scale of the fine-tuned update's map.
+def _overridden(view: View, pair: CheckpointPair) -> set[str]:
+    """Return the tensors that the plan treats apart."""
+    try:
+        plan = RepairPlan(overrides=read_saved(view).overrides)
+    except DgvizError:
+        return set()  # it is said where the plan is drawn
+    selectors = [override.selector for override in plan.overrides]
+    return {tensor.name for tensor in pair.repairable if any(selector.finds(tensor) for selector in selectors)}
 
-    A method that needs the whole model reads it, once.
-    """
-    key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
-    if key not in _facts:
-        _facts[key] = prepare_method(pair, plan, device)
-    drawn = _opened(weight, device)
-    if drawn.entry is None:
-        drawn.entry = compute_entry_panels(drawn.decomposition, drawn.delta, 0)
-    return compute_method_panel(drawn, plan, _facts[key], drawn.entry.scale)
+
+def _remember_tau(layer: LayerView, own_tau: float) -> None:
+    """Put the released tau into the view and its link; the rule's own needs no mention."""
+    tau = released_tau(_KEY, layer.id)
+    if tau is not None:
+        change_view(tau="" if abs(tau - own_tau) <= 1e-9 * own_tau else exact_number(tau))
+
+
+def _open() -> None:
+    """Look at the weight whose cell was clicked."""
+    name, bracket, index = opened_weight(_KEY).partition("[")
+    if name:
+        change_view(weight=name, slice=index.rstrip("]") if bracket else "")

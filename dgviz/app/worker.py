@@ -19,7 +19,7 @@ from dgviz.spectra.weight import Weight
 @st.cache_resource(show_spinner=False)
 def worker() -> Worker:
     """Return the one warm worker, starting in the background at the first call."""
-    warm = Worker("dgviz.app.workbench", threads=os.cpu_count())
+    warm = Worker("dgviz.app.answers", threads=os.cpu_count())
     warm.start()
     return warm
 

@@ -20,7 +20,7 @@ from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
 from dgviz.figures.spectrum import thin_ranks
 from dgviz.figures.style import LABEL_HEIGHT
-from dgviz.rmt.law import bulk_edge, mp_fits, mp_sv_quantile
+from dgviz.rmt.law import bulk_edge, mp_fits, mp_sv_pdf, mp_sv_quantile
 from dgviz.rmt.threshold import RULES, Threshold
 
 SHAPE = (1024, 384)
@@ -281,7 +281,7 @@ def run_js(tmp_path_factory):
 
     def run(body, data=None, message=b""):
         (folder / "message.bin").write_bytes(message)
-        source = script() + (
+        source = script("workbench") + (
             "\nimport { readFileSync } from 'node:fs';\n"
             "const [dataFile, messageFile] = process.argv.slice(2);\n"
             "const data = JSON.parse(readFileSync(dataFile)), message = new Uint8Array(readFileSync(messageFile));\n"
@@ -393,6 +393,30 @@ def test_browser_counts_the_bars_of_the_histogram(run_js):
         assert got[index] == pytest.approx(np.asarray(figure.data[index].y), rel=1e-9)
     assert meta["view"] == "w" and "edge" in figure.layout.annotations[meta["edge"]].text
     assert figure.layout.shapes[meta["tau"]].x0 == DG_HARD.tau
+
+
+@needs_node
+@pytest.mark.parametrize("shape", [(1024, 384), (300, 300), (40, 900)])
+def test_browser_draws_the_law_per_logarithm(run_js, shape):
+    sigma = 0.01
+    edge = bulk_edge(sigma, shape)
+    got = run_js("return lawPerLog(data.edge, data.live, data.low);", {"edge": edge, "live": shape, "low": 1e-9})
+    s, density = np.array(got).T
+    unit, beta = sigma * np.sqrt(max(shape)), min(shape) / max(shape)
+    expected = s / unit * mp_sv_pdf(s / unit, beta)
+    assert density[1:-1] == pytest.approx(expected[1:-1], rel=1e-6)
+    assert np.trapezoid(density, np.log(s)) == pytest.approx(1.0, abs=0.02)
+
+
+@needs_node
+def test_directions_kept_inside_the_bulk_are_said_at_once(run_js):
+    said = run_js(
+        "const s = Float64Array.from(data);"
+        "return [aboutTau(s, 2.5, 3, 3), aboutTau(s, 4.5, 3, 1), aboutTau(s, 1, null, 3)];",
+        [5.0, 4.0, 2.9, 2.0],
+    )
+    assert said[0] == "1 of the 3 kept stand below the bulk edge: like noise"
+    assert "1.5 × bulk edge" in said[1] and said[2] == ""
 
 
 @needs_node

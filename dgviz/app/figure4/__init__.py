@@ -27,23 +27,41 @@ from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
 from dgviz.figures.figure4.payload import figure4_payload, start_tau
 from dgviz.rmt.threshold import Threshold
 
-__all__ = ["chart_follows", "figure4", "released_tau", "start_tau", "waits_for_rest"]
+__all__ = [
+    "chart_follows",
+    "figure4",
+    "figure4_payload",
+    "opened_weight",
+    "released_tau",
+    "start_tau",
+    "waits_for_rest",
+    "workbench",
+]
 
 _HERE = Path(payload.__file__).parent
 # One ES module: pure mathematics first, then drawing, then the controls.
 _SCRIPTS = ("math.js", "paint.js", "panels.js", "chart.js", "figure4.js")
+_MOUNTS = {"layer": ("layer.js",), "workbench": ("spectrum.js", "model.js", "workbench.js")}
 
 
-def script() -> str:
-    """Return the component's JavaScript, one module from its files."""
-    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in _SCRIPTS)
+def script(place: str = "layer") -> str:
+    """Return the JavaScript of the component at a place, one module from its files."""
+    return _text(*_SCRIPTS, *_MOUNTS[place])
+
+
+def _text(*names: str) -> str:
+    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
 
 
 @cache
-def _component() -> Callable[..., Any]:
+def _component(place: str) -> Callable[..., Any]:
     """Return the mounting command, registered once per process."""
-    html, css = ((_HERE / name).read_text(encoding="utf-8") for name in ("figure4.html", "figure4.css"))
-    return st.components.v2.component("dgviz_figure4", html=html, css=css, js=script())
+    if place == "layer":
+        return st.components.v2.component(
+            "dgviz_figure4", html=_text("figure4.html"), css=_text("figure4.css"), js=script(place)
+        )
+    css = _text("figure4.css", "workbench.css")
+    return st.components.v2.component("dgviz_workbench", html=_text("workbench.html"), css=css, js=script(place))
 
 
 def figure4(
@@ -65,7 +83,23 @@ def figure4(
         view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries, nonzero_shape=nonzero_shape
     )
     changes = {f"on_{name}_change": lambda: None for name in ("follows", "asked")}
-    _component()(key=key, data=data, on_released_change=on_release, **changes)
+    _component("layer")(key=key, data=data, on_released_change=on_release, **changes)
+
+
+def workbench(
+    key: str,
+    payload: bytes,
+    on_release: Callable[[], None] = lambda: None,
+    on_open: Callable[[], None] = lambda: None,
+) -> None:
+    """Draw the model's map and, beside it, all of Figure 4 of one weight; see `figure4_payload`."""
+    changes = {"on_follows_change": lambda: None, "on_asked_change": lambda: None, "on_opened_change": on_open}
+    _component("workbench")(key=key, data=payload, on_released_change=on_release, **changes)
+
+
+def opened_weight(key: str) -> str:
+    """Return the weight whose cell was clicked last on the map, empty before the first click."""
+    return str((_state(key).get("opened") or {}).get("weight", ""))
 
 
 def released_tau(key: str, view: str) -> float | None:

@@ -53,8 +53,8 @@ class Figure4 {
     }
     if (moved) {
       this.range = sliderRange(payload.s, payload.edge);
-      this.el["log-slider"].checked = payload.s[0] > 4 * (payload.edge || 0);
-      this.el.slider.disabled = !(this.range.high > 0);
+      if (this.el["log-slider"]) this.el["log-slider"].checked = payload.s[0] > 4 * (payload.edge || 0);
+      if (this.el.slider) this.el.slider.disabled = !(this.range.high > 0);
     }
     this.energy = cumulativeEnergy(payload.s);
     const ground = parseColour(getComputedStyle(this.root).getPropertyValue("--st-background-color"));
@@ -75,9 +75,7 @@ class Figure4 {
 
   wire() {
     const { slider, number, rank, fewer, more, reset } = this.el;
-    slider.addEventListener("input", () => this.setTau(this.sliderTau()));
-    slider.addEventListener("change", () => this.release());
-    slider.addEventListener("keydown", (event) => this.slideByKey(event));
+    if (slider) this.wireSlider(slider);
     this.wireField(number, "τ is a number, 0 or larger", (value) => (value >= 0 ? value : null));
     this.wireField(rank, "the rank is a whole number from 0 to p", (value) => {
       const { s } = this.data;
@@ -86,8 +84,14 @@ class Figure4 {
     fewer.addEventListener("click", () => this.step(-1));
     more.addEventListener("click", () => this.step(1));
     reset.addEventListener("click", () => this.jump(this.data.ruleTau));
-    this.el["log-slider"].addEventListener("change", () => { this.showMarks(); this.showControls(); });
     this.el["log-ranks"].addEventListener("change", () => this.layout());
+  }
+
+  wireSlider(slider) {
+    slider.addEventListener("input", () => this.setTau(this.sliderTau()));
+    slider.addEventListener("change", () => this.release());
+    slider.addEventListener("keydown", (event) => this.slideByKey(event));
+    this.el["log-slider"].addEventListener("change", () => { this.showMarks(); this.showControls(); });
   }
 
   // A text field whose number becomes a tau; anything else is marked and changes nothing.
@@ -122,8 +126,10 @@ class Figure4 {
     this.release();
   }
 
-  step(direction) {
-    const current = rankAt(this.data.s, this.tau), next = nextRank(this.data.s, current, direction);
+  step(direction, times = 1) {
+    const current = rankAt(this.data.s, this.tau);
+    let next = current;
+    for (let i = 0; i < times; i++) next = nextRank(this.data.s, next, direction);
     if (next !== current) this.jump(tauForRank(this.data.s, next));
   }
 
@@ -168,10 +174,8 @@ class Figure4 {
 
   showControls() {
     const { slider, number, rank, reset, fewer, more, hint } = this.el, { data } = this;
-    const log = this.el["log-slider"].checked, kept = rankAt(data.s, this.tau);
-    slider.value = positionOf(this.tau, this.range, log);
-    slider.style.setProperty("--share", slider.value);
-    slider.setAttribute("aria-valuetext", `tau ${formatNumber(this.tau, 4)}, rank ${kept}`);
+    const kept = rankAt(data.s, this.tau);
+    if (slider) this.showSlider(slider, hint, kept);
     for (const [field, text] of [[number, formatNumber(this.tau, 5)], [rank, String(kept)]]) {
       if (field === this.typing) continue;
       field.value = text;
@@ -181,10 +185,18 @@ class Figure4 {
     more.disabled = nextRank(data.s, kept, 1) === kept;
     reset.disabled = this.tau === data.ruleTau;
     reset.textContent = `Reset to ${data.rule}`;
+  }
+
+  showSlider(slider, hint, kept) {
+    const log = this.el["log-slider"].checked;
+    slider.value = positionOf(this.tau, this.range, log);
+    slider.style.setProperty("--share", slider.value);
+    slider.setAttribute("aria-valuetext", `tau ${formatNumber(this.tau, 4)}, rank ${kept}`);
     hint.textContent = `singular values at or below it are dropped · ${log ? "log" : "linear"} scale`;
   }
 
   showMarks() {
+    if (!this.el.slider) return;
     const log = this.el["log-slider"].checked, { edge, ruleTau, rule } = this.data;
     // The edge above the track, the rule below: their names never meet, however close the values.
     const marks = [["above", edge, "edge", "bulk edge"], ["below", ruleTau, "rule", rule]];
@@ -204,7 +216,7 @@ class Figure4 {
   showNumbers(rank) {
     const { data } = this, p = data.s.length, share = energyKept(this.energy, rank);
     const tile = (name, text, unit) => {
-      this.el["tile-" + name].replaceChildren(text, ...(unit ? [element("small", "", " " + unit)] : []));
+      if (this.el["tile-" + name]) this.el["tile-" + name].replaceChildren(text, ...(unit ? [element("small", "", " " + unit)] : []));
     };
     tile("rank", String(rank), `of ${p}`);
     tile("energy", share === null ? "n/a" : formatPercent(share));
@@ -215,11 +227,12 @@ class Figure4 {
     const energies = { tuned: 1, repaired: share, discarded: 1 - share };
     for (const [id, chips] of Object.entries(this.panels.chips)) {
       chips.fit.replaceChildren("MP-fit ", element("b", "", fit ? fit[id].toFixed(1) + " %" : "n/a"));
+      chips.fit.dataset.kind = !fit ? "" : fit[id] > data.noiseFit - 10 ? "noise" : fit[id] < 60 ? "structured" : "";
       chips.fit.title = fit
         ? "100 (1 − Kolmogorov distance to the Marchenko–Pastur law of the tuned delta's noise). "
           + `Noise of independent entries of this shape usually scores ${data.noiseFit.toFixed(1)} %; rank k kept above the bulk scores 100 k / p.`
         : `No MP-fit: ${data.noLaw}.`;
-      chips.energy.textContent = "energy " + (share === null ? "n/a" : formatPercent(energies[id]));
+      chips.energy.replaceChildren(element("span", "word", "energy "), share === null ? "n/a" : formatPercent(energies[id]));
       chips.energy.title = "Share of the tuned delta's sum of squared singular values.";
     }
   }
@@ -246,17 +259,4 @@ class Figure4 {
   watchChart() {
     if (this.data && findCharts(this.data.view).some((chart) => !(this.charts || []).includes(chart))) this.scheduleChart();
   }
-}
-
-const figures = new WeakMap();
-
-export default function ({ parentElement, data, setStateValue }) {
-  let figure = figures.get(parentElement);
-  if (!figure || !figure.root.isConnected) {
-    if (figure) figure.destroy();
-    figure = new Figure4(parentElement);
-    figures.set(parentElement, figure);
-  }
-  figure.update(decodePayload(data), setStateValue);
-  return () => { figure.destroy(); figures.delete(parentElement); };
 }

@@ -16,6 +16,7 @@ class Panels {
     this.readout = readout;
     this.panels = {};
     this.chips = {};
+    this.wanted = PANEL_HEIGHT;
     this.maps = {}; // what each canvas shows: { codes, rows, rowBlocks, columnBlocks }
     COLUMNS.forEach((column, index) => {
       grid.append(this.buildHead(column, index));
@@ -52,9 +53,9 @@ class Panels {
     const panel = {
       frame, canvas, caption,
       hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"),
-      note: element("span", "note"), x: element("div", "xaxis"), y: element("div", "yaxis"),
+      note: element("span", "note"), kept: element("span", "side kept"), dropped: element("span", "side dropped"), x: element("div", "xaxis"), y: element("div", "yaxis"),
     };
-    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.note, panel.y);
+    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.kept, panel.dropped, panel.note, panel.y);
     figure.append(caption, frame, panel.x);
     canvas.addEventListener("pointermove", (event) => {
       const box = canvas.getBoundingClientRect();
@@ -74,7 +75,7 @@ class Panels {
     const ratio = window.devicePixelRatio || 1, [m, n] = data.shape;
     for (const [id, panel] of Object.entries(this.panels)) {
       const rows = id in ENTRY ? data.tunedShape : data.directionsShape;
-      panel.frame.style.height = panelHeight(rows && rows[0], ratio) + "px";
+      panel.frame.style.height = panelHeight(this.wanted, rows && rows[0], ratio, this.fitted) + "px";
     }
     for (const panel of Object.values(this.panels)) {
       Object.assign(panel, { width: panel.frame.clientWidth, height: panel.frame.clientHeight, top: panel.frame.offsetTop });
@@ -104,8 +105,14 @@ class Panels {
     key.append(bar, numbers, label);
   }
 
-  layDirectionAxis({ x, cut, width }, boundary, rank) {
+  layDirectionAxis({ x, cut, width, kept, dropped }, boundary, rank) {
     const p = this.data.s.length, inside = rank > 0 && rank < p;
+    // On either side of the rank's line, where there is room; at the frame's end where there is none.
+    const words = [[kept, `kept ${rank}`, rank > 0], [dropped, `dropped ${p - rank}`, rank < p]];
+    for (const [side, text, there] of words) { side.textContent = text; side.style.display = there ? "block" : "none"; }
+    const at = boundary * width;
+    kept.style.right = `${Math.max(0, Math.min(width - at, width - kept.offsetWidth - 2)) + 2}px`;
+    dropped.style.left = `${Math.max(rank > 0 ? kept.offsetWidth + 4 : 0, Math.min(at, width - dropped.offsetWidth - 2)) + 2}px`;
     x.replaceChildren(element("span", "label", "singular direction r, sorted"));
     // The boundary's own number first: those that would touch it give way.
     const ticks = inside ? [{ share: boundary, text: String(rank), className: "cut-label" }] : [];
@@ -229,8 +236,10 @@ class Panels {
 }
 
 // A whole number of device pixels per map row wherever the map is smaller than the panel.
-function panelHeight(rows, ratio) {
-  const wanted = PANEL_HEIGHT * ratio;
+// Where the height is `fitted` to the screen it is never more than wanted, and a row may be one pixel or two.
+function panelHeight(height, rows, ratio, fitted) {
+  const wanted = height * ratio;
+  if (fitted) return (rows && 2 * rows < wanted ? rows * Math.floor(wanted / rows) : wanted) / ratio;
   return (rows && rows < wanted ? rows * Math.max(1, Math.round(wanted / rows)) : wanted) / ratio;
 }
 

@@ -77,6 +77,7 @@ def figure4_payload(
     spectrum: SpectrumPanels | None = None,
     entries: EntryPanels | None = None,
     nonzero_shape: tuple[int, int] | None = None,
+    map: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Return everything Figure 4 needs to follow tau in the browser.
 
@@ -100,6 +101,8 @@ def figure4_payload(
         Maps of the upper row at some rank.
     nonzero_shape : (int, int), optional
         Rows and columns that are not zero throughout, of which the noise law is; all by default.
+    map : mapping, optional
+        The model's map beside it, as plain values: see `dgviz.figures.model_cells`.
 
     Returns
     -------
@@ -139,8 +142,10 @@ def figure4_payload(
         "edge": None if reason else float(threshold.edge),
         "noLaw": reason,
         "noiseFit": None if reason else noise_distance(nonzero_shape or shape).fit,
+        "live": [int(length) for length in nonzero_shape or shape],
         "entries": None,
         "spectrum": None,
+        "map": map,
     }
     if entries is not None:
         header["entries"] = {"rank": int(entries.rank)} | _scale(entries.scale)

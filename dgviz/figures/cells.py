@@ -1,0 +1,98 @@
+"""The model's map as plain values, for the browser to draw: layers by modules, a share of the scale for each cell."""
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from dgviz.analysis.figures import Figure
+from dgviz.analysis.model_map import Cell, TowerMap
+
+_SCALE_FROM = 0.0
+
+
+def model_cells(
+    parts: Sequence[TowerMap], figure: Figure, open_name: str, overridden: Collection[str], note: str = ""
+) -> dict[str, Any]:
+    """Return the map of some towers and of what lies outside layers.
+
+    Parameters
+    ----------
+    parts : sequence of TowerMap
+        In the order in which they are drawn; the first layer stands lowest.
+    figure : Figure
+        What the cells show.
+    open_name : str
+        The tensor that is open.
+    overridden : collection of str
+        Tensors that the plan treats apart.
+    note : str
+        What is said below.
+    """
+    low, high = value_span(figure, (cell for part in parts for cell in part.cells))
+    return {
+        "title": f"{figure.title}{', %' if figure.unit == '%' else ''}",
+        "low": figure.words[0] if figure.words else f"{low:.3g}",
+        "high": figure.words[-1] if figure.words else f"{high:.3g}",
+        "open": open_name,
+        "note": note,
+        "parts": [_part(part, figure, low, high, overridden) for part in parts if part.cells],
+    }
+
+
+def value_span(figure: Figure, cells: Iterable[Cell]) -> tuple[float, float]:
+    """Return the values at the ends of the colour scale."""
+    if figure.words:
+        return 0.0, max(1.0, len(figure.words) - 1.0)
+    values = [cell.value for cell in cells if cell.value is not None]
+    low = _SCALE_FROM if figure.from_zero or not values else min(values)
+    high = max(values, default=1.0)
+    return low, high if high > low else low + 1.0
+
+
+def _part(part: TowerMap, figure: Figure, low: float, high: float, overridden: Collection[str]) -> dict[str, Any]:
+    """Return one tower, its last layer first; outside layers a row for each tensor."""
+    if not part.tower:
+        ordered = sorted(part.cells, key=lambda cell: cell.column)
+        cells = [
+            _cell(cell, figure, low, high, overridden) | {"row": row, "column": 0} for row, cell in enumerate(ordered)
+        ]
+        rows = [_short(part.columns[cell.column]) for cell in ordered]
+        return {"rows": rows, "columns": [["", "outside layers"]], "cells": cells}
+    last = len(part.rows) - 1
+    cells = [
+        _cell(cell, figure, low, high, overridden) | {"row": last - cell.row, "column": cell.column}
+        for cell in part.cells
+    ]
+    columns = [[_short(column), column] for column in part.columns]
+    return {"rows": list(reversed(part.rows)), "columns": columns, "cells": cells}
+
+
+def _cell(cell: Cell, figure: Figure, low: float, high: float, overridden: Collection[str]) -> dict[str, Any]:
+    weight = cell.extreme.weight if cell.extreme else (cell.missing or [row.weight for row in cell.rows])[0]
+    apart = any(name in overridden for name in cell.names)
+    lines = [weight.name if len(cell.names) == 1 else f"{cell.names[0]} and {len(cell.names) - 1} more"]
+    lines.append(f"{figure.title}: {figure.text(cell.value)}" if cell.rows else "not scanned yet")
+    if cell.value is not None and len(cell.rows) > 1:
+        lines.append(f"{figure.text(cell.low)} to {figure.text(cell.high)} over {len(cell.rows)} matrices")
+    if apart:
+        lines.append("has an override in the plan")
+    return {
+        "weight": weight.name,
+        "names": list(cell.names),
+        "share": None if cell.value is None else (cell.value - low) / (high - low),
+        "text": "" if cell.value is None or figure.words else _number(cell.value),
+        "title": "\n".join(lines),
+        "overridden": apart,
+    }
+
+
+def _number(value: float) -> str:
+    """Return a value in as few characters as a cell has room for."""
+    return f"{value:.0f}" if abs(value) >= 10 or value == round(value) else f"{value:.1f}"
+
+
+def _short(module: str) -> str:
+    """Return the part of a module's path that tells it from its neighbours."""
+    *before, last = module.split(".")
+    if last in ("weight", "dense", "projection") and before:
+        last = f"{before[-1]}.{last}" if last != "weight" else before[-1]
+    return last.removesuffix("_proj").removesuffix(".weight")

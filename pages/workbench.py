@@ -1,0 +1,5 @@
+"""The workbench page."""
+
+from dgviz.app.navigation import show
+
+show("workbench")

@@ -1,0 +1,72 @@
+"""The workbench: one weight's figure beside the map, one line of controls, and the plan behind a button."""
+
+import pytest
+
+from dgviz.app.figure4 import script
+from dgviz.checkpoint.module_path import module_path
+from tests.app.pages import open_app, turn_to
+from tests.checkpoints import write_pair
+
+UP, STACK = "model.layers.2.mlp.up.weight", "model.layers.2.mlp.experts.gate_up_proj"
+
+
+@pytest.fixture
+def paths(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    return write_pair(tmp_path, config={"model_type": "synthetic"})
+
+
+def open_page(paths, **query):
+    app = open_app(60)
+    for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
+        app.query_params[name] = str(value)
+    turn_to(app.run(), "workbench").run()
+    assert not app.exception, [error.value for error in app.exception]
+    return app
+
+
+def texts(app):
+    kinds = ("markdown", "text", "info", "error", "warning")
+    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+
+
+def test_one_line_of_controls_and_everything_behind_buttons(paths):
+    app = open_page(paths, weight=UP)
+    assert app.title[0].value == "Workbench"
+    assert app.selectbox(key="weight-choice").value == UP
+    assert app.selectbox(key="rule-choice").value == "dg_hard"
+    assert "In the plan" in texts(app) and UP in texts(app)
+    assert [code.value for code in app.code if " spectrum " in code.value]
+
+
+def test_weights_are_stepped_through(paths):
+    app = open_page(paths, weight=UP)
+    names = app.selectbox(key="weight-choice").options
+    app.button(key="step-Next").click().run()
+    assert app.selectbox(key="weight-choice").value == names[names.index(UP) + 1]
+    app.button(key="step-Previous").click().run()
+    assert app.query_params["weight"] in (UP, [UP])
+
+
+def test_one_matrix_of_a_stack(paths):
+    app = open_page(paths, weight=STACK, slice="3")
+    assert app.number_input(key="slice-choice").value == 3
+    app.button(key="plan-Take from base").click().run()
+    assert f"name={STACK}[3]: keep=base" in texts(app)
+
+
+def test_a_tau_by_hand_goes_into_the_plan(paths):
+    app = open_page(paths, weight=UP, tau="0.02")
+    app.button(key="plan-This weight only").click().run()
+    assert f"by the override `name={UP}: tau=0.02`" in texts(app)
+
+
+def test_a_weight_that_is_not_there_is_said(paths):
+    app = open_page(paths, weight="nothing.weight")
+    assert "nothing.weight is not a repairable weight" in texts(app)
+    assert module_path(app.selectbox(key="weight-choice").value)
+
+
+@pytest.mark.parametrize("place", ["layer", "workbench"])
+def test_the_component_is_one_module(place):
+    assert script(place).count("export default") == 1
