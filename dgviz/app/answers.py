@@ -11,8 +11,8 @@ from typing import Any
 from dgviz.analysis.effect import MethodPanel
 from dgviz.checkpoint import CheckpointPair
 from dgviz.figures.figure4.contrast import compute_method_panel
-from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
-from dgviz.figures.figure4.panels import compute_entry_panels, compute_spectrum_panels
+from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_spectrum_panels
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.spectrum import Spectrum
@@ -80,6 +80,15 @@ def entry_panels(weight: Weight, device: str, rank: int) -> EntryPanels:
     if drawn.entry is None or drawn.entry.rank != rank:
         drawn.entry = compute_entry_panels(drawn.decomposition, drawn.delta, rank, previous=drawn.entry)
     return drawn.entry
+
+
+def compared_panels(weight: Weight, device: str, label: str, tau: float, rank: int, other: int) -> ComparedPanels:
+    """Return the maps of a threshold of some rank, and of the directions between it and another rank."""
+    drawn = _opened(weight, device)
+    current = entry_panels(weight, device, other)
+    entries = compute_entry_panels(drawn.decomposition, drawn.delta, rank, previous=current)
+    between = compute_between(drawn.decomposition, min(rank, other), max(rank, other), current.scale)
+    return ComparedPanels(label, tau, entries, other, between)
 
 
 def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: RepairPlan) -> MethodPanel:

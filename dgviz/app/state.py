@@ -20,7 +20,8 @@ _DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 class View:
     """The pair, the weight, the threshold, the method, the selection and the device in view; empty for none.
 
-    `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
+    `against` is the threshold that the one in view is compared with, in the words of an override (`rule=energy,
+    fraction=0.8`). `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
     the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
     parameters.
     """
@@ -33,6 +34,7 @@ class View:
     rule: str = "dg_hard"
     params: str = ""
     tau: str = ""
+    against: str = ""
     quantity: str = "rank"
     method: str = "dg_hard"
     settings: str = ""

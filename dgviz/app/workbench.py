@@ -9,6 +9,7 @@ import streamlit as st
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
+from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
 from dgviz.app.figure4 import figure4_payload, opened_weight, released_tau, start_tau, waits_for_rest, workbench
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum
@@ -21,8 +22,9 @@ from dgviz.app.state import View, change_view, current_view
 from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
 from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, PlanError
 from dgviz.figures.cells import model_cells
+from dgviz.repair.overrides import Override
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
@@ -71,6 +73,7 @@ def _draw(pair: CheckpointPair) -> None:
                 st.warning(warning[0].upper() + warning[1:] + ".")
         with st.popover(_plan_label(view), icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None)
+        _draw_against(view, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             draw_provenance(layer, spectrum, tau, own_tau)
@@ -103,10 +106,12 @@ def _figure(
 ) -> None:
     """Draw map and figure."""
     rank = int(np.count_nonzero(spectrum.s > tau))
+    against = read_against(view, spectrum)
     with st.spinner("Drawing the update ..."), answered():
         entries = work.entry_panels(*layer.weight, rank)
         patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
         maps = work.spectrum_panels(*layer.weight, patience)
+        compared = None if against is None else work.compared_panels(*layer.weight, *against, rank)
     payload = figure4_payload(
         layer.id,
         spectrum.s,
@@ -118,6 +123,7 @@ def _figure(
         entries=entries,
         nonzero_shape=spectrum.nonzero_shape,
         map=_map(view, pair, layer),
+        compared=compared,
     )
     workbench(_KEY, payload, functools.partial(_remember_tau, layer, own_tau), _open)
 
@@ -159,6 +165,65 @@ def _overridden(view: View, pair: CheckpointPair) -> set[str]:
         return set()  # it is said where the plan is drawn
     selectors = [override.selector for override in plan.overrides]
     return {tensor.name for tensor in pair.repairable if any(selector.finds(tensor) for selector in selectors)}
+
+
+def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | None:
+    """Return name, tau and rank of the threshold that the one in view is compared with; what is spoiled is said."""
+    if not view.against:
+        return None
+    try:
+        plan = Override.parse(f"re=.: {view.against}").applied(RepairPlan())
+        if plan.keep or not plan.recipe.thresholded or plan.shrinker != "hard" or plan.method != "dg_hard":
+            raise PlanError(f"{view.against!r} is no threshold: compare with a rule, a factor, a tau or a rank")
+        threshold = apply_rule(spectrum, plan.rule, plan.params)
+    except DgvizError as error:
+        show_error(error)
+        return None
+    tau = start_tau(spectrum.s, threshold)
+    return rule_title(plan), tau, int(np.count_nonzero(spectrum.s > tau))
+
+
+def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, moved: bool) -> None:
+    """Offer to hold on to what is in view as A, and to choose what A is."""
+    if not view.against:
+        st.button(
+            "Compare",
+            key="compare",
+            icon=":material/compare:",
+            help="Holds on to this threshold as A; what you look at from now on is B.",
+            on_click=change_view,
+            kwargs={"against": _held(layer, tau, moved)},
+        )
+        return
+    with st.popover("Comparing", icon=":material/compare:"):
+        st.session_state["against-typed"] = view.against
+        st.text_input(
+            "A is",
+            key="against-typed",
+            help="A rule with its parameters (rule=energy, fraction=0.8), factor=0.5, tau=0.05 or rank=12.",
+            on_change=lambda: change_view(against=st.session_state["against-typed"].strip()),
+        )
+        st.caption("B is what you look at: move it in the spectrum, or choose another rule. Hold B to blink.")
+        with st.container(horizontal=True):
+            st.button(
+                "Hold this as A",
+                key="against-hold",
+                on_click=change_view,
+                kwargs={"against": _held(layer, tau, moved)},
+            )
+            st.button(
+                "Leave", key="against-leave", icon=":material/close:", on_click=change_view, kwargs={"against": ""}
+            )
+
+
+def _held(layer: LayerView, tau: float, moved: bool) -> str:
+    """Return what is in view as the settings of an override."""
+    if moved:
+        return f"tau={exact_number(tau)}"
+    changed = layer.rule.changed(layer.params)
+    return ", ".join(
+        [f"rule={layer.rule.name}", *(f"{name}={exact_number(value)}" for name, value in changed.items())]
+    )
 
 
 def _remember_tau(layer: LayerView, own_tau: float) -> None:

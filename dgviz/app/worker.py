@@ -9,7 +9,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.analysis.effect import MethodPanel
 from dgviz.checkpoint import CheckpointPair
-from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, SpectrumPanels
 from dgviz.jobs import Superseded, Worker
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.spectrum import Spectrum
@@ -93,6 +93,15 @@ def _spectrum_panels(weight: Weight, device: str, stamp: str) -> Future:
 def entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> EntryPanels:
     """Return the maps of the entry-space panels at a rank."""
     return worker().call("entry_panels", group=_visitor(), weight=weight, device=device, rank=rank)
+
+
+@st.cache_data(max_entries=64, show_spinner=False)
+def compared_panels(
+    weight: Weight, device: str, stamp: str, label: str, tau: float, rank: int, other: int
+) -> ComparedPanels:
+    """Return the maps of a threshold beside another of a weight; `rank` and `other` are what the two keep."""
+    question = {"weight": weight, "device": device, "label": label, "tau": tau, "rank": rank, "other": other}
+    return worker().call("compared_panels", group=_visitor(), **question)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)

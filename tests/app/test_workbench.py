@@ -70,3 +70,21 @@ def test_a_weight_that_is_not_there_is_said(paths):
 @pytest.mark.parametrize("place", ["layer", "workbench"])
 def test_the_component_is_one_module(place):
     assert script(place).count("export default") == 1
+
+
+def test_what_is_in_view_is_held_as_a_and_left(paths):
+    app = open_page(paths, weight=UP, rule="energy", params="fraction:0.8")
+    app.button(key="compare").click().run()
+    assert app.query_params["against"] in ("rule=energy, fraction=0.8", ["rule=energy, fraction=0.8"])
+    app.text_input(key="against-typed").set_value("tau=0.02").run()
+    assert app.query_params["against"] in ("tau=0.02", ["tau=0.02"]) and not app.exception
+    app.button(key="against-hold").click().run()
+    assert app.text_input(key="against-typed").value == "rule=energy, fraction=0.8"
+    app.button(key="against-leave").click().run()
+    assert "against" not in app.query_params and app.button(key="compare")
+
+
+@pytest.mark.parametrize("against", ["method=wise_ft", "keep=base", "nothing", "rule=best", "shrinker=frobenius"])
+def test_what_is_no_threshold_is_said(paths, against):
+    app = open_page(paths, weight=UP, against=against)
+    assert "This did not work" in texts(app) and not app.exception

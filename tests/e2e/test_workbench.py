@@ -121,3 +121,25 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(scanned, page, scheme
         if isinstance(node["target"][0], list)  # inside a shadow root: an element of ours
     ]
     assert ours == []
+
+
+def test_two_thresholds_are_compared_in_a_link_and_let_go(scanned, page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    open_bench(page, scanned)
+    page.get_by_role("button", name="Compare", exact=False).click()
+    page.wait_for_url("**against=**")
+    page.get_by_role("slider", name="Threshold tau").press("PageDown")  # B keeps ten directions more
+    table = page.locator("table.table")
+    expect(table).to_contain_text("+10")
+    expect(page.get_by_text("10 directions only B keeps").first).to_be_visible()
+    expect(page.locator(".note:visible")).to_have_count(0)
+    page.wait_for_url("**tau=**")
+    bottoms = page.evaluate(PLACES)["panels"]
+    assert len(bottoms) == 10 and max(bottom for _, _, _, bottom in bottoms) <= 900
+    shown = table.inner_text()
+    page.goto(page.url)  # the link alone
+    expect(page.locator("table.table")).to_contain_text("+10")
+    assert page.locator("table.table").inner_text() == shown
+    page.get_by_role("button", name="Comparing").click()
+    page.get_by_role("button", name="Leave").click()
+    expect(page.locator("figcaption", has_text="(b)")).to_be_visible()

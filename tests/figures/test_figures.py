@@ -420,6 +420,24 @@ def test_directions_kept_inside_the_bulk_are_said_at_once(run_js):
 
 
 @needs_node
+def test_browser_tells_two_thresholds_and_their_difference(run_js):
+    _, arrays = unpack(figure4_payload("v", S, SHAPE, DG_HARD))
+    taus = [DG_HARD.tau, DG_HARD.edge / 2]
+    rows = run_js(
+        "const s = Float64Array.from(data.s), law = Float64Array.from(data.law);"
+        "return compareTable({ s, law, compare: { label: 'DG-Hard', tau: data.taus[0] } }, data.taus[1]);",
+        {"s": S.tolist(), "law": arrays["law"].tolist(), "taus": taus},
+    )
+    ranks = [int(np.count_nonzero(tau < S)) for tau in taus]
+    energies = [100 * np.sum(S[:rank] ** 2) / np.sum(S**2) for rank in ranks]
+    fits = [mp_fits(S, np.where(np.arange(S.size) < rank, S, 0.0), DG_HARD.sigma, SHAPE) for rank in ranks]
+    for row, rank, energy, fit in zip(rows[1:3], ranks, energies, fits, strict=True):
+        assert row[2] == str(rank) and row[3] == f"{energy:.1f} %"
+        assert row[4:] == [f"{fit['repaired']:.1f}", f"{fit['discarded']:.1f}"]
+    assert rows[3][2] == f"+{ranks[1] - ranks[0]}" and rows[3][3] == f"+{energies[1] - energies[0]:.1f} points"
+
+
+@needs_node
 def test_browser_pools_entry_maps_by_maxima(run_js):
     codes = np.random.default_rng(2).integers(0, 256, (37, 53), dtype=np.uint8)
     got = run_js(

@@ -15,6 +15,7 @@ from dgviz.figures.figure4.panels import (
     MAX_COLUMNS,
     MAX_DIRECTION_BYTES,
     MAX_ROWS,
+    compute_between,
     compute_entry_panels,
     compute_spectrum_panels,
     direction_rows,
@@ -24,6 +25,19 @@ from dgviz.rmt.law import bulk_edge
 from dgviz.spectra.svd.decompose import decompose
 
 SCALES = [Scale("linear", 0.0, 3.0), Scale("sqrt", 0.0, 2e-5), Scale("log", 1e-3, 7e4)]
+
+
+def test_what_lies_between_two_ranks_is_what_one_keeps_beyond_the_other():
+    generator = torch.Generator().manual_seed(3)
+    delta = torch.randn(90, 70, generator=generator, dtype=torch.float64)
+    found = decompose(delta, "cpu")
+    entries = compute_entry_panels(found, delta, 4)
+    left, s, right = torch.linalg.svd(delta, full_matrices=False)
+    for low, high in ((4, 9), (0, 3), (4, 70)):
+        exact = (left[:, low:high] * s[low:high]) @ right[low:high]
+        codes = compute_between(found, low, high, entries.scale)
+        assert np.abs(codes.astype(int) - entries.scale.encode(pooled_magnitudes(exact)).astype(int)).max() <= 1
+    assert not compute_between(found, 5, 5, entries.scale).any()
 
 
 def planted(m, n, spikes, seed=0, sigma=1.0, dtype=torch.float64):

@@ -41,7 +41,7 @@ __all__ = [
 _HERE = Path(payload.__file__).parent
 # One ES module: pure mathematics first, then drawing, then the controls.
 _SCRIPTS = ("math.js", "paint.js", "panels.js", "chart.js", "figure4.js")
-_MOUNTS = {"layer": ("layer.js",), "workbench": ("spectrum.js", "model.js", "workbench.js")}
+_MOUNTS = {"layer": ("layer.js",), "workbench": ("spectrum.js", "model.js", "compare.js", "workbench.js")}
 
 
 def script(place: str = "layer") -> str:

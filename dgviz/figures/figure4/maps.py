@@ -169,3 +169,28 @@ class EntryPanels:
     tuned: NDArray[np.uint8]
     repaired: NDArray[np.uint8]
     discarded: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class ComparedPanels:
+    """The entry maps of a threshold that another one is compared with, and of what lies between the two.
+
+    Attributes
+    ----------
+    label : str
+        What the threshold is called.
+    tau : float
+        Where it stands.
+    entries : EntryPanels
+        Its maps, on the same scale.
+    rank : int
+        Number of singular values that the other keeps.
+    between : (rows, cols) uint8 array
+        Codes of the directions that one of the two keeps and the other drops.
+    """
+
+    label: str
+    tau: float
+    entries: EntryPanels
+    rank: int
+    between: NDArray[np.uint8]

@@ -1,26 +1,31 @@
 // The six panels of Figure 4: axes, colour bars, canvases, crosshair and read-out.
 
 const PANEL_HEIGHT = 320; // css pixels wanted
-const COLUMNS = [
-  { id: "tuned", name: "Tuned delta", symbol: "D", panels: ["b", "e"] },
-  { id: "repaired", name: "Repaired delta", symbol: "D*", panels: ["c", "f"] },
-  { id: "discarded", name: "Discarded", symbol: "D − D*", panels: ["d", "g"] },
-];
-const ENTRY = { b: "tuned", c: "repaired", d: "discarded" };
-const SPECTRUM = ["e", "f", "g"];
+// Columns of panels, what each panel is called, and which array of the payload an entry map shows.
+const FIGURE4 = {
+  columns: [
+    { id: "tuned", name: "Tuned delta", symbol: "D", panels: { b: "entries of D", e: "directions of D" } },
+    { id: "repaired", name: "Repaired delta", symbol: "D*", panels: { c: "entries of D*", f: "directions of D*" } },
+    { id: "discarded", name: "Discarded", symbol: "D − D*", panels: { d: "entries of D − D*", g: "directions of D − D*" } },
+  ],
+  entry: { b: "tuned", c: "repaired", d: "discarded" },
+  spectrum: ["e", "f", "g"],
+  read: [["b", "|D|"], ["c", "|D*|"], ["d", "|D − D*|"]],
+};
 const SCALE_NAMES = { linear: "linear", sqrt: "square-root", log: "log" };
 
 class Panels {
-  constructor(grid, readout) {
+  constructor(grid, readout, plan = FIGURE4) {
     this.grid = grid;
+    this.plan = plan;
     this.readout = readout;
     this.panels = {};
     this.chips = {};
     this.wanted = PANEL_HEIGHT;
     this.maps = {}; // what each canvas shows: { codes, rows, rowBlocks, columnBlocks }
-    COLUMNS.forEach((column, index) => {
+    plan.columns.forEach((column, index) => {
       grid.append(this.buildHead(column, index));
-      for (const id of column.panels) grid.append(this.buildPanel(id, column.symbol));
+      for (const [id, title] of Object.entries(column.panels)) grid.append(this.buildPanel(id, title));
     });
     this.keys = ["k0", "k1"].map((area) => {
       const key = element("div", "key");
@@ -42,11 +47,11 @@ class Panels {
     return head;
   }
 
-  buildPanel(id, symbol) {
+  buildPanel(id, title) {
     const figure = element("figure", "panel"), caption = element("figcaption");
     figure.dataset.panel = id;
     figure.style.gridArea = id;
-    caption.append(element("b", "", `(${id})`), (id in ENTRY ? "entries of " : "directions of ") + symbol);
+    caption.append(element("b", "", `(${id[0]})`), title);
     const frame = element("div", "frame"), canvas = element("canvas");
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
@@ -74,22 +79,27 @@ class Panels {
     Object.assign(this, { data, palette, logRanks, rank: null, pooled: null });
     const ratio = window.devicePixelRatio || 1, [m, n] = data.shape;
     for (const [id, panel] of Object.entries(this.panels)) {
-      const rows = id in ENTRY ? data.tunedShape : data.directionsShape;
-      panel.frame.style.height = panelHeight(this.wanted, rows && rows[0], ratio, this.fitted) + "px";
+      const rows = id in this.plan.entry ? data.tunedShape : data.directionsShape;
+      panel.frame.style.height = this.frameHeight(id, rows && rows[0], ratio) + "px";
     }
     for (const panel of Object.values(this.panels)) {
       Object.assign(panel, { width: panel.frame.clientWidth, height: panel.frame.clientHeight, top: panel.frame.offsetTop });
       panel.pixels = [Math.round(panel.height * ratio), Math.max(1, Math.round(panel.width * ratio))];
     }
     for (const [id, panel] of Object.entries(this.panels)) {
-      const what = id in ENTRY ? `${m} rows by ${n} columns` : `${m} rows by ${data.s.length} directions`;
+      const what = id in this.plan.entry ? `${m} rows by ${n} columns` : `${m} rows by ${data.s.length} directions`;
       panel.canvas.setAttribute("aria-label", `${panel.caption.textContent}, ${what}; arrow keys read values`);
       layLinearAxis(panel.y, m, panel.height, "rows (out)", false);
-      if (id in ENTRY) layLinearAxis(panel.x, n, panel.width, "columns (in)", true);
+      if (id in this.plan.entry) layLinearAxis(panel.x, n, panel.width, "columns (in)", true);
     }
-    this.layKey(this.keys[0], this.panels.b, data.entries, "|entry|");
-    this.layKey(this.keys[1], this.panels.e, data.spectrum, "s |u|");
+    const [[first]] = Object.entries(this.plan.entry), [second] = this.plan.spectrum;
+    this.layKey(this.keys[0], this.panels[first], data.entries, "|entry|");
+    this.layKey(this.keys[1], this.panels[second], data.spectrum, "s |u|");
     this.paintEntries();
+  }
+
+  frameHeight(id, rows, ratio) {
+    return panelHeight(this.wanted, rows, ratio, this.fitted);
   }
 
   layKey(key, { top, height }, scale, quantity) {
@@ -139,8 +149,8 @@ class Panels {
   }
 
   paintEntries() {
-    for (const [id, name] of Object.entries(ENTRY)) {
-      if (!this.data.entries) { this.blank(id); continue; }
+    for (const [id, name] of Object.entries(this.plan.entry)) {
+      if (!this.data.entries || !this.data[name]) { this.blank(id); continue; }
       const [rows, columns] = this.data[name + "Shape"], [height, width] = this.panels[id].pixels;
       const rowBlocks = evenBlocks(rows, height), columnBlocks = evenBlocks(columns, width);
       const narrow = poolColumns(this.data[name], rows, columns, columnBlocks);
@@ -155,14 +165,14 @@ class Panels {
     this.rank = rank;
     const [height, width] = this.panels.e.pixels;
     const blocks = columnBlocks(this.data.s.length, width, rank, this.logRanks), count = blocks.lo.length;
-    for (const id of SPECTRUM) this.layDirectionAxis(this.panels[id], blocks.boundary / count, rank);
-    if (!this.data.spectrum) { SPECTRUM.forEach((id) => this.blank(id)); return; }
+    for (const id of this.plan.spectrum) this.layDirectionAxis(this.panels[id], blocks.boundary / count, rank);
+    if (!this.data.spectrum) { this.plan.spectrum.forEach((id) => this.blank(id)); return; }
     const [rows, p] = this.data.directionsShape, rowBlocks = evenBlocks(rows, height), drawn = rowBlocks.lo.length;
     const pooled = poolColumns(this.data.directions, rows, p, blocks, this.pooled);
     this.pooled = { blocks, pooled };
     const whole = poolRows(pooled, count, rowBlocks);
     const { kept, dropped } = splitColumns(whole, drawn, blocks.boundary);
-    [whole, kept, dropped].forEach((codes, i) => this.paint(SPECTRUM[i], codes, drawn, rowBlocks, blocks));
+    [whole, kept, dropped].forEach((codes, i) => this.paint(this.plan.spectrum[i], codes, drawn, rowBlocks, blocks));
     if (this.pointer) this.point(...this.pointer);
   }
 
@@ -170,7 +180,7 @@ class Panels {
   showWaiting(rank) {
     const { entries, spectrum } = this.data;
     for (const [id, { note }] of Object.entries(this.panels)) {
-      const present = id in ENTRY ? entries : spectrum;
+      const present = id in this.plan.entry ? entries : spectrum;
       const stale = present && (id === "c" || id === "d") && entries.rank !== rank;
       note.textContent = !present ? "computing" : stale ? `rank ${entries.rank}, updating` : "";
       note.className = "note" + (present ? "" : " center");
@@ -184,7 +194,7 @@ class Panels {
     this.pointer = id ? [id, fx, fy] : null;
     const map = id && this.maps[id];
     for (const [other, { hairX, hairY }] of Object.entries(this.panels)) {
-      const same = map && (id in ENTRY) === (other in ENTRY);
+      const same = map && (id in this.plan.entry) === (other in this.plan.entry);
       hairY.style.display = map ? "block" : "none";
       hairX.style.display = same ? "block" : "none";
       if (map) hairY.style.top = `calc(${100 * fy}% - .5px)`;
@@ -206,7 +216,7 @@ class Panels {
 
   // Which block of the matrix a pixel shows, and the values there; codes stand for values to about 1 %.
   describe(id, fx, fy) {
-    const { data } = this, map = this.maps[id], entry = id in ENTRY, [m, n] = data.shape;
+    const { data } = this, map = this.maps[id], entry = id in this.plan.entry, [m, n] = data.shape;
     const columns = map.codes.length / map.rows;
     const at = (share, count) => Math.min(count - 1, Math.max(0, Math.floor(share * count)));
     const i = at(fy, map.rows), j = at(fx, columns);
@@ -223,12 +233,12 @@ class Panels {
     const add = (label, text) => nodes.push(" · ", element("span", "", label + " "), element("b", "", text));
     if (entry) {
       where.push(span(...ends(map.columnBlocks, j, data.tunedShape[1], n), "column", "columns"));
-      for (const [panel, symbol] of [["b", "|D|"], ["c", "|D*|"], ["d", "|D − D*|"]]) add(symbol, value(panel));
+      for (const [panel, symbol] of this.plan.read) if (this.maps[panel]) add(symbol, value(panel));
     } else {
       const low = map.columnBlocks.lo[j], high = map.columnBlocks.hi[j];
       where.push(span(low + 1, high + 1, "direction", "directions"));
       add("s", formatNumber(data.s[low], 4) + (high - low > 1 ? ` to ${formatNumber(data.s[high - 1], 4)}` : ""));
-      add("s |u|", value("e"));
+      add("s |u|", value(id));
       nodes.push(" · ", low < this.rank ? "kept" : "dropped");
     }
     return [where.join(", "), ...nodes];

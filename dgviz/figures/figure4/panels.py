@@ -75,6 +75,21 @@ def compute_entry_panels(
     return EntryPanels((m, n), rank, scale, tuned, repaired, discarded)
 
 
+def compute_between(decomposition: "Decomposition", low: int, high: int, scale: Scale) -> NDArray[np.uint8]:
+    """Return the map of the directions from rank `low` up to `high`, on a scale of the figure's upper row."""
+    m, n = decomposition.shape
+    if low == high:
+        return np.zeros((min(m, MAX_ROWS), min(n, MAX_COLUMNS)), dtype=np.uint8)
+    left, right = (part.contiguous() for part in decomposition.triplets(high))
+    left, right = left[:, low:], right[low:]
+    edges = block_edges(m, min(m, MAX_ROWS))
+    rows = [
+        _row_maxima(left[edges[a] : edges[b]] @ right, edges[a : b + 1] - edges[a])
+        for a, b in _chunks(edges, torch.empty((m, n), device="meta"))
+    ]
+    return scale.encode(_column_maxima(torch.cat(rows)))
+
+
 def entry_scale(magnitudes: NDArray[np.float64], s: torch.Tensor, shape: tuple[int, int]) -> Scale:
     """Return the scale of the upper row: from the tuned delta's peak down to where its noise lies.
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels
+from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, Scale, SpectrumPanels
 from dgviz.rmt.law import aspect_ratio, mp_sv_cdf
 from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Threshold
@@ -78,6 +78,7 @@ def figure4_payload(
     entries: EntryPanels | None = None,
     nonzero_shape: tuple[int, int] | None = None,
     map: Mapping[str, Any] | None = None,
+    compared: ComparedPanels | None = None,
 ) -> bytes:
     """Return everything Figure 4 needs to follow tau in the browser.
 
@@ -103,6 +104,9 @@ def figure4_payload(
         Rows and columns that are not zero throughout, of which the noise law is; all by default.
     map : mapping, optional
         The model's map beside it, as plain values: see `dgviz.figures.model_cells`.
+
+    compared : ComparedPanels, optional
+        Another threshold on the same weight, to be drawn beside it.
 
     Returns
     -------
@@ -146,7 +150,13 @@ def figure4_payload(
         "entries": None,
         "spectrum": None,
         "map": map,
+        "compare": None,
     }
+    if compared is not None:
+        about = {"label": compared.label, "tau": compared.tau, "rank": compared.entries.rank}
+        header["compare"] = about | {"between": [compared.entries.rank, compared.rank]}
+        arrays |= {"repairedA": compared.entries.repaired, "discardedA": compared.entries.discarded}
+        arrays["between"] = compared.between
     if entries is not None:
         header["entries"] = {"rank": int(entries.rank)} | _scale(entries.scale)
         arrays |= {"tuned": entries.tuned, "repaired": entries.repaired, "discarded": entries.discarded}

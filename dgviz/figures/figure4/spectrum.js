@@ -98,6 +98,12 @@ class SpectrumPanel {
     this.line = shape("line", { class: "tau", x1: left, x2: right });
     this.label = shape("text", { class: "tau-label end", x: split - 22 });
     this.svg.append(this.kept, this.line, this.label);
+    if (data.compare) {
+      const y = this.yOf(data.compare.tau);
+      const words = `A: τ ${formatNumber(data.compare.tau, 4)} keeps ${data.compare.rank}`;
+      this.svg.append(shape("line", { class: "tau-a", x1: left, x2: right, y1: y, y2: y }));
+      this.svg.append(shape("text", { class: "tau-a-label end", x: right, y: y < 22 ? y + 14 : y - 6 }, words));
+    }
   }
 
   xOf(rank) {

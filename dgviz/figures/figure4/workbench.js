@@ -1,14 +1,25 @@
 // The workbench: the model's map, and all of Figure 4 of one weight beside it, on one screen.
 
-const LINES_HEIGHT = 226; // what stands above, between and below the two rows of panels, but for panel (a)
+const BESIDES = 172, BESIDES_COMPARED = 222; // captions, axes and the line below the rows of panels
 
 class Workbench extends Figure4 {
   constructor(root) {
     super(root);
     this.spectrum = new SpectrumPanel(this.el.spectrum, this);
-    this.panels.fitted = true;
-    for (const name of this.el.grid.querySelectorAll(".head .name")) name.firstChild.data = name.firstChild.data.split(" ")[0];
+    this.dressPanels();
+    for (const [type, on] of [["keydown", true], ["keyup", false]]) document.addEventListener(type, this.blinker(on));
     this.map = new ModelMap(this.el.map, (weight) => this.open(weight));
+  }
+
+  // B held: what A shows in B's place, to see what changes.
+  blinker(on) {
+    const listen = (event) => {
+      if (!this.root.isConnected) { document.removeEventListener(on ? "keydown" : "keyup", listen); return; }
+      const typing = event.composedPath().some((node) => ["INPUT", "TEXTAREA"].includes(node.tagName));
+      if (event.key.toLowerCase() !== "b" || typing || event.ctrlKey || event.metaKey || event.repeat) return;
+      if (this.panels instanceof ComparePanels) this.panels.blink(on);
+    };
+    return listen;
   }
 
   open(weight) {
@@ -16,11 +27,45 @@ class Workbench extends Figure4 {
     this.setStateValue("opened", { weight, times: this.opened });
   }
 
+  // Figure 4, or two thresholds compared: the panels are other ones.
+  choosePanels(payload) {
+    const compared = Boolean(payload.compare);
+    this.root.classList.toggle("comparing", compared);
+    if (compared === this.panels instanceof ComparePanels) return;
+    this.el.grid.replaceChildren();
+    this.el.grid.className = "grid";
+    this.panels = compared ? new ComparePanels(this.el.grid, this.el.readout) : new Panels(this.el.grid, this.el.readout);
+    this.dressPanels();
+  }
+
+  dressPanels() {
+    this.panels.fitted = true;
+    if (this.panels instanceof ComparePanels) return;
+    for (const name of this.el.grid.querySelectorAll(".head .name")) name.firstChild.data = name.firstChild.data.split(" ")[0];
+  }
+
+  showTable() {
+    const { table } = this.el, { data, tau } = this;
+    table.hidden = !data.compare;
+    table.replaceChildren();
+    if (!data.compare) return;
+    table.append(...compareTable(data, tau).map((cells, i) => {
+      const row = element("tr");
+      row.append(...cells.map((text, j) => element(i && j ? "td" : "th", "", text)));
+      return row;
+    }));
+  }
+
+  showNumbers(rank) {
+    if (!this.data.compare) super.showNumbers(rank);
+  }
+
   layout() {
     if (!this.data) return;
-    const top = this.root.getBoundingClientRect().top + (window.scrollY || 0);
-    const room = window.innerHeight - Math.max(0, Math.min(top, 260)) - LINES_HEIGHT - this.el.spectrum.clientHeight;
-    this.panels.wanted = Math.min(320, Math.max(104, Math.floor(room / 2)));
+    this.showTable(); // its height is known before that of the panels
+    const compared = Boolean(this.data.compare), rows = compared ? 4 : 2, between = compared ? BESIDES_COMPARED : BESIDES;
+    const top = Math.max(0, Math.min(this.el.grid.getBoundingClientRect().top, 520));
+    this.panels.wanted = Math.min(320, Math.max(compared ? 60 : 104, Math.floor((window.innerHeight - top - between) / rows)));
     if (this.spectrum) this.spectrum.layout(this.data, this.el["log-ranks"].checked);
     super.layout();
   }
@@ -33,6 +78,7 @@ class Workbench extends Figure4 {
   }
 
   update(payload, setStateValue) {
+    this.choosePanels(payload);
     super.update(payload, setStateValue);
     const ground = parseColour(getComputedStyle(this.root).getPropertyValue("--st-background-color"));
     this.map.layout(payload.map, isDark(ground));
@@ -43,6 +89,7 @@ class Workbench extends Figure4 {
     super.follow();
     const { data, tau } = this, rank = rankAt(data.s, tau);
     if (this.spectrum) this.spectrum.follow(data, tau, rank);
+    this.showTable();
     this.el.said.textContent = aboutTau(data.s, tau, data.edge, rank);
   }
 }
