@@ -58,11 +58,12 @@ def _beside(view: View) -> Path | None:
 def _table(view: View) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
     """Return the scores chosen, what a study file says of them, and what the command is given for both."""
     beside = _beside(view)
-    if "scores-source" not in st.session_state:
-        st.session_state["scores-source"] = "path" if beside else "demo"
-    source = st.segmented_control(
-        "Scores", list(_SOURCES), format_func=_SOURCES.get, key="scores-source", required=True
-    )
+    # The demo's scores say nothing of one's own pair: they are shown with the demo, and where no pair is open.
+    own = view.has_pair and not view.tuned.startswith(DEMO)
+    sources = [source for source in _SOURCES if not (own and source == "demo")]
+    if st.session_state.get("scores-source") not in sources:
+        st.session_state["scores-source"] = "path" if own else "demo"
+    source = st.segmented_control("Scores", sources, format_func=_SOURCES.get, key="scores-source", required=True)
     nothing = {"cells": [], "cohorts": {}, "lower_is_better": []}
     if source == "demo":
         content = json.dumps(demo_scores()).encode()
@@ -75,7 +76,7 @@ def _table(view: View) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
         )
         paths = [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
         if not paths:
-            _explain()
+            _explain(view)
         said = read_study(study.strip()) if study.strip() else nothing
         return read_scores(paths), said, {"scores": paths, "study": study.strip()}
     uploads = st.file_uploader(
@@ -85,7 +86,7 @@ def _table(view: View) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
         key="scores-upload",
     )
     if not uploads:
-        _explain()
+        _explain(view)
     tables, said, names = [], nothing, {"scores": []}
     for upload in uploads:
         content = upload.getvalue()
@@ -108,13 +109,21 @@ def _study_content(content: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) and value and value.keys() <= set(PARTS_OF_A_STUDY) else None
 
 
-def _explain() -> None:
-    """Say what is wanted, and stop."""
+def _explain(view: View) -> None:
+    """Say what is wanted, and how scores of the pair in view are made, and stop."""
     st.info(
         "Wanted are the scores of base, tuned and repaired models: `results_<date>.json` files of "
         "lm-evaluation-harness (a folder of them does), or a CSV with the columns model, benchmark, score and, where "
         "known, stderr, n, cell, metric, higher_is_better."
     )
+    if view.has_pair:
+        st.markdown(
+            "Nothing is known yet of this pair. These commands score base and tuned; a repaired model likewise."
+        )
+        for side in ("base", "tuned"):
+            model = checkpoint_path(getattr(view, side))
+            command = Command("evaluate", model=model, tasks=("arc_easy", "hellaswag"), name=side)
+            st.code(str(command), language="bash", wrap_lines=True)
     st.stop()
 
 

@@ -1,11 +1,14 @@
 """Every page with a pair, without one and with a broken one; the view in the URL."""
 
+import time
 from pathlib import Path
 
 import pytest
 
+from dgviz.app.jobs import root
 from dgviz.app.weights import first_weight
 from dgviz.checkpoint.module_path import module_path
+from dgviz.jobs import list_jobs
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import write_checkpoint, write_pair
 
@@ -247,3 +250,36 @@ def test_the_first_weight_is_a_large_one_of_a_middle_layer(pair_paths):
     from dgviz.checkpoint import open_pair
 
     assert module_path(first_weight(open_pair(*pair_paths))).layer in ((2,), (10,))
+
+
+def submit(app, base, tuned):
+    """Type a pair into the form and open it."""
+    app.text_input[0].set_value(str(base))
+    app.text_input[1].set_value(str(tuned))
+    next(button for button in app.button if button.label == "Open pair").click().run()
+    assert not app.exception, [error.value for error in app.exception]
+    return app
+
+
+def test_a_wrong_path_leaves_the_open_pair_alone(pair_paths, tmp_path):
+    app = open_page("checkpoints", base=pair_paths[0], tuned=pair_paths[1])
+    submit(app, pair_paths[0], tmp_path / "gone")
+    assert "This did not work" in texts(app) and str(tmp_path / "gone") in texts(app)
+    assert app.query_params["tuned"] in (str(pair_paths[1]), [str(pair_paths[1])])
+
+
+@pytest.mark.parametrize("by", ["form", "link"])
+def test_a_short_scan_begins_by_itself_where_the_pair_is_opened_and_never_from_a_link(tmp_path, monkeypatch, by):
+    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    paths = write_pair(tmp_path, config={"model_type": "synthetic"})
+    if by == "form":
+        submit(open_page("checkpoints", base="none"), *paths)
+    else:
+        open_page("checkpoints", base=paths[0], tuned=paths[1])
+    jobs = list_jobs(root("scan"))
+    assert len(jobs) == (by == "form")
+    for job in jobs:
+        deadline = time.monotonic() + 120
+        while job.exit_code is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert job.state == "done", job.log_tail()

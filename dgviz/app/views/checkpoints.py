@@ -4,11 +4,19 @@ import streamlit as st
 
 from dgviz.app.fetches import require_fetched
 from dgviz.app.frame import demo_buttons, enter_page, open_view, page
-from dgviz.app.jobs import draw_task
-from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight, recent_pairs
+from dgviz.app.jobs import draw_task, try_start
+from dgviz.app.messages import show_error
+from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair, load_preflight, recent_pairs
 from dgviz.app.preflight import draw_fates, draw_notices, draw_scores, draw_summary
 from dgviz.app.scans import scan_task
-from dgviz.app.state import change_view
+from dgviz.app.spectra import load_spectra
+from dgviz.app.state import View, change_view
+from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.hub import split_hub_id
+from dgviz.errors import DgvizError
+
+_OPENED = "opened-here"
+_SCAN_ENTRIES = 2.5e8  # up to so many a scan takes well under a minute on two cores, and is begun without being asked
 
 
 def draw() -> None:
@@ -30,10 +38,11 @@ def draw() -> None:
         )
         if st.form_submit_button("Open pair", icon=":material/folder_open:"):
             base, tuned = (typed.strip().strip("'\"") for typed in (base, tuned))
-            if base and tuned:
-                change_view(base=base, tuned=tuned)
+            if not (base and tuned):
+                st.warning("Both are needed: the model before fine-tuning and the model after.")
+            elif _opens(base, tuned):
+                _take(base, tuned)
                 st.rerun()
-            st.warning("Both are needed: the model before fine-tuning and the model after.")
     with st.container(horizontal=True, vertical_alignment="center"):
         demo_buttons()
         for number, (known_base, known_tuned) in enumerate(recent_pairs()):
@@ -42,8 +51,8 @@ def draw() -> None:
                 key=f"recent-{number}",
                 icon=":material/history:",
                 help=f"{known_base} → {known_tuned}",
-                on_click=change_view,
-                kwargs={"base": known_base, "tuned": known_tuned},
+                on_click=_take,
+                args=(known_base, known_tuned),
             )
     if not view.has_pair:
         st.info(
@@ -63,12 +72,40 @@ def draw() -> None:
             "fine-tuned on scrambled pixels. The *clean* fine-tune has little noise to remove; the *noisy* one was "
             "trained with noisy gradients. Both are real training runs, and DG-Hard does not help both."
         )
-    if pair.repairable and st.button(
-        "Look at a weight's update (Figure 4)", type="primary", icon=":material/grid_on:"
-    ):
-        st.switch_page(page("layer"))
+    if pair.repairable:
+        _scan_by_itself(view, pair)
+        if st.button("Look at the weights", type="primary", icon=":material/dashboard:"):
+            st.switch_page(page("workbench"))
     if draw_scores(checkpoint_path(view.tuned).parent, checkpoint_path(view.tuned).name):
         st.page_link(page("recovery"), label="Every method, on the Recovery page", icon=":material/healing:")
     if pair.repairable:
         draw_task(scan_task(view, pair))
     draw_fates(preflight)
+
+
+def _opens(base: str, tuned: str) -> bool:
+    """Say whether a pair can be opened; why not is shown, and the pair that is open stays."""
+    if any(split_hub_id(side) is not None and not checkpoint_path(side).exists() for side in (base, tuned)):
+        return True  # not fetched yet: the page says how much there is to fetch
+    try:
+        load_pair(View(base=base, tuned=tuned))
+    except (DgvizError, OSError) as error:
+        show_error(error)
+        return False
+    return True
+
+
+def _take(base: str, tuned: str) -> None:
+    """Open a pair, which the user has asked for here."""
+    change_view(base=base, tuned=tuned)
+    st.session_state[_OPENED] = base, tuned
+
+
+def _scan_by_itself(view: View, pair: CheckpointPair) -> None:
+    """Begin the scan of a pair that was opened here, where that is a matter of seconds; never from a link alone."""
+    if st.session_state.pop(_OPENED, None) != (view.base, view.tuned):
+        return
+    task = scan_task(view, pair)
+    small = sum(tensor.tuned.numel for tensor in pair.repairable) <= _SCAN_ENTRIES
+    if small and task.job is None and load_spectra(pair).missing:
+        try_start(task.command, task.title, task.lock)
