@@ -361,7 +361,8 @@ GRAMMAR: dict[str, Form] = {
             "singular values and threshold of one weight's update",
             (
                 *_PAIR,
-                Argument("tensor", "TENSOR", "name of a tensor in both checkpoints"),
+                Argument("tensor", "TENSOR", "name of a tensor in both checkpoints; TENSOR[3] is one of a stack"),
+                Argument("--figure", "FILE", "also draw Figure 4 of it there, as SVG", default=""),
                 *_SHOWN,
                 *_RULE,
                 *_PLAN,

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower, towers
@@ -24,6 +25,8 @@ from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PlanError
 from dgviz.figures.cells import model_cells
+from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.static import caption_of, figure4_svg
 from dgviz.repair.overrides import Override
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
@@ -77,7 +80,7 @@ def _draw(pair: CheckpointPair) -> None:
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             draw_provenance(layer, spectrum, tau, own_tau)
-    _figure(view, pair, layer, spectrum, threshold, tau, own_tau)
+    _figure(line, view, pair, layer, spectrum, threshold, tau, own_tau)
 
 
 def _choose_rule(view: View) -> tuple[Any, dict[str, Any]]:
@@ -96,6 +99,7 @@ def _plan_label(view: View) -> str:
 
 
 def _figure(
+    line: DeltaGenerator,
     view: View,
     pair: CheckpointPair,
     layer: LayerView,
@@ -112,6 +116,9 @@ def _figure(
         patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
         maps = work.spectrum_panels(*layer.weight, patience)
         compared = None if against is None else work.compared_panels(*layer.weight, *against, rank)
+    if maps is not None:
+        with line:
+            _offer_picture(pair, layer, spectrum, threshold, entries, maps, tau)
     payload = figure4_payload(
         layer.id,
         spectrum.s,
@@ -126,6 +133,35 @@ def _figure(
         compared=compared,
     )
     workbench(_KEY, payload, functools.partial(_remember_tau, layer, own_tau), _open)
+
+
+def _offer_picture(
+    pair: CheckpointPair,
+    layer: LayerView,
+    spectrum: Spectrum,
+    threshold: Threshold,
+    entries: EntryPanels,
+    maps: SpectrumPanels,
+    tau: float,
+) -> None:
+    """Offer the figure as a file, drawn when it is asked for."""
+
+    def draw() -> str:
+        sides = pair.base.path.name, pair.tuned.path.name
+        caption = caption_of(spectrum.name, spectrum.shape, sides, layer.rule.title, spectrum.s, tau)
+        shape = spectrum.nonzero_shape
+        return figure4_svg(spectrum.s, threshold, entries, maps, tau=tau, nonzero_shape=shape, caption=caption)
+
+    st.download_button(
+        "",
+        draw,
+        file_name=f"{spectrum.name}.svg",
+        mime="image/svg+xml",
+        icon=":material/image:",
+        help="Save all seven panels as one SVG, lettered and captioned",
+        key="figure4-svg",
+        on_click="ignore",
+    )
 
 
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:

@@ -2,10 +2,16 @@
 
 import argparse
 import functools
+from pathlib import Path
 from typing import Any
 
+from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import NUMBERS, own_rule, print_result, rule_plan, seen_pair
+from dgviz.errors import ExportError, PairError
+from dgviz.files import write_file
+from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.weight import matrices_of
 
 
 def run(options: argparse.Namespace) -> int:
@@ -16,8 +22,27 @@ def run(options: argparse.Namespace) -> int:
     plan = rule_plan(options, pair)
     own = functools.partial(own_rule, plan)
     report = spectrum_report(pair, options.tensor, plan.rule, plan.params, options.device, own)
+    if options.figure:
+        _draw(pair, report, plan, options)
     print_result(options, report, lambda: _print(report))
     return 0
+
+
+def _draw(pair: CheckpointPair, report: dict[str, Any], plan: RepairPlan, options: argparse.Namespace) -> None:
+    """Write Figure 4 of the one matrix that is asked for."""
+    from dgviz.figures.figure4.draw import draw_figure4
+
+    if len(report["matrices"]) > 1:
+        count = len(report["matrices"])
+        raise PairError(f"{report['name']} has {count} matrices: name one for --figure, as {report['name']}[0]")
+    weights = matrices_of(pair[report["name"]])
+    weight = weights[int(options.tensor.rpartition("[")[2].rstrip("]"))] if len(weights) > 1 else weights[0]
+    sides = pair.base.path.name, pair.tuned.path.name
+    file = Path(options.figure).expanduser()
+    try:
+        write_file(file, draw_figure4(weight, plan, sides, options.device).encode())
+    except OSError as error:
+        raise ExportError(f"{file} cannot be written: {error.strerror or error}; choose another --figure") from None
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ Runs in worker processes; what is in the store already is only read.
 
 import contextlib
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -79,13 +80,23 @@ def spectrum_report(
     own: Callable[[Weight], tuple[str, Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
     """Return the spectrum and threshold of every matrix of a tensor as plain values."""
+    name, index = _parted(name)
     tensor = pair[name]
     if tensor.action != "repair":
         raise PairError(f"{name!r} has no spectrum to show: {tensor.reason}")
     rows = []
-    for weight in matrices_of(tensor):
+    weights = matrices_of(tensor)
+    if index is not None and index >= len(weights):
+        raise PairError(f"{name!r} has {len(weights)} matrices: index {index} does not fit")
+    for weight in weights if index is None else weights[index : index + 1]:
         rule, params = own(weight) if own else (rule, params)
         spectrum = OpenWeight(weight, device).spectrum_with(rule, params)
         more = {"beta": aspect_ratio(spectrum.nonzero_shape), "singular_values": spectrum.s.tolist()}
         rows.append(matrix_row(spectrum, rule, params) | more)
     return {"name": name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params, "matrices": rows}
+
+
+def _parted(name: str) -> tuple[str, int | None]:
+    """Return a tensor's name and the matrix of a stack that stands in brackets behind it."""
+    found = re.fullmatch(r"(.*)\[(\d+)\]", name)
+    return (found[1], int(found[2])) if found else (name, None)
