@@ -79,8 +79,9 @@ def _draw(pair: CheckpointPair) -> None:
         _draw_against(view, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
+            picture = st.container()
             draw_provenance(layer, spectrum, tau, own_tau)
-    _figure(line, view, pair, layer, spectrum, threshold, tau, own_tau)
+    _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau)
 
 
 def _choose_rule(view: View) -> tuple[Any, dict[str, Any]]:
@@ -99,7 +100,7 @@ def _plan_label(view: View) -> str:
 
 
 def _figure(
-    line: DeltaGenerator,
+    picture: DeltaGenerator,
     view: View,
     pair: CheckpointPair,
     layer: LayerView,
@@ -117,7 +118,7 @@ def _figure(
         maps = work.spectrum_panels(*layer.weight, patience)
         compared = None if against is None else work.compared_panels(*layer.weight, *against, rank)
     if maps is not None:
-        with line:
+        with picture:
             _offer_picture(pair, layer, spectrum, threshold, entries, maps, tau)
     payload = figure4_payload(
         layer.id,
@@ -153,7 +154,7 @@ def _offer_picture(
         return figure4_svg(spectrum.s, threshold, entries, maps, tau=tau, nonzero_shape=shape, caption=caption)
 
     st.download_button(
-        "",
+        "Figure 4 (SVG)",
         draw,
         file_name=f"{spectrum.name}.svg",
         mime="image/svg+xml",
