@@ -11,8 +11,8 @@ from typing import Any
 from dgviz.analysis.effect import MethodPanel
 from dgviz.checkpoint import CheckpointPair
 from dgviz.figures.figure4.contrast import compute_method_panel
-from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, SpectrumPanels
-from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_spectrum_panels
+from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels
+from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_spectrum_panels, compute_twin
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.spectrum import Spectrum
@@ -89,6 +89,12 @@ def compared_panels(weight: Weight, device: str, label: str, tau: float, rank: i
     entries = compute_entry_panels(drawn.decomposition, drawn.delta, rank, previous=current)
     between = compute_between(drawn.decomposition, min(rank, other), max(rank, other), current.scale)
     return ComparedPanels(label, tau, entries, other, between)
+
+
+def noise_twin(weight: Weight, device: str, sigma: float, tau: float, rank: int) -> NoiseTwin:
+    """Return noise of a weight's shape, on the scale of the weight's own maps at a rank."""
+    scale = entry_panels(weight, device, rank).scale
+    return compute_twin(weight.shape, sigma, tau, scale, resolve_device(device))
 
 
 def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: RepairPlan) -> MethodPanel:

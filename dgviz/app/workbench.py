@@ -12,7 +12,15 @@ from dgviz.analysis.model_map import map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
-from dgviz.app.figure4 import figure4_payload, opened_weight, released_tau, start_tau, waits_for_rest, workbench
+from dgviz.app.figure4 import (
+    figure4_payload,
+    opened_weight,
+    released_tau,
+    start_tau,
+    waits_for_rest,
+    wants_twin,
+    workbench,
+)
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum
 from dgviz.app.layer_plan import draw_in_plan
 from dgviz.app.messages import answered, show_error
@@ -112,12 +120,17 @@ def _figure(
     """Draw map and figure."""
     rank = int(np.count_nonzero(spectrum.s > tau))
     against = read_against(view, spectrum)
-    with st.spinner("Drawing the update ..."), answered():
-        entries = work.entry_panels(*layer.weight, rank)
+    compared = twin = None
+    with answered():
+        # Spectrum and tau are on the screen first; the maps of a large weight follow when they are there.
         patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
+        entries = work.entry_panels_soon(*layer.weight, rank, patience)
         maps = work.spectrum_panels(*layer.weight, patience)
-        compared = None if against is None else work.compared_panels(*layer.weight, *against, rank)
-    if maps is not None:
+        if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
+            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank)
+        if entries is not None and against is not None:
+            compared = work.compared_panels(*layer.weight, *against, rank)
+    if maps is not None and entries is not None:
         with picture:
             _offer_picture(pair, layer, spectrum, threshold, entries, maps, tau)
     payload = figure4_payload(
@@ -132,6 +145,7 @@ def _figure(
         nonzero_shape=spectrum.nonzero_shape,
         map=_map(view, pair, layer),
         compared=compared,
+        twin=twin,
     )
     workbench(_KEY, payload, functools.partial(_remember_tau, layer, own_tau), _open)
 

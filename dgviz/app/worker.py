@@ -9,7 +9,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.analysis.effect import MethodPanel
 from dgviz.checkpoint import CheckpointPair
-from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels
 from dgviz.jobs import Superseded, Worker
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.spectrum import Spectrum
@@ -69,17 +69,21 @@ def spectrum_panels(weight: Weight, device: str, stamp: str, patience: float) ->
     It takes every direction of the update, several times the work of those above a threshold: a page shows what it
     has, and asks again.
     """
-    question = (weight, device, stamp)
+    return _soon(_spectrum_panels, (weight, device, stamp), patience)
+
+
+def _soon(ask: Any, question: tuple, patience: float) -> Any | None:
+    """Return an answer, or None where it takes longer than one waits; the question stays asked."""
     try:
-        return _spectrum_panels(*question).result(timeout=patience)
+        return ask(*question).result(timeout=patience)
     except TimeoutError:
         return None
     except Superseded:  # its question was dropped for another weight's, and now it is in view again
-        _spectrum_panels.clear(*question)
-        _spectrum_panels(*question)
+        ask.clear(*question)
+        ask(*question)
         return None
     except Exception:
-        _spectrum_panels.clear(*question)  # the next visit tries again
+        ask.clear(*question)  # the next visit tries again
         raise
 
 
@@ -95,6 +99,17 @@ def entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> EntryPan
     return worker().call("entry_panels", group=_visitor(), weight=weight, device=device, rank=rank)
 
 
+def entry_panels_soon(weight: Weight, device: str, stamp: str, rank: int, patience: float) -> EntryPanels | None:
+    """Return the same, or None where it takes longer than one waits: a page shows what it has, and asks again."""
+    return _soon(_entry_panels, (weight, device, stamp, rank), patience)
+
+
+@st.cache_resource(max_entries=16, show_spinner=False)
+def _entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> Future:
+    """Ask the worker once, without waiting."""
+    return _asked("entry_panels", group=f"{_visitor()} entries", weight=weight, device=device, rank=rank)
+
+
 @st.cache_data(max_entries=64, show_spinner=False)
 def compared_panels(
     weight: Weight, device: str, stamp: str, label: str, tau: float, rank: int, other: int
@@ -102,6 +117,13 @@ def compared_panels(
     """Return the maps of a threshold beside another of a weight; `rank` and `other` are what the two keep."""
     question = {"weight": weight, "device": device, "label": label, "tau": tau, "rank": rank, "other": other}
     return worker().call("compared_panels", group=_visitor(), **question)
+
+
+@st.cache_data(max_entries=16, show_spinner=False)
+def noise_twin(weight: Weight, device: str, stamp: str, sigma: float, tau: float, rank: int) -> NoiseTwin:
+    """Return noise of a weight's shape and sigma, drawn as its update at a tau that keeps so many directions."""
+    question = {"weight": weight, "device": device, "sigma": sigma, "tau": tau, "rank": rank}
+    return worker().call("noise_twin", group=f"{_visitor()} twin", **question)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)

@@ -143,3 +143,21 @@ def test_two_thresholds_are_compared_in_a_link_and_let_go(scanned, page):
     page.get_by_role("button", name="Comparing").click()
     page.get_by_role("button", name="Leave").click()
     expect(page.locator("figcaption", has_text="(b)")).to_be_visible()
+
+
+def test_a_held_key_shows_pure_noise_and_then_the_update_again(scanned, page):
+    open_bench(page, scanned)
+    kept = """() => {
+      const root = document.querySelector('[data-testid=stBidiComponentIsolated]').shadowRoot;
+      const canvas = root.querySelector('[data-panel=c] canvas');
+      const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+      return new Set(new Uint32Array(data.buffer)).size;
+    }"""
+    before = page.evaluate(kept)
+    page.keyboard.down("z")
+    expect(page.get_by_text("pure noise of this shape and sigma, seed 0")).to_be_visible()
+    expect(page.locator("svg.a .tau-label")).to_contain_text("keeps 0 of 128")
+    assert page.evaluate(kept) == 1 < before  # nothing of noise is kept
+    page.keyboard.up("z")
+    expect(page.locator("svg.a .tau-label")).to_contain_text("keeps 6 of 128")
+    assert page.evaluate(kept) == before

@@ -18,13 +18,26 @@ from dgviz.figures.figure4.panels import (
     compute_between,
     compute_entry_panels,
     compute_spectrum_panels,
+    compute_twin,
     direction_rows,
     pooled_magnitudes,
 )
-from dgviz.rmt.law import bulk_edge
+from dgviz.rmt.law import bulk_edge, mp_fit
 from dgviz.spectra.svd.decompose import decompose
 
 SCALES = [Scale("linear", 0.0, 3.0), Scale("sqrt", 0.0, 2e-5), Scale("log", 1e-3, 7e4)]
+
+
+def test_a_noise_twin_follows_the_law_and_is_the_same_every_time():
+    shape, sigma = (120, 90), 0.02
+    scale = choose_scale(0.1, 0.02)
+    tau = 1.2 * bulk_edge(sigma, shape)
+    twin, again = (compute_twin(shape, sigma, tau, scale, "cpu") for _ in range(2))
+    assert np.array_equal(twin.s, again.s) and twin.entries.rank == 0 and not twin.entries.repaired.any()
+    assert np.array_equal(twin.entries.discarded, twin.entries.tuned) and twin.entries.scale == scale
+    assert mp_fit(twin.s, sigma, shape) > 95
+    low = compute_twin(shape, sigma, float(twin.s[4]), scale, "cpu")
+    assert low.entries.rank == 4 and low.entries.repaired.any()
 
 
 def test_what_lies_between_two_ranks_is_what_one_keeps_beyond_the_other():

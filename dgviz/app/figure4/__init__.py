@@ -35,6 +35,7 @@ __all__ = [
     "released_tau",
     "start_tau",
     "waits_for_rest",
+    "wants_twin",
     "workbench",
 ]
 
@@ -93,8 +94,15 @@ def workbench(
     on_open: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw the model's map and, beside it, all of Figure 4 of one weight; see `figure4_payload`."""
-    changes = {"on_follows_change": lambda: None, "on_asked_change": lambda: None, "on_opened_change": on_open}
+    changes = {f"on_{name}_change": lambda: None for name in ("follows", "asked", "twin")}
+    changes["on_opened_change"] = on_open
     _component("workbench")(key=key, data=payload, on_released_change=on_release, **changes)
+
+
+def wants_twin(key: str, view: str) -> bool:
+    """Return whether noise was asked for in the place of the update of a view."""
+    asked = _state(key).get("twin")
+    return bool(asked) and asked["view"] == view
 
 
 def opened_weight(key: str) -> str:

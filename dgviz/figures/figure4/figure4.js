@@ -66,7 +66,7 @@ class Figure4 {
   // The figure itself asks until it has what it lacks: a question or an answer that is lost is asked again.
   askForRest() {
     clearInterval(this.asking);
-    if (this.data.spectrum) return;
+    if (this.data.spectrum && this.data.entries) return;
     this.asking = setInterval(() => {
       this.asked = (this.asked || 0) + 1;
       this.setStateValue("asked", { view: this.data.view, times: this.asked });

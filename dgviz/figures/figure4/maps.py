@@ -194,3 +194,19 @@ class ComparedPanels:
     entries: EntryPanels
     rank: int
     between: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class NoiseTwin:
+    """Pure noise of a weight's shape and sigma, drawn as the weight's own update is.
+
+    Attributes
+    ----------
+    s : (p,) float64 array
+        Its singular values, descending.
+    entries : EntryPanels
+        Its maps at the same tau, on the weight's own scale.
+    """
+
+    s: NDArray[np.float64]
+    entries: EntryPanels

@@ -13,12 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from dgviz.errors import SpectrumError
-from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels, block_edges, choose_scale
+from dgviz.figures.figure4.maps import EntryPanels, NoiseTwin, Scale, SpectrumPanels, block_edges, choose_scale
 from dgviz.rmt.law import sigma_from_median
+from dgviz.spectra.svd.decompose import decompose
 
 if TYPE_CHECKING:
     from dgviz.spectra.svd.decompose import Decomposition
 
+TWIN_SEED = 0
 MAX_ROWS = 320
 MAX_COLUMNS = 512
 MAX_DIRECTION_BYTES = 2_000_000
@@ -88,6 +90,17 @@ def compute_between(decomposition: "Decomposition", low: int, high: int, scale: 
         for a, b in _chunks(edges, torch.empty((m, n), device="meta"))
     ]
     return scale.encode(_column_maxima(torch.cat(rows)))
+
+
+def compute_twin(shape: tuple[int, int], sigma: float, tau: float, scale: Scale, device: str) -> NoiseTwin:
+    """Return noise of independent entries, drawn with `TWIN_SEED`, that a weight's update can be held against."""
+    generator = torch.Generator().manual_seed(TWIN_SEED)
+    noise = (sigma * torch.randn(shape, generator=generator)).to(device)
+    found = decompose(noise, device, name="noise")
+    s = np.asarray(found.s, dtype=np.float64)
+    tuned = scale.encode(pooled_magnitudes(noise))
+    nothing = EntryPanels(shape, 0, scale, tuned, np.zeros_like(tuned), tuned)
+    return NoiseTwin(s, compute_entry_panels(found, noise, int(np.count_nonzero(s > tau)), previous=nothing))
 
 
 def entry_scale(magnitudes: NDArray[np.float64], s: torch.Tensor, shape: tuple[int, int]) -> Scale:

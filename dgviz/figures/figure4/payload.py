@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, Scale, SpectrumPanels
+from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, NoiseTwin, Scale, SpectrumPanels
 from dgviz.rmt.law import aspect_ratio, mp_sv_cdf
 from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Threshold
@@ -79,6 +79,7 @@ def figure4_payload(
     nonzero_shape: tuple[int, int] | None = None,
     map: Mapping[str, Any] | None = None,
     compared: ComparedPanels | None = None,
+    twin: NoiseTwin | None = None,
 ) -> bytes:
     """Return everything Figure 4 needs to follow tau in the browser.
 
@@ -107,6 +108,8 @@ def figure4_payload(
 
     compared : ComparedPanels, optional
         Another threshold on the same weight, to be drawn beside it.
+    twin : NoiseTwin, optional
+        Noise to be shown in the update's place while a key is held.
 
     Returns
     -------
@@ -151,7 +154,11 @@ def figure4_payload(
         "spectrum": None,
         "map": map,
         "compare": None,
+        "twin": None if twin is None else int(twin.entries.rank),
     }
+    if twin is not None:
+        arrays |= {"twinS": twin.s, "twinTuned": twin.entries.tuned}
+        arrays |= {"twinRepaired": twin.entries.repaired, "twinDiscarded": twin.entries.discarded}
     if compared is not None:
         about = {"label": compared.label, "tau": compared.tau, "rank": compared.entries.rank}
         header["compare"] = about | {"between": [compared.entries.rank, compared.rank]}

@@ -7,19 +7,47 @@ class Workbench extends Figure4 {
     super(root);
     this.spectrum = new SpectrumPanel(this.el.spectrum, this);
     this.dressPanels();
-    for (const [type, on] of [["keydown", true], ["keyup", false]]) document.addEventListener(type, this.blinker(on));
+    for (const [type, on] of [["keydown", true], ["keyup", false]]) document.addEventListener(type, this.listener(on));
     this.map = new ModelMap(this.el.map, (weight) => this.open(weight));
   }
 
-  // B held: what A shows in B's place, to see what changes.
-  blinker(on) {
+  // B held: what A shows in B's place, to see what changes. Z held: noise in the update's place.
+  listener(on) {
     const listen = (event) => {
       if (!this.root.isConnected) { document.removeEventListener(on ? "keydown" : "keyup", listen); return; }
       const typing = event.composedPath().some((node) => ["INPUT", "TEXTAREA"].includes(node.tagName));
-      if (event.key.toLowerCase() !== "b" || typing || event.ctrlKey || event.metaKey || event.repeat) return;
-      if (this.panels instanceof ComparePanels) this.panels.blink(on);
+      if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+      const compared = this.panels instanceof ComparePanels;
+      if (event.key.toLowerCase() === "b" && compared) this.panels.blink(on);
+      if (event.key.toLowerCase() === "z" && !compared && this.data && this.data.sigma) this.holdTwin(on);
     };
     return listen;
+  }
+
+  holdTwin(on) {
+    this.twinHeld = on;
+    if (on && this.data.twin === null) {
+      this.el.said.textContent = "drawing noise of this shape ...";
+      this.setStateValue("twin", { view: this.data.view });
+      return;
+    }
+    this.showTwin();
+  }
+
+  // The update's own data, or that of its twin in (a) to (d), as long as the key is held.
+  showTwin() {
+    const { data } = this, on = Boolean(this.twinHeld) && data.twin !== null;
+    if (on === Boolean(this.twinShown)) return;
+    this.twinShown = on;
+    const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
+    const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, entries: { ...data.entries, rank: data.twin } } : data;
+    this.panels.data = shown;
+    this.panels.paintEntries();
+    this.spectrum.layout(shown, this.el["log-ranks"].checked);
+    this.spectrum.follow(shown, this.tau, rankAt(shown.s, this.tau));
+    this.root.classList.toggle("twin", on);
+    if (on) this.el.said.textContent = "noise twin in (a) to (d): pure noise of this shape and sigma, seed 0";
+    else this.follow();
   }
 
   open(weight) {
@@ -81,6 +109,9 @@ class Workbench extends Figure4 {
     this.choosePanels(payload);
     super.update(payload, setStateValue);
     const ground = parseColour(getComputedStyle(this.root).getPropertyValue("--st-background-color"));
+    this.twinShown = false;
+    this.root.classList.remove("twin");
+    this.showTwin();
     this.map.layout(payload.map, isDark(ground));
     this.sayScales();
   }
