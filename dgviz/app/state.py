@@ -35,7 +35,7 @@ class View:
     params: str = ""
     tau: str = ""
     against: str = ""
-    quantity: str = "rank"
+    quantity: str = ""
     method: str = "dg_hard"
     settings: str = ""
     shrinker: str = "hard"

@@ -87,6 +87,7 @@ def _draw(pair: CheckpointPair) -> None:
         _draw_against(view, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
+            _choose_colour(view)
             picture = st.container()
             draw_provenance(layer, spectrum, tau, own_tau)
     _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau)
@@ -99,6 +100,23 @@ def _choose_rule(view: View) -> tuple[Any, dict[str, Any]]:
     settings = "" if factor == 1 else f" × {factor:.3g}"
     with st.popover(f"{rule.title}{settings}", icon=":material/tune:"):
         return choose_rule(view)
+
+
+def _choose_colour(view: View) -> None:
+    """Let the user choose what the map shows."""
+    st.session_state["map-shows"] = _colour(view)
+    st.selectbox(
+        "The map shows",
+        list(FIGURES),
+        format_func=lambda name: FIGURES[name].title,
+        key="map-shows",
+        on_change=lambda: change_view(quantity=st.session_state["map-shows"]),
+    )
+
+
+def _colour(view: View) -> str:
+    """Return the figure that the map shows: the one in view, or the first where nobody has chosen."""
+    return view.quantity if view.quantity in FIGURES else _FIRST_COLOUR
 
 
 def _plan_label(view: View) -> str:
@@ -189,7 +207,7 @@ def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
         rows = []
         spectra = ModelSpectra((), tuple(matrix.weight for matrix in spectra.weights) + tuple(spectra.missing))
     names = [paired.name for paired in pair.repairable]
-    figure = FIGURES[view.quantity if view.quantity in FIGURES and view.quantity != "rank" else _FIRST_COLOUR]
+    figure = FIGURES[_colour(view)]
     parts = [map_tower(rows, spectra.missing, figure, tower) for tower in (*towers(names), "")]
     note = _words(rows, spectra)
     return model_cells(parts, figure, layer.matrix.tensor.name, _overridden(view, pair), note)

@@ -88,3 +88,11 @@ def test_what_is_in_view_is_held_as_a_and_left(paths):
 def test_what_is_no_threshold_is_said(paths, against):
     app = open_page(paths, weight=UP, against=against)
     assert "This did not work" in texts(app) and not app.exception
+
+
+def test_what_the_map_shows_is_chosen_and_kept_in_the_link(paths):
+    app = open_page(paths, weight=UP)
+    shows = app.selectbox(key="map-shows")
+    assert shows.value == "energy_kept" and "quantity" not in app.query_params
+    shows.set_value("rank").run()
+    assert app.query_params["quantity"] in ("rank", ["rank"]) and app.selectbox(key="map-shows").value == "rank"

@@ -85,7 +85,7 @@ def test_moving_tau_moves_the_line_of_the_chart_without_a_redraw(server, page):
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/model", "/layer", "/thresholds", "/export"])
+@pytest.mark.parametrize("path", ["/", "/workbench", "/model", "/layer", "/thresholds", "/export"])
 def test_every_page_opens_without_an_uncaught_error(server, new_page, scheme, path):
     for query in ("", "?base=none"):
         page = new_page(color_scheme=scheme)

@@ -53,10 +53,8 @@ class SpectrumPanel {
     this.host.addEventListener("dblclick", () => this.figure.jump(this.figure.data.ruleTau));
     this.handle.addEventListener("keydown", (event) => {
       const steps = { ArrowUp: -1, ArrowRight: -1, ArrowDown: 1, ArrowLeft: 1, PageUp: -10, PageDown: 10 };
-      const { data, tau } = this.figure;
       if (event.key in steps) this.figure.step(Math.sign(steps[event.key]), Math.abs(steps[event.key]));
-      else if (event.key === "Home") this.figure.jump(data.ruleTau);
-      else if (event.key === "Escape") this.figure.jump(tau);
+      else if (event.key === "Home") this.figure.jump(this.figure.data.ruleTau);
       else return;
       event.preventDefault();
     });
