@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.analysis.figures import FIGURES
-from dgviz.analysis.model_map import map_tower, towers
+from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
@@ -200,17 +200,25 @@ def _offer_picture(
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
     spectra = load_spectra(pair)
+    known = len(spectra.weights)
     try:
-        rows = load_assessments(pair, spectra, layer.rule.name, layer.params)
+        settings = tuple(sorted(layer.params.items()))
+        parts, note = _parts(layer.stamp, layer.rule.name, settings, _colour(view), known, pair, spectra)
     except DgvizError as error:  # a rule that needs more than what a scan has stored
         show_error(error)
-        rows = []
-        spectra = ModelSpectra((), tuple(matrix.weight for matrix in spectra.weights) + tuple(spectra.missing))
-    names = [paired.name for paired in pair.repairable]
-    figure = FIGURES[_colour(view)]
-    parts = [map_tower(rows, spectra.missing, figure, tower) for tower in (*towers(names), "")]
-    note = _words(rows, spectra)
-    return model_cells(parts, figure, layer.matrix.tensor.name, _overridden(view, pair), note)
+        return model_cells((), FIGURES[_colour(view)], layer.matrix.tensor.name, ())
+    return model_cells(parts, FIGURES[_colour(view)], layer.matrix.tensor.name, _overridden(view, pair), note)
+
+
+@st.cache_resource(max_entries=8, show_spinner=False)
+def _parts(
+    stamp: str, rule: str, params: tuple, figure: str, known: int, _pair: CheckpointPair, _spectra: ModelSpectra
+) -> tuple[list[TowerMap], str]:
+    """Return the cells of every tower under a rule, and a sentence on all weights; once for what is known."""
+    rows = load_assessments(_pair, _spectra, rule, dict(params))
+    names = [paired.name for paired in _pair.repairable]
+    parts = [map_tower(rows, _spectra.missing, FIGURES[figure], tower) for tower in (*towers(names), "")]
+    return parts, _words(rows, _spectra)
 
 
 def _words(rows: list[Assessment], spectra: ModelSpectra) -> str:
