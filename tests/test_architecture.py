@@ -23,7 +23,7 @@ LIGHT = {
     "dgviz.checkpoint": [],
     "dgviz.rmt": [],
     "dgviz.scores": [],
-    "dgviz.figures": ["dgviz.figures.figure4.panels", "dgviz.figures.figure4.contrast"],
+    "dgviz.figures": [f"dgviz.figures.figure4.{name}" for name in ("panels", "contrast", "draw")],
     "dgviz.cli": [],
     "dgviz.app": ["dgviz.app.answers", "dgviz.app.main"],
 }
