@@ -1,6 +1,7 @@
 """Serve the dashboard as it is packaged: its own script and options, wherever it is started."""
 
 import errno
+import os
 import socket
 import sys
 import threading
@@ -22,7 +23,14 @@ _HERE = Path(__file__).parent
 
 
 def serve(base: str | None = None, tuned: str | None = None, port: int | None = None, browser: bool = True) -> None:
-    """Serve the dashboard on this machine until it is interrupted, and open it, with a pair, in the browser."""
+    """Serve the dashboard on this machine until it is interrupted, and open it, with a pair, in the browser.
+
+    Where no port is given, Streamlit's own variable STREAMLIT_SERVER_PORT names one; STREAMLIT_SERVER_HEADLESS=true
+    opens no browser.
+    """
+    named = os.environ.get("STREAMLIT_SERVER_PORT", "")
+    port = int(named) if port is None and named.isdecimal() else port
+    browser = browser and os.environ.get("STREAMLIT_SERVER_HEADLESS", "").lower() not in ("true", "1")
     query = {"base": _absolute(base), "tuned": _absolute(tuned)} if base and tuned else {}
     options = app_options() | {"logger.hideWelcomeMessage": True}
     if port is not None:
