@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -169,6 +170,17 @@ def test_a_page_is_drawn_in_the_colours_of_the_package(address):
         scale = options[f"theme.{name}.chartSequentialColors"]
         assert list(getattr(theme, name).chart_sequential_colors) == scale
     assert session.config.toolbar_mode == session.config.ToolbarMode.Value("VIEWER")
+
+
+def test_streamlits_own_variable_names_the_port_where_none_is_given(site, folder, monkeypatch):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setenv("STREAMLIT_SERVER_PORT", str(port))
+    process, said = start(site, folder)
+    with process:
+        process.terminate()
+    assert f"http://127.0.0.1:{port}/" in said
 
 
 def test_another_host_name_gets_no_session(address):
