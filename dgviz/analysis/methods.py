@@ -137,7 +137,7 @@ def _ranks(
     own = [effective_rank(s) for _, s in sorted(repairs.spectra.items(), key=lambda item: item[0] or 0)]
     if done.report.written.startswith("base"):
         return [0.0] * len(own)
-    if plan.recipe.spectral or done.report.written.startswith("tuned"):
+    if all(own.keep or own.recipe.spectral for own in plan.each(paired)) or done.report.written.startswith("tuned"):
         return own  # the update's own values, all multiplied by one number
     layout = matrix_layout(paired.name, paired.tuned.shape)
     shape = (layout.stack or 1, -1, layout.cols)

@@ -67,10 +67,17 @@ def _plan_words(plan: ExportPlan) -> str:
     """Return what will be written, in words."""
     pair = plan.pair
     counts = pair.counts()
-    also = sum(plan.repair.changes(item) for item in pair.tensors) - counts["repair"]
+    changed = [item for item in pair.tensors if plan.repair.changes(item)]
+    matrices = sum(item.action == "repair" for item in changed)
+    also = len(changed) - matrices
     free = f"the disk has {size(plan.free_bytes)} free"
     done = "changed" if plan.repair.recipe.control else "repaired"
-    repaired = f"**{counts['repair']}** of {len(pair.tensors)} tensors are {done} by {_title(plan.repair)}"
+    repaired = f"**{matrices}** of {len(pair.tensors)} tensors are {done} by {_title(plan.repair)}"
+    if plan.repair.overrides:
+        apart = sum(
+            len(plan.repair.each(item)) > 1 or plan.repair.override_of(item) is not None for item in pair.tensors
+        )
+        repaired += f" or as overrides say, which decide on **{apart}**"
     if plan.format != "full":
         what = "an adapter" if plan.format == "lora" else "factors"
         return (
@@ -82,9 +89,9 @@ def _plan_words(plan: ExportPlan) -> str:
     if also:
         repaired += (
             f", **{also}** more (vectors and small tensors, which methods for matrices leave to tuned) are changed "
-            "too, for it acts on every tensor"
+            "too"
         )
-    copied = counts["keep"] - also
+    copied = sum(item.tuned is not None for item in pair.tensors) - len(changed)
     others = (f", **{copied}** are copied from tuned" if copied else "") + others
     return f"{repaired}{others}. {size(plan.total_bytes)} go into {files}; {free}."
 

@@ -147,13 +147,13 @@ def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: flo
         spectrum=maps,
         entries=entries,
         nonzero_shape=spectrum.nonzero_shape,
-        on_release=lambda: _remember_tau(layer, default),
+        on_release=lambda: remember_tau(_KEY, layer, default),
     )
 
 
-def _remember_tau(layer: LayerView, default: float) -> None:
-    """Put the released tau into the view and its link; the rule's own needs no mention."""
-    tau = released_tau(_KEY, layer.id)
+def remember_tau(key: str, layer: LayerView, default: float) -> None:
+    """Put the tau released on a component into the view and its link; the rule's own needs no mention."""
+    tau = released_tau(key, layer.id)
     if tau is not None:
         change_view(tau="" if abs(tau - default) <= 1e-9 * default else exact_number(tau))
 

@@ -19,6 +19,7 @@ from dgviz.app.state import View, change_view, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import ThresholdError
 from dgviz.figures import model_map, plot_config
+from dgviz.figures.cells import value_span
 from dgviz.rmt.threshold import Rule
 from dgviz.spectra.weight import Weight
 
@@ -201,12 +202,8 @@ def _choosing() -> bool:
 
 def _span(quantity: Figure, cells: Iterable[Cell]) -> tuple[float, float]:
     """Return the values at the ends of the colour scale."""
-    if quantity.words:
-        return -0.5, len(quantity.words) - 0.5
-    values = [cell.value for cell in cells if cell.value is not None]
-    low = 0.0 if quantity.from_zero or not values else min(values)
-    high = max(values, default=1.0)
-    return low, high if high > low else low + 1.0
+    # A word's number lies in the middle of its colour.
+    return (-0.5, len(quantity.words) - 0.5) if quantity.words else value_span(quantity, cells)
 
 
 def _short(value: float | None) -> str:

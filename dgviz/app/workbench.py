@@ -15,13 +15,12 @@ from dgviz.app import worker as work
 from dgviz.app.figure4 import (
     figure4_payload,
     opened_weight,
-    released_tau,
     start_tau,
     waits_for_rest,
     wants_twin,
     workbench,
 )
-from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum
+from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import draw_in_plan
 from dgviz.app.messages import answered, show_error
 from dgviz.app.plans import read_saved
@@ -165,7 +164,7 @@ def _figure(
         compared=compared,
         twin=twin,
     )
-    workbench(_KEY, payload, functools.partial(_remember_tau, layer, own_tau), _open)
+    workbench(_KEY, payload, functools.partial(remember_tau, _KEY, layer, own_tau), _open)
 
 
 def _offer_picture(
@@ -250,7 +249,8 @@ def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | Non
         return None
     try:
         plan = Override.parse(f"re=.: {view.against}").applied(RepairPlan())
-        if plan.keep or not plan.recipe.thresholded or plan.shrinker != "hard" or plan.method != "dg_hard":
+        usual = RepairPlan()
+        if plan.keep or (plan.method, plan.shrinker) != (usual.method, usual.shrinker):
             raise PlanError(f"{view.against!r} is no threshold: compare with a rule, a factor, a tau or a rank")
         threshold = apply_rule(spectrum, plan.rule, plan.params)
     except DgvizError as error:
@@ -301,13 +301,6 @@ def _held(layer: LayerView, tau: float, moved: bool) -> str:
     return ", ".join(
         [f"rule={layer.rule.name}", *(f"{name}={exact_number(value)}" for name, value in changed.items())]
     )
-
-
-def _remember_tau(layer: LayerView, own_tau: float) -> None:
-    """Put the released tau into the view and its link; the rule's own needs no mention."""
-    tau = released_tau(_KEY, layer.id)
-    if tau is not None:
-        change_view(tau="" if abs(tau - own_tau) <= 1e-9 * own_tau else exact_number(tau))
 
 
 def _open() -> None:

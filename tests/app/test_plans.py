@@ -149,3 +149,14 @@ def test_every_change_can_be_undone():
         plan = plan.undone()
         assert plan.overrides == state
     assert plan.undone() == plan
+
+
+def test_the_export_says_how_many_tensors_an_override_takes_out(paths):
+    app = open_page("export", paths)
+    before = texts(app)
+    app.text_input(key="override-typed").set_value(f"{EMBEDDING}: keep=tuned").run()
+    app.text_input(key="override-typed").set_value("model.norm.weight: keep=base").run()
+    after = texts(app)
+    assert "**6** of 11 tensors are repaired by DG-Hard." not in after
+    assert "**5** of 11 tensors are repaired by DG-Hard or as overrides say, which decide on **2**" in after
+    assert "**6** of 11 tensors are repaired by DG-Hard" in before and "**1** more" in after and "-1" not in after

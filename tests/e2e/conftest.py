@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect, sync_playwright
+from streamlit.proto.BackMsg_pb2 import BackMsg
 
 from tests.e2e.find_browser import ADVICE, find_browser
 
@@ -192,3 +193,26 @@ def pytest_runtest_makereport(item, call):
     if report.when in ("setup", "call") and report.failed:
         item.stash[FAILED] = True
     return report
+
+
+@pytest.fixture
+def scanned(server):
+    """The server, whose store knows the demo."""
+    code = "from dgviz.demo import demo_paths as d; print(d()['base']); print(d()['noisy'])"
+    paths = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    command = [sys.executable, "-m", "dgviz", "scan", *paths.stdout.split("\n")[:2], "--workers", "1"]
+    subprocess.run(command, cwd=ROOT, env=server.environment, capture_output=True, check=True)
+    return server
+
+
+def noted_messages(page):
+    """Return a list that grows with what the user's hand sends to the server, not with looks at running jobs."""
+    sent = []
+
+    def note(frame):
+        message = BackMsg.FromString(frame)
+        if message.WhichOneof("type") == "rerun_script" and not message.rerun_script.is_auto_rerun:
+            sent.append(message)
+
+    page.on("websocket", lambda socket: socket.on("framesent", note))
+    return sent

@@ -7,7 +7,8 @@ import pytest
 import torch
 from playwright.sync_api import expect
 from safetensors.torch import save_file
-from streamlit.proto.BackMsg_pb2 import BackMsg
+
+from tests.e2e.conftest import noted_messages
 
 pytestmark = pytest.mark.e2e
 
@@ -73,15 +74,7 @@ def open_figure(page, server, pair):
 
 
 def test_moving_tau_sends_nothing_until_it_is_released(server, page, pair):
-    sent = []
-
-    def note(frame):
-        """Keep what the user's hand causes, not the sidebar's own looks at running jobs."""
-        message = BackMsg.FromString(frame)
-        if message.WhichOneof("type") == "rerun_script" and not message.rerun_script.is_auto_rerun:
-            sent.append(message)
-
-    page.on("websocket", lambda socket: socket.on("framesent", note))
+    sent = noted_messages(page)
     tau = open_figure(page, server, pair)
     slider, before = page.get_by_label("Threshold τ"), tau.input_value()
     slider.scroll_into_view_if_needed()

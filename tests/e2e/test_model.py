@@ -2,25 +2,11 @@
 
 import contextlib
 import re
-import subprocess
-import sys
 
 import pytest
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import ROOT
-
 pytestmark = pytest.mark.e2e
-
-
-@pytest.fixture
-def scanned(server):
-    """The server, whose store knows the demo."""
-    code = "from dgviz.demo import demo_paths as d; print(d()['base']); print(d()['noisy'])"
-    paths = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    command = [sys.executable, "-m", "dgviz", "scan", *paths.stdout.split("\n")[:2], "--workers", "1"]
-    subprocess.run(command, cwd=ROOT, env=server.environment, capture_output=True, check=True)
-    return server
 
 
 def settle(page):

@@ -1,15 +1,12 @@
 """The workbench in a real browser: all of Figure 4 beside the map, tau by hand, and from there into the plan."""
 
 import re
-import subprocess
-import sys
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
-from streamlit.proto.BackMsg_pb2 import BackMsg
 
-from tests.e2e.conftest import ROOT
+from tests.e2e.conftest import noted_messages
 
 pytestmark = pytest.mark.e2e
 
@@ -21,16 +18,6 @@ PLACES = """() => {
   const panels = [...root.querySelectorAll('[data-panel] canvas')].map(box);
   return { panels, a: box(root.querySelector('svg.a')), map: box(root.querySelector('.cells')) };
 }"""
-
-
-@pytest.fixture
-def scanned(server):
-    """The server, whose store knows the demo."""
-    code = "from dgviz.demo import demo_paths as d; print(d()['base']); print(d()['noisy'])"
-    paths = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    command = [sys.executable, "-m", "dgviz", "scan", *paths.stdout.split("\n")[:2], "--workers", "1"]
-    subprocess.run(command, cwd=ROOT, env=server.environment, capture_output=True, check=True)
-    return server
 
 
 def open_bench(page, server, **query):
@@ -51,15 +38,7 @@ def test_the_map_and_all_seven_panels_are_on_one_screen(scanned, page):
 
 
 def test_tau_is_dragged_in_the_spectrum_and_goes_into_the_plan(scanned, page):
-    sent = []
-
-    def note(frame):
-        """Keep what the user's hand causes, not the sidebar's own looks at running jobs."""
-        message = BackMsg.FromString(frame)
-        if message.WhichOneof("type") == "rerun_script" and not message.rerun_script.is_auto_rerun:
-            sent.append(message)
-
-    page.on("websocket", lambda socket: socket.on("framesent", note))
+    sent = noted_messages(page)
     page.set_viewport_size({"width": 1440, "height": 900})
     open_bench(page, scanned)
     handle, rank = page.get_by_role("slider", name="Threshold tau"), page.get_by_label("rank", exact=True)
