@@ -12,8 +12,8 @@ const COMPARED = {
 };
 
 class ComparePanels extends Panels {
-  constructor(grid, readout) {
-    super(grid, readout, COMPARED);
+  constructor(grid, readout, hooks) {
+    super(grid, readout, COMPARED, hooks);
     grid.classList.add("compared");
   }
 
@@ -41,6 +41,7 @@ class ComparePanels extends Panels {
     }
     this.paintBetween(low, high);
     this.nameBetween(low, high, first > rank);
+    this.mark("chosen", this.data.direction ? this.data.direction.number : null);
     if (this.pointer) this.point(...this.pointer);
   }
 
