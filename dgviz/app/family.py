@@ -11,7 +11,8 @@ from dgviz.analysis.family import distinct_names
 from dgviz.app.fetches import require_fetched
 from dgviz.app.jobs import Task, root
 from dgviz.app.messages import show_error
-from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair, recent_pairs
+from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair
+from dgviz.app.recents import recent_pairs
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
@@ -102,7 +103,7 @@ def _offer_more(view: View, others: list[str]) -> None:
             args=(view,),
         )
         demo = ["demo:noisy", "demo:clean"] if view.base.startswith(DEMO) else []
-        known = dict.fromkeys([*demo, *(tuned for base, tuned in recent_pairs() if base == view.base)])
+        known = dict.fromkeys([*demo, *(recent.tuned for recent in recent_pairs() if recent.base == view.base)])
         for name in known:
             if name not in (view.tuned, *others):
                 st.button(

@@ -22,6 +22,9 @@ from dgviz.files import write_json
 from dgviz.repair.overrides import Override, refuse_idle
 from dgviz.repair.plan import RepairPlan
 
+PLAN_CHANGED = "plan-changed"
+"""Set in the session where a part of a page has changed the plan, which stands beside the page too."""
+
 _STEPS = 50  # that can be undone
 
 
@@ -75,6 +78,7 @@ def save_plan(view: View, plan: SavedPlan) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"pair": pair, "overrides": plan.overrides, "past": plan.past})
+        st.session_state[PLAN_CHANGED] = True
     except OSError as error:
         st.session_state["plan-error"] = f"the plan cannot be kept in {file}: {error.strerror or error}"
 
