@@ -84,7 +84,7 @@ class SpectrumPanel {
       return;
     }
     this.handle.style.display = "";
-    const own = data.axis || data.s, range = sliderRange(own, data.edge); // a twin stands on its original's axis
+    const own = data.axis || data.s, range = tauRange(own, data.edge); // a twin stands on its original's axis
     const low = Math.max(range.low, own[0] * 1e-6), high = Math.max(own[0], data.edge || 0) * 1.25;
     const left = 58, split = Math.round(left + (width - left - 8) * RANKED_SHARE), right = width - 8;
     this.plot = { top: 6, bottom: height - 36, low, high: Math.max(high, low * 2), left, split, right, p, logRanks };
