@@ -249,9 +249,11 @@ def draw_command(command: Command, details: Callable[[], None] | None = None) ->
 
 
 @st.fragment(run_every=1.0)
-def draw_list(name: str, result: Callable[[Job], None], most: int = 8) -> None:
+def draw_list(
+    name: str, result: Callable[[Job], None], most: int = 8, of: Callable[[Job], bool] = lambda job: True
+) -> None:
     """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
-    jobs = list_jobs(root(name))[:most]
+    jobs = [job for job in list_jobs(root(name)) if job.state == "running" or of(job)][:most]
     if jobs:
         st.subheader(f"{KINDS[name].title}s", anchor=False)
     for job in jobs:

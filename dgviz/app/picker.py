@@ -7,7 +7,7 @@ import streamlit as st
 
 from dgviz.app.messages import show_error
 from dgviz.app.pair import checkpoint_label, checkpoint_path, load_pair
-from dgviz.app.recents import recent_pairs
+from dgviz.app.recents import note_opened, recent_pairs
 from dgviz.app.roots import confine
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
@@ -35,6 +35,7 @@ def choose_pair(view: View) -> None:
 
 def open_here(base: str, tuned: str) -> None:
     """Open a pair, which the user has asked for."""
+    note_opened(base, tuned)
     change_view(base=base, tuned=tuned)
     st.session_state[OPENED] = base, tuned
 

@@ -48,8 +48,8 @@ def spectrum_plot(
     Returns
     -------
     go.Figure
-        The bulk edge is shape and annotation 0, tau is 1, the kept values are trace 1. Ranks count from 1. Lines longer than 4000 points are
-        thinned, the first thousand ranks and both sides of the threshold excepted.
+        The bulk edge is shape and annotation 0, tau is 1, the kept values are trace 1. Ranks count from 1. Lines
+        longer than 4000 points are thinned, the first thousand ranks and both sides of the threshold excepted.
     """
     values = np.asarray(s, dtype=np.float64)
     # An edge made from rounding is none. Plotly takes no numpy scalars.

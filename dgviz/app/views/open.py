@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dgviz.app.fetches import require_fetched
-from dgviz.app.frame import demo_buttons, enter_page, open_view, page
+from dgviz.app.frame import demo_buttons, enter_page, open_view, page, require_opened
 from dgviz.app.jobs import draw_task, try_start
 from dgviz.app.messages import show_error
 from dgviz.app.model_verdict import draw_verdict
@@ -49,6 +49,7 @@ def _draw_pair(view: View) -> None:
         )
         return
     st.subheader(f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}", anchor=False)
+    require_opened(view)
     require_fetched(view)
     pair = open_view(view)
     preflight = load_preflight(view)
