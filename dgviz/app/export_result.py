@@ -8,13 +8,16 @@ from typing import Any
 import orjson
 import streamlit as st
 
+from dgviz.app.picker import open_here
+from dgviz.app.state import View
+from dgviz.command import Command
 from dgviz.export.card import checked_words
 from dgviz.jobs import Job
 from dgviz.words import duration, number, size
 
 
-def draw_result(job: Job) -> None:
-    """Show what was written and how to load it."""
+def draw_result(view: View, job: Job) -> None:
+    """Show what was written, how to load it, and what to do with it next."""
     result = job.result or {}
     out = Path(result["out"])
     st.markdown(
@@ -32,6 +35,19 @@ def draw_result(job: Job) -> None:
             f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base_model, {str(out)!r})",
             language="python",
         )
+    if kind is not None:
+        with st.container(horizontal=True):
+            st.button(
+                "What it took away",
+                key=f"removed-{job.id}",
+                icon=":material/compare:",
+                help="Opens what was written as base and the fine-tuned model as tuned: the update between the two "
+                "is what the repair has dropped.",
+                on_click=open_here,
+                args=(str(out), view.tuned),
+            )
+        st.caption("Score it on your own tasks:")
+        st.code(str(Command("evaluate", model=out)), language="bash", wrap_lines=True)
     for warning in result["warnings"][:5]:
         st.caption(f":material/warning: {_escaped(warning)}")
     with st.expander("What was verified"):

@@ -16,7 +16,7 @@ _FATES = {
     "keep": ("Kept", "tuned's bytes are copied unchanged"),
     "base_only": ("Base only", "not written: tuned does not have it"),
 }
-_SHOWN = ("dg_hard", "wise_ft")  # of the scores beside a pair; all methods are on the Recovery page
+_SHOWN = ("dg_hard", "wise_ft")  # of the scores beside a pair; all methods are in Evidence
 _SEVERITIES = {
     "blocks": (":red[:material/block: **Nothing can be written yet**]", "Remedy"),
     "warning": (":orange[:material/warning: **Look at this first**]", "What to do"),
@@ -24,9 +24,8 @@ _SEVERITIES = {
 }
 
 
-def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
-    """Show the totals in words, then sizes, dtypes and the number of tensors by fate."""
-    st.markdown(f"**{preflight.summary}**")
+def draw_sides(pair: CheckpointPair) -> None:
+    """Show sizes and dtypes of both sides, and the number of tensors by fate."""
     columns = st.columns(5)
     for column, title, checkpoint in ((columns[0], "Base", pair.base), (columns[1], "Tuned", pair.tuned)):
         parameters = sum(info.numel for info in checkpoint.tensors.values())
@@ -61,9 +60,7 @@ def _draw_list(notices: list[Notice]) -> None:
         with st.container(gap=None):
             st.text(notice.message)
             if notice.exclude:
-                st.caption(
-                    "If this is the right base, keep tuned's bytes: enter this on the Export page under *Keep*."
-                )
+                st.caption("If this is the right base, keep tuned's bytes: enter this in the plan under *Keep*.")
                 st.code(notice.exclude, language=None, wrap_lines=True)
             else:
                 st.caption(notice.remedy)

@@ -1,4 +1,4 @@
-"""The workbench: the map of the model and all of Figure 4 of one weight, side by side, and one line of controls."""
+"""The workbench on one weight: the model's map and all of Figure 4 side by side, one line of controls, and more."""
 
 import functools
 from typing import Any
@@ -12,6 +12,7 @@ from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
+from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
     asked_window,
@@ -24,11 +25,13 @@ from dgviz.app.figure4 import (
     wants_twin,
     workbench,
 )
-from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum, remember_tau
+from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
 from dgviz.app.messages import answered, show_error
-from dgviz.app.plans import read_saved
-from dgviz.app.rules import choose_rule, current_rule
+from dgviz.app.methods import draw_methods
+from dgviz.app.plans import PLAN_CHANGED, read_saved
+from dgviz.app.rules import rule_button
+from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
@@ -51,28 +54,20 @@ from dgviz.words import exact_number
 _KEY = "workbench"
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the lower row, as on the Layer page
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
-# The page is a screen, not a document: its figure takes the room that others give to margins.
-_STYLE = """<style>
-.stMainBlockContainer { padding: 3.4rem 1.4rem 0.5rem; }
-.stMainBlockContainer .stHeading:has(h1) { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
-</style>"""
-
-
-def draw_workbench(pair: CheckpointPair) -> None:
-    """Draw the line of controls, the map and the figure."""
-    st.html(_STYLE)
-    _draw(pair)
 
 
 @st.fragment
-def _draw(pair: CheckpointPair) -> None:
-    """Draw all of it; a click on the map and a released tau run only this."""
+def draw_workbench(pair: CheckpointPair) -> None:
+    """Draw the line of controls, the map and the figure; a click on the map and a released tau run only this."""
     view = current_view()
+    if on_model(view) or st.session_state.pop(PLAN_CHANGED, False):
+        st.rerun()  # what stands outside this part of the page is another
     weight = weight_in_view(view, pair)
     line = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with line:
+        choose_scale(view)
         step_weight(view, pair, weight)
-        rule, params = _choose_rule(view)
+        rule, params = rule_button(view)
     stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"
     layer = LayerView(weight, rule, params, view.device, stamp, (view.base, view.tuned))
     spectrum = read_weight_spectrum(layer.weight)
@@ -88,7 +83,7 @@ def _draw(pair: CheckpointPair) -> None:
             draw_verdict(title, diagnosis)
             for warning in (*threshold.warnings, *spectrum.warnings):
                 st.warning(warning[0].upper() + warning[1:] + ".")
-        with st.popover(_plan_label(view), icon=":material/playlist_add:"):
+        with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
         _draw_against(view, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
@@ -97,6 +92,15 @@ def _draw(pair: CheckpointPair) -> None:
             picture = st.container()
             draw_provenance(layer, spectrum, tau, own_tau)
     _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**More on this weight**")
+        choose_shown(view, WEIGHT_PARTS)
+    if view.show == "spectrum":
+        draw_spectrum(layer, spectrum, threshold, tau, moved=chosen is not None)
+    elif view.show == "rules":
+        draw_rules(layer.weight, spectrum)
+    elif view.show == "methods":
+        draw_methods(pair, layer.weight, spectrum)
 
 
 def _beside(pair: CheckpointPair, weight: Weight) -> dict[str, Selection]:
@@ -111,15 +115,6 @@ def _beside(pair: CheckpointPair, weight: Weight) -> dict[str, Selection]:
     offers = {"This module": selection_of(pair, alike) if len(alike) > 1 else None}
     offers[f"The {len(chosen)} selected"] = selection_of(pair, chosen)
     return {title: selection for title, selection in offers.items() if selection is not None}
-
-
-def _choose_rule(view: View) -> tuple[Any, dict[str, Any]]:
-    """Show the rule and its factor on a button, and all there is to choose behind it."""
-    rule, params = current_rule(view)
-    factor = params.get("scale", 1.0)
-    settings = "" if factor == 1 else f" × {factor:.3g}"
-    with st.popover(f"{rule.title}{settings}", icon=":material/tune:"):
-        return choose_rule(view)
 
 
 def _choose_colour(view: View) -> None:
@@ -137,12 +132,6 @@ def _choose_colour(view: View) -> None:
 def _colour(view: View) -> str:
     """Return the figure that the map shows: the one in view, or the first where nobody has chosen."""
     return view.quantity if view.quantity in FIGURES else _FIRST_COLOUR
-
-
-def _plan_label(view: View) -> str:
-    """Return what the button of the plan says."""
-    count = len(read_saved(view).overrides)
-    return "Plan" if not count else f"Plan · {count} override{'s' if count > 1 else ''}"
 
 
 def _figure(

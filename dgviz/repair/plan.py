@@ -281,9 +281,16 @@ def read_plan_file(path: str | Path) -> RepairPlan:
         If it cannot be read or holds no plan.
     """
     try:
-        values = orjson.loads(Path(path).expanduser().read_bytes())
+        data = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise PlanError(f"the plan {path} cannot be read: {error.strerror or error}") from None
+    return parse_plan(data, str(path))
+
+
+def parse_plan(data: bytes, path: str) -> RepairPlan:
+    """Return the plan that the bytes of a file hold, as `read_plan_file` does; `path` is what errors call it."""
+    try:
+        values = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise PlanError(
             f"the plan {path} is not JSON ({error}); give a plan's file or an export's dgviz.json"

@@ -44,16 +44,14 @@ DG_HARD = RULES["dg_hard"].apply(S, SHAPE)
 @pytest.mark.parametrize("log", [True, False])
 @pytest.mark.parametrize("log_rank", [True, False])
 def test_the_spectrum_marks_kept_values_edge_and_tau(log, log_rank):
-    figure = spectrum_plot(S, DG_HARD.tau, DG_HARD.edge, log=log, log_rank=log_rank, rule="DG-Hard", view="w")
+    figure = spectrum_plot(S, DG_HARD.tau, DG_HARD.edge, log=log, log_rank=log_rank, rule="DG-Hard")
     dropped, kept = figure.data
     assert list(kept.x) == [1, 2, 3, 4] and np.array_equal(kept.y, S[:4])
     assert len(dropped.x) == S.size and min(kept.y) > DG_HARD.tau >= dropped.y[4]
-    meta = figure.layout.meta
-    assert (meta["dgviz"], meta["view"], meta["log"]) == ("spectrum", "w", log)
-    assert figure.data[meta["kept_trace"]].name == "kept"
-    assert figure.layout.shapes[meta["tau"]].y0 == DG_HARD.tau
-    assert figure.layout.shapes[meta["edge"]].y0 == DG_HARD.edge
-    assert "DG-Hard" in figure.layout.annotations[meta["tau"]].text
+    assert kept.name == "kept"
+    edge, tau = figure.layout.shapes
+    assert (edge.y0, tau.y0) == (DG_HARD.edge, DG_HARD.tau)
+    assert "DG-Hard" in figure.layout.annotations[1].text
     low, high = figure.layout.yaxis.range
     level = math.log10 if log else float
     assert low <= level(S[-1]) and level(S[0]) <= high
@@ -281,7 +279,7 @@ def run_js(tmp_path_factory):
 
     def run(body, data=None, message=b""):
         (folder / "message.bin").write_bytes(message)
-        source = script("workbench") + (
+        source = script() + (
             "\nimport { readFileSync } from 'node:fs';\n"
             "const [dataFile, messageFile] = process.argv.slice(2);\n"
             "const data = JSON.parse(readFileSync(dataFile)), message = new Uint8Array(readFileSync(messageFile));\n"
@@ -342,7 +340,7 @@ def test_ties_and_zeros_are_stepped_over_whole(run_js):
         "const s = Float64Array.from(data);"
         "return { up: [0, 1, 3, 5].map((k) => nextRank(s, k, 1)), down: [5, 3, 1, 0].map((k) => nextRank(s, k, -1)),"
         " zero: energyKept(cumulativeEnergy(new Float64Array(3)), 0),"
-        " range: sliderRange(new Float64Array(3), null) };",
+        " range: tauRange(new Float64Array(3), null) };",
         [9.0, 4.0, 4.0, 2.0, 2.0, 0.0, 0.0],
     )
     assert got["up"] == [1, 3, 5, 5] and got["down"] == [3, 1, 0, 0]
@@ -377,22 +375,6 @@ def test_column_blocks_split_at_the_rank_and_tuned_is_kept_plus_dropped(run_js, 
         assert np.array_equal(e, np.stack([codes[:, a:b].max(axis=1) for a, b in zip(lo, hi, strict=True)], axis=1))
         assert np.array_equal(e, f + g)
         assert not f[:, boundary:].any() and not g[:, :boundary].any()
-
-
-@needs_node
-def test_browser_counts_the_bars_of_the_histogram(run_js):
-    figure = spectrum_histogram(S, DG_HARD.sigma, SHAPE, DG_HARD.tau, DG_HARD.edge, view="w")
-    meta = figure.layout.meta
-    got = run_js(
-        "const s = Float64Array.from(data.s), bars = (a, b) => histogramDensity(s, a, b, data.end, data.bins);"
-        "return [bars(data.rank, s.length), bars(0, data.rank)];",
-        {"s": S.tolist(), "rank": DG_HARD.rank, "end": meta["end"], "bins": meta["bins"]},
-    )
-    for name, index in (("dropped", 0), ("kept", 1)):
-        assert meta[f"{name}_trace"] == index and figure.data[index].name == name
-        assert got[index] == pytest.approx(np.asarray(figure.data[index].y), rel=1e-9)
-    assert meta["view"] == "w" and "edge" in figure.layout.annotations[meta["edge"]].text
-    assert figure.layout.shapes[meta["tau"]].x0 == DG_HARD.tau
 
 
 @needs_node
@@ -454,19 +436,6 @@ def test_browser_pools_entry_maps_by_maxima(run_js):
 
 
 @needs_node
-def test_the_slider_reaches_zero_and_everything_and_comes_back(run_js):
-    got = run_js(
-        "const s = Float64Array.from(data.s), range = sliderRange(s, data.edge);"
-        "return [true, false].map((log) => ({ zero: tauAt(0, range, log), end: rankAt(s, tauAt(1, range, log)),"
-        " back: data.taus.map((t) => tauAt(positionOf(t, range, log), range, log)) }));",
-        {"s": S.tolist(), "edge": DG_HARD.edge, "taus": [DG_HARD.tau, DG_HARD.edge, S[0]]},
-    )
-    for found in got:
-        assert found["zero"] == 0 and found["end"] == 0
-        assert found["back"] == pytest.approx([DG_HARD.tau, DG_HARD.edge, S[0]])
-
-
-@needs_node
 def test_numbers_read_well(run_js):
     numbers = [[0, 4], [0.012211707, 4], [2.034e-4, 4], [123456.7, 4], [3072, 4], [1e-30, 2], [0.5, 3]]
     got = run_js("return data.map(([x, d]) => formatNumber(x, d));", numbers)
@@ -503,13 +472,13 @@ def mounted_page():
     import numpy
     import streamlit
 
-    from dgviz.app.figure4 import chart_follows, figure4, released_tau
+    from dgviz.app.figure4 import figure4_payload, released_tau, workbench
     from dgviz.rmt.threshold import RULES
 
     s = numpy.linspace(2.0, 0.5, 30)
     threshold = RULES["dg_hard"].apply(s, (50, 30))
-    streamlit.write(f"before: {released_tau('f', 'v')} {chart_follows('f')}")
-    figure4("f", "v", s, (50, 30), threshold, rule="DG-Hard")
+    streamlit.write(f"before: {released_tau('f', 'v')}")
+    workbench("f", figure4_payload("v", s, (50, 30), threshold, rule="DG-Hard"))
 
 
 def test_the_component_mounts_in_a_page():
@@ -517,7 +486,7 @@ def test_the_component_mounts_in_a_page():
 
     page = AppTest.from_function(mounted_page, default_timeout=30).run()
     assert not page.exception
-    assert page.markdown[0].value == "before: None True"
+    assert page.markdown[0].value == "before: None"
     assert [element.type for element in page.main][-1] == "bidi_component"
 
 

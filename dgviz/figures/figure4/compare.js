@@ -18,7 +18,7 @@ class ComparePanels extends Panels {
   }
 
   // What differs is drawn once, as high as the two rows beside it.
-  frameHeight(id, rows, ratio) {
+  frameHeight(id) {
     return id[1] === "x" ? 2 * this.wanted + 26 : this.wanted;
   }
 

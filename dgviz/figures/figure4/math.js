@@ -225,34 +225,13 @@ function splitColumns(pooled, rows, boundary) {
   return { kept, dropped };
 }
 
-// Density over s of the values s[from] ... s[to - 1] in equal bins of [0, end], as shares of all p values.
-function histogramDensity(s, from, to, end, bins) {
-  const density = new Array(bins).fill(0), unit = 1 / ((s.length * end) / bins);
-  for (let i = from; i < to; i++) {
-    if (s[i] <= end) density[Math.min(bins - 1, Math.floor((s[i] / end) * bins))] += unit;
-  }
-  return density;
-}
-
-// Slider: position 0 is tau = 0; the rest runs from `low` to `high`, evenly in tau or in log tau.
-function sliderRange(s, edge) {
+// The least and the largest tau that are worth a place on an axis of the spectrum.
+function tauRange(s, edge) {
   const high = s[0] * 1.03;
   const positive = s.filter((x) => x > s[0] * 1e-7);
   const smallest = positive.length ? positive[positive.length - 1] : 0;
   const low = edge ? Math.max(smallest * 0.95, edge / 20) : smallest * 0.95;
   return { low: Math.min(low, high), high };
-}
-
-function tauAt(position, range, logarithmic) {
-  if (position <= 0) return 0;
-  if (!logarithmic) return position * range.high;
-  return range.low * Math.pow(range.high / range.low, position);
-}
-
-function positionOf(tau, range, logarithmic) {
-  if (!(tau > 0) || !(range.high > 0)) return 0;
-  const share = logarithmic ? Math.log(tau / range.low) / Math.log(range.high / range.low) : tau / range.high;
-  return Math.min(1, Math.max(0, share));
 }
 
 // Numbers for an axis of 0 ... length: round steps of 1, 2 or 5, about `wanted` of them.

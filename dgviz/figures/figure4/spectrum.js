@@ -115,11 +115,11 @@ class SpectrumPanel {
       return;
     }
     this.handle.style.display = "";
-    const own = data.axis || data.s, range = sliderRange(own, data.edge); // a twin stands on its original's axis
+    const own = data.axis || data.s, range = tauRange(own, data.edge); // a twin stands on its original's axis
     const low = Math.max(range.low, own[0] * 1e-6), high = Math.max(own[0], data.edge || 0) * 1.25;
     const left = 58, split = Math.round(left + (width - left - 8) * RANKED_SHARE), right = width - 8;
     this.plot = { top: 6, bottom: height - 36, low, high: Math.max(high, low * 2), left, split, right, p, logRanks };
-    this.drawAxes(data);
+    this.drawAxes();
     this.drawDensity(data);
     this.drawRanked(data);
     if (data.edge) this.drawEdge(data.edge);
@@ -141,7 +141,7 @@ class SpectrumPanel {
     return left + 6 + share * (end - left - 6);
   }
 
-  drawAxes(data) {
+  drawAxes() {
     const { left, split, right, bottom, top, low, high, p, logRanks } = this.plot;
     const powers = Math.log10(high / low), steps = powers > 3 ? [1] : powers > 1.6 ? [1, 3] : [1, 2, 3, 5];
     let last = Infinity;
@@ -212,7 +212,7 @@ class SpectrumPanel {
   // All that depends on tau.
   follow(data, tau, rank) {
     if (!this.plot) return;
-    const y = this.yOf(tau), { split, right } = this.plot;
+    const y = this.yOf(tau), { split } = this.plot;
     for (const name of ["y1", "y2"]) this.line.setAttribute(name, y);
     this.label.textContent = `τ ${formatNumber(tau, 4)} keeps ${rank} of ${data.s.length}`;
     this.label.setAttribute("y", y < 22 ? y + 16 : y - 7);

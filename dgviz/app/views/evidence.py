@@ -1,4 +1,4 @@
-"""Recovery: did the repair heal anything? Scores of base, tuned and repaired models."""
+"""Evidence: did a repair heal anything? Scores of base, tuned and repaired models."""
 
 import streamlit as st
 
@@ -11,7 +11,7 @@ from dgviz.app.recovery_source import recover_chosen
 
 def draw() -> None:
     """Draw the page."""
-    view = enter_page("Recovery: did the repair heal anything?")
+    view = enter_page("Evidence: did a repair heal anything?")
     st.markdown(
         "A spectrum suggests; benchmarks decide. Fine-tuning damages some held-out benchmarks and improves others. A "
         "repair is good when it brings the damaged ones back *and* keeps what fine-tuning gained. Going back to base "
