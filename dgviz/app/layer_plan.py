@@ -18,6 +18,7 @@ from dgviz.errors import DgvizError
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
+from dgviz.rmt.directions import told
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.words import exact_number
 
@@ -156,7 +157,12 @@ def _treatment(own: RepairPlan, spectrum: Spectrum) -> str:
     if needs_delta(spectrum, own.rule, own.params):
         return f"the threshold of rule {own.rule}"
     found = apply_rule(spectrum, own.rule, own.params)
-    return f"τ = **{found.tau:.4g}** keeps {found.rank} of {spectrum.s.size} directions"
+    alone = [
+        f"{verb} {'directions' if len(numbers) > 1 else 'direction'} {told(numbers)} by itself"
+        for verb, numbers in (("keeps", own.directions.kept), ("drops", own.directions.dropped))
+        if numbers
+    ]
+    return ", ".join([f"τ = **{found.tau:.4g}** keeps {found.rank} of {spectrum.s.size} directions", *alone])
 
 
 def _button(title: str, text: str, view: View, icon: str, key: str, disabled: bool = False) -> None:

@@ -196,8 +196,9 @@ class Panels {
     const words = [[kept, `kept ${rank}`, rank > 0], [dropped, `dropped ${p - rank}`, rank < p]];
     for (const [side, text, there] of words) { side.textContent = text; side.style.display = there ? "block" : "none"; }
     const at = boundary * width;
-    kept.style.right = `${Math.max(0, Math.min(width - at, width - kept.offsetWidth - 2)) + 2}px`;
-    dropped.style.left = `${Math.max(rank > 0 ? kept.offsetWidth + 4 : 0, Math.min(at, width - dropped.offsetWidth - 2)) + 2}px`;
+    const start = Math.max(rank > 0 ? kept.offsetWidth + 4 : 0, Math.min(at, width - dropped.offsetWidth - 4));
+    dropped.style.left = `${start + 2}px`;
+    kept.style.right = `${Math.min(Math.max(width - at, rank < p ? width - start : 0) + 2, width - kept.offsetWidth - 2)}px`;
     x.replaceChildren(element("span", "label", "singular direction r, sorted"));
     // The boundary's own number first: those that would touch it give way.
     const ticks = inside ? [{ share: boundary, text: String(rank), className: "cut-label" }] : [];
