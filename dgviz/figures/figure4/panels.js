@@ -62,10 +62,10 @@ class Panels {
     canvas.setAttribute("role", "img");
     const panel = {
       frame, canvas, caption,
-      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), chosen: element("div", "chosen"), picked: element("div", "picked"),
+      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), chosen: element("div", "chosen"), hovered: element("div", "hovered"), picked: element("div", "picked"),
       note: element("span", "note"), kept: element("span", "side kept"), dropped: element("span", "side dropped"), x: element("div", "xaxis"), y: element("div", "yaxis"),
     };
-    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.chosen, panel.picked, panel.kept, panel.dropped, panel.note, panel.y);
+    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.chosen, panel.hovered, panel.picked, panel.kept, panel.dropped, panel.note, panel.y);
     figure.append(caption, frame, panel.x);
     canvas.addEventListener("pointermove", (event) => {
       const box = canvas.getBoundingClientRect();
