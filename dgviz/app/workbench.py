@@ -45,7 +45,7 @@ from dgviz.rmt.threshold import Threshold
 from dgviz.words import exact_number
 
 _KEY = "workbench"
-_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the lower row, as on the Layer page
+_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
 
 
