@@ -1,6 +1,6 @@
 """Does an export make the pages stutter? From a click to the answer in a real browser, without and with an export.
 
-The pages show the demo; what runs beside them is the export of a synthetic pair, started as the plan's drawer starts it
+The pages show the demo; what runs beside them is the export of a synthetic pair, started as the plan's drawer does it
 and continued from round to round. Blocks without and with it alternate, in the same browser on the same server.
 Browser, server, worker and export share the machine, as they do on a laptop.
 
