@@ -25,6 +25,7 @@ from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectru
 from dgviz.app.layer_plan import draw_in_plan
 from dgviz.app.messages import answered, show_error
 from dgviz.app.methods import draw_methods
+from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.rules import rule_button
 from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
@@ -56,6 +57,7 @@ def draw_workbench(pair: CheckpointPair) -> None:
     if on_model(view) or st.session_state.pop(PLAN_CHANGED, False):
         st.rerun()  # what stands outside this part of the page is another
     weight = weight_in_view(view, pair)
+    st.set_page_config(page_title=f"{weight.name} · {checkpoint_label(view.tuned)}")
     line = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with line:
         choose_scale(view)
