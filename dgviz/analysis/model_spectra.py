@@ -114,12 +114,17 @@ class Assessment(StoredWeight):
     @property
     def emptied(self) -> bool:
         """Whether nothing is kept of an update: the matrix becomes base."""
-        return self.rank == 0 and self.spectrum.energy > 0
+        return self.rank == 0 and not self.frozen
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training has left the matrix as it was: there is no update to keep or drop."""
+        return self.spectrum.energy == 0
 
     @property
     def unchanged(self) -> bool:
-        """Whether every direction is kept."""
-        return self.rank == int(np.count_nonzero(self.spectrum.s))
+        """Whether every direction of an update is kept."""
+        return not self.frozen and self.rank == int(np.count_nonzero(self.spectrum.s))
 
     @property
     def noise_share(self) -> float:

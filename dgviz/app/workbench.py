@@ -29,6 +29,7 @@ from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectru
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
 from dgviz.app.messages import answered, show_error
 from dgviz.app.methods import draw_methods
+from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.rules import rule_button
 from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
@@ -52,7 +53,7 @@ from dgviz.spectra.weight import Weight
 from dgviz.words import exact_number
 
 _KEY = "workbench"
-_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the lower row, as on the Layer page
+_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
 
 
@@ -63,6 +64,7 @@ def draw_workbench(pair: CheckpointPair) -> None:
     if on_model(view) or st.session_state.pop(PLAN_CHANGED, False):
         st.rerun()  # what stands outside this part of the page is another
     weight = weight_in_view(view, pair)
+    st.set_page_config(page_title=f"{weight.name} · {checkpoint_label(view.tuned)}")
     line = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with line:
         choose_scale(view)

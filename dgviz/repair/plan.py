@@ -1,7 +1,6 @@
 """The repair plan: what to do with a pair, as plain values that app, command line and output share."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any
 import orjson
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout
+from dgviz.checkpoint.selection import Selection
 from dgviz.errors import DgvizError, ExportError, MethodError, PlanError
 from dgviz.files import json_number
 from dgviz.repair.methods import METHODS, Method, find_method
@@ -218,9 +218,7 @@ class RepairPlan:
         name : str
             The tensor.
         """
-        if self.exclude and re.search(self.exclude, name):
-            return False
-        return not self.include or re.search(self.include, name) is not None
+        return not Selection(self.include or "", self.exclude or "").drops(name)
 
     def changes(self, paired: PairedTensor) -> bool:
         """Return whether the method makes something else of a tensor than tuned's values.
