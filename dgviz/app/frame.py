@@ -8,7 +8,7 @@ import streamlit as st
 from dgviz.app import worker as work
 from dgviz.app.jobs import draw_running, running_jobs
 from dgviz.app.late import readdress_late_reruns
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import navigate, page
 from dgviz.app.pair import checkpoint_label, load_pair
 from dgviz.app.plans import PLAN_CHANGED, read_saved
@@ -144,7 +144,7 @@ def _bar(view: View) -> None:
     waiting = work.devices() is None or running_jobs()
     st.fragment(_running, run_every=2 if waiting else None)()
     pair = f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}" if view.has_pair else "no pair is open"
-    with st.popover(pair, icon=":material/difference:", type="tertiary", wrap=False):
+    with st.popover(plain(pair), icon=":material/difference:", type="tertiary", wrap=False):
         if view.has_pair:
             st.text(f"{view.base}\n→ {view.tuned}")
             st.button(
