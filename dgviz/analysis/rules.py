@@ -186,7 +186,9 @@ def cut_model(
     """Return what a rule makes of every matrix."""
     refuse_unknown(matrices, plan)
     owns = [plan.at(matrix.weight.tensor, matrix.weight.index) for matrix in matrices]
-    rows = rows or [assess(matrix, own.rule, own.params) for matrix, own in zip(matrices, owns, strict=True)]
+    rows = rows or [
+        assess(matrix, own.rule, own.params, own.directions) for matrix, own in zip(matrices, owns, strict=True)
+    ]
     return ModelCut(plan, tuple(_shrink(row, own) for row, own in zip(rows, owns, strict=True)))
 
 
@@ -223,6 +225,7 @@ def _shrink(row: Assessment, plan: RepairPlan) -> Assessment:
         return row
     if not plan.keep:
         values[row.threshold.rank :] = 0.0
+        values = plan.directions.applied(values, row.spectrum.nonzero_s, row.weight.name)
     rank, kept = int(np.count_nonzero(values)), norm_ratio(values, row.spectrum.nonzero_s) ** 2
     return ShrunkAssessment(row.weight, row.spectrum, row.threshold, rank, kept, values)
 

@@ -1,5 +1,7 @@
 """Plotly figures as values, the payload of Figure 4, and its JavaScript against Python."""
 
+import dataclasses
+import itertools
 import json
 import math
 import shutil
@@ -14,8 +16,8 @@ from hypothesis import strategies as st
 
 from dgviz.app.figure4 import script, start_tau
 from dgviz.figures import entry_map, plot_config, rules_plot, spectrum_histogram, spectrum_plot
-from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels
-from dgviz.figures.figure4.payload import figure4_payload, pack, unpack
+from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels, Window
+from dgviz.figures.figure4.payload import figure4_payload, matrix_axes, pack, unpack
 from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
 from dgviz.figures.spectrum import thin_ranks
@@ -236,8 +238,8 @@ def test_any_header_and_shape_survive(text, shape):
 
 
 def test_the_payload_refuses_what_the_browser_cannot_read():
-    with pytest.raises(ValueError, match="float32"):
-        pack({}, {"x": np.zeros(3, dtype=np.float32)})
+    with pytest.raises(ValueError, match="float16"):
+        pack({}, {"x": np.zeros(3, dtype=np.float16)})
     with pytest.raises(ValueError, match="JSON compliant"):
         pack({"tau": math.nan}, {})
     entries, _ = some_panels()
@@ -518,3 +520,62 @@ def test_rounding_below_the_axis_is_said_and_not_drawn():
         len(figure.data) == 2
         and figure.layout.annotations[2].text == "rounding to float16 alone: below what is shown"
     )
+
+
+# ---- windows, directions and names ------------------------------------------------------------------------------
+
+
+def test_a_window_travels_with_its_entries_and_the_names_of_its_axes():
+    entries, _ = some_panels()
+    exact = (np.ones((2, 3), dtype=np.float32), np.zeros((2, 3), dtype=np.float32))
+    entries = dataclasses.replace(entries, window=Window((5, 7), (10, 13), "rms"), exact=exact)
+    about = {"weight": "w", "axes": matrix_axes((16, 3, 4, 5), False)}
+    header, arrays = unpack(figure4_payload("v", S, SHAPE, DG_HARD, entries=entries, about=about))
+    assert header["entries"]["rows"] == [5, 7] and header["entries"]["columns"] == [10, 13]
+    assert header["entries"]["pooling"] == "rms" and header["weight"] == "w"
+    assert arrays["tunedExact"].tolist() == exact[0].tolist() and arrays["repairedExact"].dtype == np.float32
+    assert header["axes"] == {"rows": "out", "columns": "in kh kw (3 × 4 × 5)", "kernel": [3, 4, 5]}
+    assert matrix_axes((8, 64, 32), True) == matrix_axes((1, 64, 32), False)
+    whole, _ = unpack(figure4_payload("v", S, SHAPE, DG_HARD, entries=some_panels()[0]))
+    assert whole["entries"]["rows"] == [0, SHAPE[0]] and whole["axes"]["columns"] == "inputs"
+
+
+@needs_node
+def test_the_browser_pools_root_mean_squares(run_js):
+    scale = Scale("log", 1e-4, 2.0)
+    magnitudes = np.abs(np.random.default_rng(0).normal(size=(17, 23))) / 3
+    codes, values = scale.encode(magnitudes), scale.decode()
+    got = run_js(
+        "const rows = evenBlocks(17, 5), columns = evenBlocks(23, 6);"
+        "const values = Float64Array.from(data.values), codes = Uint8Array.from(data.codes);"
+        "return Array.from(poolSquares(codes, 23, rows, columns, values));",
+        {"codes": codes.ravel().tolist(), "values": values.tolist()},
+    )
+    edges = [[i * length // count for i in range(count + 1)] for length, count in ((17, 5), (23, 6))]
+    expected = [
+        np.sqrt(np.mean(magnitudes[a:b, c:d] ** 2))
+        for a, b in itertools.pairwise(edges[0])
+        for c, d in itertools.pairwise(edges[1])
+    ]
+    assert np.abs(np.array(got) - scale.encode(expected).astype(int)).max() <= 1
+
+
+@needs_node
+def test_names_directions_and_signs(run_js):
+    names = [
+        "model.layers.10.mlp.up_proj.weight",
+        "model.layers.1.mlp.up_proj.weight",
+        "model.layers.1.attn.q.weight",
+    ]
+    got = run_js(
+        "const blocks = columnBlocks(100, 40, 7, true), axes = { kernel: [3, 4, 5] };"
+        "return { found: ['1 up', 'attn', 'nothing', ''].map((text) => findNames(data, text, 2)),"
+        " columns: [1, 7, 8, 100].map((r) => columnOf(blocks, r - 1) * 40 - 0.5),"
+        " shown: [1, 7, 8, 100].map((r) => [...blocks.hi].findIndex((hi, j) => blocks.lo[j] < r && r <= hi)),"
+        " outside: columnOf(blocks, 100), name: [nameColumn(59, axes), nameColumn(7, { kernel: [] })],"
+        " signs: [formatSigned(-0.5, 2), formatSigned(2, 2), formatSigned(0, 2)] };",
+        names,
+    )
+    assert got["found"] == [names[:2], names[2:], [], names[:2]]
+    assert got["columns"] == pytest.approx(got["shown"]) and got["outside"] is None
+    assert got["name"] == ["59 (2, 3, 4)", "7"] and got["signs"] == ["−0.5", "+2", "+0"]

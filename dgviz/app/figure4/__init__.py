@@ -6,6 +6,7 @@ passes entry-space panels at the new rank.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,18 @@ from typing import Any
 import streamlit as st
 
 from dgviz.figures.figure4 import payload
+from dgviz.figures.figure4.maps import Window
 from dgviz.figures.figure4.payload import figure4_payload, start_tau
 
 __all__ = [
+    "asked_direction",
+    "asked_window",
+    "decided_direction",
     "figure4_payload",
+    "map_order",
     "opened_weight",
     "released_tau",
+    "selected_names",
     "start_tau",
     "waits_for_rest",
     "wants_twin",
@@ -34,6 +41,9 @@ _SCRIPTS = (
     "figure4.js",
     "spectrum.js",
     "model.js",
+    "search.js",
+    "direction.js",
+    "keys.js",
     "compare.js",
     "workbench.js",
 )
@@ -42,6 +52,11 @@ _SCRIPTS = (
 def script() -> str:
     """Return the JavaScript of the component, one module from its files."""
     return _text(*_SCRIPTS)
+
+
+def script_files() -> list[Path]:
+    """Return the files that make the module, in its order."""
+    return [_HERE / name for name in _SCRIPTS]
 
 
 def _text(*names: str) -> str:
@@ -60,10 +75,12 @@ def workbench(
     payload: bytes,
     on_release: Callable[[], None] = lambda: None,
     on_open: Callable[[], None] = lambda: None,
+    on_decide: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw the model's map and, beside it, all of Figure 4 of one weight; see `figure4_payload`."""
-    changes = {f"on_{name}_change": lambda: None for name in ("asked", "twin")}
-    changes["on_opened_change"] = on_open
+    states = ("asked", "twin", "direction", "window", "pooling", "selected", "order")
+    changes = {f"on_{name}_change": lambda: None for name in states}
+    changes |= {"on_opened_change": on_open, "on_decided_change": on_decide}
     _component()(key=key, data=payload, on_released_change=on_release, **changes)
 
 
@@ -71,6 +88,41 @@ def wants_twin(key: str, view: str) -> bool:
     """Return whether noise was asked for in the place of the update of a view."""
     asked = _state(key).get("twin")
     return bool(asked) and asked["view"] == view
+
+
+def asked_direction(key: str, weight: str) -> int:
+    """Return the number of the direction that was clicked on a weight, 0 where none is open."""
+    asked = _state(key).get("direction") or {}
+    return int(asked["number"]) if asked.get("weight") == weight else 0
+
+
+def decided_direction(key: str, weight: str) -> tuple[int, str] | None:
+    """Return the direction of a weight that was decided about last, and whether to keep, drop or leave it."""
+    decided = _state(key).get("decided") or {}
+    return (int(decided["number"]), str(decided["decision"])) if decided.get("weight") == weight else None
+
+
+def asked_window(key: str, weight: str, shape: tuple[int, int]) -> Window:
+    """Return the part of a weight that is looked at, and how its blocks are pooled."""
+    asked, pooling = _state(key).get("window") or {}, (_state(key).get("pooling") or {}).get("pooling", "max")
+    window = Window(pooling="rms" if pooling == "rms" else "max")
+    if asked.get("weight") != weight or not asked.get("rows"):
+        return window
+    rows, columns = (
+        (max(0, min(int(first), length - 1)), max(1, min(int(end), length)))
+        for (first, end), length in zip((asked["rows"], asked["columns"]), shape, strict=True)
+    )
+    return replace(window, rows=rows, columns=columns) if rows[0] < rows[1] and columns[0] < columns[1] else window
+
+
+def map_order(key: str) -> str:
+    """Return how the cells of the map are to be ordered."""
+    return str((_state(key).get("order") or {}).get("order", "layers"))
+
+
+def selected_names(key: str) -> list[str]:
+    """Return the tensors that are selected on the map."""
+    return [str(name) for name in (_state(key).get("selected") or {}).get("names", ())]
 
 
 def opened_weight(key: str) -> str:

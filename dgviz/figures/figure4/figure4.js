@@ -9,7 +9,7 @@ function decodePayload(bytes) {
   const header = JSON.parse(new TextDecoder().decode(bytes.subarray(4, 4 + length)));
   const body = bytes.slice(Math.ceil((4 + length) / 8) * 8);
   for (const { name, dtype, shape, offset } of header.arrays) {
-    const Type = dtype === "float64" ? Float64Array : Uint8Array;
+    const Type = { float64: Float64Array, float32: Float32Array, uint8: Uint8Array }[dtype];
     header[name] = new Type(body.buffer, offset, shape.reduce((a, b) => a * b, 1));
     header[name + "Shape"] = shape;
   }
@@ -21,11 +21,15 @@ class Figure4 {
     this.el = {};
     for (const node of root.querySelectorAll("[data-el]")) this.el[node.dataset.el] = node;
     this.root = root.querySelector(".f4");
-    this.panels = new Panels(this.el.grid, this.el.readout);
+    this.panels = new Panels(this.el.grid, this.el.readout, FIGURE4, this.hooks());
     this.sent = [];
     this.wire();
     this.resizer = new ResizeObserver(() => this.layout());
     this.resizer.observe(this.el.grid);
+  }
+
+  hooks() {
+    return null;
   }
 
   destroy() {
@@ -56,7 +60,7 @@ class Figure4 {
   // The figure itself asks until it has what it lacks: a question or an answer that is lost is asked again.
   askForRest() {
     clearInterval(this.asking);
-    if (this.data.spectrum && this.data.entries) return;
+    if (this.data.spectrum && this.data.entries && !(this.data.direction && this.data.direction.waiting)) return;
     this.asking = setInterval(() => {
       this.asked = (this.asked || 0) + 1;
       this.setStateValue("asked", { view: this.data.view, times: this.asked });
