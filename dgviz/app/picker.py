@@ -134,7 +134,7 @@ def draw_recents() -> None:
     if pairs:
         st.markdown("**Opened before**")
     for number, pair in enumerate(pairs):
-        with st.container(border=True, gap=None, horizontal=True, vertical_alignment="center"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.button(
                 plain(f"{checkpoint_label(pair.base)} → {checkpoint_label(pair.tuned)}"),
                 key=f"recent-{number}",
