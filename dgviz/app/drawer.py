@@ -10,7 +10,7 @@ from dgviz.app.export_options import choose_output
 from dgviz.app.export_page import draw_plan, free_folder, suggested_name
 from dgviz.app.export_result import draw_result
 from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
 from dgviz.app.pair import checkpoint_path, load_pair
@@ -184,7 +184,7 @@ def _offer_tau(view: View) -> None:
     if text in read_saved(view).overrides:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(f"τ = {view.tau} was set by hand on {weight}, and is not in the plan.")
+        st.info(plain(f"τ = {view.tau} was set by hand on {weight}, and is not in the plan."))
         st.button(
             "This weight only", key="offer-tau", icon=":material/add:", on_click=add_override, args=(view, text)
         )

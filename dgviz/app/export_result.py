@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import streamlit as st
 
+from dgviz.app.messages import plain
 from dgviz.app.picker import open_here
 from dgviz.app.state import View
 from dgviz.command import Command
@@ -49,10 +50,10 @@ def draw_result(view: View, job: Job) -> None:
         st.caption("Score it on your own tasks:")
         st.code(str(Command("evaluate", model=out)), language="bash", wrap_lines=True)
     for warning in result["warnings"][:5]:
-        st.caption(f":material/warning: {_escaped(warning)}")
+        st.caption(f":material/warning: {plain(warning)}")
     with st.expander("What was verified"):
         for check, outcome in result["verified"].items():
-            st.markdown(f"- {check}: {_escaped(checked_words(outcome))}")
+            st.markdown(f"- {check}: {plain(checked_words(outcome))}")
     if result.get("left_at_base"):
         with st.expander(f"{len(result['left_at_base'])} changed tensors that stay as in base"):
             rows = [{"tensor": name, "why": why} for name, why in result["left_at_base"].items()]
@@ -71,13 +72,6 @@ def _draw_overall(result: Mapping[str, Any]) -> None:
     back = overall["noise_restored"]
     restored = "" if back is None else f"; rounding put back {back:.1%} of the noise that was removed"
     st.markdown(f"Gain **{overall['gain']:.4f}**: the share of the repaired update that is in the files{restored}.")
-
-
-def _escaped(text: str) -> str:
-    """Return text with nothing in it that Markdown would take for its own: names hold underscores."""
-    for sign in "\\*_[]`$~<>":
-        text = text.replace(sign, f"\\{sign}")
-    return text
 
 
 def _model_class(out: Path) -> str | None:

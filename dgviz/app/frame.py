@@ -8,7 +8,7 @@ import streamlit as st
 from dgviz.app import worker as work
 from dgviz.app.jobs import draw_running, running_jobs
 from dgviz.app.late import readdress_late_reruns
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import navigate, page
 from dgviz.app.pair import checkpoint_label, load_pair
 from dgviz.app.plans import PLAN_CHANGED, read_saved
@@ -32,7 +32,7 @@ def run_app() -> None:
         st.session_state.pop(PLAN_CHANGED, None)  # this run draws it
         planning = view.plan == "open" and view.has_pair and was_opened(view)
         st.html(_style(planning))
-        with st.container(key="bar", horizontal=True, vertical_alignment="center", width="content"):
+        with st.container(key="bar", horizontal=True, vertical_alignment="center", width="content", wrap=False):
             _bar(view)
         if planning:
             with st.container(key="drawer"):
@@ -130,6 +130,7 @@ def _style(drawer: bool) -> str:
 :has(> .st-key-bar), :has(> .st-key-drawer), .stElementContainer:has(style) {{ position: absolute; }}
 .st-key-bar {{ position: fixed; top: 0; right: 3.5rem; height: 3.75rem; width: max-content !important;
   z-index: 999995; }}
+.st-key-bar > * {{ width: max-content !important; flex: none; }}
 .st-key-drawer {{ position: fixed; top: 3.75rem; right: 0; bottom: 0; width: {_DRAWER};
   max-width: 100vw; z-index: 999;  overflow-y: auto; padding: 1rem 1.25rem 2rem;
   background: {ground}; border-left: 1px solid {border}; }}
@@ -144,7 +145,7 @@ def _bar(view: View) -> None:
     waiting = work.devices() is None or running_jobs()
     st.fragment(_running, run_every=2 if waiting else None)()
     pair = f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}" if view.has_pair else "no pair is open"
-    with st.popover(pair, icon=":material/difference:", type="tertiary", wrap=False):
+    with st.popover(plain(pair), icon=":material/difference:", type="tertiary", wrap=False):
         if view.has_pair:
             st.text(f"{view.base}\n→ {view.tuned}")
             st.button(

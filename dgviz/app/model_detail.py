@@ -11,6 +11,7 @@ from dgviz.analysis.figures import POOLED, Figure
 from dgviz.analysis.model_map import TowerMap
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.analysis.noise_table import NoiseRow, noise_csv, noise_table
+from dgviz.app.messages import show_warning
 from dgviz.checkpoint.expression import compile_expression
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.errors import PairError
@@ -48,7 +49,7 @@ def _filtered(rows: list[Assessment]) -> list[Assessment]:
     try:
         found = compile_expression(text or "", ignore_case=True)
     except PairError as error:
-        st.warning(str(error))
+        show_warning(str(error))
         return rows
     return [
         row for row in rows if found.search(row.weight.name) and (not kinds or row.weight.module_path.kind in kinds)

@@ -13,7 +13,7 @@ from typing import Any
 import orjson
 import streamlit as st
 
-from dgviz.app.messages import show_error
+from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import checkpoint_path, state_dir
 from dgviz.app.rules import link_params
 from dgviz.app.state import View, change_view
@@ -174,7 +174,7 @@ def draw_overrides(view: View) -> None:
             help="The plan is kept at every change; this goes back one.",
         )
     if problem := st.session_state.pop("override-problem", ""):
-        st.error(problem)
+        show_warning(problem)
 
 
 def _add_typed(view: View) -> None:

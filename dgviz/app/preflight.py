@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.checkpoint.expression import compile_expression
 from dgviz.demo import read_scores
@@ -115,7 +116,7 @@ def draw_fates(preflight: Preflight) -> None:
     try:
         found = compile_expression(text or "", ignore_case=True)
     except PairError as error:
-        st.warning(str(error))
+        show_warning(str(error))
         return
     rows = [
         _cells(row)

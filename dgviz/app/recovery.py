@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.app.messages import plain
 from dgviz.figures import plot_config
 from dgviz.repair.methods import METHODS
 from dgviz.scores.recovery import METRICS, MetricValue, Recovery
@@ -147,8 +148,3 @@ def _verdict(recovery: Recovery) -> str:
         apart = known[best].interval[0] > other.interval[1] or other.interval[0] > known[best].interval[1]
         text += " The two intervals do not overlap." if apart else " The two intervals overlap."
     return text
-
-
-def plain(name: str) -> str:
-    """Return a name that Markdown prints as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!~$:<>|" else letter for letter in name)

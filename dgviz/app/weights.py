@@ -4,6 +4,7 @@ import re
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair, MatrixLayout, matrix_layout
 from dgviz.checkpoint.module_path import layer_labels, module_path
@@ -46,7 +47,7 @@ def _current(view: View, pair: CheckpointPair, names: list[str]) -> str:
     """Return the weight in view; of one that is not there it is said, and another is taken."""
     current = view.weight if view.weight in names else first_weight(pair)
     if view.weight and view.weight not in names:
-        st.warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
+        show_warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
     if current != view.weight:
         change_view(weight=current)
     return current
@@ -91,12 +92,12 @@ def _filters(names: list[str]) -> list[str]:
     try:
         found = re.compile(text or "", re.IGNORECASE)
     except re.error as error:
-        st.warning(f"{text!r} is not a regular expression: {error}")
+        show_warning(f"{text!r} is not a regular expression: {error}")
         return names
     shown = [name for name in names if layer in (_EVERY, layers[name]) and module in (_EVERY, paths[name].module)]
     shown = [name for name in shown if found.search(name)]
     if not shown:
-        st.warning("No weight matches these filters.")
+        show_warning("No weight matches these filters.")
     return shown
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from dgviz.app.figure4 import script
 from dgviz.checkpoint.module_path import module_path
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
 
 UP, STACK = "model.layers.2.mlp.up.weight", "model.layers.2.mlp.experts.gate_up_proj"
@@ -17,17 +17,7 @@ def paths(tmp_path, monkeypatch):
 
 
 def open_page(paths, **query):
-    app = open_app(60)
-    for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
-        app.query_params[name] = str(value)
-    turn_to(app.run(), "workbench").run()
-    assert not app.exception, [error.value for error in app.exception]
-    return app
-
-
-def texts(app):
-    kinds = ("markdown", "text", "info", "error", "warning")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    return open_at("workbench", base=paths[0], tuned=paths[1], **query)
 
 
 def test_one_line_of_controls_and_everything_behind_buttons(paths):

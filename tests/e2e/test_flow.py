@@ -37,6 +37,7 @@ def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new
     out = Path(page.get_by_label("Output folder (new or empty)").input_value())
     assert out.is_relative_to(server.home)
     page.get_by_role("button", name="Write checkpoint").click()
+    expect(page.get_by_text(re.compile("is being written by|holds the export"))).to_be_visible()
     page.get_by_role("link", name="Open").first.click()
     expect(page.get_by_role("heading", name="Open a pair")).to_be_visible()
     page.get_by_role("link", name="Workbench").first.click()

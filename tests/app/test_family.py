@@ -1,7 +1,6 @@
-"""The Families page: choosing fine-tunes, what is drawn from the store, and the comparison that a job makes."""
+"""Fine-tunes of one base: choosing them, what is drawn from the store, and the comparison that a job makes."""
 
 import time
-from pathlib import Path
 
 import orjson
 import pytest
@@ -13,10 +12,8 @@ from dgviz.checkpoint import open_pair
 from dgviz.figures import noise_by_model, overlap_curves, overlap_map
 from dgviz.jobs import list_jobs
 from dgviz.spectra.model_scan import iter_scan
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -45,20 +42,8 @@ def home(tmp_path, monkeypatch):
 
 
 def open_page(paths=None, **query):
-    app = open_app(60)
-    query = {"base": "none", **query} if paths is None else {"base": paths[0], "tuned": paths[1], **query}
-    for name, value in query.items():
-        app.query_params[name] = str(value)
-    app.run()
-    turn_to(app, "family").run()
-    assert not app.exception, [error.value for error in app.exception]
-    assert app.title[0].value == "Several fine-tunes of one base"
-    return app
-
-
-def texts(app):
-    kinds = ("markdown", "text", "caption", "warning", "info", "subheader")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    pair = {"base": "none"} if paths is None else {"base": paths[0], "tuned": paths[1]}
+    return open_at("workbench?show=family", **pair, **query)
 
 
 def scan(paths):

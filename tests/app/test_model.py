@@ -1,7 +1,6 @@
-"""The Model page: the map of a pair that is scanned, that is not, and what its figures draw."""
+"""The whole model: the map of a pair that is scanned, that is not, and what its figures draw."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,10 +15,8 @@ from dgviz.checkpoint import open_pair
 from dgviz.figures import depth_curves, model_map, noise_bars
 from dgviz.spectra.model_scan import iter_scan
 from dgviz.spectra.store import SpectrumStore
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +45,7 @@ def known(home):
 
 
 def open_model(paths, **query):
-    """Run the Model page with a query, as a link would."""
-    app = open_app(60)
-    for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
-        app.query_params[name] = str(value)
-    app.run()
-    turn_to(app, "model").run()
-    assert not app.exception, [error.value for error in app.exception]
-    return app
-
-
-def texts(app):
-    kinds = ("markdown", "text", "caption", "warning", "info", "error")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    return open_at("workbench?show=model", base=paths[0], tuned=paths[1], **query)
 
 
 def metrics(app):
@@ -95,7 +80,7 @@ def test_a_pair_that_nobody_scanned_offers_the_scan(home, tmp_path, monkeypatch)
     assert metrics(app)["Weights known"] == "0 of 9"
 
 
-def test_the_page_follows_rule_and_quantity(home):
+def test_the_map_follows_rule_and_quantity(home):
     app = open_model(home, rule="fixed_rank", params="rank:4", quantity="energy_kept")
     assert metrics(app)["Directions kept"] == f"{9 * 4} of {9 * 32}"
     assert app.selectbox(key="map-quantity").value == "energy_kept"
@@ -213,9 +198,9 @@ def test_a_selection_is_typed_previewed_and_found_in_the_link(home, known):
     assert "no weight is left out" in texts(app)
 
 
-def test_export_starts_from_the_selection_in_the_link(home):
+def test_the_plan_starts_from_the_selection_in_the_link(home):
     app = open_model(home, exclude="experts")
-    turn_to(app, "export").run()
+    app.button(key="plan").click().run()
     assert not app.exception, [error.value for error in app.exception]
-    assert app.text_input(key="exclude").value == "experts"
+    assert app.text_input(key="plan-exclude").value == "experts"
     assert "**5** of 11 tensors" in texts(app)

@@ -1,8 +1,7 @@
-"""The Methods page: columns, sliders, the table, and what it asks for before it can draw a method."""
+"""Methods side by side: columns, sliders, the table, and what is asked for before a method can be drawn."""
 
 import json
 import time
-from pathlib import Path
 
 import pytest
 
@@ -14,10 +13,9 @@ from dgviz.repair.methods import METHODS
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
 
-ROOT = Path(__file__).parents[2]
 EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -37,29 +35,16 @@ def home(tmp_path, monkeypatch):
             job.cancel(force=True)
 
 
-def open_page(paths=None, weight=EMBEDDING):
-    app = open_app(120)
-    query = {"base": "none"} if paths is None else {"base": paths[0], "tuned": paths[1], "weight": weight}
-    for name, value in query.items():
-        app.query_params[name] = str(value)
-    app.run()
-    turn_to(app, "methods").run()
-    assert not app.exception, [error.value for error in app.exception]
-    assert app.title[0].value == "Repair methods side by side"
-    return app
+def open_page(paths, weight=EMBEDDING):
+    return open_at("workbench?show=methods", 120, base=paths[0], tuned=paths[1], weight=weight)
 
 
-def texts(app):
-    kinds = ("markdown", "text", "caption", "warning", "info", "subheader")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+def open_model(paths):
+    return open_at("workbench?show=model-methods", 120, base=paths[0], tuned=paths[1])
 
 
 def figures(app):
     return app.dataframe[0].value.set_index("method")
-
-
-def test_without_a_pair_it_says_what_to_do():
-    assert "No pair is open" in texts(open_page())
 
 
 def test_dg_hard_stands_beside_wise_ft_and_two_controls(pair_paths):
@@ -94,8 +79,8 @@ def test_a_slider_moves_its_method_only(pair_paths):
 
 def test_a_rule_moves_dg_hard_and_its_controls(pair_paths):
     app = open_page(pair_paths)
-    app.selectbox(key="rule-choice").set_value("fixed_rank").run()
-    app.number_input(key="param-rank").set_value(1).run()
+    app.selectbox(key="methods-rule-choice").set_value("fixed_rank").run()
+    app.number_input(key="methods-rule-rank").set_value(1).run()
     table = figures(app)
     assert table["effective rank"]["DG-Hard"] == pytest.approx(1)
     assert table["norm kept %"]["Control: as long as D*"] == pytest.approx(table["norm kept %"]["DG-Hard"])
@@ -121,11 +106,11 @@ def test_every_method_draws_or_says_what_is_missing(pair_paths):
 
 @pytest.mark.slow
 def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
-    app = open_page(pair_paths)
+    app = open_model(pair_paths)
     app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
     app.run()
-    command = app.code[0].value
-    assert "compare-methods" in command and "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
+    command = next(code.value for code in app.code if "compare-methods" in code.value)
+    assert "dg_hard,rank_r,wise_ft:alpha=0.25,lines" in command
     app.button(key="start-compare-methods").click().run()
     assert not app.exception
     (job,) = list_jobs(root("compare-methods"))
@@ -133,7 +118,7 @@ def test_the_whole_model_is_measured_by_a_command_and_read_back(pair_paths):
     while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.2)
     assert job.state == "done", job.log_tail()
-    app = open_page(pair_paths)
+    app = open_model(pair_paths)
     table = app.dataframe[-1].value.set_index("method")
     assert len(table) == len(METHODS)
     assert table["Distance to DG-Hard %"]["DG-Hard"] == 0
@@ -146,40 +131,35 @@ def test_the_whole_model_is_previewed_from_stored_spectra(pair_paths):
     matrices = weights_of(open_pair(*pair_paths))
     for weight in matrices[:4]:
         OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
-    app = open_page(pair_paths)
+    app = open_model(pair_paths)
     assert f"Spectra of 4 of {len(matrices)} matrices are stored" in texts(app)
     for weight in matrices[4:]:
         OpenWeight(weight, "cpu", SpectrumStore()).spectrum()
     app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
     app.multiselect(key="chosen-methods").set_value(["dg_hard", "wise_ft", "dare"]).run()
-    table = app.dataframe[1].value.set_index("method")
+    table = app.dataframe[0].value.set_index("method")
     assert list(table.index) == ["DG-Hard", "WiSE-FT"]
     assert table["norm kept %"]["WiSE-FT"] == pytest.approx(25) and table["distance to DG-Hard %"]["DG-Hard"] == 0
     assert table["directions kept"]["DG-Hard"] > len(matrices) and "Not known from spectra: DARE" in texts(app)
 
 
-def test_a_method_is_taken_to_export(pair_paths):
+def test_a_method_is_taken_into_the_plan(pair_paths):
     app = open_page(pair_paths)
     app.slider(key="method-wise_ft-alpha").set_value(0.25).run()
     app.button(key="export-wise_ft").click().run()
     assert not app.exception
     assert app.session_state["view"]["method"] == "wise_ft" and app.session_state["view"]["settings"] == "alpha:0.25"
-    turn_to(app, "export").run()
-    assert "--method wise_ft --param alpha=0.25" in app.code[0].value
+    assert app.button(key="plan-close") and "--method wise_ft --param alpha=0.25" in texts(app)
 
 
 def test_the_demo_shows_its_frontier_and_where_dg_hard_stands():
-    app = open_app(120)
-    app.query_params["base"], app.query_params["tuned"] = "demo:base", "demo:noisy"
-    app.run()
-    turn_to(app, "methods").run()
-    assert not app.exception
+    app = open_model(["demo:base", "demo:noisy"])
     assert "DG-Hard is worse than WiSE-FT, alpha = 0.7 at a target score of at least 89.8" in texts(app)
     assert set(app.multiselect(key="frontier-methods").value) > {"dg_hard", "norm_matched", "complement"}
 
 
 def test_a_frontier_of_ones_own_is_read_from_a_file(pair_paths, tmp_path):
-    app = open_page(pair_paths)
+    app = open_model(pair_paths)
     assert "Which repair heals more is not in the weights" in texts(app)
     assert any("--on-task BENCHMARK --save sweep.json" in code.value for code in app.code)
     (tmp_path / "sweep.json").write_text('{"lines": [], "ends": null}')

@@ -1,14 +1,12 @@
-"""The Recovery page: the demo, files, uploads, several cells, cohorts, and every question it asks."""
+"""Evidence: the demo, files, uploads, several cells, cohorts, and every question it asks."""
 
 import json
-from pathlib import Path
 
 import pytest
 
 from dgviz.demo import write_demo
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 
-ROOT = Path(__file__).parents[2]
 ROWS = (("b", 0.6, 0.5, 0.58), ("c", 0.5, 0.6, 0.57), ("d", 0.5, 0.5, 0.49), ("task", 0.2, 0.8, 0.76))
 CSV = "model,benchmark,score,stderr\n" + "".join(
     f"{model},{name},{v},0.005\n"
@@ -24,13 +22,8 @@ CELLS = "cell,model,benchmark,score\n" + "".join(
 
 
 def open_page(**query):
-    app = open_app(60)
-    for name, value in query.items():
-        app.query_params[name] = str(value)
-    app.run()
-    turn_to(app, "recovery").run()
-    assert not app.exception, [error.value for error in app.exception]
-    assert app.title[0].value.startswith("Recovery")
+    app = open_at("evidence", **query)
+    assert app.title[0].value.startswith("Evidence")
     return app
 
 
@@ -40,11 +33,6 @@ def open_path(path):
     app.text_input(key="scores-path").set_value(str(path)).run()
     assert not app.exception, [error.value for error in app.exception]
     return app
-
-
-def texts(app):
-    kinds = ("markdown", "text", "caption", "warning", "info", "subheader", "code")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
 
 
 def key_of(kind, start):

@@ -1,6 +1,4 @@
-"""The comparison of rules over a whole model: the page, scanned and not, and its figures."""
-
-from pathlib import Path
+"""The comparison of rules over a whole model: scanned and not, and its figures."""
 
 import numpy as np
 import pytest
@@ -12,10 +10,9 @@ from dgviz.figures import agreement_map, rank_boxes, series_colour, tau_curves
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
 
-ROOT = Path(__file__).parents[2]
 SHARES = dict(
     zip(("low", "p5", "q1", "median", "q3", "p95", "high"), (0, 0.01, 0.04, 0.09, 0.16, 0.25, 1), strict=True)
 )
@@ -38,25 +35,12 @@ def scan(paths, leave=()):
 
 
 def open_page(paths):
-    """Run the page on the whole model."""
-    app = open_app(60)
-    app.query_params["base"], app.query_params["tuned"] = map(str, paths)
-    app.run()
-    turn_to(app, "thresholds").run()
-    app.segmented_control(key="compared-on").set_value("Whole model").run()
-    assert not app.exception, [error.value for error in app.exception]
-    return app
-
-
-def texts(app):
-    kinds = ("markdown", "text", "caption", "warning", "info", "error", "subheader")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    return open_at("workbench?show=model-rules", base=paths[0], tuned=paths[1])
 
 
 def test_without_stored_spectra_the_scan_is_offered(paths):
     app = open_page(paths)
-    known = len(read_spectra(open_pair(*paths)).weights)  # the weight that the page showed first
-    assert known <= 1 and f"**{9 - known} of 9 weights have no stored spectrum**" in texts(app)
+    assert "**9 of 9 weights have no stored spectrum**" in texts(app)
     assert "model.layers.2.mlp.experts.gate_up_proj[3]" in app.code[0].value
     assert any(button.label == "Scan every weight" for button in app.button)
 
@@ -69,7 +53,7 @@ def test_what_is_missing_is_counted_and_named(paths):
     assert len(app.dataframe[0].value) == 4 and "A factor on tau" in texts(app)
 
 
-def test_rules_are_compared_and_one_is_taken_to_export(paths):
+def test_rules_are_compared_and_one_is_taken_into_the_plan(paths):
     matrices = read_spectra(scan(paths)).weights
     app = open_page(paths)
     assert "no stored spectrum" not in texts(app)
@@ -91,8 +75,7 @@ def test_rules_are_compared_and_one_is_taken_to_export(paths):
     app.button(key="take-1").click().run()
     assert not app.exception
     assert app.session_state["view"]["rule"] == "mp_edge" and app.session_state["view"]["params"] == "scale:0.5"
-    assert app.title[0].value == "Write the repaired checkpoint"
-    assert "--rule-param scale=0.5" in "".join(code.value for code in app.code)
+    assert app.button(key="plan-close") and "--rule-param scale=0.5" in texts(app)
 
 
 def test_a_rule_that_needs_the_weights_is_refused_and_its_scan_offered(paths):
