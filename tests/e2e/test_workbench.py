@@ -196,7 +196,7 @@ def test_a_module_is_selected_for_the_plan_and_a_weight_found_by_its_name(scanne
     page.get_by_title(re.compile("^Select every .*query")).click()
     expect(page.get_by_text("4 weights selected, for the plan")).to_be_visible()
     page.get_by_role("button", name="Add to plan").click()
-    page.locator(".st-key-plan-Take-from-base-The-4-selected button").click()
+    page.locator(".st-key-plan-Take-from-base-The-4-selected button").first.click()
     expect(page.locator("button.cell.selected.overridden")).to_have_count(4)
     page.get_by_role("button", name="Undo").click()
     expect(page.locator("button.cell.selected.overridden")).to_have_count(0)
