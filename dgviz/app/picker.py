@@ -8,7 +8,7 @@ import streamlit as st
 from dgviz.app.messages import show_error
 from dgviz.app.pair import checkpoint_label, checkpoint_path, load_pair
 from dgviz.app.recents import recent_pairs
-from dgviz.app.roots import confine
+from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.errors import AccessError, DgvizError
@@ -76,7 +76,7 @@ def completions(typed: str) -> list[str]:
 
 def _paths(typed: str) -> list[str]:
     """Return folders and weight files whose path begins with what was typed."""
-    path = Path(typed).expanduser()
+    path = typed_path(typed)
     folder, begun = (path, "") if typed.endswith("/") else (path.parent, path.name)
     try:
         confine(folder)
