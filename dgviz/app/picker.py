@@ -117,9 +117,9 @@ def _cached() -> list[str]:
 
 def _opens(base: str, tuned: str) -> bool:
     """Say whether a pair can be opened; why not is shown, and the pair that is open stays."""
-    if any(split_hub_id(side) is not None and not checkpoint_path(side).exists() for side in (base, tuned)):
-        return True  # not fetched yet: the page says how much there is to fetch
     try:
+        if any(split_hub_id(side) is not None and not checkpoint_path(side).exists() for side in (base, tuned)):
+            return True  # not fetched yet: the page says how much there is to fetch
         load_pair(View(base=base, tuned=tuned))
     except (DgvizError, OSError) as error:
         show_error(error)
