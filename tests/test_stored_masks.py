@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
 from dgviz.repair.methods import METHODS
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at
 from tests.checkpoints import random_tensors, write_checkpoint, write_tiny_pair
 
 MASK, TRAINED = "model.mask", "model.bias_table"
@@ -101,17 +101,12 @@ def test_infinities_count_neither_as_size_nor_as_rounding(capsys, tmp_path):
     assert 0 < masked["rounding"]["sigma"] == plain["rounding"]["sigma"]
 
 
-PAGES = ["checkpoints", "model", "layer", "thresholds", "methods", "family", "recovery", "export"]
+PARTS = ("spectrum", "rules", "methods", "model", "model-rules", "model-methods", "family")
+PAGES = ["open", *(f"workbench?show={part}" for part in PARTS), "workbench?plan=open", "evidence"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", [MASK, TRAINED])
 def test_pages(paths, page, name):
-    app = open_app(120)
-    for key, value in {"base": paths[0], "tuned": paths[1], "weight": name}.items():
-        app.query_params[key] = value
-    app.run()
-    assert not app.exception and not app.error
-    if page != "checkpoints":
-        turn_to(app, page).run()
-    assert not app.exception and not app.error, [item.value for item in app.error]
+    app = open_at(page, 120, base=paths[0], tuned=paths[1], weight=name)
+    assert not app.error, [item.value for item in app.error]

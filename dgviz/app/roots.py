@@ -23,6 +23,15 @@ def allowed_roots() -> tuple[Path, ...] | None:
     return roots if roots or not _is_loopback(st.get_option("server.address")) else None
 
 
+def typed_path(text: str) -> Path:
+    """Return the path that was typed; the home folder of a user who is not there is taken as it stands."""
+    path = Path(text)
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 def confine(path: Path) -> Path:
     """Return a path that this server may open or write."""
     roots = allowed_roots()

@@ -1,4 +1,4 @@
-"""Jobs of every kind: in the list beside every page while they run, found again afterwards, and gone on with."""
+"""Jobs of every kind: in the bar of every place while they run, found again afterwards, and gone on with."""
 
 import json
 import os
@@ -56,10 +56,10 @@ def commands(pair, folder):
 
 
 def listed():
-    """Return the texts of the progress bars beside the page that the app opens with."""
+    """Return the texts of the progress bars in the bar above the place that the app opens with."""
     app = open_app().run()
     assert not app.exception, [error.value for error in app.exception]
-    return [bar.proto.text for bar in app.sidebar.get("progress")]
+    return [bar.proto.text for bar in app.get("progress")]
 
 
 def ended(job, seconds=120):
@@ -69,7 +69,7 @@ def ended(job, seconds=120):
     return job
 
 
-def test_every_kind_that_runs_is_listed_beside_every_page(pair, tmp_path):
+def test_every_kind_that_runs_is_listed_in_the_bar(pair, tmp_path):
     jobs = {}
     for name, (command, lock) in commands(pair, tmp_path).items():
         jobs[name] = start(command, f"the {name} job", lock)
