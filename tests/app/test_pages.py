@@ -280,3 +280,26 @@ def test_a_former_address_leads_on_once_and_has_a_link_for_who_comes_back(former
     assert app.title[0].value == former.capitalize() and "has moved" in texts(app)
     next(button for button in app.button if button.label.startswith("Go to ")).click().run()
     assert not app.exception and is_there()
+
+
+def test_a_link_reads_nothing_before_somebody_says_yes(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    app = open_at("workbench", opened=False, base=base, tuned=tuned, plan="open", rule="mp_edge")
+    said = texts(app)
+    assert "Nothing of it has been read" in said and str(base) in said and str(tuned) in said
+    assert not app.selectbox and "Plan" not in {element.value for element in app.subheader}
+    next(button for button in app.button if button.label == "Open this pair").click().run()
+    assert not app.exception and app.selectbox(key="rule-choice").value == "mp_edge"  # all of the link is there
+
+
+@pytest.mark.parametrize("field", ["weight", "rule", "method", "shrinker", "against"])
+def test_what_a_link_says_is_never_read_as_markdown(pair_paths, field):
+    picture = "![x](http://elsewhere.invalid/x.png)"
+    app = open_at("workbench", base=pair_paths[0], tuned=pair_paths[1], plan="open", **{field: picture})
+    assert not app.exception and picture in texts(app)
+    marked = [
+        element.value
+        for kind in ("markdown", "caption", "warning", "info", "error")
+        for element in getattr(app, kind)
+    ]
+    assert not [text for text in marked if picture in text]
