@@ -47,6 +47,7 @@ lint: $(TESTS)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(PY) -m tests.lint_scripts
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis

@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 
 from dgviz.app import worker as work
-from dgviz.app.messages import answered
+from dgviz.app.messages import answered, show_warning
 from dgviz.app.parameters import parameter_field
 from dgviz.errors import ThresholdError
 from dgviz.figures import entry_map, plot_config, rules_plot
@@ -58,7 +58,7 @@ def _apply_rules(spectrum: Spectrum, params: Mapping[str, Mapping[str, Any]]) ->
         try:
             found[RULES[name].title] = apply_rule(spectrum, name, own)
         except ThresholdError as error:
-            st.warning(str(error))
+            show_warning(str(error))
     return found
 
 

@@ -15,6 +15,7 @@ from dgviz.analysis.rules import (
 )
 from dgviz.app.compare import choose_rules, starting_points
 from dgviz.app.jobs import draw_task
+from dgviz.app.messages import show_warning
 from dgviz.app.rules import link_params
 from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.spectra import load_cut, load_spectra
@@ -81,7 +82,7 @@ def choose_plans(spectra: ModelSpectra) -> list[RepairPlan]:
         try:
             plans.append(RepairPlan(name, own))
         except DgvizError as error:
-            st.warning(str(error))
+            show_warning(str(error))
     return plans + [RepairPlan(_SHRINKER_RULE, shrinker=name) for name in shrinkers]
 
 
@@ -122,7 +123,7 @@ def _draw_refused(
     view: View, pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan, error: DgvizError
 ) -> None:
     """Say why a rule cannot be applied, and offer the scan that makes it so once the scan of all weights is done."""
-    st.warning(str(error))
+    show_warning(str(error))
     rule = find_rule(plan.rule)
     if not rule.needs_delta or spectra.missing:
         return

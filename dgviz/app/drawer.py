@@ -1,16 +1,19 @@
 """The drawer of the plan: what every weight gets, what is treated apart, what that does, and its export."""
 
+import functools
+from collections.abc import Callable
+
 import streamlit as st
 
 from dgviz.app.export_options import choose_output
 from dgviz.app.export_page import draw_plan, free_folder, suggested_name
 from dgviz.app.export_result import draw_result
 from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
 from dgviz.app.pair import checkpoint_path, load_pair
-from dgviz.app.plans import add_override, draw_overrides, planned, read_saved
+from dgviz.app.plans import add_override, draw_overrides, planned, read_saved, take_plan
 from dgviz.app.roots import confine, typed_path, writable_home
 from dgviz.app.rules import current_rule
 from dgviz.app.selection import choose_names
@@ -19,7 +22,9 @@ from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
-from dgviz.repair.plan import RepairPlan
+from dgviz.files import pretty_json
+from dgviz.jobs import Job
+from dgviz.repair.plan import RepairPlan, parse_plan
 from dgviz.words import exact_number
 
 
@@ -50,6 +55,7 @@ def draw_drawer(view: View) -> None:
     if view.tau and view.weight:
         _offer_tau(view)
     draw_overrides(view)
+    loaded = st.container()
     st.markdown("**Write**")
     output = choose_output()
     base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
@@ -69,8 +75,12 @@ def draw_drawer(view: View) -> None:
         repair = planned(view, chosen, **default)
     except DgvizError as error:
         show_error(error)
-        draw_list("repair", draw_result)
+        with loaded:
+            _load(view)
+        draw_list("repair", functools.partial(draw_result, view), of=_of_pair(view))
         return
+    with loaded:
+        _load(view, repair)
     written = {"format": output.format, **output.arguments, "device": view.device}
     command = Command("repair", base=base, tuned=tuned, out=out, **repair.arguments, **written)
     if draw_plan(chosen, repair, out, output):
@@ -85,7 +95,31 @@ def draw_drawer(view: View) -> None:
         )
     draw_start_error()
     draw_command(command)
-    draw_list("repair", draw_result)
+    draw_list("repair", functools.partial(draw_result, view), of=_of_pair(view))
+
+
+def _of_pair(view: View) -> Callable[[Job], bool]:
+    """Return what tells the exports of the pair in view from those of others."""
+    sides = {str(checkpoint_path(side)) for side in (view.base, view.tuned)}
+    return lambda job: sides <= set(job.command)
+
+
+def _load(view: View, plan: RepairPlan | None = None) -> None:
+    """Offer to keep the plan as a file, and to take one from a file."""
+    with st.expander("Save, load", icon=":material/description:"):
+        if plan is not None:
+            name = f"{checkpoint_path(view.tuned).name}-plan.json"
+            data = pretty_json(plan.to_json())
+            st.download_button("Save the plan", data, name, "application/json", icon=":material/download:")
+        given = st.file_uploader("A plan's file, or an export's dgviz.json", type="json", key="plan-file")
+        if given is None:
+            return
+        try:
+            found = parse_plan(given.getvalue(), given.name)
+        except DgvizError as error:
+            show_error(error)
+            return
+        st.button("Take this plan", icon=":material/playlist_add_check:", on_click=take_plan, args=(view, found))
 
 
 def _default_words(view: View) -> str:
@@ -149,7 +183,7 @@ def _offer_tau(view: View) -> None:
     if text in read_saved(view).overrides:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.info(f"τ = {view.tau} was set by hand on {weight}, and is not in the plan.")
+        st.info(plain(f"τ = {view.tau} was set by hand on {weight}, and is not in the plan."))
         st.button(
             "This weight only", key="offer-tau", icon=":material/add:", on_click=add_override, args=(view, text)
         )

@@ -8,11 +8,11 @@ import streamlit as st
 from dgviz.app import worker as work
 from dgviz.app.jobs import draw_running, running_jobs
 from dgviz.app.late import readdress_late_reruns
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import navigate, page
 from dgviz.app.pair import checkpoint_label, load_pair
 from dgviz.app.plans import PLAN_CHANGED, read_saved
-from dgviz.app.recents import remember_pair
+from dgviz.app.recents import note_opened, remember_pair, was_opened
 from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PairError
@@ -30,10 +30,11 @@ def run_app() -> None:
     try:
         view = current_view()
         st.session_state.pop(PLAN_CHANGED, None)  # this run draws it
-        st.html(_style(view.plan == "open" and view.has_pair))
-        with st.container(key="bar", horizontal=True, vertical_alignment="center", width="content"):
+        planning = view.plan == "open" and view.has_pair and was_opened(view)
+        st.html(_style(planning))
+        with st.container(key="bar", horizontal=True, vertical_alignment="center", width="content", wrap=False):
             _bar(view)
-        if view.plan == "open" and view.has_pair:
+        if planning:
             with st.container(key="drawer"):
                 _drawer(view)
         chosen.run()
@@ -72,6 +73,23 @@ def require_pair(view: View) -> CheckpointPair:
     return pair
 
 
+def require_opened(view: View) -> None:
+    """Ask before anything is read of a pair that only a link names, and stop the page until somebody says yes."""
+    if was_opened(view):
+        return
+    st.markdown("This link names a pair that was not opened here before. Nothing of it has been read.")
+    st.text(f"base   {view.base}\ntuned  {view.tuned}")
+    st.button(
+        "Open this pair",
+        key="open-linked",
+        icon=":material/folder_open:",
+        type="primary",
+        on_click=note_opened,
+        args=(view.base, view.tuned),
+    )
+    st.stop()
+
+
 def open_view(view: View) -> CheckpointPair:
     """Return the pair in view, whatever blocks its repair, or explain what is missing and stop the page."""
     if not view.has_pair:
@@ -80,6 +98,7 @@ def open_view(view: View) -> CheckpointPair:
             st.page_link(page("open"), label="Choose checkpoints", icon=":material/folder_open:")
             demo_buttons()
         st.stop()
+    require_opened(view)
     try:
         pair = load_pair(view)
     except (DgvizError, OSError) as error:
@@ -111,6 +130,7 @@ def _style(drawer: bool) -> str:
 :has(> .st-key-bar), :has(> .st-key-drawer), .stElementContainer:has(style) {{ position: absolute; }}
 .st-key-bar {{ position: fixed; top: 0; right: 3.5rem; height: 3.75rem; width: max-content !important;
   z-index: 999995; }}
+.st-key-bar > * {{ width: max-content !important; flex: none; }}
 .st-key-drawer {{ position: fixed; top: 3.75rem; right: 0; bottom: 0; width: {_DRAWER};
   max-width: 100vw; z-index: 999;  overflow-y: auto; padding: 1rem 1.25rem 2rem;
   background: {ground}; border-left: 1px solid {border}; }}
@@ -125,7 +145,7 @@ def _bar(view: View) -> None:
     waiting = work.devices() is None or running_jobs()
     st.fragment(_running, run_every=2 if waiting else None)()
     pair = f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}" if view.has_pair else "no pair is open"
-    with st.popover(pair, icon=":material/difference:", type="tertiary", wrap=False):
+    with st.popover(plain(pair), icon=":material/difference:", type="tertiary", wrap=False):
         if view.has_pair:
             st.text(f"{view.base}\n→ {view.tuned}")
             st.button(

@@ -9,7 +9,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import page
 from dgviz.app.pair import state_dir
 from dgviz.app.roots import confine
@@ -212,7 +212,7 @@ def draw_progress(name: str, job: Job, state: str) -> None:
     """Show how far a job is, or what went wrong with it, weight by weight where that is known."""
     if state == "running":
         progress = job.progress()
-        st.progress(progress.fraction if progress else 0.0, text=_progress_words(KINDS[name], job))
+        st.progress(progress.fraction if progress else 0.0, text=plain(_progress_words(KINDS[name], job)))
     elif state in ("failed", "died"):
         st.text(job.error or "It ended without a word.")
         errors = (job.result or {}).get("errors", {})
@@ -249,16 +249,18 @@ def draw_command(command: Command, details: Callable[[], None] | None = None) ->
 
 
 @st.fragment(run_every=1.0)
-def draw_list(name: str, result: Callable[[Job], None], most: int = 8) -> None:
+def draw_list(
+    name: str, result: Callable[[Job], None], most: int = 8, of: Callable[[Job], bool] = lambda job: True
+) -> None:
     """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
-    jobs = list_jobs(root(name))[:most]
+    jobs = [job for job in list_jobs(root(name)) if job.state == "running" or of(job)][:most]
     if jobs:
         st.subheader(f"{KINDS[name].title}s", anchor=False)
     for job in jobs:
         state = job.state
         with st.container(border=True):
             with _row():
-                st.markdown(f"**{job.title}**  {_STATES[state]}")
+                st.markdown(f"**{plain(job.title)}**  {_STATES[state]}")
                 with st.container(horizontal=True, vertical_alignment="center", width="content"):
                     _draw_buttons(name, job, state)
             draw_progress(name, job, state)
@@ -302,7 +304,7 @@ def draw_running(jobs: list[tuple[str, Job]]) -> None:
     """Show jobs that run, of every kind, and where to look at them."""
     for number, (name, job) in enumerate(jobs):
         progress, kind = job.progress(), KINDS[name]
-        st.progress(progress.fraction if progress else 0.0, text=f"{kind.title}: {job.title}")
+        st.progress(progress.fraction if progress else 0.0, text=plain(f"{kind.title}: {job.title}"))
         if all(name != later for later, _ in jobs[number + 1 :]):
             link = address(**kind.view)
             st.page_link(page(kind.page), label="Show", icon=":material/monitoring:", query_params=link)

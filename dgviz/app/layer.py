@@ -79,7 +79,6 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
             tau,
             threshold.edge or None,
             log=scale == "log",
-            view=layer.id,
             rounding=_rounding_line(spectrum, threshold),
         ),
         config=plot_config("spectrum"),
@@ -88,7 +87,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
     sigma, edge = threshold.sigma or None, threshold.edge or None
     histogram.plotly_chart(
-        spectrum_histogram(spectrum.nonzero_s, sigma, spectrum.nonzero_shape, tau, edge, view=layer.id),
+        spectrum_histogram(spectrum.nonzero_s, sigma, spectrum.nonzero_shape, tau, edge),
         config=plot_config("histogram"),
         key="histogram",
     )

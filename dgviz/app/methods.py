@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
 from dgviz.analysis.preview import prepare_stored
 from dgviz.app import worker as work
-from dgviz.app.messages import answered
+from dgviz.app.messages import answered, show_warning
 from dgviz.app.method import take_to_export
 from dgviz.app.parameters import parameter_field
 from dgviz.app.rules import choose_rule
@@ -220,7 +220,7 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
     try:
         return spectral_effect(plan, spectrum, prepare_stored(matrices, plan, names), weight[0].tensor.name)
     except DgvizError as error:
-        st.warning(str(error))
+        show_warning(str(error))
         return None
 
 

@@ -4,6 +4,7 @@ import streamlit as st
 
 from dgviz.analysis.model_spectra import ModelSpectra
 from dgviz.analysis.preview import ModelPreview, preview_model
+from dgviz.app.messages import show_warning
 from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
@@ -27,7 +28,7 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
         try:
             found = load_preview(pair, spectra, plan)
         except DgvizError as error:
-            st.warning(str(error))
+            show_warning(str(error))
             continue
         rows.append(
             {

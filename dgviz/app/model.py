@@ -106,6 +106,9 @@ def _draw_totals(rows: list[Assessment], spectra: ModelSpectra) -> None:
             emptied, unchanged = sum(row.emptied for row in rows), sum(row.unchanged for row in rows)
             st.metric("Nothing kept", f"{emptied:,}", help="Weights that the repair takes back to base.")
             st.metric("Everything kept", f"{unchanged:,}", help="Weights on which the rule does nothing.")
+            frozen = sum(row.frozen for row in rows)
+            if frozen:
+                st.metric("Not trained", f"{frozen:,}", help="Weights that are base's own: there is nothing to keep.")
 
 
 def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) -> tuple[TowerMap, Figure]:

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.pair import checkpoint_label, checkpoint_path, load_pair
-from dgviz.app.recents import recent_pairs
+from dgviz.app.recents import note_opened, recent_pairs
 from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
@@ -35,6 +35,7 @@ def choose_pair(view: View) -> None:
 
 def open_here(base: str, tuned: str) -> None:
     """Open a pair, which the user has asked for."""
+    note_opened(base, tuned)
     change_view(base=base, tuned=tuned)
     st.session_state[OPENED] = base, tuned
 
@@ -51,11 +52,11 @@ def _choose(side: str, shown: str) -> str:
         with st.container(horizontal=True, gap="small"):
             for found in completions(typed):
                 st.button(
-                    found.rstrip("/").rpartition("/")[2] if Path(found).is_absolute() else found,
+                    plain(found.rstrip("/").rpartition("/")[2] if Path(found).is_absolute() else found),
                     key=f"complete-{side}-{found}",
                     icon=":material/subdirectory_arrow_right:",
                     type="tertiary",
-                    help=found,
+                    help=plain(found),
                     on_click=st.session_state.__setitem__,
                     args=(key, found),
                 )
@@ -133,11 +134,11 @@ def draw_recents() -> None:
     if pairs:
         st.markdown("**Opened before**")
     for number, pair in enumerate(pairs):
-        with st.container(border=True, gap=None, horizontal=True, vertical_alignment="center"):
+        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.button(
-                f"{checkpoint_label(pair.base)} → {checkpoint_label(pair.tuned)}",
+                plain(f"{checkpoint_label(pair.base)} → {checkpoint_label(pair.tuned)}"),
                 key=f"recent-{number}",
-                help=f"{pair.base} → {pair.tuned}",
+                help=plain(f"{pair.base} → {pair.tuned}"),
                 type="tertiary",
                 on_click=open_here,
                 args=(pair.base, pair.tuned),

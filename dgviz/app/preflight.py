@@ -1,13 +1,15 @@
 """The pair in words and in a table: what it is, what is surprising, and what will happen to every tensor."""
 
-import re
 from collections import Counter
 from pathlib import Path
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
+from dgviz.checkpoint.expression import compile_expression
 from dgviz.demo import read_scores
+from dgviz.errors import PairError
 from dgviz.repair.methods import find_method
 from dgviz.words import size
 
@@ -112,9 +114,9 @@ def draw_fates(preflight: Preflight) -> None:
         )
         text = st.text_input("Search names and reasons", key="fate-search", placeholder="e.g. mlp|embed", live=True)
     try:
-        found = re.compile(text or "", re.IGNORECASE)
-    except re.error as error:
-        st.warning(f"{text!r} is not a regular expression: {error}")
+        found = compile_expression(text or "", ignore_case=True)
+    except PairError as error:
+        show_warning(str(error))
         return
     rows = [
         _cells(row)

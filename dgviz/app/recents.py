@@ -1,4 +1,4 @@
-"""The pairs that were opened before, newest first: when, and what was found."""
+"""The pairs that were opened here before: which a link may open, newest first, when, and what was found."""
 
 import os
 from collections.abc import Iterator
@@ -14,6 +14,8 @@ from dgviz.errors import DgvizError
 from dgviz.files import write_json
 
 _KEPT = 8
+_OPENED: set[tuple[str, str]] = set()
+"""Pairs that somebody has opened on this server since it was started."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,19 @@ def remember_pair(view: View, verdict: str = "") -> None:
     kept = [new, *(pair for pair in pairs if not pair.is_same(new))][:_KEPT]
     state_dir().mkdir(parents=True, exist_ok=True)
     write_json(state_dir() / "recent.json", [asdict(pair) for pair in kept])
+
+
+def note_opened(base: str, tuned: str) -> None:
+    """Note that somebody at this server wants a pair opened, so that its files may be read."""
+    _OPENED.add((base, tuned))
+
+
+def was_opened(view: View) -> bool:
+    """Return whether the pair in view was opened here before, or is the demo: a link alone opens nothing."""
+    if view.base.startswith(DEMO) and view.tuned.startswith(DEMO):
+        return True
+    wanted = Recent(view.base, view.tuned)
+    return (view.base, view.tuned) in _OPENED or any(pair.is_same(wanted) for pair in recent_pairs())
 
 
 def _read() -> Iterator[Recent]:

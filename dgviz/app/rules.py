@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.app.parameters import parameter_field
 from dgviz.app.state import View, change_view
 from dgviz.errors import ThresholdError
@@ -17,14 +18,14 @@ CHOICES = tuple(RULES)
 def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, dict[str, Any]]:
     """Return the rule in view with its parameters; a spoiled one is replaced by its defaults, and said so."""
     if view.rule not in choices:
-        st.warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
+        show_warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
         return RULES["dg_hard"], RULES["dg_hard"].checked({})
     rule = RULES[view.rule]
     needed = {parameter.name: 0 for parameter in rule.parameters if parameter.default is None}
     try:
         return rule, rule.checked(needed | view.rule_params())
     except ThresholdError as error:
-        st.warning(f"{error}; showing its defaults.")
+        show_warning(f"{error}; showing its defaults.")
         return rule, rule.checked(needed)
 
 

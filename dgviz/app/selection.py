@@ -4,6 +4,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.analysis.model_spectra import Assessment
+from dgviz.app.messages import show_warning
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.selection import Selection, selection_of
 from dgviz.errors import PairError
@@ -16,7 +17,7 @@ def read_selection(view: View, names: list[str]) -> set[str]:
     try:
         return set(Selection(view.include, view.exclude).select(names))
     except PairError as error:
-        st.warning(f"{error}; no weight is left out.")
+        show_warning(f"{error}; no weight is left out.")
         return set(names)
 
 

@@ -2,6 +2,7 @@
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair, MatrixLayout, matrix_layout
 from dgviz.checkpoint.module_path import module_path
@@ -20,7 +21,7 @@ def _current(view: View, pair: CheckpointPair, names: list[str]) -> str:
     """Return the weight in view; of one that is not there it is said, and another is taken."""
     current = view.weight if view.weight in names else first_weight(pair)
     if view.weight and view.weight not in names:
-        st.warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
+        show_warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
     if current != view.weight:
         change_view(weight=current)
     return current

@@ -57,9 +57,8 @@ def test_a_weight_that_is_not_there_is_said(paths):
     assert module_path(app.selectbox(key="weight-choice").value)
 
 
-@pytest.mark.parametrize("place", ["layer", "workbench"])
-def test_the_component_is_one_module(place):
-    assert script(place).count("export default") == 1
+def test_the_component_is_one_module():
+    assert script().count("export default") == 1
 
 
 def test_what_is_in_view_is_held_as_a_and_left(paths):

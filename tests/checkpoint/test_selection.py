@@ -85,5 +85,12 @@ def test_selections_agree_with_the_pair(tmp_path):
 
 
 def test_a_bad_expression_is_a_sentence():
-    with pytest.raises(PairError, match=r"--include '\(' is not a valid regular expression"):
+    with pytest.raises(PairError, match=r"--include: '\(' is not a regular expression of RE2"):
         Selection(include="(").select(["a"])
+
+
+def test_an_expression_of_a_link_takes_no_time():
+    """Backtracking would need longer than anyone lives; RE2 is linear."""
+    names = [f"model.layers.{i}.self_attn.q_proj.weight" for i in range(200)]
+    assert Selection(include=r"(\w+\.?)+!$").select(names) == []
+    assert Selection(exclude=r"^(([a-z0-9_])+.)+[A-Z]([a-z])+$").select(names) == names

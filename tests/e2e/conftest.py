@@ -216,3 +216,15 @@ def noted_messages(page):
 
     page.on("websocket", lambda socket: socket.on("framesent", note))
     return sent
+
+
+def follow_link(page, url):
+    """Go to a link, and say yes where the server asks first: it has not opened the pair before."""
+    page.goto(url)
+    ask, bench = (
+        page.get_by_role(role, name=name)
+        for role, name in (("button", "Open this pair"), ("slider", "Threshold tau"))
+    )
+    expect(ask.or_(bench)).to_be_visible()
+    if ask.is_visible():
+        ask.click()

@@ -60,7 +60,7 @@ def test_tau_is_dragged_in_the_spectrum_and_goes_into_the_plan(scanned, page):
     handle.press("ArrowUp")  # drops one direction
     expect(rank).to_have_value(str(kept - 1))
     expect(page.locator(".note:visible")).to_have_count(0)
-    page.get_by_role("button", name="Plan").click()
+    page.get_by_role("button", name="Add to plan").click()
     page.get_by_role("button", name="This weight only").click()
     expect(page.get_by_role("button", name=re.compile("1 override"))).to_be_visible()
     page.keyboard.press("Escape")
@@ -69,7 +69,7 @@ def test_tau_is_dragged_in_the_spectrum_and_goes_into_the_plan(scanned, page):
 
     handle.press("Home")
     expect(rank).to_have_value(str(own))
-    page.get_by_role("link", name="Export").click()
+    page.get_by_role("button", name=re.compile("1 override")).click()
     expect(page.get_by_text(re.compile(f"name={re.escape(WEIGHT)}: tau="))).to_have_count(2)  # the plan, the command
 
 

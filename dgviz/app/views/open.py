@@ -3,9 +3,9 @@
 import streamlit as st
 
 from dgviz.app.fetches import require_fetched
-from dgviz.app.frame import demo_buttons, enter_page, open_view, page
+from dgviz.app.frame import demo_buttons, enter_page, open_view, page, require_opened
 from dgviz.app.jobs import draw_task, try_start
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.model_verdict import draw_verdict
 from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight
 from dgviz.app.picker import OPENED, choose_pair, draw_recents
@@ -48,7 +48,8 @@ def _draw_pair(view: View) -> None:
             "the demo."
         )
         return
-    st.subheader(f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}", anchor=False)
+    st.subheader(plain(f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}"), anchor=False)
+    require_opened(view)
     require_fetched(view)
     pair = open_view(view)
     preflight = load_preflight(view)
