@@ -65,8 +65,8 @@ def draw_drawer(view: View) -> None:
         st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
     # As the field's default: a value set by its key is sent once, and a browser that is still loading misses it.
     named = st.text_input("Output folder (new or empty)", st.session_state[folder], key=suggested).strip()
-    out = typed_path(named)
     try:
+        out = typed_path(named)
         if not named:  # a path of no name is the folder the server was started in
             raise ExportError("the output folder has no name; give a new or empty folder")
         confine(out)

@@ -77,9 +77,9 @@ def completions(typed: str) -> list[str]:
 
 def _paths(typed: str) -> list[str]:
     """Return folders and weight files whose path begins with what was typed."""
-    path = typed_path(typed)
-    folder, begun = (path, "") if typed.endswith("/") else (path.parent, path.name)
     try:
+        path = typed_path(typed)
+        folder, begun = (path, "") if typed.endswith("/") else (path.parent, path.name)
         confine(folder)
         with os.scandir(folder) as entries:
             seen = [entry for entry, _ in zip(entries, range(_LOOKED_AT), strict=False)]

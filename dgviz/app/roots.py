@@ -24,12 +24,13 @@ def allowed_roots() -> tuple[Path, ...] | None:
 
 
 def typed_path(text: str) -> Path:
-    """Return the path that was typed; the home folder of a user who is not there is taken as it stands."""
-    path = Path(text)
+    """Return the path that was typed, home folders by their whole paths."""
     try:
-        return path.expanduser()
-    except RuntimeError:
-        return path
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise AccessError(
+            f"{text} is not opened: nobody of that name has a home here; give the whole path"
+        ) from error
 
 
 def confine(path: Path) -> Path:
