@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.repair.methods import METHODS
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import random_tensors, write_checkpoint, write_tiny_pair
+from tests.scans import scan_here
 
 MASK, TRAINED = "model.mask", "model.bias_table"
 
@@ -52,8 +54,12 @@ def test_spectrum_of_the_tensor_itself(capsys, paths, name):
 @pytest.mark.parametrize("command", ["inspect", "scan", "noise", "thresholds", "compare-methods", "family"])
 def test_commands_on_the_whole_pair(capsys, paths, command):
     if command in ("noise", "thresholds"):
-        run(capsys, "scan", *paths[:2])
-    more = {"family": [paths[2]], "compare-methods": ["--methods", ",".join(METHODS)]}.get(command, [])
+        scan_here(open_pair(*paths[:2]))
+    more = {
+        "scan": ["--workers", "1"],
+        "family": [paths[2], "--workers", "1"],
+        "compare-methods": ["--methods", ",".join(METHODS)],
+    }.get(command, [])
     out = run(capsys, command, *paths[:2], *more, "--json")
     assert "NaN" not in out
 

@@ -12,9 +12,9 @@ from dgviz.app.jobs import root
 from dgviz.checkpoint import open_pair
 from dgviz.figures import noise_by_model, overlap_curves, overlap_map
 from dgviz.jobs import list_jobs
-from dgviz.spectra.model_scan import iter_scan
 from tests.app.pages import open_app, turn_to
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint
+from tests.scans import scan_here
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +63,7 @@ def texts(app):
 
 def scan(paths):
     for tuned in paths[1:]:
-        assert all(item.error is None for item in iter_scan(open_pair(paths[0], tuned), device="cpu", workers=1))
+        scan_here(open_pair(paths[0], tuned))
 
 
 def test_without_a_pair_it_says_what_to_do():

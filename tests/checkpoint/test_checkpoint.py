@@ -366,7 +366,7 @@ def damaged_files(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=damaged_files())
 def test_any_file_is_read_rightly_or_refused_in_one_line(tmp_path, contents):
     file = tmp_path / "model.safetensors"

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.app.figure4 import script, start_tau
@@ -93,7 +93,6 @@ def test_no_edge_and_no_tau_where_there_is_no_noise():
 
 
 @given(st.integers(1, 60000), st.floats(0, 1), st.integers(40, 5000))
-@settings(max_examples=80, deadline=None)
 def test_thinning_keeps_spikes_boundary_and_end(count, share, limit):
     rank = round(share * count)
     kept = thin_ranks(count, rank, limit)
@@ -174,7 +173,6 @@ def test_the_axis_shows_the_whole_bulk_and_tau():
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=10))
-@settings(max_examples=80, deadline=None)
 def test_labels_are_spread_in_order_and_inside(wanted):
     placed = spread(wanted, 18, 0, 400)
     order = np.argsort(wanted, kind="stable")
@@ -230,7 +228,6 @@ def test_payload_round_trip():
 
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 9), max_size=3))
-@settings(max_examples=40, deadline=None)
 def test_any_header_and_shape_survive(text, shape):
     array = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
     header, arrays = unpack(pack({"text": text}, {"odd": array, "s": np.array([math.pi])}))

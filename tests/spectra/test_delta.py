@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.checkpoint import open_pair, read_tensor
@@ -51,7 +51,6 @@ def test_kernels_stacks_and_singletons(tmp_path, shards):
     assert compute_delta(Weight(pair["model.pos"]), "cpu").shape == (40, 32)
 
 
-@settings(max_examples=25, deadline=None)
 @given(rows=st.integers(2, 70), cols=st.integers(15, 70), block=st.integers(1, 200))
 def test_blocks_of_any_size_give_the_same(tmp_path_factory, rows, cols, block):
     directory = tmp_path_factory.mktemp("pair")

@@ -72,7 +72,7 @@ def test_every_family_at_small_sizes(shape):
         assert_agrees(delta, decompose(delta, "cpu"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     m=st.integers(1, 90),
     n=st.integers(1, 90),
