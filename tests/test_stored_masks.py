@@ -51,7 +51,15 @@ def test_spectrum_of_the_tensor_itself(capsys, paths, name):
     torch.testing.assert_close(s.double(), exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("command", ["inspect", "scan", "noise", "thresholds", "compare-methods", "family"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inspect",
+        "noise",
+        "thresholds",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("scan", "compare-methods", "family")),
+    ],
+)
 def test_commands_on_the_whole_pair(capsys, paths, command):
     if command in ("noise", "thresholds"):
         scan_here(open_pair(*paths[:2]))
@@ -76,6 +84,7 @@ def test_repairs(capsys, paths, tmp_path, form):
     assert not torch.isnan(written[TRAINED]).any()
 
 
+@pytest.mark.slow
 def test_a_repair_as_an_adapter_leaves_the_mask_to_base(capsys, tmp_path):
     paths = write_tiny_pair(tmp_path, "llama_untied")
     mask = torch.zeros(8, 8).masked_fill(torch.ones(8, 8).triu(1) > 0, float("-inf"))
@@ -110,10 +119,11 @@ def test_infinities_count_neither_as_size_nor_as_rounding(capsys, tmp_path):
 PAGES = ["checkpoints", "model", "layer", "thresholds", "methods", "family", "recovery", "export"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", [MASK, TRAINED])
 def test_pages(paths, page, name):
-    app = open_app(120)
+    app = open_app()
     for key, value in {"base": paths[0], "tuned": paths[1], "weight": name}.items():
         app.query_params[key] = value
     app.run()

@@ -49,7 +49,7 @@ def known(home):
 
 def open_model(paths, **query):
     """Run the Model page with a query, as a link would."""
-    app = open_app(60)
+    app = open_app()
     for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
         app.query_params[name] = str(value)
     app.run()

@@ -30,7 +30,7 @@ def pair_paths(tmp_path_factory):
 
 def open_page(page, **query):
     """Run the app at a page with a query, as a link would."""
-    app = open_app(60)
+    app = open_app()
     for name, value in query.items():
         app.query_params[name] = str(value)
     app.run()
@@ -279,7 +279,7 @@ def test_a_short_scan_begins_by_itself_where_the_pair_is_opened_and_never_from_a
     jobs = list_jobs(root("scan"))
     assert len(jobs) == (by == "form")
     for job in jobs:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while job.exit_code is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert job.state == "done", job.log_tail()

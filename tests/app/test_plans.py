@@ -29,7 +29,7 @@ def paths(tmp_path, monkeypatch):
 
 
 def open_page(page, paths, **query):
-    app = open_app(60)
+    app = open_app()
     for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
         app.query_params[name] = str(value)
     turn_to(app.run(), page).run()

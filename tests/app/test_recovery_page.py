@@ -24,7 +24,7 @@ CELLS = "cell,model,benchmark,score\n" + "".join(
 
 
 def open_page(**query):
-    app = open_app(60)
+    app = open_app()
     for name, value in query.items():
         app.query_params[name] = str(value)
     app.run()

@@ -37,7 +37,7 @@ def home(tmp_path, monkeypatch):
 
 
 def drawn(paths):
-    app = AppTest.from_function(panel, args=paths, default_timeout=60).run()
+    app = AppTest.from_function(panel, args=paths, default_timeout=300).run()
     assert not app.exception, [error.value for error in app.exception]
     return app
 
@@ -52,7 +52,7 @@ def started(pair, paths):
 
 
 def wait_for(pair):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while find_scan(pair).state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     return find_scan(pair)

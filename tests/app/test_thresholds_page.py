@@ -39,7 +39,7 @@ def scan(paths, leave=()):
 
 def open_page(paths):
     """Run the page on the whole model."""
-    app = open_app(60)
+    app = open_app()
     app.query_params["base"], app.query_params["tuned"] = map(str, paths)
     app.run()
     turn_to(app, "thresholds").run()

@@ -558,7 +558,7 @@ def test_many_processes_share_one_cache(tmp_path, cache):
     )
     command = [sys.executable, "-c", code, str(base)]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    outputs = {process.communicate(timeout=120)[0] for process in processes}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert all(process.returncode == 0 for process in processes)
     expected = [content_hash(info) for info in open_checkpoint(base).tensors.values()] * 5
     assert outputs == {" ".join(expected) + "\n"}

@@ -288,7 +288,7 @@ def run_js(tmp_path_factory):
         (folder / "run.mjs").write_text(source, encoding="utf-8")
         (folder / "data.json").write_text(json.dumps(data))
         command = [NODE, str(folder / "run.mjs"), str(folder / "data.json"), str(folder / "message.bin")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -492,7 +492,7 @@ def test_the_ui_process_stays_without_torch():
         "import sys, dgviz.app.figure4, dgviz.figures, dgviz.figures.figure4.maps;"
         "print('torch' in sys.modules, 'plotly.express' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
@@ -512,7 +512,7 @@ def mounted_page():
 def test_the_component_mounts_in_a_page():
     from streamlit.testing.v1 import AppTest
 
-    page = AppTest.from_function(mounted_page, default_timeout=30).run()
+    page = AppTest.from_function(mounted_page, default_timeout=300).run()
     assert not page.exception
     assert page.markdown[0].value == "before: None True"
     assert [element.type for element in page.main][-1] == "bidi_component"

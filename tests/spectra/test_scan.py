@@ -364,7 +364,7 @@ def test_as_a_job_it_reports_progress_and_its_result(pair, store, tmp_path, monk
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(cache))
     command = [sys.executable, "-m", "dgviz", "scan", str(pair.base.path), str(pair.tuned.path), "--include", "mlp"]
     job = start_job(command, tmp_path / "jobs", "scan", cwd=ROOT)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while job.exit_code is None and time.monotonic() < deadline:
         time.sleep(0.05)
     assert job.state == "done", job.log_tail()
