@@ -29,7 +29,7 @@ CHROMIUM_FLAGS = [
 ]
 START_SECONDS = 300
 PATIENCE = (
-    180_000  # milliseconds: on a busy machine the worker imports torch for a minute; what is there does not wait
+    300_000  # milliseconds: on a busy machine the worker imports torch for a minute; what is there does not wait
 )
 expect.set_options(timeout=PATIENCE)
 

@@ -39,12 +39,11 @@ CHART_TAU = """() => {
 
 @pytest.fixture(scope="module")
 def large_pair(tmp_path_factory):
-    """A pair whose first weight is large enough for the lower row to come after the upper one."""
+    """A pair of two weights large enough for the lower row to come after the upper one."""
     generator = torch.Generator().manual_seed(0)
     folders = {name: tmp_path_factory.mktemp(name) for name in ("base", "tuned")}
     for folder in folders.values():
-        shapes = {"first": (3200, 2400), "second": (300, 200)}
-        weights = {f"{name}.weight": torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        weights = {f"{name}.weight": torch.randn(3200, 2400, generator=generator) for name in ("first", "second")}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         (folder / "config.json").write_text(json.dumps({"model_type": "test"}))
     return urlencode({name: str(folder) for name, folder in folders.items()})
