@@ -213,6 +213,7 @@ def test_every_page_prints_commands_that_can_be_typed(pair, tmp_path):
     assert family.given["tuned"] == (str(pair[1]), str(other)) and family.given["rule_param"] == {"seed": SEED}
 
 
+@pytest.mark.slow
 def test_recovery_and_sweep_print_commands_that_can_be_typed(pair):
     (recovery,) = shown("recovery", ["demo:base", "demo:noisy"])
     assert recovery.name == "recovery" and recovery.given["scores"] == ("scores.json",)

@@ -69,6 +69,7 @@ def ended(job, seconds=300):
     return job
 
 
+@pytest.mark.slow
 def test_every_kind_that_runs_is_listed_beside_every_page(pair, tmp_path):
     jobs = {}
     for name, (command, lock) in commands(pair, tmp_path).items():

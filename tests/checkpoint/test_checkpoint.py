@@ -547,6 +547,7 @@ def test_a_broken_cache_is_never_fatal(tmp_path, cache, monkeypatch, damage):
     assert len(passes) == (1 if damage == "garbage" else 2)  # garbage is replaced, the others cannot be
 
 
+@pytest.mark.slow
 def test_many_processes_share_one_cache(tmp_path, cache):
     base, _ = write_pair(tmp_path / "pair")
     settled(base / "model.safetensors")

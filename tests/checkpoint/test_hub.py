@@ -274,6 +274,7 @@ def test_the_page_fetches_what_is_not_there(tmp_path, hub, state):
     assert "not on this machine" not in texts(app) and len(app.metric) == 5
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_hub_refuses(tmp_path, hub, state):
     base, _ = write_pair(tmp_path / "pair")
     app = open_page("checkpoints", base=base, tuned="org/gated")

@@ -290,6 +290,7 @@ def run(capsys, *words):
     return status, out, err
 
 
+@pytest.mark.slow
 def test_scan_spectrum_and_tables_take_overrides(capsys, paths, plan_file):
     for words in (["scan", *paths, "--workers", "1"], ["spectrum", *paths, UP]):
         status, out, _ = run(capsys, *words, "--json", "--device", "cpu", "--plan", plan_file)

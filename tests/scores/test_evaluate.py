@@ -242,6 +242,7 @@ def test_a_spoiled_memory_is_none(models, tasks):
     assert not score(models / "base", ["toy_a"], tasks, limit=3)[0].remembered
 
 
+@pytest.mark.slow
 def test_the_demo_scores_itself(capsys, tmp_path):
     status, out, _ = command(
         capsys, "evaluate", demo_paths()["noisy"], "--backend", "demo", "--tasks", "plain,target", "--out", tmp_path,
