@@ -76,6 +76,7 @@ def written(pair, plan, out):
 # --- messages -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_scan_a_rule_asks_for_is_the_one_it_needs(pair):
     matrices = store(pair)
     plan = read_rule(f"flip_pa:seed={SEED}:trials=3")
@@ -187,6 +188,7 @@ def shown(page, paths, **query):
 RULE = {"rule": "flip_pa", "rule_param": {"seed": SEED}}
 
 
+@pytest.mark.slow
 def test_every_page_prints_commands_that_can_be_typed(pair, tmp_path):
     matrices = store(pair)
     sides = {"base": pair[0], "tuned": pair[1]}
@@ -205,6 +207,7 @@ def test_every_page_prints_commands_that_can_be_typed(pair, tmp_path):
     assert family.given["tuned"] == (str(pair[1]), str(other)) and family.given["rule_param"] == {"seed": SEED}
 
 
+@pytest.mark.slow
 def test_recovery_and_sweep_print_commands_that_can_be_typed(pair):
     (recovery,) = shown("evidence", ["demo:base", "demo:noisy"])
     assert recovery.name == "recovery" and recovery.given["scores"] == ("scores.json",)

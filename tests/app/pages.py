@@ -13,7 +13,7 @@ from dgviz.app.recents import note_opened
 MAIN = Path(dgviz.app.__file__).with_name("main.py")
 
 
-def open_app(timeout=60):
+def open_app(timeout=300):
     """Return the dashboard, not run yet."""
     return AppTest.from_file(MAIN, default_timeout=timeout)
 

@@ -258,7 +258,7 @@ def test_a_short_scan_begins_by_itself_where_the_pair_is_opened_and_never_from_a
     jobs = list_jobs(root("scan"))
     assert len(jobs) == (by == "form")
     for job in jobs:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while job.exit_code is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert job.state == "done", job.log_tail()
