@@ -19,6 +19,7 @@ class DirectionPanel {
     const state = [number, data.direction, number <= rank, data.s];
     if (this.state && state.every((value, i) => value === this.state[i])) return;
     this.state = state;
+    if (!this.asked || this.asked.number !== number) this.asked = { number, at: performance.now() };
     this.host.hidden = !number;
     if (!number) return;
     const answer = data.direction && data.direction.number === number ? data.direction : null;
@@ -32,7 +33,7 @@ class DirectionPanel {
     if (moves) this.host.append(this.moved(data, moves));
     if (!answer || answer.waiting) {
       const what = moves ? "comparing with the singular vectors of base" : "reading the direction";
-      this.host.append(element("p", "waiting", `${what} ...`));
+      this.host.append(element("p", "waiting", `${what}, ${Math.round((performance.now() - this.asked.at) / 1000)} s ...`));
     }
     this.refocus(held);
   }
