@@ -2,7 +2,6 @@
 
 import functools
 from collections.abc import Callable
-from pathlib import Path
 
 import streamlit as st
 
@@ -15,7 +14,7 @@ from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
 from dgviz.app.pair import checkpoint_path, load_pair
 from dgviz.app.plans import add_override, draw_overrides, planned, read_saved, take_plan
-from dgviz.app.roots import confine, writable_home
+from dgviz.app.roots import confine, typed_path, writable_home
 from dgviz.app.rules import current_rule
 from dgviz.app.selection import choose_names
 from dgviz.app.spectra import load_spectra
@@ -66,8 +65,8 @@ def draw_drawer(view: View) -> None:
         st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
     # As the field's default: a value set by its key is sent once, and a browser that is still loading misses it.
     named = st.text_input("Output folder (new or empty)", st.session_state[folder], key=suggested).strip()
-    out = Path(named).expanduser()
     try:
+        out = typed_path(named)
         if not named:  # a path of no name is the folder the server was started in
             raise ExportError("the output folder has no name; give a new or empty folder")
         confine(out)

@@ -1,6 +1,5 @@
 """Methods at every strength against scores: the demo's own sweep, or a file that ``sweep`` has written."""
 
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -8,7 +7,7 @@ import streamlit as st
 from dgviz.analysis.sweep import find_standing, read_sweep, standing_words
 from dgviz.app.messages import plain, show_error
 from dgviz.app.pair import DEMO, checkpoint_path
-from dgviz.app.roots import confine
+from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View
 from dgviz.command import Command
 from dgviz.demo import read_frontier
@@ -59,7 +58,7 @@ def _sweep(view: View) -> dict[str, Any] | None:
     if upload is not None:
         return read_sweep(upload.getvalue(), upload.name)
     if typed:
-        path = confine(Path(typed).expanduser())
+        path = confine(typed_path(typed))
         return read_sweep(path.read_bytes(), str(path))
     st.markdown(
         "Which repair heals more is not in the weights: it takes scores. Write the points of a sweep (`repair-all`), "

@@ -6,7 +6,7 @@ from pathlib import Path
 import platformdirs
 import streamlit as st
 
-from dgviz.app.roots import confine, confine_checkpoint
+from dgviz.app.roots import confine, confine_checkpoint, typed_path
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
@@ -27,7 +27,7 @@ def checkpoint_path(name: str) -> Path:
     if built_in is not None:
         return Path(built_in)
     if split_hub_id(name) is None:
-        return confine_checkpoint(Path(name).expanduser())
+        return confine_checkpoint(typed_path(name))
     confine(cache_folder())
     return Path(name)
 

@@ -8,7 +8,7 @@ import streamlit as st
 from dgviz.app.messages import plain, show_error
 from dgviz.app.pair import checkpoint_label, checkpoint_path, load_pair
 from dgviz.app.recents import note_opened, recent_pairs
-from dgviz.app.roots import confine
+from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.errors import AccessError, DgvizError
@@ -77,9 +77,9 @@ def completions(typed: str) -> list[str]:
 
 def _paths(typed: str) -> list[str]:
     """Return folders and weight files whose path begins with what was typed."""
-    path = Path(typed).expanduser()
-    folder, begun = (path, "") if typed.endswith("/") else (path.parent, path.name)
     try:
+        path = typed_path(typed)
+        folder, begun = (path, "") if typed.endswith("/") else (path.parent, path.name)
         confine(folder)
         with os.scandir(folder) as entries:
             seen = [entry for entry, _ in zip(entries, range(_LOOKED_AT), strict=False)]
@@ -118,9 +118,9 @@ def _cached() -> list[str]:
 
 def _opens(base: str, tuned: str) -> bool:
     """Say whether a pair can be opened; why not is shown, and the pair that is open stays."""
-    if any(split_hub_id(side) is not None and not checkpoint_path(side).exists() for side in (base, tuned)):
-        return True  # not fetched yet: the page says how much there is to fetch
     try:
+        if any(split_hub_id(side) is not None and not checkpoint_path(side).exists() for side in (base, tuned)):
+            return True  # not fetched yet: the page says how much there is to fetch
         load_pair(View(base=base, tuned=tuned))
     except (DgvizError, OSError) as error:
         show_error(error)

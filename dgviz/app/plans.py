@@ -18,7 +18,7 @@ from dgviz.app.pair import checkpoint_path, state_dir
 from dgviz.app.rules import link_params
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import DgvizError, PlanError
+from dgviz.errors import AccessError, DgvizError, PlanError
 from dgviz.files import write_json
 from dgviz.repair.overrides import Override, refuse_idle
 from dgviz.repair.plan import RepairPlan
@@ -61,7 +61,10 @@ class SavedPlan:
 
 def read_saved(view: View) -> SavedPlan:
     """Return the plan of the pair in view; where its file cannot be read, an empty one that says so."""
-    file = _file(view)
+    try:
+        file = _file(view)
+    except AccessError:  # the pair may not be opened here; that is said where it would be shown
+        return SavedPlan()
     try:
         content = orjson.loads(file.read_bytes())
         return SavedPlan(tuple(map(str, content["overrides"])), tuple(map(tuple, content["past"])))

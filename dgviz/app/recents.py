@@ -1,5 +1,6 @@
 """The pairs that were opened here before: which a link may open, newest first, when, and what was found."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -50,24 +51,33 @@ class Recent:
         """Return whether two entries are one pair, however its paths were written."""
         return self._resolved() == other._resolved()
 
+    @property
+    def is_allowed(self) -> bool:
+        """Whether this server may open it."""
+        return self._real() is not None
+
     def _resolved(self) -> tuple[str, str]:
+        return self._real() or (self.base, self.tuned)
+
+    def _real(self) -> tuple[str, str] | None:
+        """Return where the two sides lie; None where this server may not open them, or no path is written so."""
         try:
-            base, tuned = (str(checkpoint_path(side).resolve()) for side in (self.base, self.tuned))
-        except (DgvizError, OSError):  # a path that this server may not open now
-            return self.base, self.tuned
+            base, tuned = (os.path.realpath(checkpoint_path(side)) for side in (self.base, self.tuned))
+        except (DgvizError, OSError, ValueError):
+            return None
         return base, tuned
 
 
 def recent_pairs() -> list[Recent]:
-    """Return the pairs opened last, newest first; what cannot be read of the file is left out."""
-    return list(_read())
+    """Return the pairs opened last that may be opened here, newest first; what cannot be read is left out."""
+    return [pair for pair in _read() if pair.is_allowed]
 
 
 def remember_pair(view: View, verdict: str = "") -> None:
     """Put the pair in view first among the recent ones; the demo is always at hand and not kept."""
     if view.base.startswith(DEMO):
         return
-    pairs = recent_pairs()
+    pairs = list(_read())
     new = Recent(view.base, view.tuned, verdict=verdict)
     known = next((pair for pair in pairs if pair.is_same(new)), new)
     noted = st.session_state.get("noted-pair") == (view.base, view.tuned)  # once for each opening

@@ -7,21 +7,30 @@ from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
 import dgviz.app
+from dgviz.app.family import split_others
+from dgviz.app.recents import note_opened
 
 MAIN = Path(dgviz.app.__file__).with_name("main.py")
 
 
-def open_app(timeout=60):
+def open_app(timeout=300):
     """Return the dashboard, not run yet."""
     return AppTest.from_file(MAIN, default_timeout=timeout)
 
 
-def open_at(address, timeout=60, **query):
-    """Run the dashboard at an address, as a link does; more of its query may be given by name."""
+def open_at(address, timeout=60, opened=True, **query):
+    """Run the dashboard at an address, as a link does; more of its query may be given by name.
+
+    Its pair has been opened here before, unless it is said otherwise.
+    """
     app = open_app(timeout)
     page, _, more = address.partition("?")
-    for name, value in {**dict(parse_qsl(more)), **query}.items():
-        app.query_params[name] = str(value)
+    query = {**dict(parse_qsl(more)), **{name: str(value) for name, value in query.items()}}
+    for name, value in query.items():
+        app.query_params[name] = value
+    if opened:
+        for tuned in filter(None, (query.get("tuned"), *split_others(query.get("others", "")))):
+            note_opened(query.get("base", ""), tuned)
     turn_to(app, page).run()
     app._page_hash = ""  # from now on the app stays where it has led to
     assert not app.exception, [error.value for error in app.exception]

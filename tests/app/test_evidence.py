@@ -54,6 +54,7 @@ def test_it_opens_on_the_demo():
     assert "no held-out benchmark is improved" in texts(app)
 
 
+@pytest.mark.slow
 def test_all_fine_tunes_of_the_demo():
     app = open_page()
     app.button_group(key="cell").set_value("all cells").run()

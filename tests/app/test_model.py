@@ -13,10 +13,10 @@ from dgviz.analysis.noise_table import noise_table
 from dgviz.app.model_detail import sparkline
 from dgviz.checkpoint import open_pair
 from dgviz.figures import depth_curves, model_map, noise_bars
-from dgviz.spectra.model_scan import iter_scan
 from dgviz.spectra.store import SpectrumStore
 from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
+from tests.scans import scan_here
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def scanned(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DGVIZ_CACHE_DIR", str(home / "cache"))
         paths = write_pair(home / "pair", config={"model_type": "synthetic"})
-        assert all(item.error is None for item in iter_scan(open_pair(*paths), device="cpu", workers=1))
+        scan_here(open_pair(*paths))
         yield home, paths
 
 

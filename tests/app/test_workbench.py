@@ -85,3 +85,19 @@ def test_what_the_map_shows_is_chosen_and_kept_in_the_link(paths):
     assert shows.value == "energy_kept" and "quantity" not in app.query_params
     shows.set_value("rank").run()
     assert app.query_params["quantity"] in ("rank", ["rank"]) and app.selectbox(key="map-shows").value == "rank"
+
+
+def test_scale_and_part_are_in_the_link_and_correspond(paths):
+    app = open_page(paths, weight=UP)
+    assert app.segmented_control(key="scale").value == "Weight" and app.segmented_control(key="shown").value is None
+    app.segmented_control(key="shown").set_value("rules").run()
+    assert app.query_params["show"] in ("rules", ["rules"]) and app.multiselect(key="compared-rules")
+    app.segmented_control(key="scale").set_value("Model").run()
+    assert not app.exception and app.query_params["show"] in ("model-rules", ["model-rules"])
+    app = open_page(paths, weight=UP, show="model-rules")  # as a reload does
+    assert app.segmented_control(key="scale").value == "Model"
+    assert app.segmented_control(key="shown").value == "model-rules"
+    app.segmented_control(key="shown").set_value("model").run()
+    assert not app.exception and app.selectbox(key="map-quantity")
+    app.segmented_control(key="scale").set_value("Weight").run()
+    assert "show" not in app.query_params and app.selectbox(key="weight-choice").value == UP

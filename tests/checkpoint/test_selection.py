@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.checkpoint.selection import Selection, expression_of, number_expression, selection_of
@@ -39,7 +39,6 @@ def test_numbers_and_no_others(numbers):
 
 
 @pytest.mark.parametrize("names", [DENSE, EXPERTS, BLOCKS], ids=["dense", "experts", "blocks"])
-@settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_exactly_the_chosen(names, data):
     chosen = data.draw(st.sets(st.sampled_from(names)))

@@ -9,9 +9,9 @@ from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower, towers
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import open_pair
-from dgviz.cli import main
 from dgviz.figures.cells import model_cells, value_span
 from tests.checkpoints import planted_update, write_checkpoint
+from tests.scans import scan_here
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def drawn(pair):
         return model_cells(parts, FIGURES[figure], **chosen), rows
 
     before = draw("energy_kept")[0]
-    assert main(["scan", str(pair.base.path), str(pair.tuned.path), "--device", "cpu"]) == 0
+    scan_here(pair)
     return before, draw
 
 

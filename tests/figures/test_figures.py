@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.app.figure4 import script, start_tau
@@ -93,7 +93,6 @@ def test_no_edge_and_no_tau_where_there_is_no_noise():
 
 
 @given(st.integers(1, 60000), st.floats(0, 1), st.integers(40, 5000))
-@settings(max_examples=80, deadline=None)
 def test_thinning_keeps_spikes_boundary_and_end(count, share, limit):
     rank = round(share * count)
     kept = thin_ranks(count, rank, limit)
@@ -174,7 +173,6 @@ def test_the_axis_shows_the_whole_bulk_and_tau():
 
 
 @given(st.lists(st.floats(0, 300), min_size=1, max_size=10))
-@settings(max_examples=80, deadline=None)
 def test_labels_are_spread_in_order_and_inside(wanted):
     placed = spread(wanted, 18, 0, 400)
     order = np.argsort(wanted, kind="stable")
@@ -230,7 +228,6 @@ def test_payload_round_trip():
 
 
 @given(st.text(max_size=30), st.lists(st.integers(0, 9), max_size=3))
-@settings(max_examples=40, deadline=None)
 def test_any_header_and_shape_survive(text, shape):
     array = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape)
     header, arrays = unpack(pack({"text": text}, {"odd": array, "s": np.array([math.pi])}))
@@ -291,7 +288,7 @@ def run_js(tmp_path_factory):
         (folder / "run.mjs").write_text(source, encoding="utf-8")
         (folder / "data.json").write_text(json.dumps(data))
         command = [NODE, str(folder / "run.mjs"), str(folder / "data.json"), str(folder / "message.bin")]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -466,7 +463,7 @@ def test_the_ui_process_stays_without_torch():
         "import sys, dgviz.app.figure4, dgviz.figures, dgviz.figures.figure4.maps;"
         "print('torch' in sys.modules, 'plotly.express' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["False", "False"], done.stderr
 
 
@@ -486,7 +483,7 @@ def mounted_page():
 def test_the_component_mounts_in_a_page():
     from streamlit.testing.v1 import AppTest
 
-    page = AppTest.from_function(mounted_page, default_timeout=30).run()
+    page = AppTest.from_function(mounted_page, default_timeout=300).run()
     assert not page.exception
     assert page.markdown[0].value == "before: None"
     assert [element.type for element in page.main][-1] == "bidi_component"

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.errors import SpectrumError
@@ -268,7 +268,6 @@ magnitudes = st.floats(0, 1e5, allow_nan=False, allow_subnormal=False)
 
 @pytest.mark.parametrize("scale", SCALES)
 @given(values=st.lists(magnitudes, min_size=1, max_size=40))
-@settings(max_examples=60, deadline=None)
 def test_codes_are_monotone_and_commute_with_maxima(scale, values):
     codes = scale.encode(np.sort(values))
     assert (np.diff(codes.astype(int)) >= 0).all()

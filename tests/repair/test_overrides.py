@@ -358,8 +358,9 @@ def run(capsys, *words):
     return status, out, err
 
 
+@pytest.mark.slow
 def test_scan_spectrum_and_tables_take_overrides(capsys, paths, plan_file):
-    for words in (["scan", *paths], ["spectrum", *paths, UP]):
+    for words in (["scan", *paths, "--workers", "1"], ["spectrum", *paths, UP]):
         status, out, _ = run(capsys, *words, "--json", "--device", "cpu", "--plan", plan_file)
         report = json.loads(out)
         weights = report["weights"] if words[0] == "scan" else {UP: report}
