@@ -77,9 +77,10 @@ class ModelMap {
   // A module's or a layer's name: a click selects what it stands for.
   layHead(className, text, what, part, side, index) {
     const own = () => part.cells.filter((cell) => cell[side] === index).flatMap((cell) => cell.names);
-    if (!text || !part.heads) return element("span", className, text);
+    if (!part.heads) return element("span", className, text);
     const head = element("button", className, text);
     Object.assign(head, { type: "button", title: `Select ${what}`, tabIndex: -1 });
+    head.setAttribute("aria-label", `Select ${what}`);
     head.dataset.held = `${className} ${what}`;
     head.addEventListener("click", (event) => { this.select(own(), event.shiftKey || event.ctrlKey || event.metaKey); this.tell(); });
     return head;
