@@ -193,7 +193,7 @@ class Workbench extends Figure4 {
     if (!data.compare) return;
     table.append(...compareTable(data, tau).map((cells, i) => {
       const row = element("tr");
-      row.append(...cells.map((text, j) => element(i && j ? "td" : "th", "", text)));
+      row.append(...cells.map((text, j) => element((i && j) || !text ? "td" : "th", "", text)));
       return row;
     }));
   }
