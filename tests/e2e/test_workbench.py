@@ -204,7 +204,7 @@ def test_a_module_is_selected_for_the_plan_and_a_weight_found_by_its_name(scanne
 
     page.keyboard.press("Control+k")
     page.keyboard.type("layer.2 value")
-    expect(page.get_by_role("option")).to_have_count(1)
+    expect(page.locator("#f4-found li")).to_have_count(1)
     page.keyboard.press("Enter")
     page.wait_for_url("**layer.2.attention.attention.value.weight**")
     found = page.url
