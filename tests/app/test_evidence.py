@@ -44,8 +44,8 @@ def test_it_opens_on_the_demo():
     assert "DG-Hard is number" in texts(app) or "has the highest Combined" in texts(app)
     metrics = app.dataframe[0].value
     names = list(metrics["repair"])
-    assert {"dg_hard", "complement (control)"} <= set(names) and names[-2:] == ["revert to base", "keep tuned"]
-    controls = [name.endswith("(control)") for name in names[:-2]]
+    assert {"DG-Hard", "WiSE-FT 0.25", "Control: what DG-Hard drops"} <= set(names) and names[-2:] == ["revert to base", "keep tuned"]
+    controls = [name.startswith("Control: ") for name in names[:-2]]
     assert controls == sorted(controls) and controls.count(True) == 3  # after every repair, and not among them
     values = {metric.label: metric.value for metric in app.metric}
     assert values["Damaged: of 4 held-out"] == "4" and values["Repairs"] == str(controls.count(False))
@@ -175,6 +175,6 @@ def test_repairs_shown(wanted):
     app.multiselect(key=key_of(app.multiselect, "repairs")).set_value(wanted).run()
     assert not app.exception
     if wanted:
-        assert app.dataframe[0].value["repair"].tolist() == ["dg_hard", "revert to base", "keep tuned"]
+        assert app.dataframe[0].value["repair"].tolist() == ["DG-Hard", "revert to base", "keep tuned"]
     else:
         assert "Choose at least one repair." in texts(app)
