@@ -202,7 +202,10 @@ def _target(
 ) -> str | None:
     """Return base's name of the weight that a module's factors change, by its path and the factors' shape."""
     flat = inner.replace(".", "_")
-    names = paths.get(flat) or [name for path, own in paths.items() if path.endswith(f"_{flat}") for name in own]
+    found = [flat] if flat in paths else [path for path in paths if path.endswith(f"_{flat}")]
+    if not found:  # base may be the inner model of what was trained
+        found = sorted((path for path in paths if flat.endswith(f"_{path}")), key=len)[-1:]
+    names = [name for path in found for name in paths[path]]
     fitting = [name for name in names if _fits(lora, base.tensors[name], pair)]
     return fitting[0] if len(fitting) == 1 else None
 
