@@ -8,6 +8,7 @@ from dgviz.command import Command
 from dgviz.export.lineage import ancestors, described, hub_name
 from dgviz.export.plan import ExportPlan
 from dgviz.export.reload import load_words
+from dgviz.export.sidecars import own_stem
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number, number
 
@@ -34,8 +35,9 @@ def _params(params: Mapping[str, float]) -> str:
 
 
 def _name(checkpoint: Checkpoint) -> str:
-    """Return what an input is called: its hub id, or its folder's name."""
-    return hub_name(checkpoint) or checkpoint.path.name
+    """Return what an input is called: its hub id, its folder's name, or that of one file among others."""
+    file = f"/{checkpoint.shards[0]}" if own_stem(checkpoint) else ""
+    return hub_name(checkpoint) or checkpoint.path.name + file
 
 
 def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:

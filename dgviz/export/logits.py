@@ -5,6 +5,7 @@ file of the output is read for it: wrong names, shards, configs and ties show as
 batch; nothing of it is of any data.
 """
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from dgviz.checkpoint import read_tensor
 from dgviz.export.plan import ExportPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.whole_model import prepare_method
+from dgviz.words import some
 
 LIMITS = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 """Largest difference, as a share of the largest logit, that rounding explains where the engine rounds otherwise."""
@@ -22,8 +24,8 @@ _SEED = 20
 _ROWS, _TOKENS = 2, 16
 
 
-class NoBatch(Exception):
-    """A model whose inputs are not known here, or which does not take them."""
+class Incomparable(Exception):
+    """A model that nothing can be compared with: its inputs are not known here, or parts of it are random."""
 
 
 def compare_logits(plan: ExportPlan, directory: Path, kind: Any, device: str) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def compare_logits(plan: ExportPlan, directory: Path, kind: Any, device: str) ->
         dtype, batch, found = _run_any(written)
         del written
         expected = _run(_in_memory(plan, kind, dtype, device), batch)
-    except NoBatch as error:
+    except Incomparable as error:
         return {"skipped": str(error)}
     if found.shape != expected.shape:
         return {"difference": float("inf"), "largest": 0.0, "limit": 0.0, "batch": list(batch)}
@@ -58,9 +60,19 @@ def _in_memory(plan: ExportPlan, kind: Any, dtype: torch.dtype, device: str) -> 
         if paired.tuned is not None:
             repaired = repair_tensor(paired, repair, device, facts=facts)
             state[paired.name] = read_tensor(repaired.source) if repaired.tensor is None else repaired.tensor.cpu()
-    config = {key: value for key, value in pair.tuned.config.items() if key != "quantization_config"}
+    config = json.loads(json.dumps(pair.tuned.config), object_hook=_dense)
     settings = kind.config_class.from_dict(config)
-    return kind.from_pretrained(None, config=settings, state_dict=state, dtype=dtype).eval()
+    options = {"config": settings, "state_dict": state, "dtype": dtype, "output_loading_info": True}
+    model, info = kind.from_pretrained(None, **options)
+    random = [str(key) for name in ("missing_keys", "mismatched_keys") for key in info.get(name) or ()]
+    if random:
+        raise Incomparable(f"the inputs' names leave {some(random)} of {kind.__name__} random")
+    return model.eval()
+
+
+def _dense(section: dict[str, Any]) -> dict[str, Any]:
+    """Return a config without quantisation: what is written is dense."""
+    return {key: value for key, value in section.items() if key != "quantization_config"}
 
 
 def _run_any(model: Any) -> tuple[torch.dtype, dict[str, torch.Tensor], torch.Tensor]:
@@ -71,7 +83,7 @@ def _run_any(model: Any) -> tuple[torch.dtype, dict[str, torch.Tensor], torch.Te
             return model.dtype, batch, _run(model, batch)
         except Exception as error:  # whatever a model raises at inputs that it needs more of
             cause = f"{type(model).__name__} takes no random batch ({' '.join(str(error).split())[:120]})"
-    raise NoBatch(cause)
+    raise Incomparable(cause)
 
 
 def _run(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:

@@ -82,6 +82,14 @@ def compare(directory: Path, reference: Path | None) -> dict[str, Any]:
     return outcome
 
 
+def incomparable(outcome: Mapping[str, Any]) -> str:
+    """Return why a loaded model's logits say nothing; empty where they do."""
+    random = sum(len(outcome.get(kind, ())) for kind in ("missing", "mismatched"))
+    return outcome.get("skipped") or (
+        f"{random} keys are missing or mismatched and would be random" if random else ""
+    )
+
+
 def load_words(outcome: Mapping[str, Any]) -> str:
     """Return in words which keys did not fit, and which of them do not fit in tuned either."""
     counts = {kind: len(outcome[kind]) for kind in KINDS}
@@ -100,11 +108,8 @@ def load_words(outcome: Mapping[str, Any]) -> str:
 def compare_all(directory: Path, reference: Path | None, plan: Path, device: str) -> dict[str, Any]:
     """Return what loading gave and, as ``logits`` with the seconds they took, how the output's logits compare."""
     outcome = compare(directory, reference)
-    if "skipped" in outcome:
-        return {**outcome, "logits": {"skipped": outcome["skipped"]}, "seconds": 0.0}
-    random = sum(len(outcome[kind]) for kind in ("missing", "mismatched"))
-    if random:
-        reason = f"{random} keys are missing or mismatched and would be random"
+    reason = incomparable(outcome)
+    if reason:
         return {**outcome, "logits": {"skipped": reason}, "seconds": 0.0}
     started = time.perf_counter()
     from dgviz.export.logits import compare_logits

@@ -108,7 +108,7 @@ def _beside(checkpoint: Checkpoint, output: str, allow_code: bool) -> tuple[dict
     root = checkpoint.path
     if checkpoint.is_adapter and not (root / "adapter_config.json").is_file():
         return {}, {}  # a LoRA file in a folder of any others
-    own = _own_stem(checkpoint)
+    own = own_stem(checkpoint)
     kinds = _NAMED if output == "full" else {kind: _NAMED[kind] for kind in _WITH_ADAPTER}
     carried: dict[str, Path] = {}
     left: dict[str, str] = {}
@@ -168,9 +168,9 @@ def _modules(root: Path) -> tuple[str, ...]:
         return ()
 
 
-def _own_stem(checkpoint: Checkpoint) -> str | None:
+def own_stem(checkpoint: Checkpoint) -> str | None:
     """Return what the files of one weight file among others are named after; None where the folder is its own."""
-    if len(checkpoint.shards) != 1 or _WELL_KNOWN.match(checkpoint.shards[0]):
+    if checkpoint.is_adapter or len(checkpoint.shards) != 1 or _WELL_KNOWN.match(checkpoint.shards[0]):
         return None
     name = checkpoint.shards[0]
     others = (path for path in checkpoint.path.glob("*.safetensors") if path.name != name)

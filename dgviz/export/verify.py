@@ -20,7 +20,7 @@ from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportFailedError
 from dgviz.export.logits import logits_words
 from dgviz.export.plan import ExportPlan
-from dgviz.export.reload import KINDS, compare
+from dgviz.export.reload import KINDS, compare, incomparable
 from dgviz.export.shard import ITEM_BYTES
 
 _BUG = "do not use the output: delete it and export again"
@@ -125,11 +125,13 @@ def load_with_transformers(
 ) -> dict[str, Any]:
     """Load a checkpoint with transformers, without reading weights into memory.
 
-    In a process of its own, since importing transformers takes seconds and memory; in this one where that is done and
-    no logits are to be compared (`more`, see `dgviz.export.reload`).
+    In a process of its own, since importing transformers takes seconds and memory; in this one where that is done,
+    unless there are logits to compare (`more`, see `dgviz.export.reload`).
     """
-    if "transformers" in sys.modules and not more:
-        return compare(directory, reference)
+    if "transformers" in sys.modules:
+        outcome = compare(directory, reference)
+        if not more or incomparable(outcome):
+            return outcome
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     if not any(word.startswith("cuda") for word in more):
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -175,7 +177,7 @@ def verify_load(
             more = [str(pickled), device]
         outcome = load_with_transformers(directory, side.path, more)
     logits, seconds = (
-        outcome.pop("logits", {"skipped": refused or outcome.get("skipped")}),
+        outcome.pop("logits", {"skipped": incomparable(outcome) or refused}),
         outcome.pop("seconds", 0.0),
     )
     _refuse_keys(plan, outcome)
