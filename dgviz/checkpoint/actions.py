@@ -23,6 +23,8 @@ CAUSES = {
     "untouched": (KEEP, "kept because the adapter leaves {them} as in base"),
     "tuned_only": (KEEP, "kept because only in tuned"),
     "tokens": (KEEP, "kept because no row has the same token on both sides"),
+    "unrelated": (KEEP, "kept because {they_have} nothing in common with base"),
+    "permuted": (KEEP, "kept because {they_are} base's in another order"),
     "shape": (KEEP, "{differ} in shape"),
     "float8": (KEEP, "{are} float8 without scales"),
     "base_only": (BASE_ONLY, "only in base and not written"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dgviz.checkpoint.actions import CAUSES, LEFT_OUT, Why, block_float8, block_shapes, why_kept, why_repaired
 from dgviz.checkpoint.derived import pick_rows
+from dgviz.checkpoint.descent import judge_descent
 from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.names import Match, Matches, match_names
@@ -28,13 +29,19 @@ from dgviz.errors import CheckpointError, PairError
 
 
 def open_pair(
-    base_path: str | Path, tuned_path: str | Path, include: str | None = None, exclude: str | None = None
+    base_path: str | Path,
+    tuned_path: str | Path,
+    include: str | None = None,
+    exclude: str | None = None,
+    force: bool = False,
 ) -> CheckpointPair:
     """Open two checkpoints and pair them, to be repaired; see `open_checkpoint` and `pair_checkpoints`.
 
     The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.lora.adapter`.
+    `force`: two models that have nothing in common are a warning only.
     """
-    pair = inspect_pair(base_path, tuned_path, include, exclude)
+    pair = _open(base_path, tuned_path, include, exclude, True)
+    pair = pair.forced() if force else pair
     pair.refuse_blocked()
     return pair
 
@@ -44,18 +51,27 @@ def inspect_pair(
 ) -> CheckpointPair:
     """Open two checkpoints and pair them, to be looked at: what blocks a repair is a notice of the pair, no error.
 
+    Headers are read, and a fixed sample of the entries (`dgviz.checkpoint.sample`); `open_pair` reads all of a tensor
+    that the sample throws doubt on.
+
     Raises
     ------
     CheckpointError, PairError
         If there is nothing to look at: a side cannot be opened or is quantised, both are the same, or no name is
         common.
     """
+    return _open(base_path, tuned_path, include, exclude, False)
+
+
+def _open(
+    base_path: str | Path, tuned_path: str | Path, include: str | None, exclude: str | None, whole: bool
+) -> CheckpointPair:
     base = open_checkpoint(base_path)
     adapter = local_path(tuned_path)
     if is_adapter(adapter):
         base = dequantised(base, "base")
-        return _pair(base, open_adapter(adapter, base), include, exclude)
-    return _pair(base, open_checkpoint(tuned_path), include, exclude)
+        return _pair(base, open_adapter(adapter, base), include, exclude, whole)
+    return _pair(base, open_checkpoint(tuned_path), include, exclude, whole)
 
 
 def pair_checkpoints(
@@ -82,12 +98,14 @@ def pair_checkpoints(
     CheckpointError
         If either is quantised.
     """
-    pair = _pair(base, tuned, include, exclude)
+    pair = _pair(base, tuned, include, exclude, True)
     pair.refuse_blocked()
     return pair
 
 
-def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str | None) -> CheckpointPair:
+def _pair(
+    base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str | None, whole: bool
+) -> CheckpointPair:
     """Pair two checkpoints; what blocks a repair is among the notices."""
     selection = Selection(include or "", exclude or "")
     _refuse_same(base, tuned)
@@ -114,12 +132,13 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
             why = "untouched", "The adapter leaves it as it is in base."
         rows.append(_row(info, match, why or why_kept(info, match.base) or why_repaired(info, match.note)))
     blockers = _find_blockers(rows, len(matches.found))
+    rows, found = judge_descent(rows, whole)
     rows, used = _write_tied_once(rows, tuned, matches)
     rows += [
         _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
     ]
     pair = CheckpointPair(base, tuned, tuple(rows))
-    notices = blockers if blockers or pair.repairable else [_block_empty(pair)]
+    notices = [*blockers, *found] if blockers or pair.repairable else [_block_empty(pair), *found]
     if matches.problem:
         message = f"Names were compared as they are: {matches.problem}."
         remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."

@@ -15,6 +15,7 @@ from dgviz.checkpoint.types import (
     WARNING,
     Checkpoint,
     CheckpointPair,
+    Descent,
     Notice,
     PairedTensor,
     TensorInfo,
@@ -36,7 +37,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PreflightRow:
-    """One tensor: its action, why, and what it is on both sides (None where a side lacks it)."""
+    """One tensor: its action, why, and what it is on both sides (None where a side lacks it); how they compare."""
 
     name: str
     action: str
@@ -44,6 +45,7 @@ class PreflightRow:
     reason: str
     base: Side | None
     tuned: Side | None
+    descent: Descent | None = None
 
     @property
     def side(self) -> Side:
@@ -138,7 +140,7 @@ def read_preflight(pair: CheckpointPair) -> Preflight:
 
 def _row(paired: PairedTensor, pair: CheckpointPair) -> PreflightRow:
     sides = _side(paired.base, pair.base), _side(paired.tuned, pair.tuned)
-    return PreflightRow(paired.name, paired.action, paired.cause, paired.reason, *sides)
+    return PreflightRow(paired.name, paired.action, paired.cause, paired.reason, *sides, paired.descent)
 
 
 def _side(info: TensorInfo | None, checkpoint: Checkpoint) -> Side | None:
@@ -177,7 +179,8 @@ def _summarise(totals: Totals) -> str:
 
 def _counted(totals: Totals, causes: Collection[str]) -> list[str]:
     """Return in words how many tensors have each of some causes."""
-    one, more = {"them": "it", "differ": "differs", "are": "is"}, {"them": "them", "differ": "differ", "are": "are"}
+    one = {"them": "it", "differ": "differs", "are": "is", "they_have": "it has", "they_are": "it is"}
+    more = {"them": "them", "differ": "differ", "are": "are", "they_have": "they have", "they_are": "they are"}
     return [
         f"{count} {CAUSES[cause][1].format(**one if count == 1 else more)}"
         for cause, count in totals.causes.items()
@@ -189,7 +192,8 @@ def _few_repaired(totals: Totals) -> list[Notice]:
     """Return a warning where a repair would reach less of the model than it usually does."""
     if totals.share >= EXPECTED_SHARE:
         return []
-    others = _counted(totals, ("excluded", "not_included", "tuned_only", "tokens", "small", "shape", "float8"))
+    kept = ("excluded", "not_included", "tuned_only", "unrelated", "permuted", "tokens", "small", "shape", "float8")
+    others = _counted(totals, kept)
     message = (
         f"Only {100 * totals.share:.1f} % of the parameters in matrices will be repaired, less than "
         f"{100 * EXPECTED_SHARE:.0f} %: {', '.join(others) or 'the rest are not matrices'}."

@@ -142,6 +142,28 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """What became of base's entries in tuned; of a tensor over two vocabularies, of the rows in common.
+
+    Attributes
+    ----------
+    ratio : float
+        ``|tuned - base| / |base|``, Frobenius norms.
+    correlation : float
+        Of the entries of base and tuned (Pearson's).
+    sampled : bool
+        Whether only a sample of the entries was looked at.
+    permutation : str
+        In words, where tuned has base's rows or columns in another order; else empty.
+    """
+
+    ratio: float
+    correlation: float
+    sampled: bool
+    permutation: str = ""
+
+
+@dataclass(frozen=True)
 class PairedTensor:
     """One tensor of a pair and what is done with it.
 
@@ -165,6 +187,8 @@ class PairedTensor:
         ``"experts"`` or ``"tied"``; empty for equal names.
     aliases : tuple of str
         Other names of the same tensor, which a model ties.
+    descent : Descent or None
+        How the entries of both sides compare; None where a side is constant, or tuned is base with an adapter.
     """
 
     name: str
@@ -176,6 +200,7 @@ class PairedTensor:
     cause: str = ""
     via: str = ""
     aliases: tuple[str, ...] = ()
+    descent: Descent | None = None
 
 
 @dataclass(frozen=True)
@@ -248,6 +273,11 @@ class CheckpointPair:
         if blockers:
             more = " (and more stands in the way: see inspect)" if len(blockers) > 1 else ""
             raise PairError(blockers[0].sentence + more)
+
+    def forced(self) -> "CheckpointPair":
+        """Return the pair with what only doubts that both sides belong together as a warning."""
+        found = (replace(item, severity=WARNING) if item.code == "unrelated" else item for item in self.notices)
+        return replace(self, notices=tuple(found))
 
     def counts(self) -> dict[str, int]:
         """Count the tensors of each action; all three are always there."""

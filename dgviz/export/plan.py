@@ -12,6 +12,7 @@ import orjson
 
 import dgviz
 from dgviz.checkpoint import Checkpoint, CheckpointPair, PairedTensor
+from dgviz.checkpoint.types import WARNING
 from dgviz.errors import ExportError
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
@@ -187,6 +188,7 @@ def plan_export(
     finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
     shards = _full_shards(pair, repair) if format == "full" else ()
     sidecars, warnings = find_sidecars(pair, format, allow_code)
+    warnings = (*(item.sentence for item in pair.notices if item.severity == WARNING), *warnings)
     if format == "lora" and not (base_name or hub_name(pair.base)):
         warnings += (
             f"the adapter names its base by a path of this machine ({pair.base.path.resolve()}), which nobody else "

@@ -190,8 +190,9 @@ def test_a_head_that_only_the_config_ties(tmp_path):
 
 @pytest.mark.parametrize(("before", "after"), [(96, 104), (104, 96)])
 def test_a_vocabulary_that_differs(tmp_path, before, after):
-    base = random_tensors() | {EMBEDDING: torch.randn(before, 32)}
-    tuned = planted_update(base) | {EMBEDDING: torch.randn(after, 32)}
+    rows = torch.randn(104, 32)
+    base = random_tensors() | {EMBEDDING: rows[:before]}
+    tuned = planted_update(base) | {EMBEDDING: 1.1 * rows[:after]}
     paths = write(tmp_path, base, tuned, {"vocab_size": before}, {"vocab_size": after})
     found = notices(*paths)["vocabulary"]
     assert f"has {before} tokens in base and {after} in tuned: 96 rows of {EMBEDDING} are matched by" in found.message
