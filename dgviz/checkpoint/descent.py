@@ -148,7 +148,7 @@ def _block_unrelated(rows: Sequence[PairedTensor], share: float) -> Notice:
         f"common, such as {_figures(rows[0])}."
     )
     remedy = (
-        "Give the base that tuned was trained from: all of tuned would be taken for noise. To repair all the same, add "
+        "Give the base that tuned was trained from: all of tuned would be taken for noise. To repair all the same: "
         f"{option('--force')}."
     )
     return Notice("unrelated", BLOCKS, message, remedy, tuple(row.name for row in rows))
