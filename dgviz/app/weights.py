@@ -5,7 +5,7 @@ import re
 import streamlit as st
 
 from dgviz.app.state import View, change_view
-from dgviz.checkpoint import CheckpointPair, MatrixLayout, matrix_layout
+from dgviz.checkpoint import CheckpointPair, MatrixLayout
 from dgviz.checkpoint.module_path import layer_labels, module_path
 from dgviz.spectra.weight import Weight
 
@@ -37,7 +37,7 @@ def choose_weight(view: View, pair: CheckpointPair) -> Weight:
             on_change=lambda: change_view(weight=st.session_state["weight-choice"]),
         )
         _step("Next", ":material/chevron_right:", shown, at, 1, "n")
-        layout = matrix_layout(current, pair[current].tuned.shape)
+        layout = pair[current].layout
         index = _choose_slice(view, layout)
     return Weight(pair[current], index)
 
@@ -55,7 +55,7 @@ def _current(view: View, pair: CheckpointPair, names: list[str]) -> str:
 def weight_in_view(view: View, pair: CheckpointPair) -> Weight:
     """Return the weight in view, and of a stack the matrix."""
     current = _current(view, pair, [item.name for item in pair.repairable])
-    layout = matrix_layout(current, pair[current].tuned.shape)
+    layout = pair[current].layout
     return Weight(pair[current], None if layout.stack is None else min(view.index or 0, layout.stack - 1))
 
 
@@ -75,7 +75,7 @@ def step_weight(view: View, pair: CheckpointPair, weight: Weight) -> None:
     )
     _step("Next", ":material/chevron_right:", names, at, 1, "n", short=True)
     if weight.index is not None:
-        _choose_slice(view, matrix_layout(weight.tensor.name, weight.tensor.tuned.shape))
+        _choose_slice(view, weight.tensor.layout)
 
 
 def _filters(names: list[str]) -> list[str]:

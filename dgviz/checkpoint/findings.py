@@ -38,6 +38,15 @@ def find_tuned_only(pair: CheckpointPair) -> list[Notice]:
     return _tell("tuned_only", WARNING, message, remedy, rows)
 
 
+def find_open_layouts(pair: CheckpointPair) -> list[Notice]:
+    """Tell of tensors that may be stacks or kernels: they are copied as they are."""
+    rows = [row for row in pair.tensors if row.cause == "layout"]
+    message = (
+        "{tensors} of three dimensions, and nothing tells whether stacks or kernels; copied from tuned: {names}."
+    )
+    return _tell("layout", WARNING, message, "Their update stays in the model as it is.", rows)
+
+
 def find_renamed(pair: CheckpointPair) -> list[Notice]:
     """Tell of tensors whose two sides have different names."""
     notices = []
@@ -191,6 +200,7 @@ FINDINGS: tuple[Callable[[CheckpointPair], list[Notice]], ...] = (
     find_dequantised,
     find_base_only,
     find_tuned_only,
+    find_open_layouts,
     find_config_code,
     find_adapter,
     find_renamed,

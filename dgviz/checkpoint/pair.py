@@ -13,10 +13,13 @@ from dgviz.checkpoint.names import Match, Matches, match_names
 from dgviz.checkpoint.quantised import dequantised, refuse_quantised
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
+from dgviz.checkpoint.stacks import Surroundings
 from dgviz.checkpoint.tied import original, unstored_head
 from dgviz.checkpoint.types import (
     BASE_ONLY,
     BLOCKS,
+    KEEP,
+    REPAIR,
     WARNING,
     Checkpoint,
     CheckpointPair,
@@ -116,6 +119,7 @@ def _pair(
         raise PairError(_explain_no_match(base, tuned, matches.problem))
     rows = []
     vocabularies = None
+    surroundings = Surroundings(tuned)
     for name, info in tuned.tensors.items():
         match = matches.found.get(name)
         if match is None:
@@ -131,6 +135,7 @@ def _pair(
         if tuned.is_adapter and info == match.base:
             why = "untouched", "The adapter leaves it as it is in base."
         rows.append(_row(info, match, why or why_kept(info, match.base) or why_repaired(info, match.note)))
+    rows = [_laid_out(row, surroundings) for row in rows]
     blockers = _find_blockers(rows, len(matches.found))
     rows, found = judge_descent(rows, whole)
     rows, used = _write_tied_once(rows, tuned, matches)
@@ -151,6 +156,15 @@ def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
     base, via = (None, "") if match is None else (match.base, match.via)
     cause, reason = why
     return PairedTensor(info.name, base, info, CAUSES[cause][0], reason, None, cause, via)
+
+
+def _laid_out(row: PairedTensor, surroundings: Surroundings) -> PairedTensor:
+    """Say of a tensor of three dimensions whether it is a stack; keep one of which nothing tells it."""
+    stacked = surroundings.is_stack(row.tuned)
+    if stacked is None and row.action == REPAIR:
+        reason = "A stack of matrices, or a kernel: nothing tells which, so it is left as in tuned."
+        return replace(row, action=KEEP, cause="layout", reason=reason)
+    return replace(row, stacked=bool(stacked))
 
 
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:

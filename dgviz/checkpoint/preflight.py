@@ -10,6 +10,7 @@ from dgviz.checkpoint.findings import FINDINGS
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.types import (
     ACTIONS,
+    KEEP,
     REPAIR,
     SEVERITIES,
     WARNING,
@@ -161,7 +162,7 @@ def _count(pair: CheckpointPair) -> Totals:
         nbytes[paired.action] += info.nbytes
         if paired.tuned is None or paired.cause == "untouched" or not info.is_floating or len(info.shape) < 2:
             continue
-        if matrix_layout(info.name, info.shape) is not None:
+        if matrix_layout(info.shape) is not None:
             matrices += info.numel
         if paired.action == REPAIR:
             repaired += paired.base.numel  # where the vocabulary differs, base is just the rows in common
@@ -192,7 +193,8 @@ def _few_repaired(totals: Totals) -> list[Notice]:
     """Return a warning where a repair would reach less of the model than it usually does."""
     if totals.share >= EXPECTED_SHARE:
         return []
-    kept = ("excluded", "not_included", "tuned_only", "unrelated", "permuted", "tokens", "small", "shape", "float8")
+    usual = ("vector", "integer", "untouched")
+    kept = [cause for cause, (action, _) in CAUSES.items() if action == KEEP and cause not in usual]
     others = _counted(totals, kept)
     message = (
         f"Only {100 * totals.share:.1f} % of the parameters in matrices will be repaired, less than "

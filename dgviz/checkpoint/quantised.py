@@ -210,5 +210,5 @@ def _signs(checkpoint: Checkpoint) -> Iterator[str]:
             yield f"tensor {name!r} is a mark of {_MARKS[mark]}"
         if name.endswith("_blocks") and f"{name.removesuffix('_blocks')}_scales" in checkpoint.tensors:
             yield f"tensor {name!r} with its _scales is MXFP4"
-        if info.dtype in _PACKED and parts[-1] == "weight" and info.numel >= 1024 and matrix_layout(name, info.shape):
+        if info.dtype in _PACKED and parts[-1] == "weight" and info.numel >= 1024 and matrix_layout(info.shape):
             yield f"tensor {name!r} is a weight stored as {info.dtype}"

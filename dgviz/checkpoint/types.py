@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
 from dgviz.errors import PairError
 
 if TYPE_CHECKING:
@@ -189,6 +190,8 @@ class PairedTensor:
         Other names of the same tensor, which a model ties.
     descent : Descent or None
         How the entries of both sides compare; None where a side is constant, or tuned is base with an adapter.
+    stacked : bool
+        Whether three dimensions are a stack of matrices (`dgviz.checkpoint.stacks`).
     """
 
     name: str
@@ -201,6 +204,12 @@ class PairedTensor:
     via: str = ""
     aliases: tuple[str, ...] = ()
     descent: Descent | None = None
+    stacked: bool = False
+
+    @property
+    def layout(self) -> MatrixLayout | None:
+        """The matrices it is made of; None for a vector."""
+        return matrix_layout((self.tuned or self.base).shape, self.stacked)
 
 
 @dataclass(frozen=True)

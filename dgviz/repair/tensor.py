@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
+from dgviz.checkpoint import PairedTensor, TensorInfo, read_tensor
 from dgviz.command import option
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.methods import METHODS
@@ -242,7 +242,7 @@ def _assemble(
             return cast(read_tensor(info), dtype, paired.name).reshape(paired.tuned.shape), None, f"{origin}, cast"
     if len(pieces) == 1:
         return pieces[0].summed.tensor.reshape(paired.tuned.shape), None, "repaired"
-    layout = matrix_layout(paired.name, paired.tuned.shape)
+    layout = paired.layout
     out = torch.empty((layout.stack, layout.rows, layout.cols), dtype=getattr(torch, dtype))
     for index, piece in enumerate(pieces):
         if piece.summed is None:
