@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
-from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4
+from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4, PlainFloat8
 from dgviz.checkpoint.tied import is_head, tied_embedding
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 from dgviz.words import some
@@ -234,7 +234,7 @@ def _short(value: object) -> str:
 def _stored_as(row: PairedTensor) -> str:
     """Return what a row's base is dequantised from, or an empty string; rows picked of one count too."""
     parts = [row.base, *getattr(row.base, "parts", ())]
-    kinds = {BlockFloat8: "FP8 blocks", MicroscaledFloat4: "MXFP4"}
+    kinds = {BlockFloat8: "FP8", PlainFloat8: "FP8 without scales", MicroscaledFloat4: "MXFP4"}
     return next((name for kind, name in kinds.items() for part in parts if isinstance(part, kind)), "")
 
 

@@ -4,13 +4,22 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from dgviz.checkpoint.actions import CAUSES, LEFT_OUT, Why, block_float8, block_shapes, why_kept, why_repaired
+from dgviz.checkpoint.actions import (
+    CAUSES,
+    LEFT_OUT,
+    MIN_ELEMENTS,
+    Why,
+    block_float8,
+    block_shapes,
+    why_kept,
+    why_repaired,
+)
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.descent import judge_descent
 from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.names import Match, Matches, match_names
-from dgviz.checkpoint.quantised import dequantised, refuse_quantised
+from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.stacks import Surroundings
@@ -112,11 +121,14 @@ def _pair(
     """Pair two checkpoints; what blocks a repair is among the notices."""
     selection = Selection(include or "", exclude or "")
     _refuse_same(base, tuned)
-    refuse_quantised(tuned, "tuned")
+    stale = _tell_stale_quantisation(base, tuned)
+    tuned = dequantised(tuned, "tuned")
     base = dequantised(base, "base")
     matches = match_names(base, tuned)
     if not matches.found:
         raise PairError(_explain_no_match(base, tuned, matches.problem))
+    _refuse_empty(base, tuned, matches)
+    _refuse_codes(tuned, matches)
     rows = []
     vocabularies = None
     surroundings = Surroundings(tuned)
@@ -143,7 +155,8 @@ def _pair(
         _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
     ]
     pair = CheckpointPair(base, tuned, tuple(rows))
-    notices = [*blockers, *found] if blockers or pair.repairable else [_block_empty(pair), *found]
+    notices = [*blockers, *found, *stale]
+    notices += [] if blockers or pair.repairable else [_block_empty(pair)]
     if matches.problem:
         message = f"Names were compared as they are: {matches.problem}."
         remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
@@ -261,6 +274,47 @@ def _refuse_same(base: Checkpoint, tuned: Checkpoint) -> None:
             f"base and tuned are the same weights ({base.path} and {tuned.path}): give the model before fine-tuning "
             "as base and the one after it as tuned"
         )
+
+
+def _refuse_empty(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:
+    """Raise where a side holds tensors without entries that the other has."""
+    pairs = [(match.base, tuned.tensors[name]) for name, match in matches.found.items()]
+    for side, checkpoint, empty in (
+        ("tuned", tuned, [after for before, after in pairs if before.numel and not after.numel]),
+        ("base", base, [before for before, after in pairs if after.numel and not before.numel]),
+    ):
+        if empty:
+            raise CheckpointError(
+                f"{len(empty)} of {len(pairs)} common tensors are empty in {side} ({checkpoint.path}), such as "
+                f"{empty[0].name!r} of shape {empty[0].shape}: it was saved under DeepSpeed ZeRO-3 without gathering "
+                "the weights; run the zero_to_fp32.py that lies beside the training checkpoint, or train with "
+                "stage3_gather_16bit_weights_on_model_save, and give that"
+            )
+
+
+def _refuse_codes(tuned: Checkpoint, matches: Matches) -> None:
+    """Raise where one side holds whole numbers in place of the other's weights."""
+    for name, match in matches.found.items():
+        sides = ("base", match.base, tuned.tensors[name]), ("tuned", tuned.tensors[name], match.base)
+        for side, info, other in sides:
+            if info.dtype in PACKED and other.is_floating and other.numel >= MIN_ELEMENTS:
+                raise CheckpointError(
+                    f"tensor {info.name!r} is {info.dtype} in {side} ({info.file}) and {other.dtype} on the other "
+                    "side: codes of a quantised weight, which are not read; give the model it was quantised from, or "
+                    "save it dequantised as bfloat16"
+                )
+
+
+def _tell_stale_quantisation(base: Checkpoint, tuned: Checkpoint) -> list[Notice]:
+    """Tell of a config that speaks of a quantisation which no tensor shows."""
+    sides = (("base", base), ("tuned", tuned))
+    stale = [side for side, own in sides if "quantization_config" in str(own.config) and not shows_codes(own)]
+    if not stale:
+        return []
+    where = " and ".join(stale)
+    message = f"The config of {where} speaks of a quantisation (quantization_config), and no tensor is quantised."
+    remedy = "Nothing to do here: the entry is not written. Other loaders quantise or refuse the input because of it."
+    return [Notice("stale_quantization", WARNING, message, remedy)]
 
 
 def _files(checkpoint: Checkpoint) -> set[tuple[int, int]]:

@@ -41,10 +41,10 @@ class Surroundings:
         if last not in self._features:
             if last in self._kernels or (last < _MOST_TAPS and last % 2):
                 return False
-            if last <= _MOST_TAPS:
-                return None
             if first in self._vectors and second not in self._features:
                 return False  # (width, heads, width of a head)
+            if last <= _MOST_TAPS:
+                return None
         return True
 
 

@@ -132,16 +132,19 @@ def read_sidecar(source: Path) -> bytes:
         raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
 
 
+def _without_quantisation(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "quantization_config"}
+
+
 def _config(data: bytes, plan: ExportPlan) -> bytes:
     """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says.
 
     Quantisation is dropped: what is written is dense. The standard parser, because configs in use hold ``Infinity``.
     """
     dtype = plan.repair.dtype
-    config = json.loads(data)
-    if dtype == "auto" and "quantization_config" not in config:
+    if dtype == "auto" and b"quantization_config" not in data:
         return data
-    config.pop("quantization_config", None)
+    config = json.loads(data, object_hook=_without_quantisation)
 
     def with_dtype(value: Any) -> Any:
         """Replace every dtype entry, also those of sub-models."""

@@ -287,11 +287,19 @@ CODES = torch.zeros(32, 64, dtype=torch.int32)
 @pytest.mark.parametrize(
     ("config", "extra", "sign"),
     [
-        ({"quantization_config": {"quant_method": "gptq"}}, {}, "quantization_config in config.json says 'gptq'"),
-        ({"quantization_config": {"load_in_4bit": True}}, {}, "quantization_config in config.json says 'unnamed'"),
+        (
+            {"quantization_config": {"quant_method": "gptq"}},
+            {"l.qweight": CODES},
+            "quantization_config in config.json says 'gptq'",
+        ),
+        (
+            {"quantization_config": {"load_in_4bit": True}},
+            {"l.weight": CODES.to(torch.uint8)},
+            "quantization_config in config.json says 'unnamed'",
+        ),
         (
             {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
-            {},
+            {"l.weight": torch.ones(32, 64).to(torch.float8_e4m3fn)},
             "quantization_config in config.json's text_config says 'fp8'",
         ),
         ({}, {"l.qweight": CODES}, "tensor 'l.qweight' is a mark of GPTQ or AWQ"),
@@ -329,12 +337,12 @@ def test_what_only_looks_quantised_passes(tmp_path):
 
 @pytest.mark.parametrize("side", ["base", "tuned"])
 def test_float8_is_refused_unless_excluded(tmp_path, side):
-    tensors = {"a.w": torch.randn(32, 32), "b": torch.randn(32, 32)}
-    eights = tensors | {"a.w": tensors["a.w"].to(torch.float8_e4m3fn)}
+    tensors = {"a.w": torch.rand(32, 32), "b": torch.randn(32, 32)}
+    eights = tensors | {"a.w": tensors["a.w"].to(torch.float8_e8m0fnu)}
     base = write_checkpoint(tmp_path / "b", eights if side == "base" else tensors)
     tuned = write_checkpoint(tmp_path / "t", eights if side == "tuned" else tensors)
     message = refusal(base, tuned)
-    assert f"tensor 'a.w' is float8_e4m3fn in {side} (" in message
+    assert f"tensor 'a.w' is float8_e8m0fnu in {side} (" in message
     assert message.endswith("or keep tuned's bytes with --exclude '^(?:a\\.w)$'")
     assert open_pair(base, tuned, exclude=r"^(?:a\.w)$").counts() == {"repair": 1, "keep": 1, "base_only": 0}
 
