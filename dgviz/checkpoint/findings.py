@@ -52,12 +52,19 @@ def find_renamed(pair: CheckpointPair) -> list[Notice]:
     notices = []
     for via, code, words in (
         ("wrapped", "unwrapped", "after prefixes of training wrappers were taken off"),
+        ("aligned", "aligned", "by their places under other modules, where names, shapes and weights agree"),
         ("renamed", "renamed", "by transformers' own table of renamings"),
         ("experts", "experts", "because one side stores the experts of a layer as a stack and the other one by one"),
     ):
         rows = [row for row in pair.tensors if row.via == via]
         message = f"{len(rows)} of {len(pair.tensors)} tensors matched only {words}: {{names}}."
-        notices += _tell(code, INFO, message, "Compare a few names in the table; the output has tuned's names.", rows)
+        notices += _tell(
+            code,
+            INFO,
+            message,
+            "Compare a few names in the table; the output has tuned's names, without wrappers.",
+            rows,
+        )
     return notices
 
 

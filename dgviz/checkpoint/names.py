@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dgviz.checkpoint.alignment import align_names
 from dgviz.checkpoint.derived import FusedExperts, derive, matrix_rows
 from dgviz.checkpoint.renaming import Member, Renaming, rename_like_transformers
 from dgviz.checkpoint.tied import is_head, shared_embedding, tied_embedding
@@ -44,12 +45,13 @@ class Matches:
     problem: str = ""
 
 
-def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
+def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Matches:
     """Return base's side of every tensor of tuned that has one.
 
     In this order: equal names; equal names without what ``torch.compile``, FSDP, activation checkpointing, DDP or
     PEFT put in front; where both sides have tensors left, names that transformers loads into the same parameter, and
-    experts that one side stores fused and the other one by one; another name of an embedding that encoder and decoder
+    experts that one side stores fused and the other one by one; the same place under other modules (`aligned`, which
+    compares a few weights); another name of an embedding that encoder and decoder
     share; and an output head that only tuned stores, while base ties it to its embedding. (Kept as they are beside a
     repaired embedding, transformers would untie them silently.)
     """
@@ -74,6 +76,11 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
             matching.add_renamed(first, second)
             matching.add_parts(first, second)
             matching.add_stacks(first, second)
+    if aligned:
+        names = zip((tuned, base), matching.left(), strict=True)
+        left = ({name: side.tensors[name] for name in own} for side, own in names)
+        for name, other in align_names(*left).items():
+            matching.add(name, other, f"base calls it {other}, in another module", "aligned")
     for name in matching.left()[0]:
         other = shared_embedding(name, base)
         matching.add(name, other, f"base shares it with {other}", "tied")

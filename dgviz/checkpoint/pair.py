@@ -18,7 +18,8 @@ from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.descent import judge_descent
 from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
-from dgviz.checkpoint.names import Match, Matches, match_names
+from dgviz.checkpoint.module_path import module_path
+from dgviz.checkpoint.names import Match, Matches, match_names, unwrapped_names
 from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
@@ -38,6 +39,7 @@ from dgviz.checkpoint.types import (
 )
 from dgviz.checkpoint.vocabulary import Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
+from dgviz.words import some
 
 
 def open_pair(
@@ -124,9 +126,13 @@ def _pair(
     stale = _tell_stale_quantisation(base, tuned)
     tuned = dequantised(tuned, "tuned")
     base = dequantised(base, "base")
+    for side, own in (("base", base), ("tuned", tuned)):
+        _refuse_unmerged(own, side)
     matches = match_names(base, tuned)
     if not matches.found:
         raise PairError(_explain_no_match(base, tuned, matches.problem))
+    _refuse_half(base, tuned, matches)
+    tuned, matches = _unwrapped(base, tuned, matches)
     _refuse_empty(base, tuned, matches)
     _refuse_codes(tuned, matches)
     rows = []
@@ -274,6 +280,69 @@ def _refuse_same(base: Checkpoint, tuned: Checkpoint) -> None:
             f"base and tuned are the same weights ({base.path} and {tuned.path}): give the model before fine-tuning "
             "as base and the one after it as tuned"
         )
+
+
+def _unwrapped(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> tuple[Checkpoint, Matches]:
+    """Give tuned's tensors the names that its class needs, where a wrapper is in them.
+
+    Without wrappers known by name, which no class has; and, where both sides are one class, as base calls them.
+    """
+    if tuned.is_adapter:
+        return tuned, matches
+    plain_base, new = unwrapped_names(base.tensors), unwrapped_names(tuned.tensors)
+    if not any(tuned.config.get(key) or base.config.get(key) for key in ("model_type", "architectures")):
+        new = {name: name if name in base.tensors else inner for name, inner in new.items()}
+    if _is_one_class(base, tuned):
+        aligned = {name: match for name, match in matches.found.items() if match.via == "aligned"}
+        new |= {name: plain_base[match.uses[0]] for name, match in aligned.items()}
+    if len(set(new.values())) < len(new) or all(name == inner for name, inner in new.items()):
+        return tuned, matches
+    tensors = {inner: replace(tuned.tensors[name], name=inner) for name, inner in new.items()}
+    found = {new[name]: match for name, match in matches.found.items()}
+    return replace(tuned, tensors=tensors), replace(matches, found=found)
+
+
+def _is_one_class(base: Checkpoint, tuned: Checkpoint) -> bool:
+    """Say whether both sides are loaded into one class, as far as their configs say."""
+    keys = "architectures", "model_type"
+    return not tuned.config or all(base.config.get(key) == tuned.config.get(key) for key in keys)
+
+
+def _refuse_unmerged(checkpoint: Checkpoint, side: str) -> None:
+    """Raise where a checkpoint is the state of a training run and not a model's weights."""
+    for name, info in checkpoint.tensors.items():
+        parts = name.split(".")
+        if any(part.startswith("lora_") for part in parts) or "modules_to_save" in parts:
+            raise CheckpointError(
+                f"the {side} checkpoint {checkpoint.path} holds {name!r}: the state of a PEFT model whose adapter is "
+                "not merged; call merge_and_unload and save_pretrained, or give the adapter's own folder as tuned"
+            )
+        if "flat_param" in parts[-1]:
+            raise CheckpointError(
+                f"the {side} checkpoint {checkpoint.path} holds {name!r} of shape {info.shape}: FSDP's flat "
+                "parameters, in which many weights lie end to end; save with FULL_STATE_DICT, or merge the shards "
+                "(accelerate merge-weights), and give that"
+            )
+
+
+def _refuse_half(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:
+    """Raise where layers of both sides are left and none is matched: what matches is not the model."""
+    used = {name for match in matches.found.values() for name in match.uses}
+    left = (
+        [name for name in tuned.tensors if name not in matches.found],
+        [name for name in base.tensors if name not in used],
+    )
+    layers = [[name for name in names if _in_layer(name)] for names in left]
+    if all(layers) and not any(map(_in_layer, matches.found)):
+        raise PairError(
+            f"only {some(matches.found)} of {tuned.path} and {base.path} belong together by name, and no layer does "
+            f"(such as {layers[0][0]!r} in tuned and {layers[1][0]!r} in base): these are different models, or one "
+            f"was saved with other names{_other_names(matches.problem)}"
+        )
+
+
+def _in_layer(name: str) -> bool:
+    return bool(module_path(name).layer)
 
 
 def _refuse_empty(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:

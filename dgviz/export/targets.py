@@ -156,7 +156,7 @@ def find_targets(pair: CheckpointPair, model: Any) -> Targets:
     tuned = Checkpoint(pair.tuned.path, stored, pair.base.config, pair.tuned.shards, pair.tuned.fingerprint)
     virtual = {name: _virtual(name, tuple(parameter.shape)) for name, parameter in parameters.items()}
     wanted = Checkpoint(Path("model"), virtual, pair.base.config, (), "")
-    found = match_names(tuned, wanted).found
+    found = match_names(tuned, wanted, aligned=False).found
     repairable = {paired.name: paired for paired in pair.repairable}
     targets: list[Target] = []
     missing: dict[str, str] = {}
