@@ -1,18 +1,19 @@
 """Names that agree apart from the modules around them: wrappers of any name, and a tower inside a larger model.
 
 No list of wrappers is complete, so names are aligned by what they share: components that only one side has are left
-out, and then whole subtrees are laid upon each other where every name and shape below one has its like below the other.
+out, and then whole subtrees are laid upon each other where what lies below one lies below the other.
 A subtree counts only where its weights correlate too, and where no other fits as well.
 """
 
 from collections.abc import Iterator, Mapping
 
-from dgviz.checkpoint.descent import UNRELATED, measure_descent
+from dgviz.checkpoint.descent import measure_descent
 from dgviz.checkpoint.sample import TENSOR_BYTES
 from dgviz.checkpoint.types import TensorInfo
 
 Tensors = Mapping[str, TensorInfo]
 _LOOKED_AT = 5  # matrices of a subtree whose entries are compared
+_SURE = 0.3  # correlation that shows two weights to be one: an update three times as large as the weights leaves it
 _MOST_LEFT = 0.1  # share of the smaller subtree that may have no like
 
 
@@ -94,5 +95,5 @@ def _correlated(matches: Mapping[str, str], tuned: Tensors, base: Tensors) -> bo
         key=lambda pair: -pair[0].numel,
     )[:_LOOKED_AT]
     found = [measure_descent(*pair, TENSOR_BYTES // 8) for pair in matrices if all(side.is_floating for side in pair)]
-    known = [item.correlation >= UNRELATED or bool(item.permutation) for item in found if item is not None]
+    known = [item.correlation >= _SURE or bool(item.permutation) for item in found if item is not None]
     return bool(known) and sum(known) > len(known) / 2

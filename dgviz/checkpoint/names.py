@@ -88,7 +88,7 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
     for name in matching.left()[0]:
         if is_head(name) and not any(map(is_head, base.tensors)):
             matching.add(name, embedding, f"base ties it to {embedding}", "tied")
-    return Matches(matching.found, problem)
+    return Matches(matching.found, problem if all(matching.left()) else "")
 
 
 def unwrapped_names(names: Iterable[str]) -> dict[str, str]:

@@ -293,8 +293,8 @@ def _unwrapped(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> tuple[C
     if not any(tuned.config.get(key) or base.config.get(key) for key in ("model_type", "architectures")):
         new = {name: name if name in base.tensors else inner for name, inner in new.items()}
     if _is_one_class(base, tuned):
-        aligned = {name: match for name, match in matches.found.items() if match.via == "aligned"}
-        new |= {name: plain_base[match.uses[0]] for name, match in aligned.items()}
+        aligned = {n: plain_base[match.uses[0]] for n, match in matches.found.items() if match.via == "aligned"}
+        new |= {name: other for name, other in aligned.items() if other.count(".") < new[name].count(".")}
     if len(set(new.values())) < len(new) or all(name == inner for name, inner in new.items()):
         return tuned, matches
     tensors = {inner: replace(tuned.tensors[name], name=inner) for name, inner in new.items()}
