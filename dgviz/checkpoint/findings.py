@@ -11,7 +11,7 @@ from pathlib import Path
 from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4, PlainFloat8
-from dgviz.checkpoint.tied import is_head, tied_embedding
+from dgviz.checkpoint.tied import is_embedding, is_head, tied_embedding
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 from dgviz.words import some
 
@@ -109,6 +109,25 @@ def find_vocabulary(pair: CheckpointPair) -> list[Notice]:
     return _tell("vocabulary", WARNING, message, remedy, rows)
 
 
+def find_stale_vocabulary(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a vocab_size in a config that no embedding has."""
+    notices = []
+    for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned)):
+        sizes = {section.get("vocab_size") for section in config_sections(checkpoint.config).values()} - {None}
+        embeddings = [info for info in checkpoint.tensors.values() if is_embedding(info.name)]
+        if sizes and embeddings and not any(info.shape[0] in sizes for info in embeddings if info.shape):
+            first = embeddings[0]
+            message = (
+                f"The config of {side} says vocab_size = {some(sorted(map(str, sizes)))}, and {first.name} has "
+                f"{first.shape[0]} rows: the entry is stale."
+            )
+            remedy = (
+                f"Set vocab_size to {first.shape[0]} in {checkpoint.path / 'config.json'}: loaders refuse the file."
+            )
+            notices.append(Notice("stale_vocabulary", WARNING, message, remedy, (first.name,)))
+    return notices[-1:]
+
+
 def find_missing_files(pair: CheckpointPair) -> list[Notice]:
     """Tell of a config, tokenizer or processor that a side lacks."""
     notices = []
@@ -202,6 +221,7 @@ def find_config(pair: CheckpointPair) -> list[Notice]:
 FINDINGS: tuple[Callable[[CheckpointPair], list[Notice]], ...] = (
     find_config,
     find_vocabulary,
+    find_stale_vocabulary,
     find_missing_files,
     find_dtypes,
     find_dequantised,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dgviz.checkpoint.alignment import align_names
 from dgviz.checkpoint.derived import FusedExperts, derive, matrix_rows
 from dgviz.checkpoint.renaming import Member, Renaming, rename_like_transformers
-from dgviz.checkpoint.tied import is_head, shared_embedding, tied_embedding
+from dgviz.checkpoint.tied import find_copies, is_head, shared_embedding, tied_embedding
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 
 _ANYWHERE = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -74,6 +74,7 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
         problem = first.problem or second.problem
         if not problem:
             matching.add_renamed(first, second)
+            matching.add_tied(first, second)
             matching.add_parts(first, second)
             matching.add_stacks(first, second)
     if aligned:
@@ -88,6 +89,11 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
     for name in matching.left()[0]:
         if is_head(name) and not any(map(is_head, base.tensors)):
             matching.add(name, embedding, f"base ties it to {embedding}", "tied")
+    copies = find_copies(tuned) if aligned and matching.left()[0] else {}
+    for name in matching.left()[0]:
+        source = matching.found.get(copies.get(name))
+        if source is not None and len(source.uses) == 1:
+            matching.add(name, source.uses[0], f"tuned ties it to {copies[name]}, and base has it once", "tied")
     return Matches(matching.found, problem if all(matching.left()) else "")
 
 
@@ -135,6 +141,15 @@ class _Matching:
             if shared[target] == 1:
                 other = others.get(target)
                 self.add(name, other, f"base calls it {other}, by transformers", "renamed")
+
+    def add_tied(self, first: Renaming, second: Renaming) -> None:
+        """Match two names of one parameter, of which either side stores another, by the class's own list of ties."""
+        tuned, base = self.left()
+        others = {first.tied.get(first.target(name)): name for name in base}
+        for name in tuned:
+            source = second.tied.get(second.target(name))
+            if source is not None and source in others:
+                self.add(name, others[source], f"base stores it as {others[source]}, which is tied to it", "tied")
 
     def add_parts(self, first: Renaming, second: Renaming) -> None:
         """Match experts that tuned stores one by one with the rows of base's stack."""

@@ -1,6 +1,7 @@
 """Pair two checkpoints: every tensor of both sides is repaired, kept or left out, for one reason."""
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from dgviz.checkpoint.actions import (
     why_kept,
     why_repaired,
 )
-from dgviz.checkpoint.derived import pick_rows
+from dgviz.checkpoint.derived import PlacedTensor, pick_rows
 from dgviz.checkpoint.descent import judge_descent
 from dgviz.checkpoint.local import local_path, open_checkpoint
 from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
@@ -24,7 +25,7 @@ from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.stacks import Surroundings
-from dgviz.checkpoint.tied import original, unstored_head
+from dgviz.checkpoint.tied import find_copies, unstored_head
 from dgviz.checkpoint.types import (
     BASE_ONLY,
     BLOCKS,
@@ -150,16 +151,16 @@ def _pair(
             vocabularies = vocabularies or read_vocabularies(base, tuned)
             rows.append(_pair_common_rows(info, match, vocabularies))
             continue
-        if tuned.is_adapter and info == match.base:
+        if tuned.is_adapter and match.base in (info, *getattr(info, "parts", ())[: isinstance(info, PlacedTensor)]):
             why = "untouched", "The adapter leaves it as it is in base."
         rows.append(_row(info, match, why or why_kept(info, match.base) or why_repaired(info, match.note)))
     rows = [_laid_out(row, surroundings) for row in rows]
     blockers = _find_blockers(rows, len(matches.found))
     rows, found = judge_descent(rows, whole)
-    rows, used = _write_tied_once(rows, tuned, matches)
-    rows += [
-        _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
-    ]
+    rows, used = _write_tied_once(rows, tuned, matches, find_copies(tuned, whole))
+    left = {name: info for name, info in base.tensors.items() if name not in used}
+    copies = find_copies(base, whole) if left else {}
+    rows += [_base_only_row(info, copies.get(name), tuned, matches.problem) for name, info in left.items()]
     pair = CheckpointPair(base, tuned, tuple(rows))
     notices = [*blockers, *found, *stale]
     notices += [] if blockers or pair.repairable else [_block_empty(pair)]
@@ -205,7 +206,8 @@ def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies
     own = why_kept(pick_rows(info, common), other)
     if own is not None:
         return _row(info, match, own)
-    known = "by tokenizer.json" if vocabularies.tokens is not None else "by position, for want of a tokenizer.json"
+    tokens = vocabularies.by_token(match.base, info)
+    known = "by tokenizer.json" if tokens else "by position, for want of a tokenizer.json"
     reason = (
         f"A floating-point matrix over another vocabulary: {count} of its {info.shape[0]} rows have the same token "
         f"in base ({known}) and are repaired, {info.shape[0] - count} are copied."
@@ -215,7 +217,7 @@ def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies
 
 
 def _write_tied_once(
-    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches
+    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches, copies: Mapping[str, str]
 ) -> tuple[list[PairedTensor], set[str]]:
     """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's action.
 
@@ -225,7 +227,7 @@ def _write_tied_once(
     by_name = {row.name: row for row in rows}
     groups: dict[str, list[str]] = {}
     for position, row in enumerate(rows):
-        source = by_name.get(original(row.name, tuned))
+        source = by_name.get(copies.get(row.name))
         if source is None:
             continue
         reason = f"Tied to {source.name}: one tensor, stored twice and written twice, bit for bit the same."
@@ -249,9 +251,8 @@ def _write_tied_once(
     return rows, {name for names in used.values() for name in names}
 
 
-def _base_only_row(info: TensorInfo, base: Checkpoint, tuned: Checkpoint, problem: str) -> PairedTensor:
-    """Return the row of a tensor that only base has."""
-    source = original(info.name, base)
+def _base_only_row(info: TensorInfo, source: str | None, tuned: Checkpoint, problem: str) -> PairedTensor:
+    """Return the row of a tensor that only base has; `source` is the one of base that it is a copy of."""
     if source is None:
         reason, via = f"Only in base, and the repaired model has tuned's tensors{_other_names(problem)}.", ""
     else:

@@ -53,17 +53,20 @@ class Renaming:
         The stored names that become part of a stack.
     problem : str
         Why nothing is known, or empty.
+    tied : dict of str to str
+        For names of the model that are tied, one name for all that are one parameter.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Member] = field(default_factory=dict)
     problem: str = ""
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     def stored_as(self, inner: Mapping[str, str]) -> "Renaming":
         """Return the same of the names under which a checkpoint stores what was asked about."""
         names = {name: self.names[short] for name, short in inner.items() if short in self.names}
         members = {name: self.members[short] for name, short in inner.items() if short in self.members}
-        return Renaming(names, members, self.problem)
+        return Renaming(names, members, self.problem, self.tied)
 
     def target(self, name: str) -> str:
         """Return what decides whether a name means the same tensor as another."""
@@ -169,7 +172,8 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
         if _fuses_experts(converter) and index.isdigit():
             part = converter.source_patterns.index(pattern)
             members[name] = Member(target, part, len(converter.source_patterns), int(index))
-    return Renaming(result, members)
+    ties = {name: source for name, source in model.all_tied_weights_keys.items() if name in loaded}
+    return Renaming(result, members, tied=ties | {source: source for source in ties.values()})
 
 
 def _fuses_experts(converter: Any) -> bool:

@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dgviz.checkpoint.derived import matrix_rows
+from dgviz.checkpoint.descent import measure_descent
 from dgviz.checkpoint.documents import config_sections, parse_json_object, read_document
+from dgviz.checkpoint.sample import TENSOR_BYTES
 from dgviz.checkpoint.selection import runs
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
@@ -13,12 +16,16 @@ from dgviz.errors import CheckpointError
 MAX_TOKENIZER_BYTES = 256_000_000
 """Real ones reach 33 MB; beyond this the file is no tokenizer."""
 
+_SURE = 0.3  # correlation that shows two sets of rows to be one
 Ranges = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
 class Vocabularies:
     """The vocabulary of each side: its sizes as the config states them, and its tokens by id where known.
+
+    Two tensors that differ in their first axis are one with new rows where the configs state both lengths, or where
+    the rows that both have agree: embeddings, heads, their biases and tables of positions, whatever they are called.
 
     `tokens` is None unless both sides have a ``tokenizer.json``: then rows are taken to mean the same token in both,
     which is how transformers and every common tool grow a vocabulary (at the end).
@@ -32,13 +39,28 @@ class Vocabularies:
         shapes = base.shape, tuned.shape
         if not all(shapes) or shapes[0][1:] != shapes[1][1:]:
             return None
-        if any(shape[0] not in sizes for shape, sizes in zip(shapes, self.sizes, strict=True)):
-            return None
         count = min(base.shape[0], tuned.shape[0])
-        if self.tokens is None:
+        stated = all(shape[0] in sizes for shape, sizes in zip(shapes, self.sizes, strict=True))
+        if not stated and not _agree(matrix_rows(base, 0, count), matrix_rows(tuned, 0, count)):
+            return None
+        if not self.by_token(base, tuned):
             return ((0, count),)
         first, second = self.tokens
         return tuple(runs(row for row in range(count) if first.get(row) == second.get(row)))
+
+    def by_token(self, base: TensorInfo, tuned: TensorInfo) -> bool:
+        """Say whether rows are matched by token: both tokenizers are known, and every token has a row."""
+        if self.tokens is None:
+            return False
+        return all(max(own, default=0) < info.shape[0] for own, info in zip(self.tokens, (base, tuned), strict=True))
+
+
+def _agree(base: TensorInfo, tuned: TensorInfo) -> bool:
+    """Say whether the same rows of two tensors are the same numbers, moved by fine-tuning perhaps."""
+    if not (base.is_floating and tuned.is_floating):
+        return False
+    found = measure_descent(base, tuned, TENSOR_BYTES // 8)
+    return found is not None and found.correlation >= _SURE
 
 
 def read_vocabularies(base: Checkpoint, tuned: Checkpoint) -> Vocabularies:
