@@ -10,8 +10,9 @@ from pathlib import Path
 
 from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
+from dgviz.checkpoint.module_path import HEAD, module_path
 from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4, PlainFloat8
-from dgviz.checkpoint.tied import is_embedding, is_head, tied_embedding
+from dgviz.checkpoint.tied import is_embedding, is_head, tied_embedding, ties
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 from dgviz.words import some
 
@@ -70,6 +71,13 @@ def find_renamed(pair: CheckpointPair) -> list[Notice]:
 
 def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
     """Tell of an output head that is one tensor with its embedding, or that the config takes for one."""
+    before = tied_embedding(pair.base)
+    if pair.tuned.is_adapter and before and ties(pair.tuned.config) is False:
+        message = f"The adapter changes only one of {before} and the head that base ties to it, or both differently."
+        remedy = (
+            'They are written as two tensors, as PEFT runs them, and the config says "tie_word_embeddings": false.'
+        )
+        return [Notice("untied_by_adapter", WARNING, message, remedy, (before,))]
     rows = [row for row in pair.tensors if row.via == "tied"]
     if rows:
         message = "{tensors} one with an embedding it is tied to: {names}."
@@ -78,7 +86,13 @@ def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
     embedding = tied_embedding(pair.tuned)
     if embedding is None:
         return []
-    heads = [row for row in pair.tensors if row.tuned is not None and is_head(row.name)]
+    shape = pair.tuned.tensors[embedding].shape
+    others = [row for row in pair.tensors if row.tuned is not None and row.name != embedding]
+    heads = [
+        row
+        for row in others
+        if is_head(row.name) or (row.tuned.shape == shape and module_path(row.name).kind == HEAD)
+    ]
     if heads:
         message = (
             f"The config of tuned ties the head to {embedding}, but {heads[0].name} holds other numbers: loaders "

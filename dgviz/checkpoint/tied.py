@@ -102,6 +102,17 @@ def ties(config: Mapping[str, Any]) -> bool | None:
     return any(stated) if stated else None
 
 
+def untied(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config that says, wherever it is said, that head and embedding are two tensors."""
+
+    def separate(section: Mapping[str, Any]) -> dict[str, Any]:
+        """Change one section and those inside it."""
+        changed = {key: separate(value) if isinstance(value, dict) else value for key, value in section.items()}
+        return changed | ({"tie_word_embeddings": False} if "tie_word_embeddings" in section else {})
+
+    return separate(config) | {"tie_word_embeddings": False}
+
+
 def unstored_head(checkpoint: Checkpoint) -> tuple[str, str] | None:
     """Return the embedding and the usual name of a head that is tied to it and not stored, or None."""
     embedding = tied_embedding(checkpoint)

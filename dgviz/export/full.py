@@ -9,6 +9,7 @@ import orjson
 import torch
 
 from dgviz.checkpoint import PairedTensor, read_bytes
+from dgviz.checkpoint.tied import ties, untied
 from dgviz.errors import CheckpointError
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import MANIFEST
@@ -142,9 +143,11 @@ def _config(data: bytes, plan: ExportPlan) -> bytes:
     Quantisation is dropped: what is written is dense. The standard parser, because configs in use hold ``Infinity``.
     """
     dtype = plan.repair.dtype
-    if dtype == "auto" and b"quantization_config" not in data:
+    apart = plan.pair.tuned.is_adapter and ties(plan.pair.tuned.config) is False
+    if dtype == "auto" and b"quantization_config" not in data and not apart:
         return data
     config = json.loads(data, object_hook=_without_quantisation)
+    config = untied(config) if apart else config
 
     def with_dtype(value: Any) -> Any:
         """Replace every dtype entry, also those of sub-models."""
