@@ -89,11 +89,8 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
     for name in matching.left()[0]:
         if is_head(name) and not any(map(is_head, base.tensors)):
             matching.add(name, embedding, f"base ties it to {embedding}", "tied")
-    copies = find_copies(tuned) if aligned and matching.left()[0] else {}
-    for name in matching.left()[0]:
-        source = matching.found.get(copies.get(name))
-        if source is not None and len(source.uses) == 1:
-            matching.add(name, source.uses[0], f"tuned ties it to {copies[name]}, and base has it once", "tied")
+    if aligned and matching.left()[0]:
+        matching.add_copies(find_copies(tuned))
     return Matches(matching.found, problem if all(matching.left()) else "")
 
 
@@ -150,6 +147,18 @@ class _Matching:
             source = second.tied.get(second.target(name))
             if source is not None and source in others:
                 self.add(name, others[source], f"base stores it as {others[source]}, which is tied to it", "tied")
+
+    def add_copies(self, copies: Mapping[str, str]) -> None:
+        """Match further names of a tensor that tuned stores several times and base once."""
+        groups: dict[str, list[str]] = {}
+        for name, source in copies.items():
+            groups.setdefault(source, [source]).append(name)
+        for group in groups.values():
+            known = next((name for name in group if name in self.found), None)
+            if known is not None and len(self.found[known].uses) == 1:
+                other = self.found[known].uses[0]
+                for name in group:
+                    self.add(name, other, f"tuned ties it to {known}, which is base's {other}", "tied")
 
     def add_parts(self, first: Renaming, second: Renaming) -> None:
         """Match experts that tuned stores one by one with the rows of base's stack."""
