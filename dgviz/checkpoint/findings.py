@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dgviz.checkpoint.ancestry import find_ancestry
 from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.checkpoint.module_path import HEAD, module_path
@@ -203,7 +204,7 @@ def find_config_code(pair: CheckpointPair) -> list[Notice]:
     """Tell of a config that refers to code of its own."""
     sides = _sides(pair, lambda side: "auto_map" in side.config)
     message = f"The config of {sides} refers to code of its own (auto_map), which is never run."
-    remedy = "Names are compared as they are. Copy the *.py files to the output yourself if you trust them."
+    remedy = "Names are compared by transformers' own class, if any. Copy the *.py files yourself if you trust them."
     return [Notice("own_code", WARNING, message, remedy)] if sides else []
 
 
@@ -233,6 +234,7 @@ def find_config(pair: CheckpointPair) -> list[Notice]:
 
 
 FINDINGS: tuple[Callable[[CheckpointPair], list[Notice]], ...] = (
+    find_ancestry,
     find_config,
     find_vocabulary,
     find_stale_vocabulary,

@@ -68,8 +68,10 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
     if all(matching.left()):
         # One model for both, or prefixes differ.
         config = tuned.config if "model_type" in tuned.config else base.config
+        widths = {length for side in (base, tuned) for info in side.tensors.values() for length in info.shape}
         first, second = (
-            rename_like_transformers(config, inner.values()).stored_as(inner) for inner in (inner_base, inner_tuned)
+            rename_like_transformers(config, inner.values(), widths).stored_as(inner)
+            for inner in (inner_base, inner_tuned)
         )
         problem = first.problem or second.problem
         if not problem:

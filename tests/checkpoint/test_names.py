@@ -158,7 +158,7 @@ def test_exact_names_where_transformers_cannot_be_asked(tmp_path):
     for config, problem in (
         ({"model_type": "no_such_model"}, "transformers cannot build this model (KeyError: "),
         ({"model_type": "llama", "num_attention_heads": 0}, "transformers cannot build this model ("),
-        ({"model_type": "llama", "auto_map": {"AutoModel": "evil.Model"}}, "own code (auto_map), which is not run"),
+        ({"model_type": "my_own", "auto_map": {"AutoModel": "evil.Model"}}, "own code (auto_map), which is not run"),
         ({"model_type": "llama", "num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000, more than the 11 ten"),
     ):
         base = write_checkpoint(tmp_path / "b", tensors, config)
