@@ -148,7 +148,8 @@ def _pair(
         dropped = selection.drops(name)
         why = (dropped, LEFT_OUT[dropped]) if dropped else None
         if why is None and match.base.shape != info.shape:
-            vocabularies = vocabularies or read_vocabularies(base, tuned)
+            both = ((found.base, tuned.tensors[own]) for own, found in matches.found.items())
+            vocabularies = vocabularies or read_vocabularies(base, tuned, both)
             rows.append(_pair_common_rows(info, match, vocabularies))
             continue
         if tuned.is_adapter and match.base in (info, *getattr(info, "parts", ())[: isinstance(info, PlacedTensor)]):

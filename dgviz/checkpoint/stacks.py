@@ -38,11 +38,11 @@ class Surroundings:
         if bias is not None and bias.shape in ((sizes[0],), (sizes[1],)):
             return False  # of a convolution, or a transposed one: a stack has a row of biases per matrix
         first, second, last = sizes
+        if first in self._vectors and not self._vectors.intersection((second, last)):
+            return False  # (width, heads, width of a head): of a stack, inputs or outputs have the width
         if last not in self._features:
             if last in self._kernels or (last < _MOST_TAPS and last % 2):
                 return False
-            if first in self._vectors and second not in self._features:
-                return False  # (width, heads, width of a head)
             if last <= _MOST_TAPS:
                 return None
         return True

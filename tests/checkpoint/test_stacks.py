@@ -37,7 +37,7 @@ LAYER = {"norm.weight": (64,), "mlp.up.weight": (128, 64)}
         ("up.1.weight", (64, 32, 8), {"up.1.bias": (32,)}, {}, False),  # transposed
         ("net.3.weight", (64, 32, 10), {}, {"conv_kernel": [10, 3, 3]}, False),
         ("down.1.weight", (64, 32, 24), {"down.0.weight": (64, 32, 3, 3)}, {}, False),
-        ("layer.0.rel_attn.q", (64, 4, 16), {"layer.0.norm.weight": (64,)}, {}, False),  # XLNet: one matrix
+        ("layer.0.rel_attn.q", (64, 4, 16), {"norm.weight": (64,), "r_w_bias": (4, 16)}, {}, False),  # XLNet
         ("net.3.weight", (64, 32, 4), {}, {}, None),
         ("w.weight", (32, 4, 3, 3), {}, {}, False),
         ("w.weight", (1, 64, 32), {}, {}, False),
