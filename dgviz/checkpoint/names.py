@@ -92,7 +92,7 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
         if is_head(name) and not any(map(is_head, base.tensors)):
             matching.add(name, embedding, f"base ties it to {embedding}", "tied")
     if aligned and matching.left()[0]:
-        matching.add_copies(find_copies(tuned))
+        matching.add_copies(find_copies(tuned, whole=False))
     return Matches(matching.found, problem if all(matching.left()) else "")
 
 

@@ -1,7 +1,6 @@
 """Pair two checkpoints: every tensor of both sides is repaired, kept or left out, for one reason."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,10 +21,9 @@ from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
 from dgviz.checkpoint.module_path import module_path
 from dgviz.checkpoint.names import Match, Matches, match_names, unwrapped_names
 from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
-from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.stacks import Surroundings
-from dgviz.checkpoint.tied import find_copies, unstored_head
+from dgviz.checkpoint.tied import find_copies, same_entries, unstored_head
 from dgviz.checkpoint.types import (
     BASE_ONLY,
     BLOCKS,
@@ -158,7 +156,7 @@ def _pair(
     rows = [_laid_out(row, surroundings) for row in rows]
     blockers = _find_blockers(rows, len(matches.found))
     rows, found = judge_descent(rows, whole)
-    rows, used = _write_tied_once(rows, tuned, matches, find_copies(tuned, whole))
+    rows, used = _write_tied_once(rows, tuned, matches, whole)
     left = {name: info for name, info in base.tensors.items() if name not in used}
     copies = find_copies(base, whole) if left else {}
     rows += [_base_only_row(info, copies.get(name), tuned, matches.problem) for name, info in left.items()]
@@ -218,12 +216,13 @@ def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies
 
 
 def _write_tied_once(
-    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches, copies: Mapping[str, str]
+    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches, whole: bool
 ) -> tuple[list[PairedTensor], set[str]]:
     """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's action.
 
     They are one tensor, and transformers unties them without a word where their bytes differ.
     """
+    copies = find_copies(tuned, whole)
     used = {name: match.uses for name, match in matches.found.items()}
     by_name = {row.name: row for row in rows}
     groups: dict[str, list[str]] = {}
@@ -233,7 +232,7 @@ def _write_tied_once(
             continue
         reason = f"Tied to {source.name}: one tensor, stored twice and written twice, bit for bit the same."
         base = source.base
-        if None not in (row.base, base) and row.rows == source.rows and same_bytes(row.base, base):
+        if None not in (row.base, base) and row.rows == source.rows and same_entries(row.base, base, whole):
             base = row.base
         elif used.get(row.name) != used.get(source.name):
             used[row.name] = ()  # base's own is another tensor, of which nothing is written

@@ -1,5 +1,6 @@
 """The preflight: one table of both sides, its totals in plain words, everything surprising; nothing is computed."""
 
+import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -75,6 +76,10 @@ class Totals:
         what an adapter leaves as in base counts in neither.
     nbytes : mapping
         Size in bytes by action.
+    ratio, correlation : float or None
+        Of the weights compared, the median of ``|tuned - base| / |base|`` and the lowest correlation; None for none.
+    sampled : bool
+        Whether both are of a sample of the entries.
     """
 
     tensors: int
@@ -83,6 +88,9 @@ class Totals:
     matrix_parameters: int
     repaired_parameters: int
     nbytes: Mapping[str, int]
+    ratio: float | None = None
+    correlation: float | None = None
+    sampled: bool = False
 
     @property
     def share(self) -> float:
@@ -167,7 +175,12 @@ def _count(pair: CheckpointPair) -> Totals:
         if paired.action == REPAIR:
             repaired += paired.base.numel  # where the vocabulary differs, base is just the rows in common
     ordered = {cause: causes[cause] for cause in CAUSES if causes[cause]}
-    return Totals(len(pair.tensors), pair.counts(), ordered, matrices, repaired, nbytes)
+    known = [paired.descent for paired in pair.tensors if paired.descent is not None]
+    compared = ()
+    if known:
+        ratio = statistics.median(item.ratio for item in known)
+        compared = ratio, min(item.correlation for item in known), any(item.sampled for item in known)
+    return Totals(len(pair.tensors), pair.counts(), ordered, matrices, repaired, nbytes, *compared)
 
 
 def _summarise(totals: Totals) -> str:

@@ -52,7 +52,7 @@ def shared_embedding(name: str, checkpoint: Checkpoint) -> str | None:
     whole = f"{stem}shared.weight"
     stored = [whole] if whole in checkpoint.tensors else [key for key in checkpoint.tensors if _stem(key) == stem]
     copies = [checkpoint.tensors[key] for key in stored]
-    return stored[0] if stored and all(same_bytes(copies[0], other) for other in copies[1:]) else None
+    return stored[0] if stored and all(same_entries(copies[0], other, False) for other in copies[1:]) else None
 
 
 def find_copies(checkpoint: Checkpoint, whole: bool = True) -> dict[str, str]:
@@ -71,7 +71,7 @@ def find_copies(checkpoint: Checkpoint, whole: bool = True) -> dict[str, str]:
     for names in (names for names in alike.values() if len(names) > 1):
         for name in sorted(names, key=_rank):
             earlier = next((first for first in sorted(names, key=_rank) if first not in found), name)
-            same = earlier != name and _same(checkpoint.tensors[earlier], checkpoint.tensors[name], whole)
+            same = earlier != name and same_entries(checkpoint.tensors[earlier], checkpoint.tensors[name], whole)
             if same and _varies(checkpoint.tensors[name]):
                 found[name] = earlier
     return found
@@ -82,7 +82,10 @@ def _rank(name: str) -> tuple[bool, bool, bool]:
     return not name.endswith("shared.weight"), not is_embedding(name), module_path(name).kind != EMBEDDING
 
 
-def _same(first: TensorInfo, second: TensorInfo, whole: bool) -> bool:
+def same_entries(first: TensorInfo, second: TensorInfo, whole: bool) -> bool:
+    """Say whether two tensors are the same, bit for bit; without `whole` by a sample of their entries."""
+    if (first.dtype, first.shape) != (second.dtype, second.shape):
+        return False
     runs = sampled_runs(first.numel, TENSOR_BYTES // 8)
     sides = [read_runs(info, runs) for info in (first, second)]
     if any(side is None for side in sides):
