@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout
+from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.checkpoint.selection import Selection
 from dgviz.errors import DgvizError, ExportError, MethodError, PlanError
 from dgviz.files import json_number
@@ -147,7 +147,7 @@ class RepairPlan:
             The tensor.
         """
         indices = {override.selector.index for override in self.overrides if override.selector.finds(tensor)}
-        layout = matrix_layout(tensor.name, (tensor.tuned or tensor.base).shape) if indices - {None} else None
+        layout = tensor.layout if indices - {None} else None
         if layout is None or layout.stack is None:
             return [self.at(tensor)]
         plans = [self.at(tensor, index) for index in range(layout.stack)]

@@ -224,6 +224,7 @@ MEANINGS: dict[str, str] = {
     "demo.noisy": "folder of the noisy fine-tune",
     "demo.scores": "file of scores, for `recovery`",
     "demo.frontier": "file with every method at every strength, scored",
+    "correlation": "of the entries of base and tuned (Pearson's); null where a side is constant",
     # inspect
     "counts": "number of tensors by action; of benchmarks by what fine-tuning did to them",
     "counts.repair": "tensors to be repaired",
