@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
 from dgviz.errors import PairError
 
 if TYPE_CHECKING:
@@ -179,6 +180,28 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """What became of base's entries in tuned; of a tensor over two vocabularies, of the rows in common.
+
+    Attributes
+    ----------
+    ratio : float
+        ``|tuned - base| / |base|``, Frobenius norms.
+    correlation : float
+        Of the entries of base and tuned (Pearson's).
+    sampled : bool
+        Whether only a sample of the entries was looked at.
+    permutation : str
+        In words, where tuned has base's rows or columns in another order; else empty.
+    """
+
+    ratio: float
+    correlation: float
+    sampled: bool
+    permutation: str = ""
+
+
+@dataclass(frozen=True)
 class PairedTensor:
     """One tensor of a pair and what is done with it.
 
@@ -202,6 +225,10 @@ class PairedTensor:
         ``"experts"`` or ``"tied"``; empty for equal names.
     aliases : tuple of str
         Other names of the same tensor, which a model ties.
+    descent : Descent or None
+        How the entries of both sides compare; None where a side is constant, or tuned is base with an adapter.
+    stacked : bool
+        Whether three dimensions are a stack of matrices (`dgviz.checkpoint.stacks`).
     """
 
     name: str
@@ -213,6 +240,13 @@ class PairedTensor:
     cause: str = ""
     via: str = ""
     aliases: tuple[str, ...] = ()
+    descent: Descent | None = None
+    stacked: bool = False
+
+    @property
+    def layout(self) -> MatrixLayout | None:
+        """The matrices it is made of; None for a vector."""
+        return matrix_layout((self.tuned or self.base).shape, self.stacked)
 
 
 @dataclass(frozen=True)
@@ -251,6 +285,11 @@ class CheckpointPair:
         if blockers:
             more = " (and more stands in the way: see inspect)" if len(blockers) > 1 else ""
             raise PairError(blockers[0].sentence + more)
+
+    def forced(self) -> "CheckpointPair":
+        """Return the pair with what only doubts that both sides belong together as a warning."""
+        found = (replace(item, severity=WARNING) if item.code == "unrelated" else item for item in self.notices)
+        return replace(self, notices=tuple(found))
 
     def counts(self) -> dict[str, int]:
         """Count the tensors of each action; all three are always there."""

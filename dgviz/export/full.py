@@ -10,6 +10,7 @@ import orjson
 import torch
 
 from dgviz.checkpoint import PairedTensor, read_bytes
+from dgviz.checkpoint.tied import ties, untied
 from dgviz.errors import CheckpointError
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import MANIFEST
@@ -144,16 +145,21 @@ def read_sidecar(source: Path) -> bytes:
         raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
 
 
+def _without_quantisation(section: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in section.items() if key != "quantization_config"}
+
+
 def _config(data: bytes, plan: ExportPlan) -> bytes:
     """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says.
 
     Quantisation is dropped: what is written is dense. The standard parser, because configs in use hold ``Infinity``.
     """
     dtype = plan.repair.dtype
-    config = json.loads(data)
-    if dtype == "auto" and "quantization_config" not in config:
+    apart = plan.pair.tuned.is_adapter and ties(plan.pair.tuned.config) is False
+    if dtype == "auto" and b"quantization_config" not in data and not apart:
         return data
-    config.pop("quantization_config", None)
+    config = json.loads(data, object_hook=_without_quantisation)
+    config = untied(config) if apart else config
 
     def with_dtype(value: Any) -> Any:
         """Replace every dtype entry, also those of sub-models."""

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower, towers
@@ -11,7 +12,6 @@ from dgviz.checkpoint.module_path import (
     CLASSES,
     OTHER,
     block_depths,
-    layer_labels,
     module_order,
     module_path,
     tower_labels,
@@ -117,7 +117,9 @@ def swin():
     from transformers import SwinConfig, SwinForImageClassification
 
     sizes = {"embed_dim": 8, "depths": [1, 3, 2], "num_heads": [1, 1, 1], "image_size": 32, "patch_size": 4}
-    return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
 
 
 @pytest.fixture(params=["llama_untied", "vit", "gpt2", "t5", "swin", "clip", "moe_fused", "moe_unfused"])
@@ -136,20 +138,15 @@ def names_in(cells):
     return {name for cell in cells for name in cell.names}
 
 
-def test_map_filter_selection_and_depth_cut_a_model_alike(pair):
+def test_map_selection_and_depth_cut_a_model_alike(pair):
     names = [item.name for item in pair.repairable]
     depths = block_depths(names)
-    labels = layer_labels(map(module_path, names))
-    filtered = {
-        name: labels[path.tower, path.layer] for name, path in zip(names, map(module_path, names), strict=True)
-    }
     seen = set()
     for tower in (*towers(names), ""):
         grid = map_tower([], weights_of(pair), FIGURES["rank"], tower)
         rows = [names_in(cell for cell in grid.cells if cell.row == i) for i in range(len(grid.rows))]
         along = []
         for own in rows:
-            assert own == {name for name in names if filtered[name] == filtered[min(own)]}
             expression = expression_of(names, sorted(own))
             assert {name for name in names if re.search(expression, name)} == own
             assert len(expression) < 60 or not tower

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dgviz.checkpoint.derived import PlacedTensor, derive
@@ -26,6 +27,7 @@ from dgviz.checkpoint.names import unwrapped_names
 from dgviz.checkpoint.pickled import ALLOW, bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.renaming import Member, rename_like_transformers
+from dgviz.checkpoint.tied import is_head, unstored_head, untied
 from dgviz.checkpoint.types import WARNING, Checkpoint, Notice, TensorInfo
 from dgviz.checkpoint.ungathered import refuse_ungathered
 from dgviz.errors import CheckpointError
@@ -69,9 +71,13 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
         raise CheckpointError(f"{weights} holds no tensors: save the adapter again")
     changed = _stacked(config, factors, base)
     targets = _base_names(base, [*factors, *whole])
+    tie = unstored_head(base)
+    head = next((name for name in (*factors, *whole) if tie and name not in targets and is_head(name)), None)
+    targets |= {head: tie[0]} if head else {}
+    named = {name: tie[1] if name == head else targets.get(name) for name in (*factors, *whole)}
     for name, pair in factors.items():
         info = _target(base, targets, name, weights)
-        changed[info.name] = _lora(config, info, name, pair)
+        changed[named[name]] = _lora(config, info, name, pair)
     _check_orientation(config, list(changed.values()))
     for name, stored in whole.items():
         info = _target(base, targets, name, weights)
@@ -88,11 +94,16 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
                 f"{weights}, tensor {stored.name!r} is {stored.shape}, but base's {info.name!r} is {info.shape}: the "
                 f"adapter belongs to another base, or changes the vocabulary; {MERGE}"
             )
-        changed[info.name] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
+        changed[named[name]] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
     tensors = {name: changed.get(name, info) for name, info in base.tensors.items()}
+    settings = base.config
+    if tie is not None and (head or tie[0] in changed):
+        apart = _head_apart(config, base, *tie, changed)
+        tensors |= {apart.name: apart} if apart else {}
+        settings = untied(base.config) if apart else base.config
     text = "|".join([base.fingerprint, hashlib.sha256(config.raw).hexdigest(), header.digest])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    return Checkpoint(directory, tensors, base.config, base.shards, fingerprint, True, _beside(directory, weights))
+    return Checkpoint(directory, tensors, settings, base.shards, fingerprint, True, _beside(directory, weights))
 
 
 def _beside(directory: Path, weights: Path) -> tuple[Notice, ...]:
@@ -112,6 +123,35 @@ def _beside(directory: Path, weights: Path) -> tuple[Notice, ...]:
         "file by the code that wrote them, save the merged model, and give that."
     )
     return (Notice("beside_adapter", WARNING, message, remedy),)
+
+
+def _head_apart(
+    config: AdapterConfig, base: Checkpoint, embedding: str, head: str, changed: Mapping[str, TensorInfo]
+) -> TensorInfo | None:
+    """Return the head of a model that is tied in base and not with the adapter; None where it stays tied.
+
+    PEFT changes one module at a time: where only the embedding or only the head is one of them, the other stays as in
+    base while the adapter runs. With ``ensure_weight_tying`` both are changed alike.
+    """
+    before, new = changed.get(embedding), changed.get(head)
+    if new is None and config.values.get("ensure_weight_tying"):
+        return None
+    if None not in (before, new) and same_bytes(before, new):
+        return None
+    inner = unwrapped_names(base.tensors)
+    known = rename_like_transformers(base.config, inner.values())
+    source = known.tied.get(known.target(inner[embedding]))
+    names = [name for name, shared in known.tied.items() if source == shared != name]
+    if source is None or len(names) != 1:
+        which = "the embedding" if new is None else "the head"
+        raise CheckpointError(
+            f"{config.weights} changes {which} and not the other of two tensors that base ties "
+            f"({embedding!r}), and {known.problem or 'more than these two are tied'}: {MERGE}"
+        )
+    if new is None:
+        info = base.tensors[embedding]
+        return derive(PlacedTensor, info, (info,), shape=info.shape, name=names[0])
+    return replace(new, name=names[0])
 
 
 def _sort_tensors(

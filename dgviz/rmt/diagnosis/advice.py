@@ -12,7 +12,7 @@ _ACTIONS = {
     "screenot": ("Compare with ScreeNOT", "Compare with ScreeNOT"),
     "flips": ("Compare with sign flips", "Compare with sign flips"),
     "edge": ("Compare with the bulk edge", "Compare with the bulk edge"),
-    "rules": ("Compare the rules on this weight", "Compare the rules on the Thresholds page"),
+    "rules": ("Compare the rules on this weight", "Compare the rules on the model"),
     "shrinker": ("Try an optimal shrinker", "Try an optimal shrinker"),
     "wise_ft": ("Try WiSE-FT", "Try WiSE-FT"),
     "entries": (
@@ -24,6 +24,7 @@ _ACTIONS = {
 
 _UNEVEN = ("screenot", "it allows for noise of unequal size"), ("flips", "they hold for any variances")
 _ADVICE: dict[str, tuple[tuple[str, str], ...]] = {
+    "unrelated": (("keep", "base has nothing to give it"),),
     "low_rank": (("keep", "there is no bulk to remove"), ("fixed", "neither needs noise to be measured")),
     "merged_lora": (
         ("adapter", "it holds the directions without the rounding"),
