@@ -1,6 +1,7 @@
 """A whole checkpoint: shard by shard, one tensor in memory at a time, index and config last."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from dgviz.export.plan import ExportPlan, ShardPlan
 from dgviz.export.report import describe_export, write_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest
 from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
-from dgviz.files import pretty_json, write_file
+from dgviz.files import pretty_json, replacing, write_file
 from dgviz.repair.report import RepairedTensor, TensorReport
 
 Repair = Callable[[PairedTensor], RepairedTensor]
@@ -122,7 +123,18 @@ def copy_sidecars(plan: ExportPlan) -> None:
         if name != "config.json":
             target = plan.out / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_file(target, read_sidecar(source))
+            with replacing(target) as fresh:
+                _copy(source, fresh)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file of an input, of whatever size."""
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
+    with stream, target.open("wb") as out:
+        shutil.copyfileobj(stream, out)
 
 
 def read_sidecar(source: Path) -> bytes:

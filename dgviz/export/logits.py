@@ -116,7 +116,7 @@ def _batches(model: Any) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def _token_ids(config: Any, text: Any, generator: torch.Generator) -> torch.Tensor | None:
-    """Return random tokens, none of which stands for an image, a sound or an end."""
+    """Return random tokens, none of which stands for an image or a sound; each row ends as sentences do."""
     count = getattr(text, "vocab_size", None)
     if not isinstance(count, int):
         return None
@@ -126,7 +126,11 @@ def _token_ids(config: Any, text: Any, generator: torch.Generator) -> torch.Tens
     plain = torch.tensor([token for token in range(count) if token not in special])
     most = getattr(text, "max_position_embeddings", None)
     length = min(_TOKENS, most) if isinstance(most, int) and most > 0 else _TOKENS
-    return plain[torch.randint(len(plain), (_ROWS, length), generator=generator)]
+    ids = plain[torch.randint(len(plain), (_ROWS, length), generator=generator)]
+    end = getattr(text, "eos_token_id", None)
+    if isinstance(end, int) and 0 <= end < count:
+        ids[:, -1] = end
+    return ids
 
 
 def _pixels(model: Any, vision: Any, generator: torch.Generator) -> torch.Tensor | None:
