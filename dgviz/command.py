@@ -311,6 +311,7 @@ _NAMES = (
     Argument("--include", "RE", "repair only tensors whose name matches"),
     Argument("--exclude", "RE", "keep tuned's bytes of tensors whose name matches"),
 )
+_FORCE = _switch("--force", "repair although base and tuned have nothing in common")
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
@@ -436,7 +437,9 @@ GRAMMAR: dict[str, Form] = {
                 *_NAMES,
                 _DTYPE,
                 Argument("--format", help="{formats}", default="full", choices=("full", "lora", "factors")),
+                _FORCE,
                 _switch("--allow-code", "carry *.py files over; they are never run here"),
+                _switch("--check-logits", "compare the output's logits however much memory it takes"),
                 Argument(
                     "--base-name", "ORG/NAME", "what base is called on the hub, for card and adapter", default=""
                 ),
@@ -455,6 +458,7 @@ GRAMMAR: dict[str, Form] = {
                 *_SHOWN,
                 Argument("--methods", "LIST", _LIST, form="list", required=True),
                 *_PLAN,
+                _FORCE,
                 _DTYPE,
                 _DEVICE,
             ),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout, read_tensor
+from dgviz.checkpoint import CheckpointPair, PairedTensor, read_tensor
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
 from dgviz.repair.rounding import BLOCK_ELEMENTS
@@ -139,7 +139,7 @@ def _ranks(
         return [0.0] * len(own)
     if all(own.keep or own.recipe.spectral for own in plan.each(paired)) or done.report.written.startswith("tuned"):
         return own  # the update's own values, all multiplied by one number
-    layout = matrix_layout(paired.name, paired.tuned.shape)
+    layout = paired.layout
     shape = (layout.stack or 1, -1, layout.cols)
     base, result = (side.to(update.device).to(update.work).reshape(shape) for side in (update.base, values))
     deltas = (difference(after, before) for before, after in zip(base, result, strict=True))

@@ -9,7 +9,7 @@ import streamlit as st
 from dgviz.app.export_options import OutputChoice
 from dgviz.app.jobs import find_job
 from dgviz.app.messages import show_error, show_warning
-from dgviz.checkpoint import CheckpointPair, matrix_layout
+from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.export import ExportPlan, plan_export
 from dgviz.export.push import check_repository, refuse_local_base
@@ -107,6 +107,6 @@ def _title(repair: RepairPlan) -> str:
 
 def _bytes_per_rank(pair: CheckpointPair) -> float:
     """Return the mean size of one direction of a matrix, in bytes of float32."""
-    layouts = [matrix_layout(item.name, item.tuned.shape) for item in pair.repairable]
+    layouts = [item.layout for item in pair.repairable]
     sizes = [4 * (layout.rows + layout.cols) for layout in layouts for _ in range(layout.stack or 1)]
     return sum(sizes) / len(sizes) if sizes else 0.0

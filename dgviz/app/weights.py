@@ -4,7 +4,7 @@ import streamlit as st
 
 from dgviz.app.messages import show_warning
 from dgviz.app.state import View, change_view
-from dgviz.checkpoint import CheckpointPair, MatrixLayout, matrix_layout
+from dgviz.checkpoint import CheckpointPair, MatrixLayout
 from dgviz.checkpoint.module_path import module_path
 from dgviz.spectra.weight import Weight
 
@@ -30,7 +30,7 @@ def _current(view: View, pair: CheckpointPair, names: list[str]) -> str:
 def weight_in_view(view: View, pair: CheckpointPair) -> Weight:
     """Return the weight in view, and of a stack the matrix."""
     current = _current(view, pair, [item.name for item in pair.repairable])
-    layout = matrix_layout(current, pair[current].tuned.shape)
+    layout = pair[current].layout
     return Weight(pair[current], None if layout.stack is None else min(view.index or 0, layout.stack - 1))
 
 
@@ -50,7 +50,7 @@ def step_weight(view: View, pair: CheckpointPair, weight: Weight) -> None:
     )
     _step("Next", ":material/chevron_right:", names, at, 1, "n")
     if weight.index is not None:
-        _choose_slice(view, matrix_layout(weight.tensor.name, weight.tensor.tuned.shape))
+        _choose_slice(view, weight.tensor.layout)
 
 
 def _step(label: str, icon: str, names: list[str], at: int, by: int, shortcut: str) -> None:

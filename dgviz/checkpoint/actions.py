@@ -16,6 +16,7 @@ CAUSES = {
     "update": (REPAIR, ""),
     "vocabulary": (REPAIR, ""),
     "vector": (KEEP, "kept because 1-D"),
+    "layout": (KEEP, "kept because nothing tells whether {they_are} a stack"),
     "small": (KEEP, f"kept because smaller than {MIN_ELEMENTS} elements"),
     "integer": (KEEP, "kept because not floating point"),
     "excluded": (KEEP, "kept by --exclude"),
@@ -23,6 +24,8 @@ CAUSES = {
     "untouched": (KEEP, "kept because the adapter leaves {them} as in base"),
     "tuned_only": (KEEP, "kept because only in tuned"),
     "tokens": (KEEP, "kept because no row has the same token on both sides"),
+    "unrelated": (KEEP, "kept because {they_have} nothing in common with base"),
+    "permuted": (KEEP, "kept because {they_are} base's in another order"),
     "shape": (KEEP, "{differ} in shape"),
     "float8": (KEEP, "{are} float8 without scales"),
     "base_only": (BASE_ONLY, "only in base and not written"),
@@ -42,7 +45,7 @@ def why_kept(info: TensorInfo, other: TensorInfo) -> Why | None:
     for side, tensor in (("tuned", info), ("base", other)):
         if not tensor.is_floating:
             return "integer", f"Not floating point ({tensor.dtype} in {side}), so there is no spectrum."
-    if matrix_layout(info.name, info.shape) is None:
+    if matrix_layout(info.shape) is None:
         return "vector", "Not a matrix: fewer than two dimensions longer than one."
     if info.numel < MIN_ELEMENTS:
         return "small", f"Small: fewer than {MIN_ELEMENTS} elements."

@@ -54,9 +54,15 @@ def read_document(file: Path, most: int, what: str) -> bytes:
 
 
 def config_sections(config: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """Return a config and the sections inside it (text_config, vision_config, ...), by what to call them."""
-    inner = {f"config.json's {key}": value for key, value in config.items() if isinstance(value, dict)}
-    return {"config.json": config, **inner}
+    """Return a config and the sections inside it at any depth (text_config, ...), by what to call them."""
+    found = {"config.json": config}
+    waiting = [("", config)]
+    while waiting:
+        path, section = waiting.pop(0)
+        inner = [(f"{path}.{key}".strip("."), value) for key, value in section.items() if isinstance(value, dict)]
+        found |= {f"config.json's {name}": value for name, value in inner}
+        waiting += inner
+    return found
 
 
 def parse_json_object(raw: bytes, where: str, constants: bool = False) -> dict[str, Any]:

@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from dgviz.checkpoint.ancestry import find_ancestry
 from dgviz.checkpoint.documents import config_sections
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
-from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4
-from dgviz.checkpoint.tied import is_head, tied_embedding
+from dgviz.checkpoint.module_path import HEAD, module_path
+from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4, PlainFloat8
+from dgviz.checkpoint.tied import is_embedding, is_head, tied_embedding, ties
 from dgviz.checkpoint.types import INFO, WARNING, Checkpoint, CheckpointPair, Notice, PairedTensor
 from dgviz.words import some
 
@@ -38,22 +40,45 @@ def find_tuned_only(pair: CheckpointPair) -> list[Notice]:
     return _tell("tuned_only", WARNING, message, remedy, rows)
 
 
+def find_open_layouts(pair: CheckpointPair) -> list[Notice]:
+    """Tell of tensors that may be stacks or kernels: they are copied as they are."""
+    rows = [row for row in pair.tensors if row.cause == "layout"]
+    message = (
+        "{tensors} of three dimensions, and nothing tells whether stacks or kernels; copied from tuned: {names}."
+    )
+    return _tell("layout", WARNING, message, "Their update stays in the model as it is.", rows)
+
+
 def find_renamed(pair: CheckpointPair) -> list[Notice]:
     """Tell of tensors whose two sides have different names."""
     notices = []
     for via, code, words in (
         ("wrapped", "unwrapped", "after prefixes of training wrappers were taken off"),
+        ("aligned", "aligned", "by their places under other modules, where names, shapes and weights agree"),
         ("renamed", "renamed", "by transformers' own table of renamings"),
         ("experts", "experts", "because one side stores the experts of a layer as a stack and the other one by one"),
     ):
         rows = [row for row in pair.tensors if row.via == via]
         message = f"{len(rows)} of {len(pair.tensors)} tensors matched only {words}: {{names}}."
-        notices += _tell(code, INFO, message, "Compare a few names in the table; the output has tuned's names.", rows)
+        notices += _tell(
+            code,
+            INFO,
+            message,
+            "Compare a few names in the table; the output has tuned's names, without wrappers.",
+            rows,
+        )
     return notices
 
 
 def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
     """Tell of an output head that is one tensor with its embedding, or that the config takes for one."""
+    before = tied_embedding(pair.base)
+    if pair.tuned.is_adapter and before and ties(pair.tuned.config) is False:
+        message = f"The adapter changes only one of {before} and the head that base ties to it, or both differently."
+        remedy = (
+            'They are written as two tensors, as PEFT runs them, and the config says "tie_word_embeddings": false.'
+        )
+        return [Notice("untied_by_adapter", WARNING, message, remedy, (before,))]
     rows = [row for row in pair.tensors if row.via == "tied"]
     if rows:
         message = "{tensors} one with an embedding it is tied to: {names}."
@@ -62,7 +87,13 @@ def find_tied_heads(pair: CheckpointPair) -> list[Notice]:
     embedding = tied_embedding(pair.tuned)
     if embedding is None:
         return []
-    heads = [row for row in pair.tensors if row.tuned is not None and is_head(row.name)]
+    shape = pair.tuned.tensors[embedding].shape
+    others = [row for row in pair.tensors if row.tuned is not None and row.name != embedding]
+    heads = [
+        row
+        for row in others
+        if is_head(row.name) or (row.tuned.shape == shape and module_path(row.name).kind == HEAD)
+    ]
     if heads:
         message = (
             f"The config of tuned ties the head to {embedding}, but {heads[0].name} holds other numbers: loaders "
@@ -91,6 +122,25 @@ def find_vocabulary(pair: CheckpointPair) -> list[Notice]:
     if lacking:
         remedy = f"Put the tokenizer.json of {lacking} beside the weights, so that rows are matched by token."
     return _tell("vocabulary", WARNING, message, remedy, rows)
+
+
+def find_stale_vocabulary(pair: CheckpointPair) -> list[Notice]:
+    """Tell of a vocab_size in a config that no embedding has."""
+    notices = []
+    for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned)):
+        sizes = {section.get("vocab_size") for section in config_sections(checkpoint.config).values()} - {None}
+        embeddings = [info for info in checkpoint.tensors.values() if is_embedding(info.name)]
+        if sizes and embeddings and not any(info.shape[0] in sizes for info in embeddings if info.shape):
+            first = embeddings[0]
+            message = (
+                f"The config of {side} says vocab_size = {some(sorted(map(str, sizes)))}, and {first.name} has "
+                f"{first.shape[0]} rows: the entry is stale."
+            )
+            remedy = (
+                f"Set vocab_size to {first.shape[0]} in {checkpoint.path / 'config.json'}: loaders refuse the file."
+            )
+            notices.append(Notice("stale_vocabulary", WARNING, message, remedy, (first.name,)))
+    return notices[-1:]
 
 
 def find_missing_files(pair: CheckpointPair) -> list[Notice]:
@@ -144,7 +194,7 @@ def find_adapter(pair: CheckpointPair) -> list[Notice]:
         return []
     rows = [row for row in pair.tensors if isinstance(row.tuned, LoraTensor | LoraStack)]
     message = (
-        f"Tuned is a PEFT adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
+        f"Tuned is a LoRA adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
     )
     remedy = "An update of exact low rank has no noise to estimate: rules that look for it keep everything."
     return [Notice("adapter", INFO, message, remedy, tuple(row.name for row in rows))]
@@ -154,7 +204,7 @@ def find_config_code(pair: CheckpointPair) -> list[Notice]:
     """Tell of a config that refers to code of its own."""
     sides = _sides(pair, lambda side: "auto_map" in side.config)
     message = f"The config of {sides} refers to code of its own (auto_map), which is never run."
-    remedy = "Names are compared as they are. Copy the *.py files to the output yourself if you trust them."
+    remedy = "Names are compared by transformers' own class, if any. Copy the *.py files yourself if you trust them."
     return [Notice("own_code", WARNING, message, remedy)] if sides else []
 
 
@@ -184,13 +234,16 @@ def find_config(pair: CheckpointPair) -> list[Notice]:
 
 
 FINDINGS: tuple[Callable[[CheckpointPair], list[Notice]], ...] = (
+    find_ancestry,
     find_config,
     find_vocabulary,
+    find_stale_vocabulary,
     find_missing_files,
     find_dtypes,
     find_dequantised,
     find_base_only,
     find_tuned_only,
+    find_open_layouts,
     find_config_code,
     find_adapter,
     find_renamed,
@@ -224,7 +277,7 @@ def _short(value: object) -> str:
 def _stored_as(row: PairedTensor) -> str:
     """Return what a row's base is dequantised from, or an empty string; rows picked of one count too."""
     parts = [row.base, *getattr(row.base, "parts", ())]
-    kinds = {BlockFloat8: "FP8 blocks", MicroscaledFloat4: "MXFP4"}
+    kinds = {BlockFloat8: "FP8", PlainFloat8: "FP8 without scales", MicroscaledFloat4: "MXFP4"}
     return next((name for kind, name in kinds.items() for part in parts if isinstance(part, kind)), "")
 
 

@@ -22,33 +22,32 @@ class MatrixLayout:
     cols: int
 
 
-def matrix_layout(name: str, shape: Sequence[int]) -> MatrixLayout | None:
+def matrix_layout(shape: Sequence[int], stacked: bool = False) -> MatrixLayout | None:
     """Return the matrices of a tensor, or None where it is none (one dimension or less after squeezing).
 
-    Singleton dimensions are squeezed first. Three dimensions under a name with the component ``experts``
-    (``model.layers.0.mlp.experts.gate_up_proj``) are a stack of independent matrices, one per expert. Every other
-    tensor of more than two dimensions is a convolution kernel: its first dimension by all the rest.
+    Singleton dimensions are squeezed first. More than two dimensions are one matrix, the first dimension by all the
+    rest, as a convolution's kernel is; or three are a stack of independent matrices, such as one per expert.
 
     Parameters
     ----------
-    name : str
-        The tensor's name; only the components between dots are looked at.
     shape : sequence of int
-        Its stored shape.
+        The stored shape.
+    stacked : bool
+        Whether three dimensions are a stack (`PairedTensor.stacked`).
 
     Examples
     --------
-    >>> matrix_layout("mlp.experts.down_proj", (8, 64, 32))
+    >>> matrix_layout((8, 64, 32), stacked=True)
     MatrixLayout(stack=8, rows=64, cols=32)
-    >>> matrix_layout("conv.weight", (16, 3, 4, 4))
+    >>> matrix_layout((16, 3, 4, 4))
     MatrixLayout(stack=None, rows=16, cols=48)
-    >>> matrix_layout("norm.weight", (1, 64)) is None
+    >>> matrix_layout((1, 64)) is None
     True
     """
     dims = [length for length in shape if length != 1]
     if len(dims) < 2 or 0 in dims:
         return None
-    if len(dims) == 3 and "experts" in name.split("."):
+    if len(dims) == 3 and stacked:
         return MatrixLayout(*dims)
     return MatrixLayout(None, dims[0], math.prod(dims[1:]))
 

@@ -5,9 +5,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from dgviz.checkpoint.alignment import align_names
 from dgviz.checkpoint.derived import FusedExperts, derive, matrix_rows
 from dgviz.checkpoint.renaming import Member, Renaming, rename_like_transformers
-from dgviz.checkpoint.tied import is_head, shared_embedding, tied_embedding
+from dgviz.checkpoint.tied import find_copies, is_head, shared_embedding, tied_embedding
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 
 _ANYWHERE = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -44,12 +45,13 @@ class Matches:
     problem: str = ""
 
 
-def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
+def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Matches:
     """Return base's side of every tensor of tuned that has one.
 
     In this order: equal names; equal names without what ``torch.compile``, FSDP, activation checkpointing, DDP or
     PEFT put in front; where both sides have tensors left, names that transformers loads into the same parameter, and
-    experts that one side stores fused and the other one by one; another name of an embedding that encoder and decoder
+    experts that one side stores fused and the other one by one; the same place under other modules (`aligned`, which
+    compares a few weights); another name of an embedding that encoder and decoder
     share; and an output head that only tuned stores, while base ties it to its embedding. (Kept as they are beside a
     repaired embedding, transformers would untie them silently.)
     """
@@ -66,14 +68,22 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
     if all(matching.left()):
         # One model for both, or prefixes differ.
         config = tuned.config if "model_type" in tuned.config else base.config
+        widths = {length for side in (base, tuned) for info in side.tensors.values() for length in info.shape}
         first, second = (
-            rename_like_transformers(config, inner.values()).stored_as(inner) for inner in (inner_base, inner_tuned)
+            rename_like_transformers(config, inner.values(), widths).stored_as(inner)
+            for inner in (inner_base, inner_tuned)
         )
         problem = first.problem or second.problem
         if not problem:
             matching.add_renamed(first, second)
+            matching.add_tied(first, second)
             matching.add_parts(first, second)
             matching.add_stacks(first, second)
+    if aligned:
+        names = zip((tuned, base), matching.left(), strict=True)
+        left = ({name: side.tensors[name] for name in own} for side, own in names)
+        for name, other in align_names(*left).items():
+            matching.add(name, other, f"base calls it {other}, in another module", "aligned")
     for name in matching.left()[0]:
         other = shared_embedding(name, base)
         matching.add(name, other, f"base shares it with {other}", "tied")
@@ -81,7 +91,9 @@ def match_names(base: Checkpoint, tuned: Checkpoint) -> Matches:
     for name in matching.left()[0]:
         if is_head(name) and not any(map(is_head, base.tensors)):
             matching.add(name, embedding, f"base ties it to {embedding}", "tied")
-    return Matches(matching.found, problem)
+    if aligned and matching.left()[0]:
+        matching.add_copies(find_copies(tuned, whole=False))
+    return Matches(matching.found, problem if all(matching.left()) else "")
 
 
 def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
@@ -128,6 +140,27 @@ class _Matching:
             if shared[target] == 1:
                 other = others.get(target)
                 self.add(name, other, f"base calls it {other}, by transformers", "renamed")
+
+    def add_tied(self, first: Renaming, second: Renaming) -> None:
+        """Match two names of one parameter, of which either side stores another, by the class's own list of ties."""
+        tuned, base = self.left()
+        others = {first.tied.get(first.target(name)): name for name in base}
+        for name in tuned:
+            source = second.tied.get(second.target(name))
+            if source is not None and source in others:
+                self.add(name, others[source], f"base stores it as {others[source]}, which is tied to it", "tied")
+
+    def add_copies(self, copies: Mapping[str, str]) -> None:
+        """Match further names of a tensor that tuned stores several times and base once."""
+        groups: dict[str, list[str]] = {}
+        for name, source in copies.items():
+            groups.setdefault(source, [source]).append(name)
+        for group in groups.values():
+            known = next((name for name in group if name in self.found), None)
+            if known is not None and len(self.found[known].uses) == 1:
+                other = self.found[known].uses[0]
+                for name in group:
+                    self.add(name, other, f"tuned ties it to {known}, which is base's {other}", "tied")
 
     def add_parts(self, first: Renaming, second: Renaming) -> None:
         """Match experts that tuned stores one by one with the rows of base's stack."""

@@ -4,18 +4,32 @@ from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
-from dgviz.checkpoint.actions import CAUSES, LEFT_OUT, Why, block_float8, block_shapes, why_kept, why_repaired
-from dgviz.checkpoint.derived import pick_rows
+from dgviz.checkpoint.actions import (
+    CAUSES,
+    LEFT_OUT,
+    MIN_ELEMENTS,
+    Why,
+    block_float8,
+    block_shapes,
+    why_kept,
+    why_repaired,
+)
+from dgviz.checkpoint.derived import PlacedTensor, pick_rows
+from dgviz.checkpoint.descent import judge_descent
 from dgviz.checkpoint.local import local_path, open_checkpoint
-from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
-from dgviz.checkpoint.names import Match, Matches, match_names
-from dgviz.checkpoint.quantised import dequantised, refuse_quantised
-from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.lora.adapter import adapter_folder, open_adapter
+from dgviz.checkpoint.lora.files import find_lora_file, open_lora_file
+from dgviz.checkpoint.module_path import module_path
+from dgviz.checkpoint.names import Match, Matches, match_names, unwrapped_names
+from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
 from dgviz.checkpoint.selection import Selection
-from dgviz.checkpoint.tied import original, unstored_head
+from dgviz.checkpoint.stacks import Surroundings
+from dgviz.checkpoint.tied import find_copies, same_entries, unstored_head
 from dgviz.checkpoint.types import (
     BASE_ONLY,
     BLOCKS,
+    KEEP,
+    REPAIR,
     WARNING,
     Checkpoint,
     CheckpointPair,
@@ -23,18 +37,27 @@ from dgviz.checkpoint.types import (
     PairedTensor,
     TensorInfo,
 )
+from dgviz.checkpoint.ungathered import block_ungathered
 from dgviz.checkpoint.vocabulary import Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
+from dgviz.words import some
 
 
 def open_pair(
-    base_path: str | Path, tuned_path: str | Path, include: str | None = None, exclude: str | None = None
+    base_path: str | Path,
+    tuned_path: str | Path,
+    include: str | None = None,
+    exclude: str | None = None,
+    force: bool = False,
 ) -> CheckpointPair:
     """Open two checkpoints and pair them, to be repaired; see `open_checkpoint` and `pair_checkpoints`.
 
-    The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.lora.adapter`.
+    The tuned side may be a LoRA of the base: a directory with a PEFT adapter (`dgviz.checkpoint.lora.adapter`), or a
+    file of another trainer (`dgviz.checkpoint.lora.files`).
+    `force`: two models that have nothing in common are a warning only.
     """
-    pair = inspect_pair(base_path, tuned_path, include, exclude)
+    pair = _open(base_path, tuned_path, include, exclude, True)
+    pair = pair.forced() if force else pair
     pair.refuse_blocked()
     return pair
 
@@ -44,18 +67,28 @@ def inspect_pair(
 ) -> CheckpointPair:
     """Open two checkpoints and pair them, to be looked at: what blocks a repair is a notice of the pair, no error.
 
+    Headers are read, and a fixed sample of the entries (`dgviz.checkpoint.sample`); `open_pair` reads all of a tensor
+    that the sample throws doubt on.
+
     Raises
     ------
     CheckpointError, PairError
         If there is nothing to look at: a side cannot be opened or is quantised, both are the same, or no name is
         common.
     """
+    return _open(base_path, tuned_path, include, exclude, False)
+
+
+def _open(
+    base_path: str | Path, tuned_path: str | Path, include: str | None, exclude: str | None, whole: bool
+) -> CheckpointPair:
     base = open_checkpoint(base_path)
-    adapter = local_path(tuned_path)
-    if is_adapter(adapter):
-        base = dequantised(base, "base")
-        return _pair(base, open_adapter(adapter, base), include, exclude)
-    return _pair(base, open_checkpoint(tuned_path), include, exclude)
+    adapter, lora = adapter_folder(local_path(tuned_path)), find_lora_file(local_path(tuned_path))
+    if adapter is None and lora is None:
+        return _pair(base, open_checkpoint(tuned_path), include, exclude, whole)
+    base = dequantised(base, "base")
+    tuned = open_adapter(adapter, base) if adapter is not None else open_lora_file(lora, base)
+    return _pair(base, tuned, include, exclude, whole)
 
 
 def pair_checkpoints(
@@ -82,22 +115,32 @@ def pair_checkpoints(
     CheckpointError
         If either is quantised.
     """
-    pair = _pair(base, tuned, include, exclude)
+    pair = _pair(base, tuned, include, exclude, True)
     pair.refuse_blocked()
     return pair
 
 
-def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str | None) -> CheckpointPair:
+def _pair(
+    base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str | None, whole: bool
+) -> CheckpointPair:
     """Pair two checkpoints; what blocks a repair is among the notices."""
     selection = Selection(include or "", exclude or "")
     _refuse_same(base, tuned)
-    refuse_quantised(tuned, "tuned")
+    stale = _tell_stale_quantisation(base, tuned)
+    tuned = dequantised(tuned, "tuned")
     base = dequantised(base, "base")
+    for side, own in (("base", base), ("tuned", tuned)):
+        _refuse_unmerged(own, side)
     matches = match_names(base, tuned)
     if not matches.found:
         raise PairError(_explain_no_match(base, tuned, matches.problem))
+    _refuse_half(base, tuned, matches)
+    tuned, matches = _unwrapped(base, tuned, matches)
+    _refuse_empty(base, tuned, matches)
+    _refuse_codes(tuned, matches)
     rows = []
     vocabularies = None
+    surroundings = Surroundings(tuned)
     for name, info in tuned.tensors.items():
         match = matches.found.get(name)
         if match is None:
@@ -107,24 +150,28 @@ def _pair(base: Checkpoint, tuned: Checkpoint, include: str | None, exclude: str
         dropped = selection.drops(name)
         why = (dropped, LEFT_OUT[dropped]) if dropped else None
         if why is None and match.base.shape != info.shape:
-            vocabularies = vocabularies or read_vocabularies(base, tuned)
+            both = ((found.base, tuned.tensors[own]) for own, found in matches.found.items())
+            vocabularies = vocabularies or read_vocabularies(base, tuned, both)
             rows.append(_pair_common_rows(info, match, vocabularies))
             continue
-        if tuned.is_adapter and info == match.base:
+        if tuned.is_adapter and match.base in (info, *getattr(info, "parts", ())[: isinstance(info, PlacedTensor)]):
             why = "untouched", "The adapter leaves it as it is in base."
         rows.append(_row(info, match, why or why_kept(info, match.base) or why_repaired(info, match.note)))
+    rows = [_laid_out(row, surroundings) for row in rows]
     blockers = _find_blockers(rows, len(matches.found))
-    rows, used = _write_tied_once(rows, tuned, matches)
-    rows += [
-        _base_only_row(info, base, tuned, matches.problem) for name, info in base.tensors.items() if name not in used
-    ]
+    rows, found = judge_descent(rows, whole)
+    rows, used = _write_tied_once(rows, tuned, matches, whole)
+    left = {name: info for name, info in base.tensors.items() if name not in used}
+    copies = find_copies(base, whole) if left else {}
+    rows += [_base_only_row(info, copies.get(name), tuned, matches.problem) for name, info in left.items()]
     pair = CheckpointPair(base, tuned, tuple(rows))
-    notices = blockers if blockers or pair.repairable else [_block_empty(pair)]
+    notices = [*blockers, *found, *stale]
+    notices += [] if blockers or pair.repairable else [_block_empty(pair)]
     if matches.problem:
         message = f"Names were compared as they are: {matches.problem}."
         remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
         notices.append(Notice("exact_names", WARNING, message, remedy))
-    return replace(pair, notices=tuple(notices))
+    return replace(pair, notices=(*notices, *base.notices, *tuned.notices))
 
 
 def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
@@ -134,8 +181,20 @@ def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
     return PairedTensor(info.name, base, info, CAUSES[cause][0], reason, None, cause, via)
 
 
+def _laid_out(row: PairedTensor, surroundings: Surroundings) -> PairedTensor:
+    """Say of a tensor of three dimensions whether it is a stack; keep one of which nothing tells it."""
+    stacked = surroundings.is_stack(row.tuned)
+    if stacked is None and row.action == REPAIR:
+        reason = "A stack of matrices, or a kernel: nothing tells which, so it is left as in tuned."
+        return replace(row, action=KEEP, cause="layout", reason=reason)
+    return replace(row, stacked=bool(stacked))
+
+
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:
     """Return what stands in the way of a repair, by kind."""
+    empty = block_ungathered(rows)
+    if empty:
+        return empty  # of which shapes that differ are no more than a consequence
     shapes, eights = ([row for row in rows if row.cause == cause] for cause in ("shape", "float8"))
     return [*([block_shapes(shapes, common)] if shapes else []), *([block_float8(eights)] if eights else [])]
 
@@ -153,7 +212,8 @@ def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies
     own = why_kept(pick_rows(info, common), other)
     if own is not None:
         return _row(info, match, own)
-    known = "by tokenizer.json" if vocabularies.tokens is not None else "by position, for want of a tokenizer.json"
+    tokens = vocabularies.by_token(match.base, info)
+    known = "by tokenizer.json" if tokens else "by position, for want of a tokenizer.json"
     reason = (
         f"A floating-point matrix over another vocabulary: {count} of its {info.shape[0]} rows have the same token "
         f"in base ({known}) and are repaired, {info.shape[0] - count} are copied."
@@ -163,22 +223,23 @@ def _pair_common_rows(info: TensorInfo, match: Match, vocabularies: Vocabularies
 
 
 def _write_tied_once(
-    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches
+    rows: list[PairedTensor], tuned: Checkpoint, matches: Matches, whole: bool
 ) -> tuple[list[PairedTensor], set[str]]:
     """Give a head or embedding that tuned stores beside the tensor it is tied to that tensor's action.
 
     They are one tensor, and transformers unties them without a word where their bytes differ.
     """
+    copies = find_copies(tuned, whole)
     used = {name: match.uses for name, match in matches.found.items()}
     by_name = {row.name: row for row in rows}
     groups: dict[str, list[str]] = {}
     for position, row in enumerate(rows):
-        source = by_name.get(original(row.name, tuned))
+        source = by_name.get(copies.get(row.name))
         if source is None:
             continue
         reason = f"Tied to {source.name}: one tensor, stored twice and written twice, bit for bit the same."
         base = source.base
-        if None not in (row.base, base) and row.rows == source.rows and same_bytes(row.base, base):
+        if None not in (row.base, base) and row.rows == source.rows and same_entries(row.base, base, whole):
             base = row.base
         elif used.get(row.name) != used.get(source.name):
             used[row.name] = ()  # base's own is another tensor, of which nothing is written
@@ -197,9 +258,8 @@ def _write_tied_once(
     return rows, {name for names in used.values() for name in names}
 
 
-def _base_only_row(info: TensorInfo, base: Checkpoint, tuned: Checkpoint, problem: str) -> PairedTensor:
-    """Return the row of a tensor that only base has."""
-    source = original(info.name, base)
+def _base_only_row(info: TensorInfo, source: str | None, tuned: Checkpoint, problem: str) -> PairedTensor:
+    """Return the row of a tensor that only base has; `source` is the one of base that it is a copy of."""
     if source is None:
         reason, via = f"Only in base, and the repaired model has tuned's tensors{_other_names(problem)}.", ""
     else:
@@ -228,6 +288,110 @@ def _refuse_same(base: Checkpoint, tuned: Checkpoint) -> None:
             f"base and tuned are the same weights ({base.path} and {tuned.path}): give the model before fine-tuning "
             "as base and the one after it as tuned"
         )
+
+
+def _unwrapped(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> tuple[Checkpoint, Matches]:
+    """Give tuned's tensors the names that its class needs, where a wrapper is in them.
+
+    Without wrappers known by name, which no class has; and, where both sides are one class, as base calls them.
+    """
+    if tuned.is_adapter:
+        return tuned, matches
+    plain_base, new = unwrapped_names(base.tensors), unwrapped_names(tuned.tensors)
+    if not any(tuned.config.get(key) or base.config.get(key) for key in ("model_type", "architectures")):
+        new = {name: name if name in base.tensors else inner for name, inner in new.items()}
+    if _is_one_class(base, tuned):
+        aligned = {n: plain_base[match.uses[0]] for n, match in matches.found.items() if match.via == "aligned"}
+        new |= {name: other for name, other in aligned.items() if other.count(".") < new[name].count(".")}
+    if len(set(new.values())) < len(new) or all(name == inner for name, inner in new.items()):
+        return tuned, matches
+    tensors = {inner: replace(tuned.tensors[name], name=inner) for name, inner in new.items()}
+    found = {new[name]: match for name, match in matches.found.items()}
+    return replace(tuned, tensors=tensors), replace(matches, found=found)
+
+
+def _is_one_class(base: Checkpoint, tuned: Checkpoint) -> bool:
+    """Say whether both sides are loaded into one class, as far as their configs say."""
+    keys = "architectures", "model_type"
+    return not tuned.config or all(base.config.get(key) == tuned.config.get(key) for key in keys)
+
+
+def _refuse_unmerged(checkpoint: Checkpoint, side: str) -> None:
+    """Raise where a checkpoint is the state of a training run and not a model's weights."""
+    for name, info in checkpoint.tensors.items():
+        parts = name.split(".")
+        if any(part.startswith("lora_") for part in parts) or "modules_to_save" in parts:
+            raise CheckpointError(
+                f"the {side} checkpoint {checkpoint.path} holds {name!r}: the state of a PEFT model whose adapter is "
+                "not merged; call merge_and_unload and save_pretrained, or give the adapter's own folder as tuned"
+            )
+        if "flat_param" in parts[-1]:
+            raise CheckpointError(
+                f"the {side} checkpoint {checkpoint.path} holds {name!r} of shape {info.shape}: FSDP's flat "
+                "parameters, in which many weights lie end to end; save with FULL_STATE_DICT, or merge the shards "
+                "(accelerate merge-weights), and give that"
+            )
+
+
+def _refuse_half(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:
+    """Raise where layers of both sides are left and none is matched: what matches is not the model."""
+    used = {name for match in matches.found.values() for name in match.uses}
+    left = (
+        [name for name in tuned.tensors if name not in matches.found],
+        [name for name in base.tensors if name not in used],
+    )
+    layers = [[name for name in names if _in_layer(name)] for names in left]
+    if all(layers) and not any(map(_in_layer, matches.found)):
+        raise PairError(
+            f"only {some(matches.found)} of {tuned.path} and {base.path} belong together by name, and no layer does "
+            f"(such as {layers[0][0]!r} in tuned and {layers[1][0]!r} in base): these are different models, or one "
+            f"was saved with other names{_other_names(matches.problem)}"
+        )
+
+
+def _in_layer(name: str) -> bool:
+    return bool(module_path(name).layer)
+
+
+def _refuse_empty(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:
+    """Raise where a side holds tensors without entries that the other has."""
+    pairs = [(match.base, tuned.tensors[name]) for name, match in matches.found.items()]
+    for side, checkpoint, empty in (
+        ("tuned", tuned, [after for before, after in pairs if before.numel and not after.numel]),
+        ("base", base, [before for before, after in pairs if after.numel and not before.numel]),
+    ):
+        if empty:
+            raise CheckpointError(
+                f"{len(empty)} of {len(pairs)} common tensors are empty in {side} ({checkpoint.path}), such as "
+                f"{empty[0].name!r} of shape {empty[0].shape}: it was saved under DeepSpeed ZeRO-3 without gathering "
+                "the weights; run the zero_to_fp32.py that lies beside the training checkpoint, or train with "
+                "stage3_gather_16bit_weights_on_model_save, and give that"
+            )
+
+
+def _refuse_codes(tuned: Checkpoint, matches: Matches) -> None:
+    """Raise where one side holds whole numbers in place of the other's weights."""
+    for name, match in matches.found.items():
+        sides = ("base", match.base, tuned.tensors[name]), ("tuned", tuned.tensors[name], match.base)
+        for side, info, other in sides:
+            if info.dtype in PACKED and other.is_floating and other.numel >= MIN_ELEMENTS:
+                raise CheckpointError(
+                    f"tensor {info.name!r} is {info.dtype} in {side} ({info.file}) and {other.dtype} on the other "
+                    "side: codes of a quantised weight, which are not read; give the model it was quantised from, or "
+                    "save it dequantised as bfloat16"
+                )
+
+
+def _tell_stale_quantisation(base: Checkpoint, tuned: Checkpoint) -> list[Notice]:
+    """Tell of a config that speaks of a quantisation which no tensor shows."""
+    sides = (("base", base), ("tuned", tuned))
+    stale = [side for side, own in sides if "quantization_config" in str(own.config) and not shows_codes(own)]
+    if not stale:
+        return []
+    where = " and ".join(stale)
+    message = f"The config of {where} speaks of a quantisation (quantization_config), and no tensor is quantised."
+    remedy = "Nothing to do here: the entry is not written. Other loaders quantise or refuse the input because of it."
+    return [Notice("stale_quantization", WARNING, message, remedy)]
 
 
 def _files(checkpoint: Checkpoint) -> set[tuple[int, int]]:

@@ -1,5 +1,6 @@
 """The preflight: one table of both sides, its totals in plain words, everything surprising; nothing is computed."""
 
+import statistics
 from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
@@ -10,11 +11,13 @@ from dgviz.checkpoint.findings import FINDINGS
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.types import (
     ACTIONS,
+    KEEP,
     REPAIR,
     SEVERITIES,
     WARNING,
     Checkpoint,
     CheckpointPair,
+    Descent,
     Notice,
     PairedTensor,
     TensorInfo,
@@ -36,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True)
 class PreflightRow:
-    """One tensor: its action, why, and what it is on both sides (None where a side lacks it)."""
+    """One tensor: its action, why, and what it is on both sides (None where a side lacks it); how they compare."""
 
     name: str
     action: str
@@ -44,6 +47,7 @@ class PreflightRow:
     reason: str
     base: Side | None
     tuned: Side | None
+    descent: Descent | None = None
 
     @property
     def side(self) -> Side:
@@ -72,6 +76,10 @@ class Totals:
         what an adapter leaves as in base counts in neither.
     nbytes : mapping
         Size in bytes by action.
+    ratio, correlation : float or None
+        Of the weights compared, the median of ``|tuned - base| / |base|`` and the lowest correlation; None for none.
+    sampled : bool
+        Whether both are of a sample of the entries.
     """
 
     tensors: int
@@ -80,6 +88,9 @@ class Totals:
     matrix_parameters: int
     repaired_parameters: int
     nbytes: Mapping[str, int]
+    ratio: float | None = None
+    correlation: float | None = None
+    sampled: bool = False
 
     @property
     def share(self) -> float:
@@ -138,7 +149,7 @@ def read_preflight(pair: CheckpointPair) -> Preflight:
 
 def _row(paired: PairedTensor, pair: CheckpointPair) -> PreflightRow:
     sides = _side(paired.base, pair.base), _side(paired.tuned, pair.tuned)
-    return PreflightRow(paired.name, paired.action, paired.cause, paired.reason, *sides)
+    return PreflightRow(paired.name, paired.action, paired.cause, paired.reason, *sides, paired.descent)
 
 
 def _side(info: TensorInfo | None, checkpoint: Checkpoint) -> Side | None:
@@ -159,12 +170,17 @@ def _count(pair: CheckpointPair) -> Totals:
         nbytes[paired.action] += info.nbytes
         if paired.tuned is None or paired.cause == "untouched" or not info.is_floating or len(info.shape) < 2:
             continue
-        if matrix_layout(info.name, info.shape) is not None:
+        if matrix_layout(info.shape) is not None:
             matrices += info.numel
         if paired.action == REPAIR:
             repaired += paired.base.numel  # where the vocabulary differs, base is just the rows in common
     ordered = {cause: causes[cause] for cause in CAUSES if causes[cause]}
-    return Totals(len(pair.tensors), pair.counts(), ordered, matrices, repaired, nbytes)
+    known = [paired.descent for paired in pair.tensors if paired.descent is not None]
+    compared = ()
+    if known:
+        ratio = statistics.median(item.ratio for item in known)
+        compared = ratio, min(item.correlation for item in known), any(item.sampled for item in known)
+    return Totals(len(pair.tensors), pair.counts(), ordered, matrices, repaired, nbytes, *compared)
 
 
 def _summarise(totals: Totals) -> str:
@@ -177,7 +193,8 @@ def _summarise(totals: Totals) -> str:
 
 def _counted(totals: Totals, causes: Collection[str]) -> list[str]:
     """Return in words how many tensors have each of some causes."""
-    one, more = {"them": "it", "differ": "differs", "are": "is"}, {"them": "them", "differ": "differ", "are": "are"}
+    one = {"them": "it", "differ": "differs", "are": "is", "they_have": "it has", "they_are": "it is"}
+    more = {"them": "them", "differ": "differ", "are": "are", "they_have": "they have", "they_are": "they are"}
     return [
         f"{count} {CAUSES[cause][1].format(**one if count == 1 else more)}"
         for cause, count in totals.causes.items()
@@ -189,7 +206,9 @@ def _few_repaired(totals: Totals) -> list[Notice]:
     """Return a warning where a repair would reach less of the model than it usually does."""
     if totals.share >= EXPECTED_SHARE:
         return []
-    others = _counted(totals, ("excluded", "not_included", "tuned_only", "tokens", "small", "shape", "float8"))
+    usual = ("vector", "integer", "untouched")
+    kept = [cause for cause, (action, _) in CAUSES.items() if action == KEEP and cause not in usual]
+    others = _counted(totals, kept)
     message = (
         f"Only {100 * totals.share:.1f} % of the parameters in matrices will be repaired, less than "
         f"{100 * EXPECTED_SHARE:.0f} %: {', '.join(others) or 'the rest are not matrices'}."

@@ -8,7 +8,7 @@ no other names are known.
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,6 +18,8 @@ _COUNTS = re.compile(
 )
 """Config entries that say how many modules a model has."""
 
+_LAYERS = re.compile(r"(?:^|_)(?:n|num)_(?:\w+_)?layers?$|^depths?$")
+"""Those that are never a width, whatever the tensors show."""
 _MANY = 4096
 
 
@@ -53,17 +55,20 @@ class Renaming:
         The stored names that become part of a stack.
     problem : str
         Why nothing is known, or empty.
+    tied : dict of str to str
+        For names of the model that are tied, one name for all that are one parameter.
     """
 
     names: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, Member] = field(default_factory=dict)
     problem: str = ""
+    tied: Mapping[str, str] = field(default_factory=dict)
 
     def stored_as(self, inner: Mapping[str, str]) -> "Renaming":
         """Return the same of the names under which a checkpoint stores what was asked about."""
         names = {name: self.names[short] for name, short in inner.items() if short in self.names}
         members = {name: self.members[short] for name, short in inner.items() if short in self.members}
-        return Renaming(names, members, self.problem)
+        return Renaming(names, members, self.problem, self.tied)
 
     def target(self, name: str) -> str:
         """Return what decides whether a name means the same tensor as another."""
@@ -78,17 +83,20 @@ class Renaming:
         return found
 
 
-def rename_like_transformers(config: Mapping[str, Any], names: Iterable[str]) -> Renaming:
+def rename_like_transformers(
+    config: Mapping[str, Any], names: Iterable[str], widths: Container[int] = ()
+) -> Renaming:
     """Return the names under which the model of a config holds stored tensors.
 
     Builds the model without weights (on torch's meta device) from transformers' own classes; code that a checkpoint
     brings along is never run. Imports transformers and torch, which takes seconds, so it is called only where exact
-    names leave tensors unmatched on both sides.
+    names leave tensors unmatched on both sides. `widths` are the lengths of the tensors' axes: a number in the config
+    that is one of them counts no modules.
     """
     if not isinstance(config.get("model_type"), str):
         return Renaming()  # nothing to ask about
     names = sorted(names)  # the order in which transformers sees them, which some renamings depend on
-    problem = _unfit(config, len(names))
+    problem = _unfit(config, len(names), widths)
     if problem:
         return Renaming(problem=problem)
     try:
@@ -98,14 +106,12 @@ def rename_like_transformers(config: Mapping[str, Any], names: Iterable[str]) ->
         return Renaming(problem=f"transformers cannot build this model ({type(error).__name__}: {cause})")
 
 
-def _unfit(config: Mapping[str, Any], count: int) -> str:
+def _unfit(config: Mapping[str, Any], count: int, widths: Container[int]) -> str:
     """Return why a config is not given to transformers, or an empty string.
 
     A model has a tensor or more per layer, so a config with more layers than there are tensors describes something
     else, and building it could take all memory.
     """
-    if "auto_map" in config:
-        return "the model brings its own code (auto_map), which is not run"
     entries = [("", config)]
     while entries:
         key, value = entries.pop()
@@ -114,6 +120,8 @@ def _unfit(config: Mapping[str, Any], count: int) -> str:
         elif isinstance(value, list):
             entries += [(key, item) for item in value]
         elif isinstance(value, int) and value > max(_MANY, count) and _COUNTS.search(key):
+            if value in widths and not _LAYERS.search(key):
+                continue
             return f"config.json says {key} = {value}, more than the {count} tensors allow"
     return ""
 
@@ -141,6 +149,8 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, apply_renamings, rename_source_key
 
+    if "auto_map" in config and config["model_type"] not in transformers.CONFIG_MAPPING:
+        raise ValueError("the model brings its own code (auto_map), which is not run")
     settings = transformers.CONFIG_MAPPING[config["model_type"]].from_dict(
         {key: value for key, value in config.items() if key not in ("quantization_config", "torch_dtype", "dtype")}
     )
@@ -169,7 +179,8 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
         if _fuses_experts(converter) and index.isdigit():
             part = converter.source_patterns.index(pattern)
             members[name] = Member(target, part, len(converter.source_patterns), int(index))
-    return Renaming(result, members)
+    ties = {name: source for name, source in model.all_tied_weights_keys.items() if name in loaded}
+    return Renaming(result, members, tied=ties | {source: source for source in ties.values()})
 
 
 def _fuses_experts(converter: Any) -> bool:

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
 from dgviz.errors import PairError
 
 if TYPE_CHECKING:
@@ -108,77 +109,6 @@ class DerivedTensor(TensorInfo):
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A directory of weights, opened by its headers.
-
-    Attributes
-    ----------
-    path : Path
-        The directory, absolute.
-    tensors : mapping of str to TensorInfo
-        Every tensor, in natural order of names (``layers.2`` before ``layers.10``).
-    config : mapping
-        Its ``config.json``; empty where there is none.
-    shards : tuple of str
-        File names of the weights inside `path`, sorted.
-    fingerprint : str
-        Changes when a header, a file size, a modification time, the index or the config changes.
-    is_adapter : bool
-        True: `path` holds an adapter, and tensors, config and shards are those of its base, the weights it changes
-        derived from them.
-    """
-
-    path: Path
-    tensors: Mapping[str, TensorInfo]
-    config: Mapping[str, Any]
-    shards: tuple[str, ...]
-    fingerprint: str
-    is_adapter: bool = False
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all tensors, in bytes."""
-        return sum(info.nbytes for info in self.tensors.values())
-
-
-@dataclass(frozen=True)
-class PairedTensor:
-    """One tensor of a pair and what is done with it.
-
-    Attributes
-    ----------
-    name : str
-        Its name in tuned; in base where `action` is ``"base_only"``.
-    base, tuned : TensorInfo or None
-        Its two sides; None where a side lacks it.
-    action : str
-        ``"repair"``, ``"keep"`` (tuned's bytes) or ``"base_only"`` (not written).
-    reason : str
-        Why, in a sentence.
-    rows : tuple of (int, int), optional
-        Where the vocabulary differs: the ranges (begin, end) of tuned's rows that base's rows belong to, in order.
-        `base` then has just these rows; tuned's other rows are copied. None: all rows.
-    cause : str
-        The reason as one of `dgviz.checkpoint.actions.CAUSES`, to count by.
-    via : str
-        How the two sides were found to belong together where their names differ: ``"wrapped"``, ``"renamed"``,
-        ``"experts"`` or ``"tied"``; empty for equal names.
-    aliases : tuple of str
-        Other names of the same tensor, which a model ties.
-    """
-
-    name: str
-    base: TensorInfo | None
-    tuned: TensorInfo | None
-    action: str
-    reason: str
-    rows: tuple[tuple[int, int], ...] | None = None
-    cause: str = ""
-    via: str = ""
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
 class Notice:
     """Something about a pair that its user should know before anything is computed.
 
@@ -210,6 +140,113 @@ class Notice:
         """Message and remedy in one line, as an error says them."""
         joint = ". " if self.remedy[:1].isupper() else ": "
         return f"{self.message.rstrip('.')}{joint}{self.remedy}"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory of weights, opened by its headers.
+
+    Attributes
+    ----------
+    path : Path
+        The directory, absolute.
+    tensors : mapping of str to TensorInfo
+        Every tensor, in natural order of names (``layers.2`` before ``layers.10``).
+    config : mapping
+        Its ``config.json``; empty where there is none.
+    shards : tuple of str
+        File names of the weights inside `path`, sorted.
+    fingerprint : str
+        Changes when a header, a file size, a modification time, the index or the config changes.
+    is_adapter : bool
+        True: `path` holds an adapter, and tensors, config and shards are those of its base, the weights it changes
+        derived from them.
+    notices : tuple of Notice
+        What opening it found that its user should know.
+    """
+
+    path: Path
+    tensors: Mapping[str, TensorInfo]
+    config: Mapping[str, Any]
+    shards: tuple[str, ...]
+    fingerprint: str
+    is_adapter: bool = False
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def nbytes(self) -> int:
+        """Size of all tensors, in bytes."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class Descent:
+    """What became of base's entries in tuned; of a tensor over two vocabularies, of the rows in common.
+
+    Attributes
+    ----------
+    ratio : float
+        ``|tuned - base| / |base|``, Frobenius norms.
+    correlation : float
+        Of the entries of base and tuned (Pearson's).
+    sampled : bool
+        Whether only a sample of the entries was looked at.
+    permutation : str
+        In words, where tuned has base's rows or columns in another order; else empty.
+    """
+
+    ratio: float
+    correlation: float
+    sampled: bool
+    permutation: str = ""
+
+
+@dataclass(frozen=True)
+class PairedTensor:
+    """One tensor of a pair and what is done with it.
+
+    Attributes
+    ----------
+    name : str
+        Its name in tuned; in base where `action` is ``"base_only"``.
+    base, tuned : TensorInfo or None
+        Its two sides; None where a side lacks it.
+    action : str
+        ``"repair"``, ``"keep"`` (tuned's bytes) or ``"base_only"`` (not written).
+    reason : str
+        Why, in a sentence.
+    rows : tuple of (int, int), optional
+        Where the vocabulary differs: the ranges (begin, end) of tuned's rows that base's rows belong to, in order.
+        `base` then has just these rows; tuned's other rows are copied. None: all rows.
+    cause : str
+        The reason as one of `dgviz.checkpoint.actions.CAUSES`, to count by.
+    via : str
+        How the two sides were found to belong together where their names differ: ``"wrapped"``, ``"renamed"``,
+        ``"experts"`` or ``"tied"``; empty for equal names.
+    aliases : tuple of str
+        Other names of the same tensor, which a model ties.
+    descent : Descent or None
+        How the entries of both sides compare; None where a side is constant, or tuned is base with an adapter.
+    stacked : bool
+        Whether three dimensions are a stack of matrices (`dgviz.checkpoint.stacks`).
+    """
+
+    name: str
+    base: TensorInfo | None
+    tuned: TensorInfo | None
+    action: str
+    reason: str
+    rows: tuple[tuple[int, int], ...] | None = None
+    cause: str = ""
+    via: str = ""
+    aliases: tuple[str, ...] = ()
+    descent: Descent | None = None
+    stacked: bool = False
+
+    @property
+    def layout(self) -> MatrixLayout | None:
+        """The matrices it is made of; None for a vector."""
+        return matrix_layout((self.tuned or self.base).shape, self.stacked)
 
 
 @dataclass(frozen=True)
@@ -248,6 +285,11 @@ class CheckpointPair:
         if blockers:
             more = " (and more stands in the way: see inspect)" if len(blockers) > 1 else ""
             raise PairError(blockers[0].sentence + more)
+
+    def forced(self) -> "CheckpointPair":
+        """Return the pair with what only doubts that both sides belong together as a warning."""
+        found = (replace(item, severity=WARNING) if item.code == "unrelated" else item for item in self.notices)
+        return replace(self, notices=tuple(found))
 
     def counts(self) -> dict[str, int]:
         """Count the tensors of each action; all three are always there."""

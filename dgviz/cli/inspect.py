@@ -27,10 +27,16 @@ def _print_preflight(pair: CheckpointPair, preflight: Preflight) -> None:
     for title, side in (("base", pair.base), ("tuned", pair.tuned)):
         dtypes = ", ".join(dict.fromkeys(info.dtype for info in side.tensors.values()))
         print(f"{title:6}{side.path}: {len(side.tensors)} tensors, {size(side.nbytes)}, {dtypes}")
+    totals = preflight.totals
+    if totals.ratio is not None:
+        sampled = ", sampled" if totals.sampled else ""
+        lowest = f"lowest correlation {totals.correlation:.3f}"
+        print(f"|tuned - base| / |base|: median {totals.ratio:.3g}, {lowest}{sampled}")
     for notice in preflight.notices:
         print(f"\n{_TITLES[notice.severity]}: {notice.message}\n    {notice.remedy}")
     print()
-    print_columns(("action", "shape", "dtype", "bytes", "name", "reason"), map(_cells, preflight.rows))
+    titles = "action", "shape", "dtype", "bytes", "change", "corr", "name", "reason"
+    print_columns(titles, map(_cells, preflight.rows))
     print("\n" + ", ".join(f"{count} {action}" for action, count in pair.counts().items()))
 
 
@@ -39,4 +45,7 @@ def _cells(row: PreflightRow) -> tuple[str, ...]:
     sides = [side for side in (row.base, row.tuned) if side is not None]
     shapes = dict.fromkeys(" x ".join(map(str, side.shape)) or "scalar" for side in sides)
     dtypes = dict.fromkeys(side.dtype for side in sides)
-    return row.action, " -> ".join(shapes), " -> ".join(dtypes), str(row.side.nbytes), row.name, row.reason
+    found = row.descent
+    compared = ("", "") if found is None else (f"{found.ratio:.3g}", f"{found.correlation:.3f}")
+    nbytes = str(row.side.nbytes)
+    return row.action, " -> ".join(shapes), " -> ".join(dtypes), nbytes, *compared, row.name, row.reason

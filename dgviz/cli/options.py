@@ -82,7 +82,8 @@ def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:
 
 def chosen_pair(options: argparse.Namespace) -> CheckpointPair:
     """Open both checkpoints, to be repaired."""
-    return open_pair(options.base, options.tuned, options.include, options.exclude)
+    force = getattr(options, "force", False)
+    return open_pair(options.base, options.tuned, options.include, options.exclude, force)
 
 
 def seen_pair(options: argparse.Namespace) -> CheckpointPair:

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from dgviz.checkpoint import PairedTensor, matrix_layout
+from dgviz.checkpoint import PairedTensor
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
 from dgviz.export.manifest import PARTS
 from dgviz.export.plan import ExportPlan
@@ -103,7 +103,7 @@ def _write_part(
     record = {
         "name": paired.name,
         "ranks": [0 if pair is None else pair[0].shape[1] for pair in factors],
-        "stacked": matrix_layout(paired.name, paired.tuned.shape).stack is not None,
+        "stacked": paired.layout.stack is not None,
         "row": report.to_json(),
         "inputs": hashes,
         "sha256": _digest(tensors),

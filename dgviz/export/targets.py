@@ -108,7 +108,7 @@ def build_model(config: Mapping[str, Any]) -> Any:
     import transformers
 
     refused = "so no adapter can be checked against it; write --format full or factors"
-    if "auto_map" in config:
+    if "auto_map" in config and config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise ExportError(f"base's model brings its own code (auto_map), which is not run, {refused}")
     if config.get("model_type") not in transformers.CONFIG_MAPPING:
         raise ExportError(f"transformers knows no model_type {config.get('model_type')!r} (base's config), {refused}")
@@ -156,7 +156,7 @@ def find_targets(pair: CheckpointPair, model: Any) -> Targets:
     tuned = Checkpoint(pair.tuned.path, stored, pair.base.config, pair.tuned.shards, pair.tuned.fingerprint)
     virtual = {name: _virtual(name, tuple(parameter.shape)) for name, parameter in parameters.items()}
     wanted = Checkpoint(Path("model"), virtual, pair.base.config, (), "")
-    found = match_names(tuned, wanted).found
+    found = match_names(tuned, wanted, aligned=False).found
     repairable = {paired.name: paired for paired in pair.repairable}
     targets: list[Target] = []
     missing: dict[str, str] = {}

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, matrix_layout
+from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.checkpoint.selector import Selector
 from dgviz.errors import PlanError
 from dgviz.repair.methods import find_method
@@ -178,7 +178,7 @@ def refuse_idle(plan: "RepairPlan", pair: CheckpointPair) -> None:
 
 def _refuse_directions(override: Override, own: "RepairPlan", found: list[PairedTensor]) -> None:
     """Refuse single directions of more than one matrix, and those that a matrix has not."""
-    layouts = [matrix_layout(tensor.name, tensor.base.shape) for tensor in found if own.changes(tensor)]
+    layouts = [tensor.layout for tensor in found if own.changes(tensor)]
     count = sum(1 if override.selector.index is not None else layout.stack or 1 for layout in layouts)
     if count > 1:
         raise PlanError(
@@ -195,7 +195,7 @@ def _refuse_directions(override: Override, own: "RepairPlan", found: list[Paired
 
 def _refuse_index(plan: "RepairPlan", override: Override, found: list[PairedTensor]) -> None:
     """Refuse an index that no tensor has, and methods that go through the whole of a stack beside one matrix."""
-    layouts = {tensor: matrix_layout(tensor.name, (tensor.tuned or tensor.base).shape) for tensor in found}
+    layouts = {tensor: tensor.layout for tensor in found}
     stacks = {tensor: layout.stack for tensor, layout in layouts.items() if layout is not None and layout.stack}
     if not any(override.selector.index < count for count in stacks.values()):
         first = found[0].name

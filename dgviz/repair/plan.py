@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout
+from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.checkpoint.selection import Selection
 from dgviz.errors import DgvizError, ExportError, MethodError, PlanError
 from dgviz.files import json_number
@@ -147,7 +147,7 @@ class RepairPlan:
             The tensor.
         """
         indices = {override.selector.index for override in self.overrides if override.selector.finds(tensor)}
-        layout = matrix_layout(tensor.name, (tensor.tuned or tensor.base).shape) if indices - {None} else None
+        layout = tensor.layout if indices - {None} else None
         if layout is None or layout.stack is None:
             return [self.at(tensor)]
         plans = [self.at(tensor, index) for index in range(layout.stack)]
@@ -240,6 +240,8 @@ class RepairPlan:
         if paired.action != "keep" or not self.recipe.every_tensor or None in (base, tuned):
             return paired.action == "repair"
         floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
+        if paired.cause in ("unrelated", "permuted"):
+            return False  # there is no update that a method could weigh
         # A tied head that is kept goes with its embedding, whose own name the selection has left out.
         tied = paired.reason.startswith("Tied to ")
         return floating and base.shape == tuned.shape and base != tuned and not tied and self.selects(paired.name)

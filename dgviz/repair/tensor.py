@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, matrix_layout, read_tensor
+from dgviz.checkpoint import PairedTensor, TensorInfo, read_tensor
+from dgviz.checkpoint.descent import entry_in_words
 from dgviz.command import option
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.methods import METHODS
@@ -224,8 +225,22 @@ def _kept(paired: PairedTensor, plan: RepairPlan, dtype: str) -> RepairedTensor:
     written = "tuned bytes" if same else "tuned, cast"
     override = plan.override_of(paired) if paired.action == "repair" else None
     reason = f"Kept by the override {str(override)!r}." if override else paired.reason
-    report = TensorReport(paired.name, "keep", reason, info.shape, dtype, written)
+    warnings = _broken(info) if info.is_floating else ()
+    report = TensorReport(paired.name, "keep", reason, info.shape, dtype, written, warnings=warnings)
     return RepairedTensor(tensor, info if same else None, report)
+
+
+def _broken(info: TensorInfo) -> tuple[str, ...]:
+    """Say which entries of a tensor that is copied are no numbers."""
+    values = read_tensor(info)
+    wrong = ~torch.isfinite(values.float()).reshape(-1)
+    count = int(wrong.sum())
+    if not count:
+        return ()
+    first = int(wrong.nonzero()[0])
+    more = f", the first of {count}" if count > 1 else ""
+    where = entry_in_words(first, info.shape)
+    return (f"tuned holds {float(values.reshape(-1)[first])} at {where}{more}, copied as it is",)
 
 
 def _assemble(
@@ -242,7 +257,7 @@ def _assemble(
             return cast(read_tensor(info), dtype, paired.name).reshape(paired.tuned.shape), None, f"{origin}, cast"
     if len(pieces) == 1:
         return pieces[0].summed.tensor.reshape(paired.tuned.shape), None, "repaired"
-    layout = matrix_layout(paired.name, paired.tuned.shape)
+    layout = paired.layout
     out = torch.empty((layout.stack, layout.rows, layout.cols), dtype=getattr(torch, dtype))
     for index, piece in enumerate(pieces):
         if piece.summed is None:

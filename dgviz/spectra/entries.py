@@ -19,6 +19,7 @@ from dgviz.spectra.weight import Weight
 # Directions this many times the bulk edge are signal in any noise that a check could still be asked about; noise of
 # unequal variance raises its own false directions to less than that, and stays where the checks can see it.
 STRONG = 2.0
+_ROWS = 256  # widened to float64 at a time
 _MOST_STRONG = 1 / 8  # of p: with more of them the median is no measure of noise, which another check says
 
 
@@ -28,7 +29,8 @@ def describe_weight(weight: Weight, delta: torch.Tensor, decomposition: Decompos
     origin = read_tensor(base).reshape(delta.shape).to(delta.device)
     exact = isinstance(tuned, LoraTensor) and tuned.parts[0] == base  # multiplied out, and never stored
     own = None if exact else read_tensor(tuned).reshape(delta.shape).to(delta.device)
-    return describe_entries(delta, decomposition, origin, own)
+    figures = describe_entries(delta, decomposition, origin, own)
+    return figures | {"correlation": base_correlation(origin, delta)}
 
 
 def describe_entries(
@@ -49,6 +51,20 @@ def describe_entries(
         figures = dataclasses.asdict(compute_moments(delta, size, nonzero, strong))
     steps = None if tuned is None else measure_steps(base, tuned, nonzero)
     return figures | ({} if steps is None else {"steps": dataclasses.asdict(steps)})
+
+
+def base_correlation(base: torch.Tensor, delta: torch.Tensor) -> float | None:
+    """Return the correlation of base's entries with tuned's, base plus delta; None where either has no spread."""
+    sums = torch.zeros(5, dtype=torch.float64, device=delta.device)
+    for before, change in zip(base.split(_ROWS), delta.split(_ROWS), strict=True):
+        before = before.to(torch.float64).masked_fill(before.isinf(), 0.0)
+        after = before + change
+        sums += torch.stack(
+            [before.sum(), after.sum(), (before * before).sum(), (after * after).sum(), (before * after).sum()]
+        )
+    first, second, before, after, both = (sums / base.numel()).tolist()
+    spread = (before - first * first) * (after - second * second)
+    return (both - first * second) / math.sqrt(spread) if spread > 1e-20 * before * after else None
 
 
 def _count_strong(decomposition: Decomposition, nonzero: NonzeroBlock) -> tuple[int, int]:

@@ -119,7 +119,7 @@ class Weight:
                     f"{paired.name!r} is {info.dtype} in {info.file}: "
                     "only float64, float32, bfloat16 and float16 have a delta"
                 )
-        layout = matrix_layout(paired.name, tuned.shape)
+        layout = matrix_layout(tuned.shape, paired.stacked)
         if layout is None:
             raise PairError(f"{paired.name!r} of shape {tuned.shape} is not a matrix: only matrices have a spectrum")
         if layout.stack is None and index is None:
@@ -132,7 +132,7 @@ class Weight:
 
 def matrices_of(tensor: PairedTensor) -> list[Weight]:
     """Return the matrices of a tensor, in order: one, or those of a stack; none of a vector."""
-    layout = matrix_layout(tensor.name, tensor.tuned.shape)
+    layout = tensor.layout
     if layout is None:
         return []
     return [Weight(tensor)] if layout.stack is None else [Weight(tensor, index) for index in range(layout.stack)]

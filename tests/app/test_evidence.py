@@ -44,7 +44,10 @@ def test_it_opens_on_the_demo():
     assert "DG-Hard is number" in texts(app) or "has the highest Combined" in texts(app)
     metrics = app.dataframe[0].value
     names = list(metrics["repair"])
-    assert {"DG-Hard", "WiSE-FT 0.25", "Control: what DG-Hard drops"} <= set(names) and names[-2:] == ["revert to base", "keep tuned"]
+    assert {"DG-Hard", "WiSE-FT 0.25", "Control: what DG-Hard drops"} <= set(names) and names[-2:] == [
+        "revert to base",
+        "keep tuned",
+    ]
     controls = [name.startswith("Control: ") for name in names[:-2]]
     assert controls == sorted(controls) and controls.count(True) == 3  # after every repair, and not among them
     values = {metric.label: metric.value for metric in app.metric}

@@ -287,7 +287,9 @@ def test_a_link_reads_nothing_before_somebody_says_yes(tmp_path):
     app = open_at("workbench", opened=False, base=base, tuned=tuned, plan="open", rule="mp_edge")
     said = texts(app)
     assert "Nothing of it has been read" in said and str(base) in said and str(tuned) in said
-    assert [box.key for box in app.selectbox] == ["device-choice"] and "Plan" not in {element.value for element in app.subheader}
+    assert [box.key for box in app.selectbox] == ["device-choice"] and "Plan" not in {
+        element.value for element in app.subheader
+    }
     next(button for button in app.button if button.label == "Open this pair").click().run()
     assert not app.exception and app.selectbox(key="rule-choice").value == "mp_edge"  # all of the link is there
 

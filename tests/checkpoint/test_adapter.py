@@ -17,7 +17,7 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.delta import compute_delta
 from dgviz.spectra.svd.decompose import decompose
 from dgviz.spectra.weight import Weight
-from tests.checkpoints import random_tensors, tiny_model, write_checkpoint
+from tests.checkpoints import planted_update, random_tensors, tiny_model, write_checkpoint
 
 UP = "model.layers.2.mlp.up"
 PEFT = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["up"]}
@@ -306,5 +306,5 @@ def test_an_adapter_is_no_base_and_changes_something(tmp_path, base):
 
 def test_a_merged_model_beside_its_adapter_is_the_model(tmp_path, base):
     both = write_adapter(tmp_path / "a", {UP: factors(64, 32)})
-    shutil.copy(write_checkpoint(tmp_path / "m", random_tensors(1)) / "model.safetensors", both)
+    shutil.copy(write_checkpoint(tmp_path / "m", planted_update(random_tensors())) / "model.safetensors", both)
     assert re.search("same shape on both sides", open_pair(base, both)["model.pos"].reason)

@@ -76,7 +76,9 @@ def test_open_a_file_opens_its_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(directory)
     assert open_checkpoint(Path(whole.shards[0])) == whole
     (directory / "other.safetensors").write_bytes((directory / whole.shards[0]).read_bytes())
-    assert "other.safetensors is not among the weights" in refusal(open_checkpoint, directory / "other.safetensors")
+    assert open_checkpoint(directory / "other.safetensors").shards == ("other.safetensors",)
+    (directory / "model.safetensors.index.json").unlink()
+    assert "is one of several shards, and no index" in refusal(open_checkpoint, directory / whole.shards[0])
 
 
 def test_the_only_weight_file_may_have_another_name(tmp_path):
@@ -141,7 +143,6 @@ def test_missing_paths(tmp_path):
         ("notes.txt", "give the directory that holds them"),
         ("pytorch_model.bin", "PyTorch pickles (pytorch_model.bin), which are not read yet"),
         ("model-Q4.gguf", "GGUF files (model-Q4.gguf), which are not read yet: use the original"),
-        ("adapter_config.json", "PEFT adapter (adapter_config.json), which is no model by itself: give it as tuned"),
         ("tf_model.h5", "weights of another framework (tf_model.h5)"),
         ("model-00001-of-00002.safetensors", "fetch the missing index or shards"),
     ],

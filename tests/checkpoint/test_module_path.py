@@ -3,6 +3,7 @@
 import re
 
 import pytest
+import torch
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower, towers
@@ -116,7 +117,9 @@ def swin():
     from transformers import SwinConfig, SwinForImageClassification
 
     sizes = {"embed_dim": 8, "depths": [1, 3, 2], "num_heads": [1, 1, 1], "image_size": 32, "patch_size": 4}
-    return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SwinForImageClassification(SwinConfig(**sizes, window_size=2))
 
 
 @pytest.fixture(params=["llama_untied", "vit", "gpt2", "t5", "swin", "clip", "moe_fused", "moe_unfused"])

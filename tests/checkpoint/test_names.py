@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dgviz.checkpoint import CheckpointPair, open_checkpoint, open_pair, read_tensor
+from dgviz.checkpoint import CheckpointPair, open_pair, read_tensor
 from dgviz.checkpoint.names import unwrapped_names
 from dgviz.checkpoint.renaming import Renaming
 from dgviz.errors import CheckpointError, PairError
@@ -114,14 +114,15 @@ WRAPPERS = {
 def test_what_wrappers_put_into_names_is_no_difference(tmp_path, wrapper, wrapped):
     tensors = {"base": random_tensors()}
     tensors["tuned"] = planted_update(tensors["base"])
-    plain = open_pair(*(write_checkpoint(tmp_path / "plain" / side, tensors[side]) for side in tensors))
+    config = {"model_type": "llama"}
+    plain = open_pair(*(write_checkpoint(tmp_path / "plain" / side, tensors[side], config) for side in tensors))
     tensors[wrapped] = {wrapper(name): tensor for name, tensor in tensors[wrapped].items()}
-    pair = open_pair(*(write_checkpoint(tmp_path / side, tensors[side]) for side in tensors))
+    pair = open_pair(*(write_checkpoint(tmp_path / side, tensors[side], config) for side in tensors))
     assert pair.counts() == plain.counts() and pair.counts()["base_only"] == 0
-    assert [row.name for row in pair.tensors if row.tuned] == list(open_checkpoint(tmp_path / "tuned").tensors)
-    own = wrapper("model.layers.2.mlp.up.weight")
-    row = pair[own if wrapped == "tuned" else "model.layers.2.mlp.up.weight"]
-    other = own if wrapped == "base" else "model.layers.2.mlp.up.weight"
+    # Written without the wrapper, for this config names a class, and no class has it.
+    assert [row.name for row in pair.tensors] == [row.name for row in plain.tensors]
+    row = pair["model.layers.2.mlp.up.weight"]
+    other = wrapper(row.name) if wrapped == "base" else row.name
     assert row.reason == f"A floating-point matrix; base calls it {other}, apart from wrappers, of the same shape."
     expected = compute_delta(Weight(plain["model.layers.2.mlp.up.weight"]), "cpu")
     assert torch.equal(compute_delta(Weight(row), "cpu"), expected)
@@ -158,18 +159,17 @@ def test_a_model_without_its_head_belongs_to_one_with_it(tmp_path):
 
 def test_exact_names_where_transformers_cannot_be_asked(tmp_path):
     tensors = random_tensors()
-    tuned = {
-        name.replace("model.layers", "transformer.h"): tensor for name, tensor in planted_update(tensors).items()
-    }
+    updated = planted_update(tensors).items()
+    tuned = {name.replace(".", "_") if "layers" in name else name: tensor for name, tensor in updated}
     for config, problem in (
         ({"model_type": "no_such_model"}, "transformers cannot build this model (KeyError: "),
         ({"model_type": "llama", "num_attention_heads": 0}, "transformers cannot build this model ("),
-        ({"model_type": "llama", "auto_map": {"AutoModel": "evil.Model"}}, "own code (auto_map), which is not run"),
+        ({"model_type": "my_own", "auto_map": {"AutoModel": "evil.Model"}}, "own code (auto_map), which is not run"),
         ({"model_type": "llama", "num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000, more than the 11 ten"),
     ):
         base = write_checkpoint(tmp_path / "b", tensors, config)
         pair = open_pair(base, write_checkpoint(tmp_path / "t", tuned, config))
-        row = pair["transformer.h.2.mlp.up.weight"]
+        row = pair["model_layers_2_mlp_up_weight"]
         assert row.action == "keep" and row.reason.startswith("Only in tuned, so there is no delta (by exact names: ")
         assert problem in row.reason and "\n" not in row.reason
         assert pair["model.layers.2.mlp.up.weight"].action == "base_only"

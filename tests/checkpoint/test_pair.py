@@ -38,7 +38,7 @@ def assert_complete(pair: CheckpointPair) -> None:
         assert re.fullmatch(r"[A-Z].*\.", row.reason)
         if row.action == "repair":
             assert row.base.shape == row.tuned.shape and row.tuned.is_floating and row.tuned.numel >= 1024
-            assert matrix_layout(row.name, row.tuned.shape) is not None
+            assert row.layout is not None
     assert sum(pair.counts().values()) == len(pair.tensors)
     assert len(pair.repairable) == pair.counts()["repair"] > 0
 
@@ -287,11 +287,19 @@ CODES = torch.zeros(32, 64, dtype=torch.int32)
 @pytest.mark.parametrize(
     ("config", "extra", "sign"),
     [
-        ({"quantization_config": {"quant_method": "gptq"}}, {}, "quantization_config in config.json says 'gptq'"),
-        ({"quantization_config": {"load_in_4bit": True}}, {}, "quantization_config in config.json says 'unnamed'"),
+        (
+            {"quantization_config": {"quant_method": "gptq"}},
+            {"l.qweight": CODES},
+            "quantization_config in config.json says 'gptq'",
+        ),
+        (
+            {"quantization_config": {"load_in_4bit": True}},
+            {"l.weight": CODES.to(torch.uint8)},
+            "quantization_config in config.json says 'unnamed'",
+        ),
         (
             {"text_config": {"quantization_config": {"quant_method": "fp8"}}},
-            {},
+            {"l.weight": torch.ones(32, 64).to(torch.float8_e4m3fn)},
             "quantization_config in config.json's text_config says 'fp8'",
         ),
         ({}, {"l.qweight": CODES}, "tensor 'l.qweight' is a mark of GPTQ or AWQ"),
@@ -329,12 +337,12 @@ def test_what_only_looks_quantised_passes(tmp_path):
 
 @pytest.mark.parametrize("side", ["base", "tuned"])
 def test_float8_is_refused_unless_excluded(tmp_path, side):
-    tensors = {"a.w": torch.randn(32, 32), "b": torch.randn(32, 32)}
-    eights = tensors | {"a.w": tensors["a.w"].to(torch.float8_e4m3fn)}
+    tensors = {"a.w": torch.rand(32, 32), "b": torch.randn(32, 32)}
+    eights = tensors | {"a.w": tensors["a.w"].to(torch.float8_e8m0fnu)}
     base = write_checkpoint(tmp_path / "b", eights if side == "base" else tensors)
     tuned = write_checkpoint(tmp_path / "t", eights if side == "tuned" else tensors)
     message = refusal(base, tuned)
-    assert f"tensor 'a.w' is float8_e4m3fn in {side} (" in message
+    assert f"tensor 'a.w' is float8_e8m0fnu in {side} (" in message
     assert message.endswith("or keep tuned's bytes with --exclude '^(?:a\\.w)$'")
     assert open_pair(base, tuned, exclude=r"^(?:a\.w)$").counts() == {"repair": 1, "keep": 1, "base_only": 0}
 
@@ -343,33 +351,32 @@ def test_float8_is_refused_unless_excluded(tmp_path, side):
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "expected"),
+    ("shape", "stacked", "expected"),
     [
-        ("w", (3, 5), (None, 3, 5)),
-        ("w", (1, 3, 1, 5), (None, 3, 5)),
-        ("conv1d.weight", (64, 1, 4), (None, 64, 4)),
-        ("conv3d.weight", (8, 3, 2, 2, 2), (None, 8, 24)),
-        ("mlp.experts.down_proj", (4, 6, 7), (4, 6, 7)),
-        ("mlp.experts.gate_up_proj_bias", (4, 6), (None, 4, 6)),
-        ("experts.w", (1, 6, 7), (None, 6, 7)),
-        ("experts.w", (1, 4, 6, 7), (4, 6, 7)),
-        ("experts.conv", (4, 6, 7, 2), (None, 4, 84)),
-        ("mlp.shared_experts.w", (4, 6, 7), (None, 4, 42)),
+        ((3, 5), False, (None, 3, 5)),
+        ((1, 3, 1, 5), False, (None, 3, 5)),
+        ((64, 1, 4), True, (None, 64, 4)),
+        ((8, 3, 2, 2, 2), False, (None, 8, 24)),
+        ((4, 6, 7), True, (4, 6, 7)),
+        ((4, 6), True, (None, 4, 6)),
+        ((1, 4, 6, 7), True, (4, 6, 7)),
+        ((4, 6, 7, 2), True, (None, 4, 84)),
+        ((4, 6, 7), False, (None, 4, 42)),
     ],
 )
-def test_matrix_layout(name, shape, expected):
-    layout = matrix_layout(name, shape)
+def test_matrix_layout(shape, stacked, expected):
+    layout = matrix_layout(shape, stacked)
     assert (layout.stack, layout.rows, layout.cols) == expected
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (5,), (1, 5), (5, 1, 1), (0, 5), (3, 0, 2)])
 def test_no_matrix(shape):
-    assert matrix_layout("experts.w", shape) is None
+    assert matrix_layout(shape, True) is None
 
 
-@given(name=st.sampled_from(["w", "experts.w"]), shape=st.lists(st.integers(1, 6), max_size=6))
-def test_a_layout_holds_every_element(name, shape):
-    layout = matrix_layout(name, shape)
+@given(stacked=st.booleans(), shape=st.lists(st.integers(1, 6), max_size=6))
+def test_a_layout_holds_every_element(stacked, shape):
+    layout = matrix_layout(shape, stacked)
     longer = [length for length in shape if length > 1]
     assert (layout is None) == (len(longer) < 2)
     if layout is not None:

@@ -1,6 +1,7 @@
 """The preflight: one table, totals in words, and a notice with a remedy for everything surprising."""
 
 import json
+import re
 import shlex
 
 import pytest
@@ -91,9 +92,9 @@ def test_a_pair_without_surprises_has_no_notice(tmp_path):
 
 def mismatched(directory):
     """Write a pair with a matrix and a vector of other shapes, a float8 matrix without scales, and a good one."""
-    base = random_tensors() | {"a.weight": torch.randn(64, 64), "eight": torch.randn(64, 64)}
+    base = random_tensors() | {"a.weight": torch.randn(64, 64), "eight": torch.rand(64, 64)}
     tuned = planted_update(base) | {"a.weight": torch.randn(64, 65), "model.norm.weight": torch.randn(2047)}
-    return write(directory, base | {"eight": base["eight"].to(torch.float8_e4m3fn)}, tuned)
+    return write(directory, base | {"eight": base["eight"].to(torch.float8_e8m0fnu)}, tuned)
 
 
 def test_everything_that_blocks_is_there_at_once(tmp_path):
@@ -103,7 +104,7 @@ def test_everything_that_blocks_is_there_at_once(tmp_path):
     assert shapes.severity == eights.severity == "blocks"
     assert shapes.tensors == ("a.weight", "model.norm.weight") and eights.tensors == ("eight",)
     assert shapes.message.startswith("2 of 13 common tensors differ in shape: 'a.weight' is (64, 64) in base (")
-    assert "tensor 'eight' is float8_e4m3fn in base (" in eights.message
+    assert "tensor 'eight' is float8_e8m0fnu in base (" in eights.message
     summary = preflight(*paths).summary
     assert "2 differ in shape, 1 is float8 without scales" in summary
     assert {row.name for row in preflight(*paths).rows} == set(stored(paths[0]))
@@ -160,7 +161,8 @@ def test_names_that_matched_only_after_renaming(tmp_path):
 
 def test_names_that_transformers_could_not_be_asked_about(tmp_path):
     tensors = random_tensors()
-    tuned = {name.replace("layers", "h"): tensor for name, tensor in planted_update(tensors).items()}
+    updated = planted_update(tensors).items()
+    tuned = {re.sub(r"\W", "_", name) if "layers" in name else name: tensor for name, tensor in updated}
     found = notices(*write(tmp_path, tensors, tuned, {"model_type": "no_such_model"}))
     assert "transformers cannot build this model (KeyError" in found["exact_names"].message
     assert found["exact_names"].severity == "warning"
@@ -190,8 +192,9 @@ def test_a_head_that_only_the_config_ties(tmp_path):
 
 @pytest.mark.parametrize(("before", "after"), [(96, 104), (104, 96)])
 def test_a_vocabulary_that_differs(tmp_path, before, after):
-    base = random_tensors() | {EMBEDDING: torch.randn(before, 32)}
-    tuned = planted_update(base) | {EMBEDDING: torch.randn(after, 32)}
+    rows = torch.randn(104, 32)
+    base = random_tensors() | {EMBEDDING: rows[:before]}
+    tuned = planted_update(base) | {EMBEDDING: 1.1 * rows[:after]}
     paths = write(tmp_path, base, tuned, {"vocab_size": before}, {"vocab_size": after})
     found = notices(*paths)["vocabulary"]
     assert f"has {before} tokens in base and {after} in tuned: 96 rows of {EMBEDDING} are matched by" in found.message
@@ -246,7 +249,7 @@ def test_a_dequantised_base(tmp_path):
     codes, scales = float8_blocks(tensors[f"{UP}.weight"], 16, 8)
     base = tensors | {f"{UP}.weight": codes, f"{UP}.weight_scale_inv": scales}
     found = notices(*write(tmp_path, base, planted_update(tensors), FP8, PLAIN))["dequantised"]
-    assert found.tensors == (f"{UP}.weight",) and "stored as FP8 blocks and read as" in found.message
+    assert found.tensors == (f"{UP}.weight",) and "stored as FP8 and read as" in found.message
 
 
 def test_an_adapter(tmp_path):
@@ -294,3 +297,65 @@ def test_a_blocked_pair_on_the_command_line(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
     assert main(["spectrum", *paths, EMBEDDING, "--json"]) == 0  # looking is not writing
     assert capsys.readouterr().err.startswith("warning: 2 of 13 common tensors differ in shape: ")
+
+
+# --- what the sides say of each other -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["config", "card", "state"])
+def test_sides_that_look_swapped(tmp_path, by):
+    base, tuned = write(tmp_path)
+    assert "swapped" not in notices(base, tuned)
+    if by == "config":
+        (base / "config.json").write_text(json.dumps(PLAIN | {"_name_or_path": str(tuned)}))
+    elif by == "card":
+        (base / "README.md").write_text("---\nbase_model:\n- tuned\n---\n# A model\n")
+    else:
+        (base / "trainer_state.json").write_text("{}")
+    assert "may be swapped" in notices(base, tuned)["swapped"].message
+
+
+@pytest.mark.parametrize(("named", "warned"), [("org/base", False), ("/x/base/", False), ("org/other", True)])
+def test_an_adapter_that_names_its_base(tmp_path, named, warned):
+    base = write_checkpoint(tmp_path / "base", random_tensors(), PLAIN)
+    adapter = write_adapter(tmp_path / "a", {UP: factors(64, 32)}, {"base_model_name_or_path": named})
+    found = notices(base, adapter)
+    assert ("other_base" in found) == warned
+    assert not warned or "trained on org/other, by its config, and base is" in found["other_base"].message
+
+
+def test_a_stale_vocab_size(tmp_path):
+    found = notices(*write(tmp_path, config=PLAIN | {"vocab_size": 103}))["stale_vocabulary"]
+    assert "says vocab_size = 103, and model.embed_tokens.weight has 96 rows" in found.message
+
+
+def grown_table(rows):
+    return torch.randn(104, 32, generator=torch.Generator().manual_seed(3))[:rows]
+
+
+@pytest.mark.parametrize("name", ["transformer.wpe.weight", "tok_embedding", "fc_out.weight", "decoder.table"])
+@pytest.mark.parametrize("nested", [False, True])
+def test_rows_that_agree_are_one_tensor_with_new_rows_whatever_its_name(tmp_path, name, nested):
+    base = random_tensors() | {name: grown_table(96), "fc_out.bias": grown_table(96)[:, 0].clone()}
+    tuned = planted_update(base) | {name: grown_table(104) + 0.01, "fc_out.bias": grown_table(104)[:, 0] + 0.01}
+    sizes = ({"a": {"b": {"vocab_size": 96}}}, {"a": {"b": {"vocab_size": 104}}}) if nested else (PLAIN, PLAIN)
+    pair = open_pair(*write(tmp_path, base, tuned, *sizes))
+    assert (pair[name].cause, pair[name].rows, pair[name].action) == ("vocabulary", ((0, 96),), "repair")
+    assert (pair["fc_out.bias"].cause, pair["fc_out.bias"].action) == ("vector", "keep")
+
+
+def test_rows_that_do_not_agree_are_another_tensor(tmp_path):
+    base = random_tensors() | {"classifier.weight": torch.randn(40, 32)}
+    tuned = planted_update(base) | {"classifier.weight": torch.randn(50, 32)}
+    assert notices(*write(tmp_path, base, tuned))["shape_mismatch"].tensors == ("classifier.weight",)
+
+
+def test_a_width_in_the_config_is_no_count(tmp_path):
+    """Of a renamed model: transformers is asked, though a number of the config counts modules by its name."""
+    config = tiny_model("gpt2").config.to_dict() | {"architectures": ["GPT2LMHeadModel"], "moe_layers_width": 6000}
+    tensors = tiny_model("gpt2").state_dict() | {"extra.weight": torch.randn(6000, 2)}
+    del tensors["lm_head.weight"]
+    tuned = {name.removeprefix("transformer."): value + 0.001 for name, value in tensors.items()}
+    pair = open_pair(*write(tmp_path, tensors, tuned, config))
+    assert not [notice for notice in pair.notices if notice.code == "exact_names"]
+    assert pair.counts()["base_only"] == 0

@@ -243,3 +243,105 @@ def test_other_methods_beside_readable_codes_are_refused(tmp_path):
     del tensors["model.layers.2.mlp.up.weight_scale_inv"]
     alone = write_checkpoint(tmp_path / "y", tensors, FP8)
     assert "tensor 'model.layers.2.mlp.up.weight' is float8_e4m3fn in base" in refusal(alone, tuned, kind=PairError)
+
+
+# --- scales of other shapes, casts, and what only the config says ---------------------------------------------------
+
+
+def scaled(weight, shape):
+    """Quantise to float8 with scales of a shape that broadcasts, and return the values in float64."""
+    dims = [dim for dim in range(weight.dim()) if len(shape) < weight.dim() or shape[dim] == 1]
+    scale = weight.abs().amax(dim=dims, keepdim=True) / 448
+    codes = (weight / scale).to(torch.float8_e4m3fn)
+    return codes, scale.reshape(shape), codes.double() * scale.double()
+
+
+@pytest.mark.parametrize(
+    ("shape", "scales", "end", "method"),
+    [
+        ((64, 32), (), "_scale_inv", "fp8"),
+        ((64, 32), (1,), "_scale_inv", "fp8"),
+        ((64, 32), (64, 1), "_scale_inv", "fp8"),
+        ((64, 32), (64, 1), "_scale", "fbgemm_fp8"),
+        ((64, 32), (64, 1), "_scale", "compressed-tensors"),
+        ((64, 32), (1,), "_scale", "modelopt"),
+        ((3, 64, 32), (3, 64, 1), "_scale_inv", "fp8"),
+    ],
+)
+def test_scales_of_any_shape_are_read_and_activations_left_out(tmp_path, shape, scales, end, method):
+    weight = 0.05 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    codes, scale, values = scaled(weight, scales)
+    name = "layers.0.mlp.experts.w" if len(shape) == 3 else "layers.0.up.weight"
+    beside = {
+        f"{name.rpartition('.')[0]}.{extra}": torch.tensor(0.02) for extra in ("activation_scale", "input_scale")
+    }
+    config = {"quantization_config": {"quant_method": method, "weight_block_size": None}, "dtype": "float32"}
+    tensors = {name: codes, f"{name}{end}": scale} | beside
+    update = 0.01 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    pair = open_pair(
+        write_checkpoint(tmp_path / "b", tensors, config),
+        write_checkpoint(tmp_path / "t", {name: values.float() + update}, {"dtype": "float32"}),
+    )
+    assert [row.name for row in pair.tensors] == [name] and pair[name].action == "repair"
+    assert (read_tensor(pair[name].base).double() - values).abs().max() <= 1e-7 * values.abs().max()
+    if len(shape) == 3:
+        assert torch.equal(read_tensor(pair[name].base, 1), read_tensor(pair[name].base)[1])
+
+
+def test_plain_casts_to_float8_mean_themselves(tmp_path):
+    weight = 0.05 * torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    base, tuned = weight.to(torch.float8_e4m3fn), (1.3 * weight).to(torch.float8_e5m2)
+    paths = [write_checkpoint(tmp_path / side, {"up.weight": value}) for side, value in (("b", base), ("t", tuned))]
+    pair = open_pair(*paths)
+    assert torch.equal(compute_delta(Weight(pair["up.weight"]), "cpu"), tuned.float() - base.float())
+    list(iter_export(plan_export(pair, RepairPlan("fixed_rank", {"rank": 64}), tmp_path / "out"), "cpu"))
+    written = read_tensor(open_checkpoint(tmp_path / "out").tensors["up.weight"])
+    assert written.dtype == torch.bfloat16 and torch.equal(written.float(), tuned.float())
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "fp8", "gptq", "awq", "torchao"])
+def test_numbers_under_a_config_that_says_codes_are_numbers(tmp_path, method):
+    config = {"quantization_config": {"quant_method": method}, "text_config": {"quantization_config": {"bits": 4}}}
+    tensors = {"up.weight": torch.randn(64, 32, generator=torch.Generator().manual_seed(0))}
+    paths = write_checkpoint(tmp_path / "b", tensors, config), write_checkpoint(tmp_path / "t", tensors, config)
+    pair = open_pair(*paths)
+    assert [notice.code for notice in pair.notices] == ["unchanged", "stale_quantization"]
+    list(iter_export(plan_export(pair, RepairPlan(), tmp_path / "out"), "cpu"))
+    assert "quantization_config" not in (tmp_path / "out" / "config.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"layers.0.up.W_q": torch.zeros(64, 32, dtype=torch.uint8), "layers.0.up.scale": torch.ones(64, 1)},  # HQQ
+        {
+            "layers.0.up.weight._data": torch.zeros(64, 32, dtype=torch.int8),
+            "layers.0.up.weight._scale": torch.ones(64),
+        },
+        {
+            "layers.0.up.codes": torch.zeros(64, 32, dtype=torch.int16),
+            "layers.0.up.codebooks": torch.ones(2, 8),
+        },  # AQLM
+        {"layers.0.up.weight": torch.zeros(1024, 1, dtype=torch.uint8)},
+    ],
+)
+def test_packed_codes_are_never_taken_for_weights(tmp_path, extra):
+    other = {"layers.0.down.weight": torch.randn(32, 64, generator=torch.Generator().manual_seed(0))}
+    codes = {f"layers.0.up.{name}": value for name, value in extra.items()}
+    base = write_checkpoint(tmp_path / "b", other | {"layers.0.up.weight": torch.randn(64, 32)})
+    assert "is quantised (tensor" in refusal(base, write_checkpoint(tmp_path / "t", other | codes))
+
+
+def test_whole_numbers_in_place_of_a_weight_are_codes(tmp_path):
+    base = write_checkpoint(tmp_path / "b", {"w": torch.randn(64, 32), "v": torch.ones(64, 32)})
+    tuned = write_checkpoint(tmp_path / "t", {"w": torch.zeros(64, 32, dtype=torch.int8), "v": torch.ones(64, 32)})
+    assert "'w' is int8 in tuned" in refusal(base, tuned) and "codes" in refusal(base, tuned)
+
+
+def test_tensors_that_zero_3_left_empty_are_named(tmp_path):
+    tensors = random_tensors()
+    tuned = {name: torch.empty(0) if value.dim() > 1 else value for name, value in tensors.items()}
+    paths = write_checkpoint(tmp_path / "b", tensors), write_checkpoint(tmp_path / "t", tuned)
+    for sides in (paths, paths[::-1]):
+        message = refusal(*sides)
+        assert "ZeRO-3" in message and "zero_to_fp32.py" in message and "--exclude" not in message

@@ -51,6 +51,7 @@ NAMED = {
     "errors": "TENSOR",
     "files": "FILE",
     "sidecars": "FILE",
+    "left_behind": "FILE",
     "repaired": "REPAIR",
     "controls": "REPAIR",
     "cells": "CELL",
@@ -188,7 +189,8 @@ def json_page() -> str:
         "the texts `inf` and `-inf`, undefined ones null.",
         "Not shown below: `repair-all` prints `directory`, `seconds` and `methods`, a list of [report](#report), "
         "each with `label`, `folder` and `written` (false where it was there already); `evaluate` prints `file`, "
-        "`checkpoint_sha256` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` prints `repo`, "
+        "`checkpoint_sha256`, `eval_results` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` "
+        "prints `repo`, "
         "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`.",
     ]
     shared: dict[str, Shapes] = {}
@@ -222,6 +224,7 @@ MEANINGS: dict[str, str] = {
     "demo.noisy": "folder of the noisy fine-tune",
     "demo.scores": "file of scores, for `recovery`",
     "demo.frontier": "file with every method at every strength, scored",
+    "correlation": "of the entries of base and tuned (Pearson's); null where a side is constant",
     # inspect
     "counts": "number of tensors by action; of benchmarks by what fine-tuning did to them",
     "counts.repair": "tensors to be repaired",
@@ -369,6 +372,7 @@ MEANINGS: dict[str, str] = {
     "repair",
     "noise_restored": "norm of what rounding added over the norm of what was taken away",
     "sidecars": "config, tokenizer and the like, and which side they are from",
+    "left_behind": "what stays behind in tuned's folder, and why",
     "report.tensors": "what happened to every tensor",
     "action": "`repair`, `keep` or `base_only`",
     "reason": "why, in a sentence",
@@ -387,9 +391,10 @@ MEANINGS: dict[str, str] = {
     "values": "which values were read back",
     "transformers": "the load by transformers",
     "transformers.class": "class it loaded as",
-    "transformers.missing": "keys that it did not find; none",
-    "unexpected": "keys that it did not know; none",
-    "mismatched": "keys of another shape; none",
+    "transformers.missing": "keys that it did not find",
+    "unexpected": "keys that it did not know",
+    "mismatched": "keys of another shape",
+    "logits": "how the output's logits compare with those of a model built in memory",
     "methods": "one per method",
     "label": "the plan with its settings, as `--methods` takes it",
     "drift": "length of the result's update over that of base",

@@ -9,11 +9,12 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from dgviz.checkpoint.derived import PlacedTensor, derive
 from dgviz.checkpoint.header import read_header
-from dgviz.checkpoint.lora.config import CONFIG, MERGE, WEIGHTS, AdapterConfig, read_adapter_config
+from dgviz.checkpoint.lora.config import CONFIG, MERGE, PICKLED, WEIGHTS, AdapterConfig, read_adapter_config
 from dgviz.checkpoint.lora.tensor import (
     LoraTensor,
     lora_members,
@@ -23,19 +24,33 @@ from dgviz.checkpoint.lora.tensor import (
     stores_transposed,
 )
 from dgviz.checkpoint.names import unwrapped_names
+from dgviz.checkpoint.pickled import ALLOW, bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.renaming import Member, rename_like_transformers
-from dgviz.checkpoint.types import Checkpoint, TensorInfo
+from dgviz.checkpoint.tied import is_head, unstored_head, untied
+from dgviz.checkpoint.types import WARNING, Checkpoint, Notice, TensorInfo
+from dgviz.checkpoint.ungathered import refuse_ungathered
 from dgviz.errors import CheckpointError
+from dgviz.words import some
 
+_MODELS = "model*.safetensors", "diffusion_pytorch_model*.safetensors"
+_STATE = re.compile(r"optimizer|scheduler|scaler|rng_state|random_states|training_args|_states\b|^global_step")
 _FACTORS = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?$")
 
 
-def is_adapter(directory: Path) -> bool:
-    """Say whether a directory holds a PEFT adapter and no weights of a model beside it."""
-    return (directory / CONFIG).is_file() and not any(
-        file.name != WEIGHTS and file.is_file() for file in directory.glob("*.safetensors")
-    )
+def adapter_folder(path: Path) -> Path | None:
+    """Return the folder of the PEFT adapter that a path means: itself, or its weights; None where it is none.
+
+    A model's own weights beside it come first: what is merged has its adapter's config left over.
+    """
+    folder = path.parent if path.name in (WEIGHTS, PICKLED) and path.is_file() else path
+    if not (folder / CONFIG).is_file():
+        return None
+    if (folder / WEIGHTS).is_file() or (folder / PICKLED).is_file():
+        beside = any(file.is_file() for name in _MODELS for file in folder.glob(name))
+    else:
+        beside = any(file.is_file() for file in folder.glob("*.safetensors"))
+    return None if beside else folder
 
 
 def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
@@ -45,15 +60,24 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
     weights = config.weights
     if not weights.is_file():
         raise CheckpointError(f"{directory} has {CONFIG} but no {WEIGHTS}: fetch it, or {MERGE}")
-    header = read_header(weights)
+    if weights.name == PICKLED and not bin_allowed():
+        raise CheckpointError(
+            f"{weights} is a PyTorch pickle: set {ALLOW}=1 if you trust it, or save it as {WEIGHTS}"
+        )
+    header = read_pickled(weights) if weights.name == PICKLED else read_header(weights)
+    refuse_ungathered(weights, header.tensors)
     factors, whole = _sort_tensors(weights, header.tensors)
     if not factors and not whole:
         raise CheckpointError(f"{weights} holds no tensors: save the adapter again")
     changed = _stacked(config, factors, base)
     targets = _base_names(base, [*factors, *whole])
+    tie = unstored_head(base)
+    head = next((name for name in (*factors, *whole) if tie and name not in targets and is_head(name)), None)
+    targets |= {head: tie[0]} if head else {}
+    named = {name: tie[1] if name == head else targets.get(name) for name in (*factors, *whole)}
     for name, pair in factors.items():
         info = _target(base, targets, name, weights)
-        changed[info.name] = _lora(config, info, name, pair)
+        changed[named[name]] = _lora(config, info, name, pair)
     _check_orientation(config, list(changed.values()))
     for name, stored in whole.items():
         info = _target(base, targets, name, weights)
@@ -70,11 +94,64 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
                 f"{weights}, tensor {stored.name!r} is {stored.shape}, but base's {info.name!r} is {info.shape}: the "
                 f"adapter belongs to another base, or changes the vocabulary; {MERGE}"
             )
-        changed[info.name] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
+        changed[named[name]] = derive(PlacedTensor, info, (stored,), shape=info.shape, dtype=stored.dtype)
     tensors = {name: changed.get(name, info) for name, info in base.tensors.items()}
+    settings = base.config
+    if tie is not None and (head or tie[0] in changed):
+        apart = _head_apart(config, base, *tie, changed)
+        tensors |= {apart.name: apart} if apart else {}
+        settings = untied(base.config) if apart else base.config
     text = "|".join([base.fingerprint, hashlib.sha256(config.raw).hexdigest(), header.digest])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    return Checkpoint(directory, tensors, base.config, base.shards, fingerprint, is_adapter=True)
+    return Checkpoint(directory, tensors, settings, base.shards, fingerprint, True, _beside(directory, weights))
+
+
+def _beside(directory: Path, weights: Path) -> tuple[Notice, ...]:
+    """Return a warning of trained weights beside an adapter: projectors, heads, embeddings saved on their own."""
+    names = [
+        file.name
+        for file in sorted(directory.iterdir())
+        if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".safetensors")
+        and file.name not in (weights.name, WEIGHTS, PICKLED)
+        and not _STATE.search(file.name)
+    ]
+    if not names:
+        return ()
+    message = f"{some(names)} beside the adapter in {directory} {'is' if len(names) == 1 else 'are'} not read."
+    remedy = (
+        "What was trained beside the LoRA (a projector, a head, embeddings) is missing from tuned: load adapter and "
+        "file by the code that wrote them, save the merged model, and give that."
+    )
+    return (Notice("beside_adapter", WARNING, message, remedy),)
+
+
+def _head_apart(
+    config: AdapterConfig, base: Checkpoint, embedding: str, head: str, changed: Mapping[str, TensorInfo]
+) -> TensorInfo | None:
+    """Return the head of a model that is tied in base and not with the adapter; None where it stays tied.
+
+    PEFT changes one module at a time: where only the embedding or only the head is one of them, the other stays as in
+    base while the adapter runs. With ``ensure_weight_tying`` both are changed alike.
+    """
+    before, new = changed.get(embedding), changed.get(head)
+    if new is None and config.values.get("ensure_weight_tying"):
+        return None
+    if None not in (before, new) and same_bytes(before, new):
+        return None
+    inner = unwrapped_names(base.tensors)
+    known = rename_like_transformers(base.config, inner.values())
+    source = known.tied.get(known.target(inner[embedding]))
+    names = [name for name, shared in known.tied.items() if source == shared != name]
+    if source is None or len(names) != 1:
+        which = "the embedding" if new is None else "the head"
+        raise CheckpointError(
+            f"{config.weights} changes {which} and not the other of two tensors that base ties "
+            f"({embedding!r}), and {known.problem or 'more than these two are tied'}: {MERGE}"
+        )
+    if new is None:
+        info = base.tensors[embedding]
+        return derive(PlacedTensor, info, (info,), shape=info.shape, name=names[0])
+    return replace(new, name=names[0])
 
 
 def _sort_tensors(

@@ -24,6 +24,7 @@ _ACTIONS = {
 
 _UNEVEN = ("screenot", "it allows for noise of unequal size"), ("flips", "they hold for any variances")
 _ADVICE: dict[str, tuple[tuple[str, str], ...]] = {
+    "unrelated": (("keep", "base has nothing to give it"),),
     "low_rank": (("keep", "there is no bulk to remove"), ("fixed", "neither needs noise to be measured")),
     "merged_lora": (
         ("adapter", "it holds the directions without the rounding"),

@@ -29,6 +29,19 @@ def check_unchanged(case: Case) -> Flag | None:
     return Flag("unchanged", 0.0, 0.0, "info", message, _PAPER)
 
 
+def check_unrelated(case: Case) -> Flag | None:
+    """Whether tuned descends from base, so that there is an update to speak of."""
+    value, limit = case.summary.get("correlation"), LIMITS["unrelated"].value
+    if value is None or value >= limit:
+        return None
+    message = (
+        f"Tuned has nothing in common with base here (correlation {value:.2f}, |tuned - base| / |base| "
+        f"{case.summary['relative_size']:.2f}): this is not the base it was tuned from, or a head begun anew, and "
+        "their difference is no update."
+    )
+    return Flag("unrelated", value, limit, "error", message, "")
+
+
 def check_median(case: Case) -> Flag | None:
     """Check 1: the median singular value measures noise, and not the rounding below a low rank."""
     level = DEGENERATE_MEDIAN * float(case.s[0])

@@ -16,6 +16,7 @@ SEVERITIES = ("info", "warn", "error")
 
 TITLES = {
     "unchanged": "No update",
+    "unrelated": "Nothing in common with base",
     "low_rank": "Low-rank update",
     "merged_lora": "Merged LoRA",
     "trimmed": "Zero rows or columns",
@@ -129,6 +130,7 @@ _MEASURED = "false keeps on pure noise: python -m tests.bench.bench_diagnosis"
 _ROUNDED = "python -m tests.bench.bench_rounding"
 
 LIMITS: dict[str, Limit] = {
+    "unrelated": Limit(0.1, "correlation of base and tuned: 1024 independent entries have 0.03"),
     "long_variance_cv": Limit(0.6, f"unequal variance along the longer side widens the bulk; {_MEASURED}"),
     "short_variance_cv": Limit(0.35, f"along the shorter side it takes less to do so; {_MEASURED}"),
     "kurtosis": Limit(30.0, f"entries with tails this heavy make directions of single entries; {_MEASURED}"),

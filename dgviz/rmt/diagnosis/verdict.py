@@ -39,6 +39,8 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
     )
     if unchanged := checks.check_unchanged(case):
         found = [unchanged]
+    elif unrelated := checks.check_unrelated(case):
+        found = [unrelated]
     elif low_rank := checks.check_median(case) or check_merged_lora(case):
         found = [low_rank, checks.check_trimmed(case), checks.check_measured(case)]
     else:
