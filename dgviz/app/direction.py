@@ -6,7 +6,7 @@ from typing import Any
 import streamlit as st
 
 from dgviz.analysis.direction import Alignment
-from dgviz.analysis.family import match_members
+from dgviz.analysis.family import distinct_names, match_members
 from dgviz.app import worker as work
 from dgviz.app.family import split_others
 from dgviz.app.figure4 import asked_direction, decided_direction
@@ -14,6 +14,7 @@ from dgviz.app.layer import LayerView
 from dgviz.app.layer_plan import plan_in_view
 from dgviz.app.pair import checkpoint_label, load_pair
 from dgviz.app.plans import add_override, drop_override
+from dgviz.app.recents import was_opened
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PlanError
@@ -61,8 +62,13 @@ def _siblings(view: View, pair: CheckpointPair, layer: LayerView) -> tuple[dict[
     """Return the same weight in the further fine-tunes of the view, and why it is missing in some."""
     found, problems = {}, []
     base = layer.matrix.tensor.base.name, layer.matrix.index
-    for name in split_others(view.others):
-        title = checkpoint_label(name)
+    others = split_others(view.others)
+    for name, title in zip(others, distinct_names([checkpoint_label(name) for name in others]), strict=True):
+        if not was_opened(replace(view, tuned=name)):
+            problems.append(
+                f"{title}: a link names it, and nothing of it has been read; open it among the fine-tunes"
+            )
+            continue
         try:
             shared, apart = match_members([pair, load_pair(replace(view, tuned=name))])
         except (DgvizError, OSError) as error:

@@ -114,9 +114,9 @@ def _beside(pair: CheckpointPair, weight: Weight) -> dict[str, Selection]:
         for other in [module_path(tensor.name)]
         if (other.tower, other.module) == (path.tower, path.module)
     ]
-    offers = {"This module": selection_of(pair, alike) if len(alike) > 1 else None}
-    offers[f"The {len(chosen)} selected"] = selection_of(pair, chosen)
-    return {title: selection for title, selection in offers.items() if selection is not None}
+    module, selected = selection_of(pair, alike) if len(alike) > 1 else None, selection_of(pair, chosen)
+    found = {"This module": module} if module is not None else {}
+    return found if selected is None else found | {f"The {len(selected.names)} selected": selected}
 
 
 def _choose_colour(view: View) -> None:

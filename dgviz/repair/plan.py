@@ -240,6 +240,8 @@ class RepairPlan:
         if paired.action != "keep" or not self.recipe.every_tensor or None in (base, tuned):
             return paired.action == "repair"
         floating = all(side.is_floating and not side.dtype.startswith("float8") for side in (base, tuned))
+        if paired.cause in ("unrelated", "permuted"):
+            return False  # there is no update that a method could weigh
         # A tied head that is kept goes with its embedding, whose own name the selection has left out.
         tied = paired.reason.startswith("Tied to ")
         return floating and base.shape == tuned.shape and base != tuned and not tied and self.selects(paired.name)

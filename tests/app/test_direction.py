@@ -1,14 +1,18 @@
 """One direction into the plan, and what is selected on the map as an override selects it."""
 
 import pytest
+import torch
 
+from dgviz.analysis.direction import leading_count
+from dgviz.app import answers
 from dgviz.app.direction import directed
 from dgviz.app.layer_plan import selection_of
-from dgviz.checkpoint import open_pair
+from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.checkpoint.selector import Selector
-from dgviz.errors import PlanError
+from dgviz.errors import PlanError, SpectrumError
 from dgviz.repair.overrides import Override
-from tests.checkpoints import write_pair
+from dgviz.spectra.weight import matrices_of
+from tests.checkpoints import write_checkpoint, write_pair
 
 NAME = "name=model.layers.2.mlp.up.weight"
 
@@ -54,3 +58,28 @@ def test_what_is_selected_is_told_in_the_shortest_words(tmp_path):
     layered = [name for name in names if ".layers." in name]
     assert selection_of(pair, layered).text.startswith("layers=2")
     assert selection_of(pair, ["gone"]) is None and selection_of(pair, []) is None
+
+
+def test_the_worker_compares_a_direction_with_base_and_with_other_updates(tmp_path):
+    pair = open_pair(*write_pair(tmp_path))
+    (weight,) = matrices_of(pair["model.layers.2.mlp.up.weight"])
+    base, tuned = (read_tensor(side).double() for side in (weight.base, weight.tuned))
+    u, s, vh = torch.linalg.svd(tuned - base, full_matrices=False)
+    found = answers.direction(weight, "cpu", 2)
+    assert found.s == pytest.approx(float(s[1]), rel=1e-5)
+    assert found.energy == pytest.approx(float(s[1] ** 2 / (s**2).sum()), rel=1e-5)
+    assert [row for row, _ in found.rows] == torch.argsort(-(u[:, 1] ** 2))[:10].tolist()
+
+    aligned = answers.alignments(weight, "cpu", 2, {"the same": weight})
+    left, _, right = torch.linalg.svd(base, full_matrices=False)
+    k = leading_count(tuple(base.shape))
+    inside = float(((left[:, :k].T @ u[:, 1]) ** 2).sum()), float(((right[:k] @ vh[1]) ** 2).sum())
+    assert aligned.base.leading == k
+    assert (aligned.base.left.share, aligned.base.right.share) == pytest.approx(inside, abs=1e-4)
+    same = aligned.others["the same"]
+    for side in (same.left, same.right):
+        assert (side.nearest, side.cosine, side.share) == (2, pytest.approx(1, abs=1e-4), pytest.approx(1, abs=1e-4))
+    with pytest.raises(SpectrumError, match="singular value of zero"):
+        still = torch.zeros(40, 40), torch.diag(torch.tensor([1.0] + 39 * [0.0]))
+        paths = [write_checkpoint(tmp_path / side, {"w": w}) for side, w in zip(("b", "t"), still, strict=True)]
+        answers.direction(matrices_of(open_pair(*paths)["w"])[0], "cpu", 30)

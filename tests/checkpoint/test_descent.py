@@ -10,6 +10,7 @@ from dgviz.checkpoint import sample as sample_module
 from dgviz.checkpoint.descent import measure_descent
 from dgviz.cli import main
 from dgviz.errors import PairError
+from dgviz.repair.plan import RepairPlan
 from tests.checkpoints import tiny_model, write_checkpoint
 
 
@@ -58,6 +59,7 @@ def test_a_head_begun_anew_is_left_as_tuned(tmp_path):
     paths = write(tmp_path, base, tuned)
     row = open_pair(*paths)["score.weight"]
     assert (row.action, row.cause, row.descent.sampled) == ("keep", "unrelated", False)
+    assert not RepairPlan(method="wise_ft", method_params={"alpha": 0.5}).changes(row)
     assert "left as in tuned: score.weight (|tuned - base| / |base| 1." in found(paths)["unrelated_tensors"].message
 
 

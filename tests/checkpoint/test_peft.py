@@ -85,7 +85,6 @@ def assert_merged(pair: CheckpointPair, directory) -> None:
         ),
         ("llama_untied", {"target_modules": ["q_proj"], "modules_to_save": ["lm_head", "norm"]}),
         ("llama_untied", {"target_modules": ["embed_tokens", "lm_head", "up_proj"]}),
-        ("llama_tied", {"target_modules": ["up_proj", "q_proj"]}),
         ("llama_untied", {"target_modules": ["q_proj"], "init_lora_weights": "orthogonal"}),
         ("qwen2", {"target_modules": ["q_proj", "up_proj"], "bias": "lora_only", "layers_to_transform": [1]}),
         ("gpt2", {"target_modules": ["c_attn", "c_proj", "c_fc"], "fan_in_fan_out": True}),

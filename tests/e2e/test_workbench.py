@@ -91,6 +91,8 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(scanned, page, scheme
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 1440, "height": 900})
     open_bench(page, scanned)
+    page.locator("[data-panel=e] canvas").click(position={"x": 10, "y": 40})
+    expect(page.get_by_text("Overlap with the base weight")).to_be_visible()
     found = Axe().run(page, context=".stMain", options={"resultTypes": ["violations"]}).response["violations"]
     ours = [
         (rule["id"], node["target"])

@@ -13,7 +13,7 @@ const COMPARED = {
 
 class ComparePanels extends Panels {
   constructor(grid, readout, hooks) {
-    super(grid, readout, COMPARED, hooks);
+    super(grid, readout, hooks, COMPARED);
     grid.classList.add("compared");
   }
 

@@ -97,7 +97,7 @@ class DirectionPanel {
     ];
     for (const [i, cells] of rows.entries()) {
       const row = element("tr", i && i % 2 === 0 ? "chance" : "");
-      row.append(...cells.map((text, j) => element(i && j ? "td" : "th", "", text)));
+      row.append(...cells.map((text, j) => element((i && j) || !text ? "td" : "th", "", text)));
       table.append(row);
     }
     part.append(table);

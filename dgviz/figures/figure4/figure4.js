@@ -21,15 +21,11 @@ class Figure4 {
     this.el = {};
     for (const node of root.querySelectorAll("[data-el]")) this.el[node.dataset.el] = node;
     this.root = root.querySelector(".f4");
-    this.panels = new Panels(this.el.grid, this.el.readout, FIGURE4, this.hooks());
+    this.panels = new Panels(this.el.grid, this.el.readout, this.hooks());
     this.sent = [];
     this.wire();
     this.resizer = new ResizeObserver(() => this.layout());
     this.resizer.observe(this.el.grid);
-  }
-
-  hooks() {
-    return null;
   }
 
   destroy() {

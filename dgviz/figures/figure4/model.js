@@ -77,9 +77,10 @@ class ModelMap {
   // A module's or a layer's name: a click selects what it stands for.
   layHead(className, text, what, part, side, index) {
     const own = () => part.cells.filter((cell) => cell[side] === index).flatMap((cell) => cell.names);
-    if (!text || !part.heads) return element("span", className, text);
+    if (!part.heads) return element("span", className, text);
     const head = element("button", className, text);
     Object.assign(head, { type: "button", title: `Select ${what}`, tabIndex: -1 });
+    head.setAttribute("aria-label", `Select ${what}`);
     head.dataset.held = `${className} ${what}`;
     head.addEventListener("click", (event) => { this.select(own(), event.shiftKey || event.ctrlKey || event.metaKey); this.tell(); });
     return head;
@@ -193,9 +194,9 @@ function mapRgb(share, dark) {
   return from.map((c, i) => Math.round(c + (to[i] - c) * Math.min(1, Math.max(0, share))));
 }
 
-// Two hues from a grey middle: what is smaller in B, and what is larger.
+// Two hues from a grey middle, told apart by all eyes: what is smaller in B, and what is larger.
 function divergingRgb(share, dark) {
-  const middle = dark ? [52, 56, 64] : [240, 241, 243], low = dark ? [226, 150, 84] : [150, 72, 8], high = dark ? [120, 200, 190] : [8, 96, 92];
+  const middle = dark ? [52, 56, 64] : [240, 241, 243], low = dark ? [226, 212, 110] : [120, 104, 0], high = dark ? [140, 190, 255] : [13, 60, 120];
   const end = share < 0 ? low : high, size = Math.min(1, Math.abs(share));
   return middle.map((c, i) => Math.round(c + (end[i] - c) * size));
 }

@@ -15,9 +15,9 @@ const FIGURE4 = {
 };
 const SCALE_NAMES = { linear: "linear", sqrt: "square-root", log: "log" };
 
-// `hooks`, where there are any, are told of: zoom({rows, columns}), back(), pick(direction), hover(direction or null).
+// `hooks` are told of the user's hand: zoom({rows, columns}), back(), pick(direction), hover(direction or null).
 class Panels {
-  constructor(grid, readout, plan = FIGURE4, hooks = null) {
+  constructor(grid, readout, hooks, plan = FIGURE4) {
     this.grid = grid;
     this.hooks = hooks;
     this.plan = plan;
@@ -75,7 +75,6 @@ class Panels {
     canvas.addEventListener("blur", () => this.point(null));
     canvas.addEventListener("keydown", (event) => this.pointByKey(id, event));
     this.panels[id] = panel;
-    if (!this.hooks) return figure;
     if (id in this.plan.entry) { if (this.plan.zooms) this.wireZoom(id, canvas); }
     else canvas.addEventListener("click", (event) => this.pick(id, event.offsetX / canvas.clientWidth));
     return figure;
@@ -130,7 +129,7 @@ class Panels {
   // The first direction of a column of a map of directions.
   pick(id, share) {
     const map = this.maps[id];
-    if (!map || !this.hooks) return;
+    if (!map) return;
     const count = map.columnBlocks.lo.length;
     this.hooks.pick(map.columnBlocks.lo[Math.min(count - 1, Math.max(0, Math.floor(share * count)))] + 1);
   }
@@ -284,7 +283,7 @@ class Panels {
       if (same) hairX.style.left = `calc(${100 * fx}% - .5px)`;
     }
     const direction = map && !(id in this.plan.entry) ? this.blockAt(map, fx, fy).low + 1 : null;
-    if (this.hooks && direction !== this.hovered) { this.hovered = direction; this.hooks.hover(direction); }
+    if (direction !== this.hovered) { this.hovered = direction; this.hooks.hover(direction); }
     this.readout.replaceChildren(...(map ? this.describe(id, fx, fy) : [element("span", "", this.invite())]));
   }
 
@@ -351,7 +350,7 @@ class Panels {
     add("s", formatNumber(data.s[low], 4) + (high - low > 1 ? ` to ${formatNumber(data.s[high - 1], 4)}` : ""));
     add("s |u|", value(id, data.spectrumValues));
     nodes.push(" · ", low < this.rank ? "kept" : "dropped");
-    if (this.hooks) nodes.push(element("span", "", "; click it to learn more"));
+    nodes.push(element("span", "", "; click it to learn more"));
     return [`${nameRange("output", [from, end], String)}, ${nameRange("direction", [low + 1, high + 1], String)}`, ...nodes];
   }
 

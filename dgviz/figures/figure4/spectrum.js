@@ -30,7 +30,12 @@ class SpectrumPanel {
 
   wire() {
     const drag = (event) => {
-      if (!this.dragging) { this.figure.hover(this.plot ? this.directionAt(event) : null); return; }
+      if (!this.dragging) {
+        const near = this.plot && event.target !== this.handle ? this.directionAt(event) : null;
+        this.host.style.cursor = near ? "pointer" : "";
+        this.figure.hover(near);
+        return;
+      }
       if (this.near && Math.hypot(event.clientX - this.start[0], event.clientY - this.start[1]) < 4) return;
       this.near = null; // a hand that moves moves tau; one that rests on a value asks for its direction
       const box = this.svg.getBoundingClientRect();

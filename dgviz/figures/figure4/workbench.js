@@ -176,9 +176,7 @@ class Workbench extends Figure4 {
     if (compared === this.panels instanceof ComparePanels) return;
     this.el.grid.replaceChildren();
     this.el.grid.className = "grid";
-    this.panels = compared
-      ? new ComparePanels(this.el.grid, this.el.readout, this.hooks())
-      : new Panels(this.el.grid, this.el.readout, FIGURE4, this.hooks());
+    this.panels = new (compared ? ComparePanels : Panels)(this.el.grid, this.el.readout, this.hooks());
     this.dressPanels();
   }
 
@@ -195,7 +193,7 @@ class Workbench extends Figure4 {
     if (!data.compare) return;
     table.append(...compareTable(data, tau).map((cells, i) => {
       const row = element("tr");
-      row.append(...cells.map((text, j) => element(i && j ? "td" : "th", "", text)));
+      row.append(...cells.map((text, j) => element((i && j) || !text ? "td" : "th", "", text)));
       return row;
     }));
   }
