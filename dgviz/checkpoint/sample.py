@@ -54,7 +54,7 @@ def read_runs(info: TensorInfo, runs: Runs) -> np.ndarray | None:
             return None
         values = read_tensor(info).double().numpy().reshape(-1)
         return np.concatenate([values[begin:end] for begin, end in runs])
-    width = info.nbytes // info.numel
+    width = info.nbytes // info.numel if info.numel else 0
     raw = b"".join(read_bytes(info, begin * width, (end - begin) * width) for begin, end in runs)
     return _decode(raw, info.dtype)
 
