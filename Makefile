@@ -3,13 +3,15 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak bench docs lint clean
+.PHONY: help app check test units browser soak bench docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check
 RUNTIME := $(VENV)/runtime.stamp
 TESTS := $(VENV)/tests.stamp
+# What is compiled is kept, whatever the environment says: the tests start Python several hundred times.
+export PYTHONDONTWRITEBYTECODE :=
 # Tests without a browser, one process for each core; every process computes on one thread.
 UNITS := $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -31,8 +33,15 @@ check: lint
 
 test: lint
 	$(PY) tests/e2e/find_browser.py
+	$(MAKE) --no-print-directory --jobs=2 units browser
+
+units: $(TESTS)
 	$(UNITS) -m 'not e2e'
-	$(PY) -m pytest -m e2e
+
+# The browser waits more than it computes, so it goes on beside the units; what it says is printed at its end.
+browser: $(TESTS)
+	@mkdir -p build
+	@$(PY) -m pytest -m e2e >build/browser.log 2>&1 || failed=$$?; cat build/browser.log; exit $${failed:-0}
 
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
@@ -47,6 +56,7 @@ lint: $(TESTS)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(VENV)/bin/lint-imports --no-cache
+	$(PY) -m tests.lint_scripts
 
 clean:
 	rm -rf $(VENV) build .pytest_cache .ruff_cache .hypothesis

@@ -439,6 +439,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--format", help="{formats}", default="full", choices=("full", "lora", "factors")),
                 _FORCE,
                 _switch("--allow-code", "carry *.py files over; they are never run here"),
+                _switch("--check-logits", "compare the output's logits however much memory it takes"),
                 Argument(
                     "--base-name", "ORG/NAME", "what base is called on the hub, for card and adapter", default=""
                 ),

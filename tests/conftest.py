@@ -21,9 +21,9 @@ os.environ.update(
     MKL_NUM_THREADS="1",
 )
 
-# Every run tries the same examples, whatever the machine's speed; make soak looks for others.
-hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None)
-hypothesis.settings.register_profile("search", deadline=None)
+# Every run tries the same few examples, whatever the machine's speed; make soak looks for others.
+hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=30)
+hypothesis.settings.register_profile("search", deadline=None, max_examples=200)
 hypothesis.settings.load_profile("search" if SOAK else "same")
 
 

@@ -25,7 +25,7 @@ from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at
 from tests.checkpoints import write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[1]
@@ -76,6 +76,7 @@ def written(pair, plan, out):
 # --- messages -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_scan_a_rule_asks_for_is_the_one_it_needs(pair):
     matrices = store(pair)
     plan = read_rule(f"flip_pa:seed={SEED}:trials=3")
@@ -179,13 +180,7 @@ def test_a_plan_is_told_exactly_wherever_it_is_printed(pair, tmp_path, plan):
 
 def shown(page, paths, **query):
     """Return the commands on a page."""
-    app = open_app()
-    for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
-        app.query_params[name] = str(value)
-    app.run()
-    if page != "checkpoints":
-        turn_to(app, page).run()
-    assert not app.exception, [error.value for error in app.exception]
+    app = open_at(page, base=paths[0], tuned=paths[1], **query)
     blocks = [block.value for block in app.code if block.language == "bash"]
     commands = [Command.parse(block) for block in blocks]
     assert [str(command) for command in commands] == blocks
@@ -195,28 +190,30 @@ def shown(page, paths, **query):
 RULE = {"rule": "flip_pa", "rule_param": {"seed": SEED}}
 
 
+@pytest.mark.slow
 def test_every_page_prints_commands_that_can_be_typed(pair, tmp_path):
     matrices = store(pair)
     sides = {"base": pair[0], "tuned": pair[1]}
-    assert shown("checkpoints", pair) == [Command("scan", **sides)]
-    (export,) = shown("export", pair, rule="flip_pa", params=f"seed:{SEED}", exclude="it's")
+    assert shown("open", pair) == [Command("scan", **sides)]
+    export, _ = shown("open?plan=open", pair, rule="flip_pa", params=f"seed:{SEED}", exclude="it's")
     assert export == Command("repair", **sides, out=export.given["out"], exclude="it's", **RULE)
-    assert shown("layer", pair, weight=matrices[0].weight.name, rule="energy", params=f"fraction:{SUM!r}") == [
+    assert shown("workbench", pair, weight=matrices[0].weight.name, rule="energy", params=f"fraction:{SUM!r}") == [
         Command("spectrum", **sides, tensor=matrices[0].weight.name, rule="energy", rule_param={"fraction": SUM})
     ]
-    (by_hand,) = shown("layer", pair, weight=matrices[0].weight.name, tau=repr(SUM / 10))
+    (by_hand,) = shown("workbench", pair, weight=matrices[0].weight.name, tau=repr(SUM / 10))
     assert by_hand.given["rule"] == "manual" and by_hand.given["rule_param"] == {"tau": SUM / 10}
-    (compared,) = shown("methods", pair)[:1]
+    (compared,) = shown("workbench?show=model-methods", pair)[:1]
     assert compared.name == "compare-methods" and "dg_hard" in compared.given["methods"]
     other = shutil.copytree(pair[1], tmp_path / "other one")
-    (family,) = shown("family", pair, others=other, rule="flip_pa", params=f"seed:{SEED}")
+    (family,) = shown("workbench?show=family", pair, others=other, rule="flip_pa", params=f"seed:{SEED}")
     assert family.given["tuned"] == (str(pair[1]), str(other)) and family.given["rule_param"] == {"seed": SEED}
 
 
+@pytest.mark.slow
 def test_recovery_and_sweep_print_commands_that_can_be_typed(pair):
-    (recovery,) = shown("recovery", ["demo:base", "demo:noisy"])
+    (recovery,) = shown("evidence", ["demo:base", "demo:noisy"])
     assert recovery.name == "recovery" and recovery.given["scores"] == ("scores.json",)
-    sweep = shown("methods", pair)[-1]
+    sweep = shown("workbench?show=model-methods", pair)[-1]
     assert sweep.name == "sweep" and sweep.given["save"] == "sweep.json"
 
 
@@ -252,6 +249,7 @@ def strings(path):
 
 SOURCES = sorted(Path(inspect.getfile(dgviz)).parent.rglob("*.py"))
 FOREIGN = {"--sigma", "--help", "--version"}  # of the released code of DG-Hard; of every command
+FOREIGN |= {"--safe", "--backend", "--local", "--target", "--input", "--output", "--de-quantize"}  # of other tools
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

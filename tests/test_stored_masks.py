@@ -6,10 +6,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.repair.methods import METHODS
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at
 from tests.checkpoints import random_tensors, write_checkpoint, write_tiny_pair
+from tests.scans import scan_here
 
 MASK, TRAINED = "model.mask", "model.bias_table"
 
@@ -49,11 +51,23 @@ def test_spectrum_of_the_tensor_itself(capsys, paths, name):
     torch.testing.assert_close(s.double(), exact, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("command", ["inspect", "scan", "noise", "thresholds", "compare-methods", "family"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "inspect",
+        "noise",
+        "thresholds",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("scan", "compare-methods", "family")),
+    ],
+)
 def test_commands_on_the_whole_pair(capsys, paths, command):
     if command in ("noise", "thresholds"):
-        run(capsys, "scan", *paths[:2])
-    more = {"family": [paths[2]], "compare-methods": ["--methods", ",".join(METHODS)]}.get(command, [])
+        scan_here(open_pair(*paths[:2]))
+    more = {
+        "scan": ["--workers", "1"],
+        "family": [paths[2], "--workers", "1"],
+        "compare-methods": ["--methods", ",".join(METHODS)],
+    }.get(command, [])
     out = run(capsys, command, *paths[:2], *more, "--json")
     assert "NaN" not in out
 
@@ -70,6 +84,7 @@ def test_repairs(capsys, paths, tmp_path, form):
     assert not torch.isnan(written[TRAINED]).any()
 
 
+@pytest.mark.slow
 def test_a_repair_as_an_adapter_leaves_the_mask_to_base(capsys, tmp_path):
     paths = write_tiny_pair(tmp_path, "llama_untied")
     mask = torch.zeros(8, 8).masked_fill(torch.ones(8, 8).triu(1) > 0, float("-inf"))
@@ -101,17 +116,13 @@ def test_infinities_count_neither_as_size_nor_as_rounding(capsys, tmp_path):
     assert 0 < masked["rounding"]["sigma"] == plain["rounding"]["sigma"]
 
 
-PAGES = ["checkpoints", "model", "layer", "thresholds", "methods", "family", "recovery", "export"]
+PARTS = ("spectrum", "rules", "methods", "model", "model-rules", "model-methods", "family")
+PAGES = ["open", *(f"workbench?show={part}" for part in PARTS), "workbench?plan=open", "evidence"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 @pytest.mark.parametrize("name", [MASK, TRAINED])
 def test_pages(paths, page, name):
-    app = open_app(120)
-    for key, value in {"base": paths[0], "tuned": paths[1], "weight": name}.items():
-        app.query_params[key] = value
-    app.run()
-    assert not app.exception and not app.error
-    if page != "checkpoints":
-        turn_to(app, page).run()
-    assert not app.exception and not app.error, [item.value for item in app.error]
+    app = open_at(page, 120, base=paths[0], tuned=paths[1], weight=name)
+    assert not app.error, [item.value for item in app.error]

@@ -14,9 +14,10 @@ import numpy as np
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
-from dgviz.rmt.assess import apply_rule
+from dgviz.rmt.assess import apply_rule, kept_values
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
-from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.directions import NO_DIRECTIONS, Directions
+from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import Weight, known_keys, weights_of
@@ -113,12 +114,17 @@ class Assessment(StoredWeight):
     @property
     def emptied(self) -> bool:
         """Whether nothing is kept of an update: the matrix becomes base."""
-        return self.rank == 0 and self.spectrum.energy > 0
+        return self.rank == 0 and not self.frozen
+
+    @property
+    def frozen(self) -> bool:
+        """Whether training has left the matrix as it was: there is no update to keep or drop."""
+        return self.spectrum.energy == 0
 
     @property
     def unchanged(self) -> bool:
-        """Whether every direction is kept."""
-        return self.rank == int(np.count_nonzero(self.spectrum.s))
+        """Whether every direction of an update is kept."""
+        return not self.frozen and self.rank == int(np.count_nonzero(self.spectrum.s))
 
     @property
     def noise_share(self) -> float:
@@ -155,14 +161,19 @@ class Assessment(StoredWeight):
         return None if self.threshold.degenerate else self.spectrum.mp_fit(self.threshold.sigma, dropped_from)
 
 
-def assess(stored: StoredWeight, rule: str, params: Mapping[str, Any]) -> Assessment:
-    """Return what a rule finds in one weight.
+def assess(
+    stored: StoredWeight, rule: str, params: Mapping[str, Any], directions: Directions = NO_DIRECTIONS
+) -> Assessment:
+    """Return what a rule finds in one weight, and what is kept of it with single directions kept or dropped.
 
     Where the median measures no noise, a rule that needs it changes nothing: the repair writes tuned's values.
     """
     threshold = apply_rule(stored.spectrum, rule, params)
-    kept = stored.spectrum.energy_kept(threshold.rank)
-    return Assessment(stored.weight, stored.spectrum, threshold, threshold.rank, kept)
+    rank, kept = threshold.rank, stored.spectrum.energy_kept(threshold.rank)
+    if directions:
+        values = kept_values(stored.spectrum, threshold, directions)
+        rank, kept = int(np.count_nonzero(values)), norm_ratio(values, stored.spectrum.nonzero_s) ** 2
+    return Assessment(stored.weight, stored.spectrum, threshold, rank, kept)
 
 
 def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:

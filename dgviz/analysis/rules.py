@@ -92,10 +92,10 @@ class RuleTotals:
     residual_matrices : int
         How many have one.
     emptied, unchanged : int
-        Matrices of which nothing is kept, and of which every direction is.
+        Matrices of whose update nothing is kept, and of which every direction is.
     rank_share : mapping
-        Distribution over the matrices of kept directions over all p of them: ``low``, ``p5``, ``q1``, ``median``,
-        ``q3``, ``p95``, ``high``.
+        Distribution, over the matrices that training has changed, of kept directions over all p of them: ``low``,
+        ``p5``, ``q1``, ``median``, ``q3``, ``p95``, ``high``.
     lowest, highest : str
         Labels of the matrices with the least and the largest share.
     """
@@ -186,7 +186,9 @@ def cut_model(
     """Return what a rule makes of every matrix."""
     refuse_unknown(matrices, plan)
     owns = [plan.at(matrix.weight.tensor, matrix.weight.index) for matrix in matrices]
-    rows = rows or [assess(matrix, own.rule, own.params) for matrix, own in zip(matrices, owns, strict=True)]
+    rows = rows or [
+        assess(matrix, own.rule, own.params, own.directions) for matrix, own in zip(matrices, owns, strict=True)
+    ]
     return ModelCut(plan, tuple(_shrink(row, own) for row, own in zip(rows, owns, strict=True)))
 
 
@@ -223,13 +225,16 @@ def _shrink(row: Assessment, plan: RepairPlan) -> Assessment:
         return row
     if not plan.keep:
         values[row.threshold.rank :] = 0.0
+        values = plan.directions.applied(values, row.spectrum.nonzero_s, row.weight.name)
     rank, kept = int(np.count_nonzero(values)), norm_ratio(values, row.spectrum.nonzero_s) ** 2
     return ShrunkAssessment(row.weight, row.spectrum, row.threshold, rank, kept, values)
 
 
 def sum_up(cut: ModelCut) -> RuleTotals:
     """Return what a rule makes of the whole model."""
-    rows, shares = cut.rows, [row.rank_share for row in cut.rows]
+    rows = cut.rows
+    trained = [row for row in rows if not row.frozen] or rows
+    shares = [row.rank_share for row in trained]
     energy = np.array([row.spectrum.energy for row in rows])
     energy_kept = np.array([row.energy_kept for row in rows]) * energy
     fitted = [row for row in rows if row.residual_fit is not None]
@@ -252,8 +257,8 @@ def sum_up(cut: ModelCut) -> RuleTotals:
         emptied=sum(row.emptied for row in rows),
         unchanged=sum(row.unchanged for row in rows),
         rank_share={name: float(np.percentile(shares, at)) for name, at in _QUANTILES.items()},
-        lowest=rows[int(np.argmin(shares))].weight.name,
-        highest=rows[int(np.argmax(shares))].weight.name,
+        lowest=trained[int(np.argmin(shares))].weight.name,
+        highest=trained[int(np.argmax(shares))].weight.name,
     )
 
 

@@ -6,18 +6,23 @@ and answers are plain values that travel between processes.
 """
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
+from dgviz.analysis.direction import Alignments, Direction, align, describe_direction, leading_count
 from dgviz.analysis.effect import MethodPanel
-from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint import CheckpointPair, read_tensor
+from dgviz.errors import PairError, SpectrumError
 from dgviz.figures.figure4.contrast import compute_method_panel
-from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels
+from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels, Window
 from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_spectrum_panels, compute_twin
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.svd.decompose import list_devices, resolve_device
+from dgviz.spectra.svd.decompose import Decomposition, decompose, list_devices, resolve_device
 from dgviz.spectra.weight import Weight
 
 _OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
@@ -26,8 +31,11 @@ _OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
 class _DrawnWeight(OpenWeight):
     """An open weight, and the panels drawn of it last."""
 
-    entry: EntryPanels | None = None
+    entry: EntryPanels | None = None  # of all of it
+    window: EntryPanels | None = None  # of a part, or pooled in another way
     panels: SpectrumPanels | None = None
+    base: tuple[np.ndarray, np.ndarray] | None = None  # leading singular vectors of the base weight
+    leading: tuple[np.ndarray, np.ndarray] | None = None  # and of the update
 
 
 _open: OrderedDict[tuple, _DrawnWeight] = OrderedDict()
@@ -74,9 +82,14 @@ def spectrum_panels(weight: Weight, device: str) -> SpectrumPanels:
     return drawn.panels
 
 
-def entry_panels(weight: Weight, device: str, rank: int) -> EntryPanels:
-    """Return the maps of the entry-space row of Figure 4 at a rank."""
+def entry_panels(weight: Weight, device: str, rank: int, window: Window = WHOLE) -> EntryPanels:
+    """Return the maps of the entry-space row of Figure 4 at a rank, or of a part of the matrix."""
     drawn = _opened(weight, device)
+    if window != WHOLE:
+        known = drawn.window if drawn.window is not None and drawn.window.window == window else None
+        if known is None or known.rank != rank:
+            drawn.window = compute_entry_panels(drawn.decomposition, drawn.delta, rank, known, window)
+        return drawn.window
     if drawn.entry is None or drawn.entry.rank != rank:
         drawn.entry = compute_entry_panels(drawn.decomposition, drawn.delta, rank, previous=drawn.entry)
     return drawn.entry
@@ -91,10 +104,51 @@ def compared_panels(weight: Weight, device: str, label: str, tau: float, rank: i
     return ComparedPanels(label, tau, entries, other, between)
 
 
-def noise_twin(weight: Weight, device: str, sigma: float, tau: float, rank: int) -> NoiseTwin:
+def noise_twin(weight: Weight, device: str, sigma: float, tau: float, rank: int, window: Window) -> NoiseTwin:
     """Return noise of a weight's shape, on the scale of the weight's own maps at a rank."""
-    scale = entry_panels(weight, device, rank).scale
-    return compute_twin(weight.shape, sigma, tau, scale, resolve_device(device))
+    return compute_twin(entry_panels(weight, device, rank, window), sigma, tau, resolve_device(device))
+
+
+def direction(weight: Weight, device: str, number: int) -> Direction:
+    """Return what one direction of a weight's update does."""
+    drawn = _opened(weight, device)
+    u, v = _direction(drawn, number)
+    return describe_direction(drawn.measured.s, number, u, v)
+
+
+def alignments(weight: Weight, device: str, number: int, others: Mapping[str, Weight]) -> Alignments:
+    """Return how one direction lies to base's own, and to those of the same weight's update in other fine-tunes."""
+    drawn = _opened(weight, device)
+    u, v = _direction(drawn, number)
+    if drawn.base is None:
+        base = read_tensor(weight.base).reshape(weight.shape).to(drawn.device).to(drawn.delta.dtype)
+        drawn.base = _leading(decompose(base, drawn.device, name=f"{weight.name} in base"), weight.shape)
+    beside = {}
+    for name, other in others.items():
+        if other.shape != weight.shape:
+            raise PairError(f"{weight.name} is {weight.shape} here and {other.shape} in {name}: not comparable")
+        opened = _opened(other, device)
+        if opened.leading is None:
+            opened.leading = _leading(opened.decomposition, other.shape)
+        beside[name] = align(u, v, *opened.leading)
+    return Alignments(align(u, v, *drawn.base), beside)
+
+
+def _direction(drawn: _DrawnWeight, number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two singular vectors of one direction."""
+    left, right = drawn.triplets(number)
+    u, v = left[:, -1].cpu().numpy().astype(np.float64), right[-1].cpu().numpy().astype(np.float64)
+    if not u.any():
+        raise SpectrumError(f"direction {number} of {drawn.weight.name} has a singular value of zero")
+    return u / np.linalg.norm(u), v / np.linalg.norm(v)
+
+
+def _leading(decomposition: Decomposition, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the leading singular vectors of a matrix, (m, k) and (k, n), fewer where its rank is lower."""
+    count = min(leading_count(shape), max(1, int(np.count_nonzero(np.asarray(decomposition.s)))))
+    left, right = (part.cpu().numpy() for part in decomposition.triplets(count))
+    lengths = np.linalg.norm(left, axis=0)
+    return left / np.where(lengths > 0, lengths, 1), right
 
 
 def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: RepairPlan) -> MethodPanel:

@@ -7,7 +7,7 @@ import numpy as np
 import streamlit as st
 
 from dgviz.app import worker as work
-from dgviz.app.messages import answered
+from dgviz.app.messages import answered, show_warning
 from dgviz.app.parameters import parameter_field
 from dgviz.errors import ThresholdError
 from dgviz.figures import entry_map, plot_config, rules_plot
@@ -15,6 +15,21 @@ from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.law import sigma_from_median
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES, Threshold
+
+
+def draw_rules(weight: tuple, spectrum: Spectrum) -> None:
+    """Compare rules on a weight: their lines on its spectrum, a table, and two repaired updates side by side."""
+    st.caption(
+        "Every rule looks at the same singular values and draws its line; what lies above a line is kept. A rule "
+        "that leaves its dropped part with a low MP-fit has thrown away something that is not Marchenko-Pastur noise."
+    )
+    found = _apply_rules(spectrum, choose_rules(starting_points(spectrum)))
+    if not found:
+        st.info("Choose at least one rule.")
+        return
+    _draw_lines(spectrum, found)
+    _draw_table(spectrum, found)
+    _draw_side_by_side(weight, found)
 
 
 def choose_rules(starts: Mapping[str, float]) -> dict[str, dict[str, Any]]:
@@ -36,14 +51,14 @@ def starting_points(spectrum: Spectrum) -> dict[str, float]:
     return {"tau": float(spectrum.s[0]) / 2, "sigma": sigma}
 
 
-def apply_rules(spectrum: Spectrum, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Threshold]:
+def _apply_rules(spectrum: Spectrum, params: Mapping[str, Mapping[str, Any]]) -> dict[str, Threshold]:
     """Return what every rule finds in a spectrum, by title; one that cannot be applied is said and left out."""
     found: dict[str, Threshold] = {}
     for name, own in params.items():
         try:
             found[RULES[name].title] = apply_rule(spectrum, name, own)
         except ThresholdError as error:
-            st.warning(str(error))
+            show_warning(str(error))
     return found
 
 
@@ -61,12 +76,12 @@ def _parameters(name: str, starts: Mapping[str, float]) -> dict[str, Any]:
     }
 
 
-def draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
+def _draw_lines(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     """Draw every rule's line on the one spectrum."""
     st.plotly_chart(rules_plot(spectrum.s, found), config=plot_config("rules"), key="rules")
 
 
-def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
+def _draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     """Show tau, rank, energy and MP-fit per rule."""
     rows = []
     for title, threshold in found.items():
@@ -101,7 +116,7 @@ def draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
     )
 
 
-def draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
+def _draw_side_by_side(weight: tuple, found: dict[str, Threshold]) -> None:
     """Draw the repaired delta of two chosen rules on one colour scale."""
     titles = list(found)
     st.subheader("The repaired update under two rules", anchor=False)

@@ -1,7 +1,5 @@
 """Several threshold rules on the whole model, from stored spectra."""
 
-from pathlib import Path
-
 import streamlit as st
 
 from dgviz.analysis.model_spectra import ModelSpectra
@@ -17,6 +15,7 @@ from dgviz.analysis.rules import (
 )
 from dgviz.app.compare import choose_rules, starting_points
 from dgviz.app.jobs import draw_task
+from dgviz.app.messages import show_warning
 from dgviz.app.rules import link_params
 from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.spectra import load_cut, load_spectra
@@ -31,7 +30,7 @@ from dgviz.rmt.threshold import find_rule
 
 _SHOWN = 1000  # names of weights without a spectrum in the list
 _FACTORS = [float(factor) for factor in MULTIPLIERS]
-_TAKEN = "rule-taken-to-export"
+_TAKEN = "rule-taken"
 _SHRINKER_RULE = "mp_edge"  # an optimal shrinker keeps what lies above the bulk edge
 
 
@@ -83,13 +82,11 @@ def choose_plans(spectra: ModelSpectra) -> list[RepairPlan]:
         try:
             plans.append(RepairPlan(name, own))
         except DgvizError as error:
-            st.warning(str(error))
+            show_warning(str(error))
     return plans + [RepairPlan(_SHRINKER_RULE, shrinker=name) for name in shrinkers]
 
 
-def draw_comparison(
-    view: View, pair: CheckpointPair, spectra: ModelSpectra, plans: list[RepairPlan], export_page: Path
-) -> None:
+def draw_comparison(view: View, pair: CheckpointPair, spectra: ModelSpectra, plans: list[RepairPlan]) -> None:
     """Draw the table, the distributions, the agreement and the curves over tau."""
     found: dict[str, tuple[ModelCut, TauCurve | None]] = {}
     for plan in plans:
@@ -119,14 +116,14 @@ def draw_comparison(
     if len(cuts) > 1:
         with right:
             _draw_agreement(cuts)
-    _draw_curves(found, export_page)
+    _draw_curves(found)
 
 
 def _draw_refused(
     view: View, pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan, error: DgvizError
 ) -> None:
     """Say why a rule cannot be applied, and offer the scan that makes it so once the scan of all weights is done."""
-    st.warning(str(error))
+    show_warning(str(error))
     rule = find_rule(plan.rule)
     if not rule.needs_delta or spectra.missing:
         return
@@ -195,10 +192,10 @@ def _draw_agreement(cuts: dict[str, ModelCut]) -> None:
 
 
 @st.fragment
-def _draw_curves(found: dict[str, tuple[ModelCut, TauCurve | None]], export_page: Path) -> None:
-    """Show what a factor on tau would do to the whole model, and take a rule with it to Export."""
+def _draw_curves(found: dict[str, tuple[ModelCut, TauCurve | None]]) -> None:
+    """Show what a factor on tau would do to the whole model, and take a rule with it into the plan."""
     if st.session_state.pop(_TAKEN, False):
-        st.switch_page(export_page)
+        st.rerun()  # the plan stands outside this part of the page
     st.subheader("A factor on tau", anchor=False)
     titles = list(found)
     colours = {title: series_colour(position) for position, title in enumerate(titles)}
@@ -226,7 +223,7 @@ def _draw_curves(found: dict[str, tuple[ModelCut, TauCurve | None]], export_page
 
 
 def _draw_way_out(key: str, title: str, cut: ModelCut, curve: TauCurve | None, factor: float) -> None:
-    """Show one rule at the factor in view, with the way to Export."""
+    """Show one rule at the factor in view, with the way into the plan."""
     plan = cut.plan if curve is None else scaled_plan(cut.plan, factor)
     if curve is None:
         row = sum_up(cut)
@@ -245,9 +242,9 @@ def _draw_way_out(key: str, title: str, cut: ModelCut, curve: TauCurve | None, f
         shrunk = plan.shrinker != "hard"
         command = Command("repair", base="BASE", tuned="TUNED", out="OUT", **plan.arguments)
         st.button(
-            "Take to Export",
+            "Take into the plan",
             key=key,
-            icon=":material/save:",
+            icon=":material/playlist_add:",
             disabled=shrunk,
             help=f"Shrinkers are written by `{command}`." if shrunk else None,
             on_click=_take,
@@ -256,6 +253,6 @@ def _draw_way_out(key: str, title: str, cut: ModelCut, curve: TauCurve | None, f
 
 
 def _take(plan: RepairPlan) -> None:
-    """Put a rule in view; the page that is drawn next goes on to Export."""
-    change_view(rule=plan.rule, params=link_params(find_rule(plan.rule), dict(plan.params)))
+    """Make a rule the plan's, and open the plan."""
+    change_view(rule=plan.rule, params=link_params(find_rule(plan.rule), dict(plan.params)), plan="open")
     st.session_state[_TAKEN] = True

@@ -8,13 +8,17 @@ from typing import Any
 import orjson
 import streamlit as st
 
+from dgviz.app.messages import plain
+from dgviz.app.picker import open_here
+from dgviz.app.state import View
+from dgviz.command import Command
 from dgviz.export.card import checked_words
 from dgviz.jobs import Job
 from dgviz.words import duration, number, size
 
 
-def draw_result(job: Job) -> None:
-    """Show what was written and how to load it."""
+def draw_result(view: View, job: Job) -> None:
+    """Show what was written, how to load it, and what to do with it next."""
     result = job.result or {}
     out = Path(result["out"])
     st.markdown(
@@ -32,11 +36,24 @@ def draw_result(job: Job) -> None:
             f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base_model, {str(out)!r})",
             language="python",
         )
+    if kind is not None:
+        with st.container(horizontal=True):
+            st.button(
+                "What it took away",
+                key=f"removed-{job.id}",
+                icon=":material/compare:",
+                help="Opens what was written as base and the fine-tuned model as tuned: the update between the two "
+                "is what the repair has dropped.",
+                on_click=open_here,
+                args=(str(out), view.tuned),
+            )
+        st.caption("Score it on your own tasks:")
+        st.code(str(Command("evaluate", model=out)), language="bash", wrap_lines=True)
     for warning in result["warnings"][:5]:
-        st.caption(f":material/warning: {_escaped(warning)}")
+        st.caption(f":material/warning: {plain(warning)}")
     with st.expander("What was verified"):
         for check, outcome in result["verified"].items():
-            st.markdown(f"- {check}: {_escaped(checked_words(outcome))}")
+            st.markdown(f"- {check}: {plain(checked_words(outcome))}")
     if result.get("left_at_base"):
         with st.expander(f"{len(result['left_at_base'])} changed tensors that stay as in base"):
             rows = [{"tensor": name, "why": why} for name, why in result["left_at_base"].items()]
@@ -55,13 +72,6 @@ def _draw_overall(result: Mapping[str, Any]) -> None:
     back = overall["noise_restored"]
     restored = "" if back is None else f"; rounding put back {back:.1%} of the noise that was removed"
     st.markdown(f"Gain **{overall['gain']:.4f}**: the share of the repaired update that is in the files{restored}.")
-
-
-def _escaped(text: str) -> str:
-    """Return text with nothing in it that Markdown would take for its own: names hold underscores."""
-    for sign in "\\*_[]`$~<>":
-        text = text.replace(sign, f"\\{sign}")
-    return text
 
 
 def _model_class(out: Path) -> str | None:

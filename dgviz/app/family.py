@@ -10,8 +10,9 @@ import streamlit as st
 from dgviz.analysis.family import distinct_names
 from dgviz.app.fetches import require_fetched
 from dgviz.app.jobs import Task, root
-from dgviz.app.messages import show_error
-from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair, recent_pairs
+from dgviz.app.messages import plain, show_error
+from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair
+from dgviz.app.recents import note_opened, recent_pairs, was_opened
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
@@ -56,12 +57,12 @@ def choose_members(view: View, pair: CheckpointPair) -> list[Member]:
     others = split_others(view.others)
     opened = {view.tuned: pair}
     with st.container(border=True):
-        st.markdown(f"**Fine-tunes of {checkpoint_label(view.base)}**")
+        st.markdown(f"**Fine-tunes of {plain(checkpoint_label(view.base))}**")
         st.text(checkpoint_label(view.tuned))
         for number, name in enumerate(others):
             rest = others[:number] + others[number + 1 :]
             with st.container(horizontal=True, vertical_alignment="center"):
-                st.text(checkpoint_label(name), help=name)
+                st.text(checkpoint_label(name), help=plain(name))
                 st.button(
                     "Remove",
                     key=f"family-remove-{number}",
@@ -70,6 +71,10 @@ def choose_members(view: View, pair: CheckpointPair) -> list[Member]:
                     on_click=change_view,
                     kwargs={"others": join_others(rest)},
                 )
+            if not was_opened(replace(view, tuned=name)):
+                st.button("Open it", key=f"family-open-{number}", on_click=note_opened, args=(view.base, name))
+                st.caption("A link names it; nothing of it has been read.")
+                continue
             require_fetched(replace(view, tuned=name))
             try:
                 opened[name] = _opened(replace(view, tuned=name))
@@ -102,14 +107,14 @@ def _offer_more(view: View, others: list[str]) -> None:
             args=(view,),
         )
         demo = ["demo:noisy", "demo:clean"] if view.base.startswith(DEMO) else []
-        known = dict.fromkeys([*demo, *(tuned for base, tuned in recent_pairs() if base == view.base)])
+        known = dict.fromkeys([*demo, *(recent.tuned for recent in recent_pairs() if recent.base == view.base)])
         for name in known:
             if name not in (view.tuned, *others):
                 st.button(
-                    f"Add {checkpoint_label(name)}",
+                    plain(f"Add {checkpoint_label(name)}"),
                     key=f"family-add-{name}",
                     icon=":material/add:",
-                    help=name,
+                    help=plain(name),
                     on_click=_add,
                     args=(view, name),
                 )
@@ -127,6 +132,7 @@ def _add(view: View, name: str) -> None:
     """Add a checkpoint to the family, once."""
     others = split_others(view.others)
     if name not in (view.tuned, *others):
+        note_opened(view.base, name)
         change_view(others=join_others([*others, name]))
 
 

@@ -1,5 +1,6 @@
-"""The frame around every page: navigation, the open pair, the device, running jobs."""
+"""The frame around every place: the bar with the open pair, its plan and running jobs; the drawer of the plan."""
 
+import importlib
 from pathlib import Path
 
 import streamlit as st
@@ -7,12 +8,17 @@ import streamlit as st
 from dgviz.app import worker as work
 from dgviz.app.jobs import draw_running, running_jobs
 from dgviz.app.late import readdress_late_reruns
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import navigate, page
-from dgviz.app.pair import checkpoint_label, load_pair, remember_pair
+from dgviz.app.pair import checkpoint_label, load_pair
+from dgviz.app.plans import PLAN_CHANGED, read_saved
+from dgviz.app.recents import note_opened, remember_pair, was_opened
 from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PairError
+
+_DRAWER = "26rem"
+"""The width of the plan's drawer."""
 
 
 def run_app() -> None:
@@ -22,8 +28,15 @@ def run_app() -> None:
     chosen = navigate()
     st.session_state["routed"] = True
     try:
-        with st.sidebar:
-            _sidebar()
+        view = current_view()
+        st.session_state.pop(PLAN_CHANGED, None)  # this run draws it
+        planning = view.plan == "open" and view.has_pair and was_opened(view)
+        st.html(_style(planning))
+        with st.container(key="bar", horizontal=True, vertical_alignment="center", width="content", wrap=False):
+            _bar(view)
+        if planning:
+            with st.container(key="drawer"):
+                _drawer(view)
         chosen.run()
     finally:
         readdress_late_reruns()
@@ -55,9 +68,26 @@ def require_pair(view: View) -> CheckpointPair:
     pair = open_view(view)
     if not pair.repairable:
         show_error(PairError(pair.blockers[0].sentence))
-        st.page_link(page("checkpoints"), label="See every tensor and its reason", icon=":material/folder_open:")
+        st.page_link(page("open"), label="See every tensor and its reason", icon=":material/folder_open:")
         st.stop()
     return pair
+
+
+def require_opened(view: View) -> None:
+    """Ask before anything is read of a pair that only a link names, and stop the page until somebody says yes."""
+    if was_opened(view):
+        return
+    st.markdown("This link names a pair that was not opened here before. Nothing of it has been read.")
+    st.text(f"base   {view.base}\ntuned  {view.tuned}")
+    st.button(
+        "Open this pair",
+        key="open-linked",
+        icon=":material/folder_open:",
+        type="primary",
+        on_click=note_opened,
+        args=(view.base, view.tuned),
+    )
+    st.stop()
 
 
 def open_view(view: View) -> CheckpointPair:
@@ -65,14 +95,15 @@ def open_view(view: View) -> CheckpointPair:
     if not view.has_pair:
         st.info("No pair is open. Choose a base checkpoint and its fine-tuned descendant, or start with the demo.")
         with st.container(horizontal=True):
-            st.page_link(page("checkpoints"), label="Choose checkpoints", icon=":material/folder_open:")
+            st.page_link(page("open"), label="Choose checkpoints", icon=":material/folder_open:")
             demo_buttons()
         st.stop()
+    require_opened(view)
     try:
         pair = load_pair(view)
     except (DgvizError, OSError) as error:
         show_error(error)
-        st.page_link(page("checkpoints"), label="Choose other checkpoints", icon=":material/folder_open:")
+        st.page_link(page("open"), label="Choose other checkpoints", icon=":material/folder_open:")
         st.stop()
     remember_pair(view)
     return pair
@@ -90,28 +121,75 @@ def demo_buttons() -> None:
         )
 
 
-def _sidebar() -> None:
-    """Show the pair, the device and the jobs that run."""
-    view = current_view()
-    st.caption("PAIR")
-    if view.has_pair:
-        st.text(f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}")
-        st.button("Close", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair")
-    else:
-        st.text("none open")
+def _style(drawer: bool) -> str:
+    """Return what puts the bar into the header, and the drawer at the right, beside the page and not over it."""
+    kind = "dark" if st.context.theme.type == "dark" else "light"
+    ground, border = (st.get_option(f"theme.{kind}.{name}") for name in ("backgroundColor", "borderColor"))
+    pushed = f".stMainBlockContainer {{ padding-right: calc({_DRAWER} + 1.5rem) !important; }}" if drawer else ""
+    return f"""<style>
+:has(> .st-key-bar), :has(> .st-key-drawer), .stElementContainer:has(style) {{ position: absolute; }}
+.st-key-bar {{ position: fixed; top: 0; right: 3.5rem; height: 3.75rem; width: max-content !important;
+  z-index: 999995; }}
+.st-key-bar > * {{ width: max-content !important; flex: none; }}
+.st-key-drawer {{ position: fixed; top: 3.75rem; right: 0; bottom: 0; width: {_DRAWER};
+  max-width: 100vw; z-index: 999;  overflow-y: auto; padding: 1rem 1.25rem 2rem;
+  background: {ground}; border-left: 1px solid {border}; }}
+.stMainBlockContainer {{ padding-top: 4.75rem; }}
+@media (min-width: 1100px) {{ {pushed} }}
+@media (max-width: 700px) {{ .st-key-bar {{ position: static; height: auto; }} }}
+</style>"""
+
+
+def _bar(view: View) -> None:
+    """Show the pair, what runs, and the plan."""
     waiting = work.devices() is None or running_jobs()
-    st.fragment(_machine, run_every=2 if waiting else None)(view)
+    st.fragment(_running, run_every=2 if waiting else None)()
+    pair = f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}" if view.has_pair else "no pair is open"
+    with st.popover(plain(pair), icon=":material/difference:", type="tertiary", wrap=False):
+        if view.has_pair:
+            st.text(f"{view.base}\n→ {view.tuned}")
+            st.button(
+                "Close the pair", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair"
+            )
+        st.fragment(_machine, run_every=2 if work.devices() is None else None)(view)
+    if view.has_pair:
+        st.button(
+            plan_label(view),
+            key="plan",
+            icon=":material/playlist_add_check:",
+            type="primary",
+            help="What will be written: what every weight gets, what is treated apart, and where it goes.",
+            on_click=change_view,
+            kwargs={"plan": "" if view.plan else "open"},
+        )
+
+
+def plan_label(view: View) -> str:
+    """Return what the button of the plan says."""
+    count = len(read_saved(view).overrides)
+    return "Plan" if not count else f"Plan · {count} override{'s' if count > 1 else ''}"
+
+
+def _drawer(view: View) -> None:
+    """Draw the plan; its module is loaded when it is first opened."""
+    importlib.import_module("dgviz.app.drawer").draw_drawer(view)
+
+
+def _running() -> None:
+    """Show the jobs that run, each with how far it is, behind a button."""
+    jobs = running_jobs()
+    if jobs:
+        with st.popover(f"{len(jobs)} running", icon=":material/progress_activity:", type="tertiary"):
+            draw_running(jobs)
 
 
 def _machine(view: View) -> None:
-    """Choose the device and show jobs that run; the page never waits for the worker to say what devices exist."""
-    st.caption("DEVICE")
+    """Choose the device; the page never waits for the worker to say what devices exist."""
     known = work.devices()
     if known is None:
-        st.text("looking ...")
+        st.text("looking for devices ...")
     else:
         _device_choice(view, known)
-    draw_running()
     if st.session_state.pop("device-changed", False):
         st.rerun()  # the whole page, not only this part of it
 
@@ -123,10 +201,9 @@ def _device_choice(view: View, known: dict[str, str]) -> None:
     if "device-choice" not in st.session_state:
         st.session_state["device-choice"] = view.device if view.device in options else "auto"
     st.selectbox(
-        "Device",
+        "Computed on",
         options,
         format_func=lambda name: f"auto: {automatic}" if name == "auto" else known[name],
-        label_visibility="collapsed",
         key="device-choice",
         on_change=_change_device,
     )

@@ -1,14 +1,13 @@
 """Methods at every strength against scores: the demo's own sweep, or a file that ``sweep`` has written."""
 
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
 from dgviz.analysis.sweep import find_standing, read_sweep, standing_words
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.pair import DEMO, checkpoint_path
-from dgviz.app.roots import confine
+from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View
 from dgviz.command import Command
 from dgviz.demo import read_frontier
@@ -38,7 +37,7 @@ def draw_frontier(view: View) -> None:
         format_func=lambda name: METHODS[name].title,
         key="frontier-methods",
     )
-    st.markdown(_plain(standing_words(find_standing(sweep["lines"]))))
+    st.markdown(plain(standing_words(find_standing(sweep["lines"]))))
     st.plotly_chart(frontier_plot(sweep, methods=chosen), config=plot_config("frontier"), key="frontier")
     st.caption(
         "Up: more of what base could do. Right: more of what was trained. Numbers are strengths, bars one standard "
@@ -59,7 +58,7 @@ def _sweep(view: View) -> dict[str, Any] | None:
     if upload is not None:
         return read_sweep(upload.getvalue(), upload.name)
     if typed:
-        path = confine(Path(typed).expanduser())
+        path = confine(typed_path(typed))
         return read_sweep(path.read_bytes(), str(path))
     st.markdown(
         "Which repair heals more is not in the weights: it takes scores. Write the points of a sweep (`repair-all`), "
@@ -70,8 +69,3 @@ def _sweep(view: View) -> dict[str, Any] | None:
     scored = {"scores": ["scores.csv"], "on_task": "BENCHMARK", "save": "sweep.json"}
     st.code(str(Command("sweep", base=base, tuned=tuned, **scored)), language="bash", wrap_lines=True)
     return None
-
-
-def _plain(text: str) -> str:
-    """Return text that Markdown prints as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in text)

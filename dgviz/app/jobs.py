@@ -2,17 +2,18 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import page
 from dgviz.app.pair import state_dir
 from dgviz.app.roots import confine
+from dgviz.app.state import address
 from dgviz.command import Command
 from dgviz.errors import DgvizError
 from dgviz.jobs import Job, JobError, list_jobs, start_job
@@ -32,15 +33,16 @@ _STATES = {
 class Kind:
     """A kind of job.
 
-    `folder` of the state directory holds a directory per job; `page` shows them; `kept` says what an interrupted one
-    leaves, from which the same command goes on; `outside` is true where it writes outside the state directory,
-    `in_bytes` where its progress is counted in bytes, `deaf` where it can only be ended by force, `titled` where
-    several share what they write and are told apart by their titles.
+    `folder` of the state directory holds a directory per job; `page` with `view` shows them; `kept` says what an
+    interrupted one leaves, from which the same command goes on; `outside` is true where it writes outside
+    the state directory, `in_bytes` where its progress is counted in bytes, `deaf` where it can only be ended by
+    force, `titled` where several share what they write and are told apart by their titles.
     """
 
     title: str
     folder: str
     page: str
+    view: Mapping[str, str]
     kept: str = ""
     outside: bool = False
     in_bytes: bool = False
@@ -49,12 +51,14 @@ class Kind:
 
 
 KINDS = {
-    "repair": Kind("Export", "jobs", "export", "finished files are kept", True, True),
-    "scan": Kind("Scan", "scans", "checkpoints", "what was computed is kept"),
-    "fetch": Kind("Fetch", "fetches", "checkpoints", "what was fetched is kept", True, True, deaf=True, titled=True),
-    "family": Kind("Family comparison", "families", "family", "the spectra computed so far are kept"),
-    "compare-methods": Kind("Method comparison", "comparisons", "methods"),
-    "sweep": Kind("Sweep", "sweeps", "methods"),
+    "repair": Kind("Export", "jobs", "workbench", {"plan": "open"}, "finished files are kept", True, True),
+    "scan": Kind("Scan", "scans", "open", {}, "what was computed is kept"),
+    "fetch": Kind("Fetch", "fetches", "open", {}, "what was fetched is kept", True, True, deaf=True, titled=True),
+    "family": Kind(
+        "Family comparison", "families", "workbench", {"show": "family"}, "the spectra computed so far are kept"
+    ),
+    "compare-methods": Kind("Method comparison", "comparisons", "workbench", {"show": "model-methods"}),
+    "sweep": Kind("Sweep", "sweeps", "workbench", {"show": "model-methods"}),
 }
 """By the command that a job of the kind runs."""
 
@@ -208,7 +212,7 @@ def draw_progress(name: str, job: Job, state: str) -> None:
     """Show how far a job is, or what went wrong with it, weight by weight where that is known."""
     if state == "running":
         progress = job.progress()
-        st.progress(progress.fraction if progress else 0.0, text=_progress_words(KINDS[name], job))
+        st.progress(progress.fraction if progress else 0.0, text=plain(_progress_words(KINDS[name], job)))
     elif state in ("failed", "died"):
         st.text(job.error or "It ended without a word.")
         errors = (job.result or {}).get("errors", {})
@@ -245,16 +249,18 @@ def draw_command(command: Command, details: Callable[[], None] | None = None) ->
 
 
 @st.fragment(run_every=1.0)
-def draw_list(name: str, result: Callable[[Job], None], most: int = 8) -> None:
+def draw_list(
+    name: str, result: Callable[[Job], None], most: int = 8, of: Callable[[Job], bool] = lambda job: True
+) -> None:
     """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
-    jobs = list_jobs(root(name))[:most]
+    jobs = [job for job in list_jobs(root(name)) if job.state == "running" or of(job)][:most]
     if jobs:
         st.subheader(f"{KINDS[name].title}s", anchor=False)
     for job in jobs:
         state = job.state
         with st.container(border=True):
             with _row():
-                st.markdown(f"**{job.title}**  {_STATES[state]}")
+                st.markdown(f"**{plain(job.title)}**  {_STATES[state]}")
                 with st.container(horizontal=True, vertical_alignment="center", width="content"):
                     _draw_buttons(name, job, state)
             draw_progress(name, job, state)
@@ -294,13 +300,11 @@ def _go_on(job: Job) -> None:
         job.forget()
 
 
-def draw_running() -> None:
-    """Show every job that runs, of every kind, and where to look at it."""
-    jobs = running_jobs()
-    if jobs:
-        st.caption("RUNNING")
+def draw_running(jobs: list[tuple[str, Job]]) -> None:
+    """Show jobs that run, of every kind, and where to look at them."""
     for number, (name, job) in enumerate(jobs):
-        progress = job.progress()
-        st.progress(progress.fraction if progress else 0.0, text=f"{KINDS[name].title}: {job.title}")
+        progress, kind = job.progress(), KINDS[name]
+        st.progress(progress.fraction if progress else 0.0, text=plain(f"{kind.title}: {job.title}"))
         if all(name != later for later, _ in jobs[number + 1 :]):
-            st.page_link(page(KINDS[name].page), label="Show", icon=":material/monitoring:")
+            link = address(**kind.view)
+            st.page_link(page(kind.page), label="Show", icon=":material/monitoring:", query_params=link)

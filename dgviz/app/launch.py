@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 from streamlit import config
 from streamlit.starlette import App
 
+from dgviz.app.recents import note_opened
 from dgviz.checkpoint.hub import split_hub_id
 from dgviz.errors import CheckpointError, ServerError
 
@@ -32,6 +33,8 @@ def serve(base: str | None = None, tuned: str | None = None, port: int | None = 
     port = int(named) if port is None and named.isdecimal() else port
     browser = browser and os.environ.get("STREAMLIT_SERVER_HEADLESS", "").lower() not in ("true", "1")
     query = {"base": _absolute(base), "tuned": _absolute(tuned)} if base and tuned else {}
+    if query:
+        note_opened(query["base"], query["tuned"])
     options = app_options() | {"logger.hideWelcomeMessage": True}
     if port is not None:
         _check_free(options["server.address"], port)

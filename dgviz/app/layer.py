@@ -1,6 +1,5 @@
-"""Figure 4 of the weight in view, assembled from the worker's answers."""
+"""The weight in view under a rule: its spectrum drawn and in words, and where its numbers come from."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,25 +7,18 @@ import numpy as np
 import streamlit as st
 
 from dgviz.app import worker as work
-from dgviz.app.figure4 import chart_follows, figure4, released_tau, start_tau, waits_for_rest
+from dgviz.app.figure4 import released_tau
 from dgviz.app.messages import answered
 from dgviz.app.pair import checkpoint_path
 from dgviz.app.state import change_view, view_visit
-from dgviz.app.verdict import diagnosed, draw_verdict
 from dgviz.command import Command
 from dgviz.figures import plot_config, spectrum_histogram, spectrum_plot
 from dgviz.files import csv_text
-from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.rounding_noise import rounding_noise, rounding_spectrum
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Rule, Threshold
 from dgviz.spectra.weight import Weight
 from dgviz.words import duration, exact_number, size
-
-_KEY = "figure4"
-# Seconds a run of the page waits for the lower row: the first long enough for most weights to appear in one piece,
-# those that the figure asks for short enough to answer a moved tau.
-_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -68,30 +60,10 @@ def read_weight_spectrum(weight: tuple) -> Spectrum:
         return work.spectrum(*weight)
 
 
-@st.fragment
-def draw_layer(layer: LayerView, beside: Callable[[Spectrum, float, float, bool], None]) -> None:
-    """Draw the spectrum, the threshold and the six panels; a released tau runs only this part of the page again.
-
-    `beside` draws what else depends on the spectrum, the tau looked at, the rule's own, and whether it was moved.
-    """
-    spectrum = read_weight_spectrum(layer.weight)
-    if needs_delta(spectrum, layer.rule.name, layer.params):
-        with st.spinner(f"{layer.rule.title}: working on the weight itself ..."), answered():
-            spectrum = work.spectrum_with_threshold(*layer.weight, layer.rule.name, layer.params)
-    threshold = apply_rule(spectrum, layer.rule.name, layer.params)
-    default = start_tau(spectrum.s, threshold)
-    chosen = chosen_tau()
-    tau = default if chosen is None else chosen
-    title, diagnosis = diagnosed(spectrum, layer.rule, threshold)
-    draw_verdict(title, diagnosis)
-    # The verdict says what a median at rounding level means; said twice it would be two problems.
-    for warning in (*(() if threshold.degenerate else threshold.warnings), *spectrum.warnings):
-        st.warning(warning[0].upper() + warning[1:] + ".")
-    st.markdown(_caption(layer, spectrum, threshold, tau, moved=chosen is not None))
-    _spectrum_charts(layer, spectrum, threshold, default if chart_follows(_KEY) else tau)
-    _panels(layer, spectrum, threshold, tau, default)
-    beside(spectrum, tau, default, chosen is not None)
-    draw_provenance(layer, spectrum, tau, default)
+def draw_spectrum(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, moved: bool) -> None:
+    """Draw the spectrum and its density as charts to be zoomed into, and say in words what they show."""
+    st.markdown(_caption(layer, spectrum, threshold, tau, moved))
+    _spectrum_charts(layer, spectrum, threshold, tau)
 
 
 def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float) -> None:
@@ -107,7 +79,6 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
             tau,
             threshold.edge or None,
             log=scale == "log",
-            view=layer.id,
             rounding=_rounding_line(spectrum, threshold),
         ),
         config=plot_config("spectrum"),
@@ -116,7 +87,7 @@ def _spectrum_charts(layer: LayerView, spectrum: Spectrum, threshold: Threshold,
     histogram.markdown("Their density, with the Marchenko-Pastur law of pure noise")
     sigma, edge = threshold.sigma or None, threshold.edge or None
     histogram.plotly_chart(
-        spectrum_histogram(spectrum.nonzero_s, sigma, spectrum.nonzero_shape, tau, edge, view=layer.id),
+        spectrum_histogram(spectrum.nonzero_s, sigma, spectrum.nonzero_shape, tau, edge),
         config=plot_config("histogram"),
         key="histogram",
     )
@@ -127,28 +98,6 @@ def _rounding_line(spectrum: Spectrum, threshold: Threshold) -> tuple[str, np.nd
     rounding = None if threshold.degenerate else rounding_noise(spectrum)
     levels = None if rounding is None else rounding_spectrum(rounding, spectrum.nonzero_shape)
     return None if levels is None else (rounding.format, levels)
-
-
-def _panels(layer: LayerView, spectrum: Spectrum, threshold: Threshold, tau: float, default: float) -> None:
-    """Draw the slider, the figures and panels (b) to (g)."""
-    rank = int(np.count_nonzero(spectrum.s > tau))
-    with st.spinner("Drawing the update ..."), answered():
-        entries = work.entry_panels(*layer.weight, rank)
-        patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
-        maps = work.spectrum_panels(*layer.weight, patience)
-    figure4(
-        _KEY,
-        layer.id,
-        spectrum.s,
-        spectrum.shape,
-        threshold,
-        tau=tau,
-        rule=layer.rule.title,
-        spectrum=maps,
-        entries=entries,
-        nonzero_shape=spectrum.nonzero_shape,
-        on_release=lambda: remember_tau(_KEY, layer, default),
-    )
 
 
 def remember_tau(key: str, layer: LayerView, default: float) -> None:

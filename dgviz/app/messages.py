@@ -1,4 +1,4 @@
-"""Errors on a page."""
+"""Errors and warnings on a page, and text that Markdown must not read: names and links may hold any character."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +14,18 @@ def show_error(error: Exception) -> None:
     with st.container(border=True):
         st.markdown(":red[:material/error: **This did not work**]")
         st.text(str(error))
+
+
+def show_warning(text: str) -> None:
+    """Print a warning's sentence, not as Markdown."""
+    with st.container(border=True, horizontal=True, gap="small"):
+        st.markdown(":orange[:material/warning:]", width="content")
+        st.text(text)
+
+
+def plain(text: str) -> str:
+    """Return text that Markdown, in labels and tooltips too, prints as it is."""
+    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$:<>|" else letter for letter in text)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.app.parameters import parameter_field
 from dgviz.app.rules import choose_rule, link_params
 from dgviz.app.state import View, change_view
@@ -15,7 +16,7 @@ from dgviz.rmt.shrinkage import SHRINKERS
 
 def choose_method(view: View) -> dict[str, Any]:
     """Let the user choose method, settings, shrinker and rule; return them as fields of `RepairPlan`."""
-    method, settings = _current(view)
+    method, settings = current_method(view)
     st.session_state["export-method"] = method.name
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
@@ -42,20 +43,20 @@ def choose_method(view: View) -> dict[str, Any]:
     chosen = {"method": method.name, "method_params": settings}
     if not method.thresholded:
         return chosen
-    rule, params = choose_rule(view)
+    rule, params = choose_rule(view, "export-rule")
     return {**chosen, "shrinker": shrinker, "rule": rule.name, "params": params}
 
 
-def _current(view: View) -> tuple[Method, dict[str, float]]:
+def current_method(view: View) -> tuple[Method, dict[str, float]]:
     """Return the method in view with its settings; what a link spoiled is replaced by defaults, and said so."""
     if view.method not in METHODS:
-        st.warning(f"There is no repair method {view.method!r}; showing DG-Hard.")
+        show_warning(f"There is no repair method {view.method!r}; showing DG-Hard.")
         return METHODS["dg_hard"], METHODS["dg_hard"].checked({})
     method = METHODS[view.method]
     try:
         return method, method.checked(view.method_params())
     except MethodError as error:
-        st.warning(f"{error}; showing its defaults.")
+        show_warning(f"{error}; showing its defaults.")
         return method, method.checked({})
 
 
@@ -63,7 +64,7 @@ def _shrinker(view: View) -> str:
     """Let the user choose what becomes of kept singular values."""
     known = view.shrinker in SHRINKERS
     if not known:
-        st.warning(f"There is no shrinker {view.shrinker!r}; kept values stay as they are.")
+        show_warning(f"There is no shrinker {view.shrinker!r}; kept values stay as they are.")
     st.session_state["export-shrinker"] = view.shrinker if known else "hard"
     return st.selectbox(
         "Shrinker",
@@ -77,8 +78,8 @@ def _shrinker(view: View) -> str:
 
 
 def take_to_export(plan: RepairPlan) -> None:
-    """Put a plan's method, rule and shrinker into view, where the Export page finds them."""
+    """Put a plan's method, rule and shrinker into view, where the plan finds them."""
     view = {"method": plan.method, "settings": link_params(plan.recipe, plan.method_params)}
     if plan.recipe.thresholded:
         view["shrinker"] = plan.shrinker
-    change_view(**view)
+    change_view(**view, plan="open")

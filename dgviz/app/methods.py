@@ -1,7 +1,6 @@
 """Repair methods side by side on the weight in view."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,12 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.effect import Effect, MethodPanel, describe_effect, spectral_effect, yardstick
 from dgviz.analysis.preview import prepare_stored
 from dgviz.app import worker as work
-from dgviz.app.messages import answered
+from dgviz.app.messages import answered, show_warning
 from dgviz.app.method import take_to_export
-from dgviz.app.methods_preview import draw_preview
 from dgviz.app.parameters import parameter_field
+from dgviz.app.rules import choose_rule
 from dgviz.app.spectra import load_spectra
+from dgviz.app.state import current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.figures import effect_plot, entry_map, plot_config
@@ -27,9 +27,6 @@ from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES
 
 DEFAULT = ("dg_hard", "wise_ft", "norm_matched", "complement")
-PLANS = "method-plans"
-"""Where the session keeps the plans that the page's controls describe, by method."""
-
 _AS_TUNED = RepairPlan(method="wise_ft", method_params={"alpha": 1.0})
 _ABREAST = 5  # the fine-tuned update and the four methods chosen at first
 
@@ -87,18 +84,30 @@ def choose_methods() -> list[Method]:
     return [METHODS[name] for name in names]
 
 
+def choose_compared() -> tuple[list[Method], dict[str, Any]]:
+    """Let the user choose methods, and the rule and shrinker of those that have a threshold: fields of a plan."""
+    methods = choose_methods()
+    if not any(method.thresholded for method in methods):
+        return methods, {}
+    rule, params = choose_rule(current_view(), "methods-rule")
+    return methods, {"rule": rule.name, "params": params, "shrinker": choose_shrinker("methods-shrinker")}
+
+
+def draw_methods(pair: CheckpointPair, weight: tuple, spectrum: Spectrum) -> None:
+    """Compare methods on one weight."""
+    st.caption(
+        "Every method makes another update out of the fine-tuned one, and adds it to base. These figures say what a "
+        "method does to a weight; whether that heals the model, only scores do."
+    )
+    _draw_weight(pair, weight, spectrum, *choose_compared())
+
+
 @st.fragment
-def draw_weight(
-    pair: CheckpointPair,
-    weight: tuple,
-    spectrum: Spectrum,
-    methods: list[Method],
-    common: dict[str, Any],
-    export_page: Path,
+def _draw_weight(
+    pair: CheckpointPair, weight: tuple, spectrum: Spectrum, methods: list[Method], common: dict[str, Any]
 ) -> None:
     """Draw the chosen methods on one weight, a column each; a slider runs only this part of the page again."""
-    slots, plans = _columns(methods, spectrum, common, export_page)
-    st.session_state[PLANS] = plans
+    slots, plans = _columns(methods, spectrum, common)
     table = st.empty()
     if any(needs_delta(spectrum, plan.rule, plan.params) for plan in plans.values()):
         with st.spinner(f"{RULES[common['rule']].title}: working on the weight itself ..."), answered():
@@ -115,7 +124,6 @@ def draw_weight(
         if slot.name in effects:
             _draw_spectrum(slot, spectrum, effects[slot.name])
     _draw_table(table, plans, effects, {})
-    draw_preview(pair, plans)
     panels: dict[str, MethodPanel] = {}
     for slot in slots:
         panels[slot.name] = _draw_map(slot, pair, weight, plans.get(slot.name, _AS_TUNED))
@@ -125,8 +133,46 @@ def draw_weight(
     _draw_table(table, plans, effects, panels)
 
 
+def choose_plans(methods: list[Method], common: dict[str, Any], largest_rank: int) -> dict[str, RepairPlan]:
+    """Show a column per method with its settings; return the plans they make."""
+    plans = {}
+    for start in range(0, len(methods), _ABREAST):
+        for column, method in zip(st.columns(_ABREAST), methods[start : start + _ABREAST], strict=False):
+            _draw_heading(column, method)
+            with column:
+                plans[method.name] = _choose_plan(method, common, largest_rank)
+            _offer_plan(column, plans[method.name])
+    return plans
+
+
+def _draw_heading(column: DeltaGenerator, method: Method | None) -> None:
+    """Name a method, or the fine-tuned update, and its formula."""
+    title = "Fine-tuned" if method is None else method.title
+    formula = "W1, as it is" if method is None else method.formula
+    column.markdown(f"**{title}**  \n:small[:gray[{formula}]]".replace("*|", r"\*|").replace("D*", r"D\*"))
+
+
+def _choose_plan(method: Method, common: dict[str, Any], largest_rank: int) -> RepairPlan:
+    """Show a method's parameters and return its plan."""
+    own = choose_parameters(method, largest_rank)
+    return RepairPlan(method=method.name, method_params=own, **(common if method.thresholded else {}))
+
+
+def _offer_plan(column: DeltaGenerator, plan: RepairPlan) -> None:
+    """Offer to make a plan the pair's, in the drawer beside the page."""
+    if column.button(
+        "Take into the plan",
+        key=f"export-{plan.method}",
+        icon=":material/playlist_add:",
+        type="tertiary",
+        on_click=take_to_export,
+        args=(plan,),
+    ):
+        st.rerun()
+
+
 def _columns(
-    methods: list[Method], spectrum: Spectrum, common: dict[str, Any], export_page: Path
+    methods: list[Method], spectrum: Spectrum, common: dict[str, Any]
 ) -> tuple[list[_Slot], dict[str, RepairPlan]]:
     """Lay out a column per method, aligned: heading, parameters, map, spectrum; return what is to be filled."""
     slots: list[_Slot] = []
@@ -142,23 +188,11 @@ def _columns(
         )
         spectra, ends = (st.columns(_ABREAST) for _ in range(2))
         for at, method in enumerate(shown[start : start + _ABREAST]):
-            title = "Fine-tuned" if method is None else method.title
-            formula = "W1, as it is" if method is None else method.formula
-            heads[at].markdown(f"**{title}**  \n:small[:gray[{formula}]]".replace("*|", r"\*|").replace("D*", r"D\*"))
+            _draw_heading(heads[at], method)
             if method is not None:
                 with settings[at]:
-                    own = choose_parameters(method, spectrum.s.size)
-                threshold = common if method.thresholded else {}
-                plans[method.name] = RepairPlan(method=method.name, method_params=own, **threshold)
-                if ends[at].button(
-                    "Take to Export",
-                    key=f"export-{method.name}",
-                    icon=":material/save:",
-                    type="tertiary",
-                    on_click=take_to_export,
-                    args=(plans[method.name],),
-                ):
-                    st.switch_page(export_page)
+                    plans[method.name] = _choose_plan(method, common, spectrum.s.size)
+                _offer_plan(ends[at], plans[method.name])
             slots.append(_Slot(method, maps[at].empty(), spectra[at].empty()))
     return slots, plans
 
@@ -178,7 +212,7 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
         if spectra.missing:
             st.info(
                 f"{plan.recipe.title} takes its factor from the spectra of all weights; {len(spectra.missing)} are "
-                "not known yet. Scan every weight on the Checkpoints page."
+                "not known yet. Scan every weight first."
             )
             return None
         matrices = spectra.weights
@@ -186,7 +220,7 @@ def _preview(pair: CheckpointPair, weight: tuple, plan: RepairPlan, spectrum: Sp
     try:
         return spectral_effect(plan, spectrum, prepare_stored(matrices, plan, names), weight[0].tensor.name)
     except DgvizError as error:
-        st.warning(str(error))
+        show_warning(str(error))
         return None
 
 

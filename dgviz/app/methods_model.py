@@ -5,8 +5,9 @@ from typing import Any
 import orjson
 import streamlit as st
 
-from dgviz.app.jobs import Task, draw_panel, root
-from dgviz.app.methods import PLANS
+from dgviz.app.jobs import Task, draw_task, root
+from dgviz.app.methods import choose_compared, choose_plans
+from dgviz.app.methods_preview import draw_preview
 from dgviz.app.pair import checkpoint_path
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
@@ -42,12 +43,14 @@ def comparison_task(view: View, pair: CheckpointPair, plans: dict[str, RepairPla
     )
 
 
-@st.fragment(run_every=1.0)
-def draw_model(view: View, pair: CheckpointPair) -> None:
-    """Show what every method makes of the whole model, and the job that measures it."""
-    st.subheader("On the whole model", anchor=False)
-    task = comparison_task(view, pair, st.session_state[PLANS])
-    draw_panel(task)
+def draw_methods_on_model(view: View, pair: CheckpointPair) -> None:
+    """Show what the chosen methods make of the whole model, and the job that measures all of them."""
+    methods, common = choose_compared()
+    largest = max(min(tensor.tuned.shape[-2:]) for tensor in pair.repairable)
+    plans = choose_plans(methods, common, largest)
+    draw_preview(pair, plans)
+    task = comparison_task(view, pair, plans)
+    draw_task(task)
     if task.made:
         _draw_result(orjson.loads(task.lock.read_bytes())["methods"])
 

@@ -4,6 +4,7 @@ import streamlit as st
 
 from dgviz.analysis.model_spectra import ModelSpectra
 from dgviz.analysis.preview import ModelPreview, preview_model
+from dgviz.app.messages import show_warning
 from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
@@ -17,19 +18,17 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
     st.markdown("**The same settings on the whole model, from stored spectra**")
     if spectra.missing:
         st.caption(
-            f"Spectra of {known} of {total} matrices are stored, and the figures are of these only; a scan on the "
-            "Checkpoints page adds the others."
+            f"Spectra of {known} of {total} matrices are stored, and the figures are of these only; a scan adds "
+            "the others."
         )
     if not known:
         return
-    names = [item.name for item in pair.tensors if item.tuned is not None]
-    stamp = (pair.base.fingerprint, pair.tuned.fingerprint, known)
     rows = []
     for plan in (plan for plan in plans.values() if plan.recipe.spectral):
         try:
-            found = _preview(stamp, plan.label, spectra, plan, names)
+            found = load_preview(pair, spectra, plan)
         except DgvizError as error:
-            st.warning(str(error))
+            show_warning(str(error))
             continue
         rows.append(
             {
@@ -48,11 +47,18 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
         st.caption(f"Not known from spectra: {', '.join(others)}. Measure every method below.".replace("*", r"\*"))
 
 
+def load_preview(pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan) -> ModelPreview:
+    """Return what a method, overrides included, makes of the matrices whose spectra are stored."""
+    names = [item.name for item in pair.tensors if item.tuned is not None]
+    stamp = (pair.base.fingerprint, pair.tuned.fingerprint, len(spectra.weights))
+    return _preview(stamp, str((plan.label, plan.overrides, plan.include, plan.exclude)), spectra, plan, names)
+
+
 @st.cache_data(max_entries=256, show_spinner=False)
 def _preview(
     stamp: tuple[str, str, int], label: str, _spectra: ModelSpectra, _plan: RepairPlan, _names: list[str]
 ) -> ModelPreview:
-    """Return a method's figures; known by the pair, how many spectra are stored, and the plan's label."""
+    """Return a method's figures; known by the pair, how many spectra are stored, and the plan in words."""
     return preview_model(_spectra.weights, _plan, _names)
 
 

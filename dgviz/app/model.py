@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
@@ -54,10 +53,10 @@ class ModelView:
         return load_assessments(self.pair, spectra, self.rule.name, self.params)
 
 
-def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
+def draw_model(model: ModelView) -> None:
     """Draw the figures of the whole model, its map, and what lies behind it."""
     if st.session_state.pop(_GO, False):
-        st.switch_page(layer_page)
+        st.rerun()  # to the weight that was opened
     model = replace(model, view=current_view())  # a run of this part alone has the view of the whole run before
     spectra = model.spectra
     try:
@@ -65,14 +64,12 @@ def draw_model(model: ModelView, layer_page: Path, export_page: Path) -> None:
     except ThresholdError as error:  # a rule that needs more than what a scan has stored
         show_error(error)
         return
-    verdict = st.container()
-    _draw_totals(rows, spectra)
     shown, quantity = draw_map(model, spectra, rows)
+    _draw_totals(rows, spectra)
     if rows:
-        with verdict:  # after the map, which does not wait for it
-            draw_verdict(rows, model.rule.title, whole=not spectra.missing)
+        draw_verdict(rows, model.rule.title, whole=not spectra.missing)
         if _choosing():
-            draw_selection(model.view, model.names, rows, export_page)
+            draw_selection(model.view, model.names, rows)
         _draw_details(model, rows, shown, quantity)
 
 
@@ -109,6 +106,9 @@ def _draw_totals(rows: list[Assessment], spectra: ModelSpectra) -> None:
             emptied, unchanged = sum(row.emptied for row in rows), sum(row.unchanged for row in rows)
             st.metric("Nothing kept", f"{emptied:,}", help="Weights that the repair takes back to base.")
             st.metric("Everything kept", f"{unchanged:,}", help="Weights on which the rule does nothing.")
+            frozen = sum(row.frozen for row in rows)
+            if frozen:
+                st.metric("Not trained", f"{frozen:,}", help="Weights that are base's own: there is nothing to keep.")
 
 
 def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) -> tuple[TowerMap, Figure]:
@@ -145,7 +145,10 @@ def draw_map(model: ModelView, spectra: ModelSpectra, rows: list[Assessment]) ->
         on_select=lambda: _choose_pointed(cells) if choosing else _open_pointed(cells),
         selection_mode=("points", "box", "lasso") if choosing else "points",
     )
-    st.caption(quantity.help)
+    st.caption(
+        f"{quantity.help} Every cell is one weight. Look for layers or modules that differ from the rest: where much "
+        "is kept, fine-tuning wrote something; where nothing is, the update looks like noise."
+    )
     return shown, quantity
 
 
@@ -254,6 +257,7 @@ def _open_pointed(cells: dict[str, Cell]) -> None:
 
 
 def _open(weight: Weight) -> None:
-    """Look at a weight; the run that follows goes to its page."""
-    change_view(weight=weight.tensor.name, slice="" if weight.index is None else weight.index)
+    """Look at a weight's Figure 4."""
+    change_view(weight=weight.tensor.name)
+    change_view(slice="" if weight.index is None else weight.index, show="")
     st.session_state[_GO] = True

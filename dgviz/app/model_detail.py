@@ -1,6 +1,5 @@
 """Behind the map of the model: the table of weights, the curves over depth, the noise table."""
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,10 @@ from dgviz.analysis.figures import POOLED, Figure
 from dgviz.analysis.model_map import TowerMap
 from dgviz.analysis.model_spectra import Assessment
 from dgviz.analysis.noise_table import NoiseRow, noise_csv, noise_table
+from dgviz.app.messages import show_warning
+from dgviz.checkpoint.expression import compile_expression
 from dgviz.checkpoint.module_path import CLASSES
+from dgviz.errors import PairError
 from dgviz.figures import depth_curves, noise_bars, plot_config
 
 _TABLE = "model-table"
@@ -45,9 +47,9 @@ def _filtered(rows: list[Assessment]) -> list[Assessment]:
         text = st.text_input("Name contains", key="table-name", placeholder="text or expression", width=320)
         kinds = st.pills("Class of weight", present, selection_mode="multi", key="table-kinds")
     try:
-        found = re.compile(text or "", re.IGNORECASE)
-    except re.error as error:
-        st.warning(f"{text!r} is not a regular expression: {error}")
+        found = compile_expression(text or "", ignore_case=True)
+    except PairError as error:
+        show_warning(str(error))
         return rows
     return [
         row for row in rows if found.search(row.weight.name) and (not kinds or row.weight.module_path.kind in kinds)

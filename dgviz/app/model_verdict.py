@@ -16,12 +16,14 @@ _STEP = 40  # weights between two looks at whether the user has moved on
 _SHOWN = 4  # reasons in view; the others are one click away
 
 
-def draw_verdict(rows: list[Assessment], title: str, whole: bool) -> None:
-    """Say whether a rule may be trusted on the model; weights that were checked before are not checked again."""
+def draw_verdict(rows: list[Assessment], title: str, whole: bool) -> Diagnosis:
+    """Say whether a rule may be trusted on the model, and return it; weights checked before are not checked again."""
     slot = st.empty()
     check_weights(rows, slot)
+    diagnosis = verdict_of(rows)
     with slot.container(border=True):
-        _draw(verdict_of(rows), title, whole)
+        _draw(diagnosis, title, whole)
+    return diagnosis
 
 
 def check_weights(rows: list[Assessment], slot: DeltaGenerator) -> None:

@@ -1,38 +1,52 @@
-"""The pages of the dashboard: their addresses, titles and icons, and how one leads to another."""
+"""The places of the dashboard, their addresses, and where addresses of former pages lead."""
 
 import importlib
 from collections.abc import Callable
 
 import streamlit as st
 
-_PAGES = {
-    "checkpoints": ("Checkpoints", ":material/folder_open:"),
+_PLACES = {
+    "open": ("Open", ":material/folder_open:"),
     "workbench": ("Workbench", ":material/dashboard:"),
-    "model": ("Model", ":material/apps:"),
-    "layer": ("Layer", ":material/grid_on:"),
-    "thresholds": ("Thresholds", ":material/stacked_line_chart:"),
-    "methods": ("Methods", ":material/compare:"),
-    "family": ("Families", ":material/account_tree:"),
-    "recovery": ("Recovery", ":material/healing:"),
-    "export": ("Export", ":material/save:"),
+    "evidence": ("Evidence", ":material/healing:"),
 }
-"""By address: title and icon. The first is where a bare URL leads."""
+"""By name: title and icon. The first is where a bare URL leads."""
+
+MOVED = {
+    "checkpoints": ("open", {}),
+    "layer": ("workbench", {"show": ""}),
+    "thresholds": ("workbench", {"show": "rules"}),
+    "methods": ("workbench", {"show": "methods"}),
+    "model": ("workbench", {"show": "model"}),
+    "family": ("workbench", {"show": "family"}),
+    "export": ("workbench", {"plan": "open"}),
+    "recovery": ("evidence", {}),
+}
+"""Addresses of former pages: the place that has what they showed, and what is in view there."""
 
 
 def show(name: str) -> None:
-    """Draw a page; its module is loaded when it is first shown."""
-    importlib.import_module(f"dgviz.app.views.{name}").draw()
+    """Draw a place; its module is loaded when it is first shown."""
+    if name in MOVED:
+        importlib.import_module("dgviz.app.views.moved").draw(name)
+    else:
+        importlib.import_module(f"dgviz.app.views.{name}").draw()
 
 
 def page(name: str) -> st.Page:
-    """Return a page by its address, for links, switches and the menu."""
-    title, icon = _PAGES[name]
-    return st.Page(_shower(name), title=title, icon=icon, url_path=name, default=name == next(iter(_PAGES)))
+    """Return a place by its name, for links, switches and the menu; or what answers at a former address."""
+    if name in MOVED:
+        title, icon = name.capitalize(), None
+    else:
+        title, icon = _PLACES[name]
+    visibility = "hidden" if name in MOVED else "visible"
+    first = name == next(iter(_PLACES))
+    return st.Page(_shower(name), title=title, icon=icon, url_path=name, default=first, visibility=visibility)
 
 
 def navigate() -> st.Page:
     """Draw the menu and return the page that the URL names."""
-    return st.navigation([page(name) for name in _PAGES])
+    return st.navigation([page(name) for name in (*_PLACES, *MOVED)], position="top")
 
 
 def _shower(name: str) -> Callable[[], None]:

@@ -1,22 +1,19 @@
-"""The open pair: read from disk once, remembered among the recent ones."""
+"""The open pair: what its names mean, and its headers, read from disk once."""
 
 import os
 from pathlib import Path
 
-import orjson
 import platformdirs
 import streamlit as st
 
-from dgviz.app.roots import confine, confine_checkpoint
+from dgviz.app.roots import confine, confine_checkpoint, typed_path
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
-from dgviz.files import write_file
 
 DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
-_RECENT = 8
 
 
 def state_dir() -> Path:
@@ -30,7 +27,7 @@ def checkpoint_path(name: str) -> Path:
     if built_in is not None:
         return Path(built_in)
     if split_hub_id(name) is None:
-        return confine_checkpoint(Path(name).expanduser())
+        return confine_checkpoint(typed_path(name))
     confine(cache_folder())
     return Path(name)
 
@@ -76,22 +73,3 @@ def _stamp(path: Path) -> tuple:
     folder = path if path.is_dir() else path.parent
     files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".json"))
     return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
-
-
-def recent_pairs() -> list[tuple[str, str]]:
-    """Return the pairs opened last, newest first."""
-    try:
-        return [tuple(pair) for pair in orjson.loads((state_dir() / "recent.json").read_bytes())]
-    except (OSError, orjson.JSONDecodeError):
-        return []
-
-
-def remember_pair(view: View) -> None:
-    """Put the pair in view first among the recent ones; the demo is always at hand and not kept."""
-    if view.base.startswith(DEMO):
-        return
-    pairs = recent_pairs()
-    wanted = [(view.base, view.tuned), *(pair for pair in pairs if pair != (view.base, view.tuned))][:_RECENT]
-    if wanted != pairs:
-        state_dir().mkdir(parents=True, exist_ok=True)
-        write_file(state_dir() / "recent.json", orjson.dumps(wanted))

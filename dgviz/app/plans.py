@@ -13,14 +13,19 @@ from typing import Any
 import orjson
 import streamlit as st
 
-from dgviz.app.messages import show_error
+from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import checkpoint_path, state_dir
-from dgviz.app.state import View
+from dgviz.app.rules import link_params
+from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import DgvizError, PlanError
+from dgviz.errors import AccessError, DgvizError, PlanError
 from dgviz.files import write_json
 from dgviz.repair.overrides import Override, refuse_idle
 from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.threshold import find_rule
+
+PLAN_CHANGED = "plan-changed"
+"""Set in the session where a part of a page has changed the plan, which stands beside the page too."""
 
 _STEPS = 50  # that can be undone
 
@@ -56,7 +61,10 @@ class SavedPlan:
 
 def read_saved(view: View) -> SavedPlan:
     """Return the plan of the pair in view; where its file cannot be read, an empty one that says so."""
-    file = _file(view)
+    try:
+        file = _file(view)
+    except AccessError:  # the pair may not be opened here; that is said where it would be shown
+        return SavedPlan()
     try:
         content = orjson.loads(file.read_bytes())
         return SavedPlan(tuple(map(str, content["overrides"])), tuple(map(tuple, content["past"])))
@@ -75,6 +83,7 @@ def save_plan(view: View, plan: SavedPlan) -> None:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         write_json(file, {"pair": pair, "overrides": plan.overrides, "past": plan.past})
+        st.session_state[PLAN_CHANGED] = True
     except OSError as error:
         st.session_state["plan-error"] = f"the plan cannot be kept in {file}: {error.strerror or error}"
 
@@ -96,6 +105,16 @@ def drop_override(view: View, text: str) -> None:
 def undo_plan(view: View) -> None:
     """Go back to what was before the last change."""
     save_plan(view, read_saved(view).undone())
+
+
+def take_plan(view: View, plan: RepairPlan) -> None:
+    """Make a plan that of the pair in view: its default becomes the view's, its overrides the saved ones."""
+    default = {"include": plan.include or "", "exclude": plan.exclude or "", "shrinker": plan.shrinker}
+    rule, method = find_rule(plan.rule), plan.recipe
+    change_view(rule=plan.rule, params=link_params(rule, dict(plan.params)), tau="", **default)
+    change_view(method=plan.method, settings=link_params(method, dict(plan.method_params)))
+    st.session_state["dtype"] = plan.dtype
+    save_plan(view, read_saved(view).changed([str(override) for override in plan.overrides]))
 
 
 def planned(view: View, pair: CheckpointPair, **fields: Any) -> RepairPlan:
@@ -158,7 +177,7 @@ def draw_overrides(view: View) -> None:
             help="The plan is kept at every change; this goes back one.",
         )
     if problem := st.session_state.pop("override-problem", ""):
-        st.error(problem)
+        show_warning(problem)
 
 
 def _add_typed(view: View) -> None:

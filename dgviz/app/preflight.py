@@ -1,13 +1,15 @@
 """The pair in words and in a table: what it is, what is surprising, and what will happen to every tensor."""
 
-import re
 from collections import Counter
 from pathlib import Path
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
+from dgviz.checkpoint.expression import compile_expression
 from dgviz.demo import read_scores
+from dgviz.errors import PairError
 from dgviz.repair.methods import find_method
 from dgviz.words import size
 
@@ -16,7 +18,7 @@ _FATES = {
     "keep": ("Kept", "tuned's bytes are copied unchanged"),
     "base_only": ("Base only", "not written: tuned does not have it"),
 }
-_SHOWN = ("dg_hard", "wise_ft")  # of the scores beside a pair; all methods are on the Recovery page
+_SHOWN = ("dg_hard", "wise_ft")  # of the scores beside a pair; all methods are in Evidence
 _SEVERITIES = {
     "blocks": (":red[:material/block: **Nothing can be written yet**]", "Remedy"),
     "warning": (":orange[:material/warning: **Look at this first**]", "What to do"),
@@ -24,9 +26,8 @@ _SEVERITIES = {
 }
 
 
-def draw_summary(pair: CheckpointPair, preflight: Preflight) -> None:
-    """Show the totals in words, then sizes, dtypes and the number of tensors by fate."""
-    st.markdown(f"**{preflight.summary}**")
+def draw_sides(pair: CheckpointPair) -> None:
+    """Show sizes and dtypes of both sides, and the number of tensors by fate."""
     columns = st.columns(5)
     for column, title, checkpoint in ((columns[0], "Base", pair.base), (columns[1], "Tuned", pair.tuned)):
         parameters = sum(info.numel for info in checkpoint.tensors.values())
@@ -61,9 +62,7 @@ def _draw_list(notices: list[Notice]) -> None:
         with st.container(gap=None):
             st.text(notice.message)
             if notice.exclude:
-                st.caption(
-                    "If this is the right base, keep tuned's bytes: enter this on the Export page under *Keep*."
-                )
+                st.caption("If this is the right base, keep tuned's bytes: enter this in the plan under *Keep*.")
                 st.code(notice.exclude, language=None, wrap_lines=True)
             else:
                 st.caption(notice.remedy)
@@ -115,9 +114,9 @@ def draw_fates(preflight: Preflight) -> None:
         )
         text = st.text_input("Search names and reasons", key="fate-search", placeholder="e.g. mlp|embed", live=True)
     try:
-        found = re.compile(text or "", re.IGNORECASE)
-    except re.error as error:
-        st.warning(f"{text!r} is not a regular expression: {error}")
+        found = compile_expression(text or "", ignore_case=True)
+    except PairError as error:
+        show_warning(str(error))
         return
     rows = [
         _cells(row)

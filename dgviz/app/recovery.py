@@ -1,11 +1,14 @@
 """The Recovery page's table of metrics, and how its figures are shown."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
 import streamlit as st
 
+from dgviz.app.messages import plain
 from dgviz.figures import plot_config
+from dgviz.repair.methods import METHODS
 from dgviz.scores.recovery import METRICS, MetricValue, Recovery
 from dgviz.scores.recovery.report import definition, metrics_csv, tolerance_sentence
 
@@ -30,7 +33,12 @@ def choose_repairs(recovery: Recovery) -> Recovery:
     if len(labels) < 2:
         return recovery
     shown = st.multiselect(
-        "Repairs shown", labels, default=labels, key=f"repairs-{'-'.join(labels)}", placeholder="choose repairs"
+        "Repairs shown",
+        labels,
+        default=labels,
+        format_func=method_words,
+        key=f"repairs-{'-'.join(labels)}",
+        placeholder="choose repairs",
     )
     if not shown:
         st.info("Choose at least one repair.")
@@ -56,14 +64,24 @@ def picture_config(name: str) -> dict[str, Any]:
 
 
 def titled(recovery: Recovery, label: str) -> str:
-    """Return what a repair is called in tables and figures: a control says so."""
-    return f"{label} (control)" if label in recovery.study.controls else label
+    """Return what a repair is called in tables and figures: by its method's title, and a control says so."""
+    title = method_words(label)
+    return f"{title} (control)" if label in recovery.study.controls and "ontrol" not in title else title
+
+
+def method_words(label: str) -> str:
+    """Return a repair's label with the method that it begins with called by its title: ``WiSE-FT 0.25``."""
+    names = [name for name in METHODS if re.fullmatch(rf"{name}([_:].*)?", label)]
+    if not names:
+        return label
+    name = max(names, key=len)
+    return " ".join(filter(None, (METHODS[name].title, label.removeprefix(name).strip("_:"))))
 
 
 def shown_value(found: MetricValue) -> str:
     """Return a metric in words: value, interval and n."""
     if found.value is None:
-        return "undefined"
+        return "–"
     interval = f" [{found.interval[0]:.1f}, {found.interval[1]:.1f}]" if found.interval else ""
     return f"{found.value:.1f}{interval}, n = {found.n}"
 
@@ -80,10 +98,11 @@ def draw_overview(recovery: Recovery) -> None:
     st.caption(f"{tolerance_sentence(recovery)}. Intervals: 95 %, {recovery.replicates} bootstrap replicates.")
     st.markdown(_verdict(recovery))
     everything = {**recovery.repaired, **recovery.controls}
+    defined = [name for name in _ORDER if any(found.metrics[name].value is not None for found in everything.values())]
     rows = [
         {
             "repair": titled(recovery, label),
-            **{METRICS[name].title: shown_value(everything[label].metrics[name]) for name in _ORDER},
+            **{METRICS[name].title: shown_value(everything[label].metrics[name]) for name in defined},
         }
         for label in sorted(everything, key=recovery.is_control)
     ]
@@ -93,11 +112,18 @@ def draw_overview(recovery: Recovery) -> None:
     st.caption(
         "In percent, with interval and n, the number of scores behind it. The last rows are no repairs but controls; "
         "the very last two are what going back to base and keeping tuned would get. A metric that praises a control "
-        "says little here."
+        "says little here." + _undefined_words([METRICS[name].title for name in _ORDER if name not in defined])
     )
     st.download_button(
         "CSV of all metrics", metrics_csv(recovery), "recovery-metrics.csv", "text/csv", icon=":material/download:"
     )
+
+
+def _undefined_words(titles: list[str]) -> str:
+    """Say which metrics no repair has."""
+    if not titles:
+        return ""
+    return f" Not shown, for no benchmark here defines them: {', '.join(titles)}."
 
 
 def _verdict(recovery: Recovery) -> str:
@@ -108,13 +134,13 @@ def _verdict(recovery: Recovery) -> str:
     if not ranked:
         return "No repair has a Combined here: too many scores are missing."
     best = ranked[0]
-    text = f"**{plain(best)}** has the highest Combined (population): {shown_value(known[best])}."
+    text = f"**{plain(method_words(best))}** has the highest Combined (population): {shown_value(known[best])}."
     if len(ranked) > 1 and "dg_hard" in ranked and best != "dg_hard":
         place = ranked.index("dg_hard") + 1
         text += f" DG-Hard is number {place} of {len(ranked)} with {shown_value(known['dg_hard'])}."
         other = known["dg_hard"]
     elif len(ranked) > 1:
-        text += f" Next is {plain(ranked[1])} with {shown_value(known[ranked[1]])}."
+        text += f" Next is {plain(method_words(ranked[1]))} with {shown_value(known[ranked[1]])}."
         other = known[ranked[1]]
     else:
         return text
@@ -122,8 +148,3 @@ def _verdict(recovery: Recovery) -> str:
         apart = known[best].interval[0] > other.interval[1] or other.interval[0] > known[best].interval[1]
         text += " The two intervals do not overlap." if apart else " The two intervals overlap."
     return text
-
-
-def plain(name: str) -> str:
-    """Return a name that Markdown prints as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_{}[]()#+-.!~$:<>|" else letter for letter in name)

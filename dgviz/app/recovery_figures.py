@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 import streamlit as st
 
-from dgviz.app.recovery import picture_config, plain, shown_value, titled
+from dgviz.app.messages import plain
+from dgviz.app.recovery import picture_config, shown_value, titled
 from dgviz.figures import Bar, RepairPoint, recovery_bars, recovery_plane
 from dgviz.scores.recovery import METRICS, PAPER_COMBINED, Assessment, MetricValue, Recovery
 from dgviz.scores.recovery.report import definition

@@ -9,7 +9,7 @@ from typing import Any
 
 import streamlit as st
 
-from dgviz.app.messages import show_error
+from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import DEMO, checkpoint_path
 from dgviz.app.state import View
 from dgviz.command import Command
@@ -172,7 +172,7 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
                 f"Metric of {item.benchmark}", item.metrics, index=None, key=f"metric-{item.benchmark}"
             )
             if picked is None:
-                st.warning(f"{item}: choose which one is meant.")
+                show_warning(f"{item}: choose which one is meant.")
             else:
                 metrics[item.benchmark] = picked
         left, right, third, fourth = st.columns(4)

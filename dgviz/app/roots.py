@@ -23,6 +23,16 @@ def allowed_roots() -> tuple[Path, ...] | None:
     return roots if roots or not _is_loopback(st.get_option("server.address")) else None
 
 
+def typed_path(text: str) -> Path:
+    """Return the path that was typed, home folders by their whole paths."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise AccessError(
+            f"{text} is not opened: nobody of that name has a home here; give the whole path"
+        ) from error
+
+
 def confine(path: Path) -> Path:
     """Return a path that this server may open or write."""
     roots = allowed_roots()

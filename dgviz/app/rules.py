@@ -4,6 +4,7 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.app.messages import show_warning
 from dgviz.app.parameters import parameter_field
 from dgviz.app.state import View, change_view
 from dgviz.errors import ThresholdError
@@ -17,35 +18,36 @@ CHOICES = tuple(RULES)
 def current_rule(view: View, choices: tuple[str, ...] = CHOICES) -> tuple[Rule, dict[str, Any]]:
     """Return the rule in view with its parameters; a spoiled one is replaced by its defaults, and said so."""
     if view.rule not in choices:
-        st.warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
+        show_warning(f"There is no threshold rule {view.rule!r} here; showing DG-Hard.")
         return RULES["dg_hard"], RULES["dg_hard"].checked({})
     rule = RULES[view.rule]
     needed = {parameter.name: 0 for parameter in rule.parameters if parameter.default is None}
     try:
         return rule, rule.checked(needed | view.rule_params())
     except ThresholdError as error:
-        st.warning(f"{error}; showing its defaults.")
+        show_warning(f"{error}; showing its defaults.")
         return rule, rule.checked(needed)
 
 
-def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
-    """Let the user choose the rule and return it with its parameters."""
+def choose_rule(view: View, place: str = "rule") -> tuple[Rule, dict[str, Any]]:
+    """Let the user choose the rule and return it with its parameters; `place` tells two choices on a page apart."""
     rule, params = current_rule(view)
-    st.session_state["rule-choice"] = rule.name
+    chosen = f"{place}-choice"
+    st.session_state[chosen] = rule.name
     with st.container(horizontal=True, vertical_alignment="bottom"):
         st.selectbox(
             "Threshold rule",
             CHOICES,
             format_func=lambda name: RULES[name].title,
-            key="rule-choice",
+            key=chosen,
             help="How tau is first set; the slider moves it from there.",
             width=320,
-            on_change=lambda: _change_rule(view),
+            on_change=lambda: _change_rule(view, st.session_state[chosen]),
         )
         for parameter in rule.parameters:
             parameter_field(
                 parameter,
-                f"param-{parameter.name}",
+                f"{place}-{parameter.name}",
                 params[parameter.name],
                 label=parameter.description.capitalize(),
                 on_change=lambda value, name=parameter.name: change_view(
@@ -56,9 +58,17 @@ def choose_rule(view: View) -> tuple[Rule, dict[str, Any]]:
     return rule, params
 
 
-def _change_rule(view: View) -> None:
+def rule_button(view: View) -> tuple[Rule, dict[str, Any]]:
+    """Show the rule and its factor on a button, and all there is to choose behind it; return rule and parameters."""
+    rule, params = current_rule(view)
+    factor = params.get("scale", 1.0)
+    settings = "" if factor == 1 else f" × {factor:.3g}"
+    with st.popover(f"{rule.title}{settings}", icon=":material/tune:"):
+        return choose_rule(view)
+
+
+def _change_rule(view: View, name: str) -> None:
     """Take the chosen rule; a manual one starts from the tau in view."""
-    name = st.session_state["rule-choice"]
     change_view(rule=name, params=f"tau:{view.tau}" if name == "manual" and view.tau else "")
 
 

@@ -1,10 +1,10 @@
 """The selection: which weights are repaired, chosen on the map or by expressions, and what that changes."""
 
-from pathlib import Path
-
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.analysis.model_spectra import Assessment
+from dgviz.app.messages import show_warning
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.selection import Selection, selection_of
 from dgviz.errors import PairError
@@ -17,7 +17,7 @@ def read_selection(view: View, names: list[str]) -> set[str]:
     try:
         return set(Selection(view.include, view.exclude).select(names))
     except PairError as error:
-        st.warning(f"{error}; no weight is left out.")
+        show_warning(f"{error}; no weight is left out.")
         return set(names)
 
 
@@ -26,7 +26,7 @@ def note_chosen(names: list[str]) -> None:
     st.session_state[_CHOSEN] = names
 
 
-def draw_selection(view: View, names: list[str], rows: list[Assessment], export_page: Path) -> None:
+def draw_selection(view: View, names: list[str], rows: list[Assessment]) -> None:
     """Show the selection, what to do with what is selected on the map, and what the selection changes."""
     repaired = read_selection(view, names)
     with st.container(border=True):
@@ -34,8 +34,9 @@ def draw_selection(view: View, names: list[str], rows: list[Assessment], export_
         choose_names(view)
         _draw_preview(names, repaired, rows)
         with st.container(horizontal=True):
-            if st.button("Take to Export", type="primary", icon=":material/save:", disabled=not repaired):
-                st.switch_page(export_page)
+            if st.button("Open the plan", icon=":material/playlist_add_check:", disabled=not repaired):
+                change_view(plan="open")
+                st.rerun()
             st.button(
                 "Repair every weight",
                 icon=":material/close:",
@@ -74,22 +75,23 @@ def _use(selection: Selection) -> None:
     note_chosen([])
 
 
-def choose_names(view: View) -> tuple[str, str]:
+def choose_names(view: View, place: str = "") -> tuple[str, str]:
     """Let the user type the expressions of the selection; return include and exclude."""
     left, right = st.columns(2)
-    include = _expression(left, "include", "Repair only names matching", view.include, "e.g. attention")
-    exclude = _expression(right, "exclude", "Keep names matching as tuned", view.exclude, "e.g. embed|lm_head")
+    include = _expression(left, "include", place, "Repair only names matching", view.include, "e.g. attention")
+    exclude = _expression(right, "exclude", place, "Keep names matching as tuned", view.exclude, "e.g. embed|lm_head")
     return include, exclude
 
 
-def _expression(column: "st.delta_generator.DeltaGenerator", field: str, title: str, value: str, example: str) -> str:
+def _expression(column: DeltaGenerator, field: str, place: str, title: str, value: str, example: str) -> str:
     """Show one expression to edit and return it."""
-    st.session_state[field] = value
+    key = place + field
+    st.session_state[key] = value
     return column.text_input(
         title,
-        key=field,
+        key=key,
         placeholder=f"regular expression, {example}",
-        on_change=lambda: change_view(**{field: st.session_state[field]}),
+        on_change=lambda: change_view(**{field: st.session_state[key]}),
     )
 
 

@@ -23,7 +23,7 @@ class View:
     `against` is the threshold that the one in view is compared with, in the words of an override (`rule=energy,
     fraction=0.8`). `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
     the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
-    parameters.
+    parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where the plan stands beside it.
     """
 
     base: str = ""
@@ -42,6 +42,8 @@ class View:
     include: str = ""
     exclude: str = ""
     device: str = "auto"
+    show: str = ""
+    plan: str = ""
 
     @property
     def has_pair(self) -> bool:
@@ -111,6 +113,11 @@ def change_view(**changes: Any) -> View:
     view = replace(view, **{key: str(value) for key, value in changes.items()})
     _store(view)
     return view
+
+
+def address(**changes: str) -> dict[str, str]:
+    """Return the query of a link to what is in view, but for some changes."""
+    return _in_url(st.session_state.get("view", {}) | changes)
 
 
 def close_pair() -> None:

@@ -1,4 +1,4 @@
-"""The workbench: the map of the model and all of Figure 4 of one weight, side by side, and one line of controls."""
+"""The workbench on one weight: the model's map and all of Figure 4 side by side, one line of controls, and more."""
 
 import functools
 from typing import Any
@@ -12,60 +12,64 @@ from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
+from dgviz.app.compare import draw_rules
+from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
+    asked_window,
     figure4_payload,
+    map_order,
     opened_weight,
+    selected_names,
     start_tau,
     waits_for_rest,
     wants_twin,
     workbench,
 )
-from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, read_weight_spectrum, remember_tau
-from dgviz.app.layer_plan import draw_in_plan
-from dgviz.app.messages import answered, show_error
-from dgviz.app.plans import read_saved
-from dgviz.app.rules import choose_rule, current_rule
+from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
+from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
+from dgviz.app.messages import answered, show_error, show_warning
+from dgviz.app.methods import draw_methods
+from dgviz.app.pair import checkpoint_label
+from dgviz.app.plans import PLAN_CHANGED, read_saved
+from dgviz.app.rules import rule_button
+from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
 from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import DgvizError, PlanError
 from dgviz.figures.cells import model_cells
-from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.maps import WHOLE, EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.payload import matrix_axes
 from dgviz.figures.figure4.static import caption_of, figure4_svg
 from dgviz.repair.overrides import Override
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
+from dgviz.spectra.weight import Weight
 from dgviz.words import exact_number
 
 _KEY = "workbench"
-_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the lower row, as on the Layer page
+_FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
-# The page is a screen, not a document: its figure takes the room that others give to margins.
-_STYLE = """<style>
-.stMainBlockContainer { padding: 3.4rem 1.4rem 0.5rem; }
-.stMainBlockContainer .stHeading:has(h1) { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
-</style>"""
-
-
-def draw_workbench(pair: CheckpointPair) -> None:
-    """Draw the line of controls, the map and the figure."""
-    st.html(_STYLE)
-    _draw(pair)
 
 
 @st.fragment
-def _draw(pair: CheckpointPair) -> None:
-    """Draw all of it; a click on the map and a released tau run only this."""
+def draw_workbench(pair: CheckpointPair) -> None:
+    """Draw the line of controls, the map and the figure; a click on the map and a released tau run only this."""
     view = current_view()
+    if on_model(view) or st.session_state.pop(PLAN_CHANGED, False):
+        st.rerun()  # what stands outside this part of the page is another
     weight = weight_in_view(view, pair)
+    st.set_page_config(page_title=f"{weight.name} · {checkpoint_label(view.tuned)}")
     line = st.container(horizontal=True, vertical_alignment="center", gap="small")
     with line:
+        choose_scale(view)
         step_weight(view, pair, weight)
-        rule, params = _choose_rule(view)
+        rule, params = rule_button(view)
     stamp = f"{pair.base.fingerprint[:12]}{pair.tuned.fingerprint[:12]}"
     layer = LayerView(weight, rule, params, view.device, stamp, (view.base, view.tuned))
     spectrum = read_weight_spectrum(layer.weight)
@@ -80,9 +84,9 @@ def _draw(pair: CheckpointPair) -> None:
         with st.popover(verdict_badge("", diagnosis)):
             draw_verdict(title, diagnosis)
             for warning in (*threshold.warnings, *spectrum.warnings):
-                st.warning(warning[0].upper() + warning[1:] + ".")
-        with st.popover(_plan_label(view), icon=":material/playlist_add:"):
-            draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None)
+                show_warning(warning[0].upper() + warning[1:] + ".")
+        with st.popover("Add to plan", icon=":material/playlist_add:"):
+            draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
         _draw_against(view, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
@@ -90,15 +94,29 @@ def _draw(pair: CheckpointPair) -> None:
             picture = st.container()
             draw_provenance(layer, spectrum, tau, own_tau)
     _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau)
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.markdown("**More on this weight**")
+        choose_shown(view, WEIGHT_PARTS)
+    if view.show == "spectrum":
+        draw_spectrum(layer, spectrum, threshold, tau, moved=chosen is not None)
+    elif view.show == "rules":
+        draw_rules(layer.weight, spectrum)
+    elif view.show == "methods":
+        draw_methods(pair, layer.weight, spectrum)
 
 
-def _choose_rule(view: View) -> tuple[Any, dict[str, Any]]:
-    """Show the rule and its factor on a button, and all there is to choose behind it."""
-    rule, params = current_rule(view)
-    factor = params.get("scale", 1.0)
-    settings = "" if factor == 1 else f" × {factor:.3g}"
-    with st.popover(f"{rule.title}{settings}", icon=":material/tune:"):
-        return choose_rule(view)
+def _beside(pair: CheckpointPair, weight: Weight) -> dict[str, Selection]:
+    """Return what can get the same as the weight in view, by what it is called: its module, what is selected."""
+    path, chosen = weight.module_path, selected_names(_KEY)
+    alike = [
+        tensor.name
+        for tensor in pair.repairable
+        for other in [module_path(tensor.name)]
+        if (other.tower, other.module) == (path.tower, path.module)
+    ]
+    module, selected = selection_of(pair, alike) if len(alike) > 1 else None, selection_of(pair, chosen)
+    found = {"This module": module} if module is not None else {}
+    return found if selected is None else found | {f"The {len(selected.names)} selected": selected}
 
 
 def _choose_colour(view: View) -> None:
@@ -118,12 +136,6 @@ def _colour(view: View) -> str:
     return view.quantity if view.quantity in FIGURES else _FIRST_COLOUR
 
 
-def _plan_label(view: View) -> str:
-    """Return what the button of the plan says."""
-    count = len(read_saved(view).overrides)
-    return "Plan" if not count else f"Plan · {count} override{'s' if count > 1 else ''}"
-
-
 def _figure(
     picture: DeltaGenerator,
     view: View,
@@ -141,15 +153,18 @@ def _figure(
     with answered():
         # Spectrum and tau are on the screen first; the maps of a large weight follow when they are there.
         patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
-        entries = work.entry_panels_soon(*layer.weight, rank, patience)
+        window = WHOLE if against else asked_window(_KEY, layer.matrix.name, spectrum.shape)
+        entries = work.entry_panels_soon(*layer.weight, rank, patience, window)
         maps = work.spectrum_panels(*layer.weight, patience)
+        direction = about_direction(_KEY, view, pair, layer, spectrum, patience)
         if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
-            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank)
+            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window)
         if entries is not None and against is not None:
             compared = work.compared_panels(*layer.weight, *against, rank)
     if maps is not None and entries is not None:
         with picture:
-            _offer_picture(pair, layer, spectrum, threshold, entries, maps, tau)
+            whole = entries if window == WHOLE else work.entry_panels(*layer.weight, rank)
+            _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
     payload = figure4_payload(
         layer.id,
         spectrum.s,
@@ -163,8 +178,15 @@ def _figure(
         map=_map(view, pair, layer),
         compared=compared,
         twin=twin,
+        about={
+            "weight": layer.matrix.name,
+            "axes": matrix_axes(layer.matrix.tensor.base.shape, layer.matrix.index is not None),
+            "direction": direction,
+            "alone": alone_in_plan(view, layer),
+        },
     )
-    workbench(_KEY, payload, functools.partial(remember_tau, _KEY, layer, own_tau), _open)
+    release = functools.partial(remember_tau, _KEY, layer, own_tau)
+    workbench(_KEY, payload, release, _open, functools.partial(decide, _KEY, view, layer))
 
 
 def _offer_picture(
@@ -198,15 +220,23 @@ def _offer_picture(
 
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
-    spectra = load_spectra(pair)
-    known = len(spectra.weights)
+    spectra, order = load_spectra(pair), map_order(_KEY)
+    against = _plan_against(view)
+    if order == "between" and against is None:
+        order = "layers"
+    figure = "residual_fit" if order == "fit" else _colour(view)
+    known, before = len(spectra.weights), []
     try:
         settings = tuple(sorted(layer.params.items()))
-        parts, note = _parts(layer.stamp, layer.rule.name, settings, _colour(view), known, pair, spectra)
+        parts, note = _parts(layer.stamp, layer.rule.name, settings, figure, known, pair, spectra)
+        if against is not None:
+            settings = tuple(sorted(against.params.items()))
+            before, _ = _parts(layer.stamp, against.rule, settings, figure, known, pair, spectra)
     except DgvizError as error:  # a rule that needs more than what a scan has stored
         show_error(error)
-        return model_cells((), FIGURES[_colour(view)], layer.matrix.tensor.name, ())
-    return model_cells(parts, FIGURES[_colour(view)], layer.matrix.tensor.name, _overridden(view, pair), note)
+        return model_cells((), FIGURES[figure], layer.matrix.tensor.name, ())
+    apart = _overridden(view, pair)
+    return model_cells(parts, FIGURES[figure], layer.matrix.tensor.name, apart, note, order, before)
 
 
 @st.cache_resource(max_entries=8, show_spinner=False)
@@ -245,6 +275,20 @@ def _overridden(view: View, pair: CheckpointPair) -> set[str]:
 
 def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | None:
     """Return name, tau and rank of the threshold that the one in view is compared with; what is spoiled is said."""
+    plan = _plan_against(view, said=True)
+    if plan is None:
+        return None
+    try:
+        threshold = apply_rule(spectrum, plan.rule, plan.params)
+    except DgvizError as error:
+        show_error(error)
+        return None
+    tau = start_tau(spectrum.s, threshold)
+    return rule_title(plan), tau, int(np.count_nonzero(spectrum.s > tau))
+
+
+def _plan_against(view: View, said: bool = False) -> RepairPlan | None:
+    """Return the threshold that the one in view is compared with; what is none is `said` once."""
     if not view.against:
         return None
     try:
@@ -252,12 +296,11 @@ def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | Non
         usual = RepairPlan()
         if plan.keep or (plan.method, plan.shrinker) != (usual.method, usual.shrinker):
             raise PlanError(f"{view.against!r} is no threshold: compare with a rule, a factor, a tau or a rank")
-        threshold = apply_rule(spectrum, plan.rule, plan.params)
     except DgvizError as error:
-        show_error(error)
+        if said:
+            show_error(error)
         return None
-    tau = start_tau(spectrum.s, threshold)
-    return rule_title(plan), tau, int(np.count_nonzero(spectrum.s > tau))
+    return plan
 
 
 def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, moved: bool) -> None:

@@ -1,15 +1,17 @@
 """Questions to the worker process: the pages never compute, and never import torch."""
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import streamlit as st
 from streamlit.runtime.scriptrunner import get_script_run_ctx
 
+from dgviz.analysis.direction import Alignments, Direction
 from dgviz.analysis.effect import MethodPanel
 from dgviz.checkpoint import CheckpointPair
-from dgviz.figures.figure4.maps import ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels
+from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels, Window
 from dgviz.jobs import Superseded, Worker
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.spectrum import Spectrum
@@ -99,15 +101,43 @@ def entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> EntryPan
     return worker().call("entry_panels", group=_visitor(), weight=weight, device=device, rank=rank)
 
 
-def entry_panels_soon(weight: Weight, device: str, stamp: str, rank: int, patience: float) -> EntryPanels | None:
+def entry_panels_soon(
+    weight: Weight, device: str, stamp: str, rank: int, patience: float, window: Window = WHOLE
+) -> EntryPanels | None:
     """Return the same, or None where it takes longer than one waits: a page shows what it has, and asks again."""
-    return _soon(_entry_panels, (weight, device, stamp, rank), patience)
+    return _soon(_entry_panels, (weight, device, stamp, rank, window), patience)
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
-def _entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> Future:
+def _entry_panels(weight: Weight, device: str, stamp: str, rank: int, window: Window) -> Future:
     """Ask the worker once, without waiting."""
-    return _asked("entry_panels", group=f"{_visitor()} entries", weight=weight, device=device, rank=rank)
+    question = {"weight": weight, "device": device, "rank": rank, "window": window}
+    return _asked("entry_panels", group=f"{_visitor()} entries", **question)
+
+
+def direction_soon(weight: Weight, device: str, stamp: str, number: int, patience: float) -> Direction | None:
+    """Return what one direction of a weight's update does, or None where it takes longer than one waits."""
+    return _soon(_direction, (weight, device, stamp, number), patience)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _direction(weight: Weight, device: str, stamp: str, number: int) -> Future:
+    """Ask the worker once, without waiting."""
+    return _asked("direction", group=f"{_visitor()} direction", weight=weight, device=device, number=number)
+
+
+def alignments_soon(
+    weight: Weight, device: str, stamp: str, number: int, patience: float, others: Mapping[str, Weight]
+) -> Alignments | None:
+    """Return how one direction lies to base's own and to those of other fine-tunes, or None as above."""
+    return _soon(_alignments, (weight, device, stamp, number, dict(others)), patience)
+
+
+@st.cache_resource(max_entries=64, show_spinner=False)
+def _alignments(weight: Weight, device: str, stamp: str, number: int, others: dict[str, Weight]) -> Future:
+    """Ask the worker once, without waiting."""
+    question = {"weight": weight, "device": device, "number": number, "others": others}
+    return _asked("alignments", group=f"{_visitor()} alignments", **question)
 
 
 @st.cache_data(max_entries=64, show_spinner=False)
@@ -120,9 +150,11 @@ def compared_panels(
 
 
 @st.cache_data(max_entries=16, show_spinner=False)
-def noise_twin(weight: Weight, device: str, stamp: str, sigma: float, tau: float, rank: int) -> NoiseTwin:
+def noise_twin(
+    weight: Weight, device: str, stamp: str, sigma: float, tau: float, rank: int, window: Window = WHOLE
+) -> NoiseTwin:
     """Return noise of a weight's shape and sigma, drawn as its update at a tau that keeps so many directions."""
-    question = {"weight": weight, "device": device, "sigma": sigma, "tau": tau, "rank": rank}
+    question = {"weight": weight, "device": device, "sigma": sigma, "tau": tau, "rank": rank, "window": window}
     return worker().call("noise_twin", group=f"{_visitor()} twin", **question)
 
 

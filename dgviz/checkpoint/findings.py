@@ -194,7 +194,7 @@ def find_adapter(pair: CheckpointPair) -> list[Notice]:
         return []
     rows = [row for row in pair.tensors if isinstance(row.tuned, LoraTensor | LoraStack)]
     message = (
-        f"Tuned is a PEFT adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
+        f"Tuned is a LoRA adapter: base plus low-rank updates of {len(rows)} tensors; all others are base's own."
     )
     remedy = "An update of exact low rank has no noise to estimate: rules that look for it keep everything."
     return [Notice("adapter", INFO, message, remedy, tuple(row.name for row in rows))]

@@ -9,7 +9,8 @@ import hashlib
 import math
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,11 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Header:
-    """One file's header: its tensors by name, and a digest of file size, modification time and header bytes."""
+    """One file's header: its tensors by name, a digest of file size, time and header bytes, and its metadata."""
 
     tensors: dict[str, TensorInfo]
     digest: str
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_header(file: Path) -> Header:
@@ -70,17 +72,18 @@ def read_header(file: Path) -> Header:
     if not raw.startswith(b"{"):
         raise CheckpointError(f"{file} has no header that begins with '{{': it is not a safetensors file, or damaged")
     data_start = 8 + length
-    tensors = {}
+    tensors, metadata = {}, {}
     for name, entry in parse_json_object(raw, f"the header of {file}").items():
         if name == "__metadata__":
             if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
                 raise CheckpointError(f"{file}: __metadata__ must map strings to strings: the header is damaged")
+            metadata = entry
         else:
             tensors[name] = _tensor_info(file, name, entry, data_start)
     _check_contiguous(file, tensors, data_start, stat.st_size)
     _check_with_safetensors(file)
     digest = hashlib.sha256(raw + f"|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
-    return Header(tensors, digest)
+    return Header(tensors, digest, metadata)
 
 
 def _header_length(file: Path, prefix: bytes, size: int) -> int:

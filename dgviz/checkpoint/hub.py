@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dgviz.command import Command
 from dgviz.errors import CheckpointError
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w][\w./-]*))?")
@@ -62,6 +63,18 @@ def split_hub_id(text: str) -> tuple[str, str | None] | None:
     if found is None or ".." in text or "--" in found["repo"] or Path(text).expanduser().exists():
         return None
     return found["repo"], found["revision"]
+
+
+def explain_missing_path(text: str, error: Exception) -> str:
+    """Say why a path cannot be opened; a path that reads like a Hugging Face id is told how to fetch it."""
+    hub = split_hub_id(text)
+    if hub is not None:
+        return (
+            f"there is no directory {text!r}, and no model of this id in the Hugging Face cache: "
+            f"fetch it by `{Command('fetch', model=text)}` or on the Open page, or give a directory"
+        )
+    cause = (getattr(error, "strerror", None) or str(error)).lower()
+    return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"
 
 
 def plan_download(repo: str, revision: str | None = None) -> HubPlan:

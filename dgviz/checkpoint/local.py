@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
+from dgviz.checkpoint.folders import PIPELINE, explain_choice, explain_file, explain_folder, explain_pipeline
 from dgviz.checkpoint.header import Header, read_header
-from dgviz.checkpoint.hints import PIPELINE, explain_missing_path, explain_no_weights, explain_pipeline
-from dgviz.checkpoint.hub import find_cached, split_hub_id
+from dgviz.checkpoint.hub import explain_missing_path, find_cached, split_hub_id
+from dgviz.checkpoint.lora.files import refuse_lora
 from dgviz.checkpoint.pickled import bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
@@ -17,19 +18,18 @@ from dgviz.words import some
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-_SETS = tuple(
-    (f"{stem}{dot}.safetensors", f"{stem}.safetensors.index{dot}.json")
-    for dot in ("", ".fp16")
-    for stem in ("model", "diffusion_pytorch_model")
-)
-"""Single file and index of every set of weights that loaders know by name, in their order of precedence: the name of
-transformers, that of diffusers for a component of a pipeline, and the half-precision variant that may lie beside."""
+_STEMS = "model", "diffusion_pytorch_model"
+_FIRST = "", ".fp16"
+"""Of the variants that lie side by side: the full weights come first, then those in half precision."""
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
 MAX_INDEX_BYTES = 256_000_000
 """Real indices reach 23.5 MB; beyond this the file is not an index."""
 
-_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
+_SHARD = re.compile(r"-\d+-of-\d+(\.[\w-]+)?\.safetensors$")
+_WEIGHTS = re.compile(r".*\.safetensors(\.index(\.[\w-]+)?\.json)?", re.DOTALL)
+_VARIANT = re.compile(rf"(?:{'|'.join(_STEMS)})(?:(\.[\w-]+)\.safetensors|\.safetensors\.index(\.[\w-]+)\.json)")
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -39,8 +39,9 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     ----------
     path : str or Path
         A directory with ``model.safetensors``, or with shards and ``model.safetensors.index.json``, or with these as
-        diffusers names them; any other single ``*.safetensors`` or index is taken where it is the only one. Or the
-        path of such a weight file, or the hub id (``org/name@revision``) of a model in the Hugging Face cache.
+        diffusers or a variant (``model.bf16.safetensors``) names them; any other single ``*.safetensors`` or index is
+        taken where it is the only one. Or the path of a weight file, which is taken whatever lies beside it (a shard
+        stands for its index). Or the hub id (``org/name@revision``) of a model in the Hugging Face cache.
 
     Returns
     -------
@@ -50,7 +51,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     Raises
     ------
     CheckpointError
-        If there are no weights, more than one set of weights, or files that contradict each other.
+        If there are no weights, more than one set of weights, or files that contradict each other; or if the weights
+        are those of a LoRA, which is no model by itself.
     """
     if not str(path).strip():
         raise CheckpointError("no path given: give a directory of *.safetensors weights")
@@ -80,19 +82,15 @@ def local_path(path: str | Path) -> Path:
 def _open_directory(directory: Path, given: Path | None) -> Checkpoint:
     """Open the weights of a directory; `given` is the weight file that was named, if one was."""
     config, raw_config = _read_config(directory)
-    weights = _find_weights(directory, config, None if given is None else given.name)
+    weights = _find_weights(directory, config) if given is None else _named_weights(directory, given.name)
     if weights.name.endswith(".json"):
         tensors, shards, digests = _open_sharded(directory, weights)
     else:
         header = _read_weights(weights)
         tensors, shards, digests = header.tensors, (weights.name,), [header.digest]
-    if given is not None and given.name not in (*shards, weights.name):
-        raise CheckpointError(
-            f"{given} is not among the weights of its directory ({weights.name}): "
-            f"give the directory, or put the file alone into one as {SINGLE}"
-        )
     if not tensors:
         raise CheckpointError(f"{weights} holds no tensors: save the model again")
+    refuse_lora(weights, tensors)
     fingerprint = hashlib.sha256("|".join([hashlib.sha256(raw_config).hexdigest(), *shards, *digests]).encode())
     ordered = {name: tensors[name] for name in sorted(tensors, key=_natural)}
     return Checkpoint(directory, ordered, config, shards, fingerprint.hexdigest())
@@ -118,8 +116,25 @@ def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:
     return parse_json_object(raw, str(file), constants=True), raw
 
 
-def _find_weights(directory: Path, config: dict[str, Any], given: str | None) -> Path:
-    """Return the one weight file or index of a directory, in the loaders' order of precedence; `given` was named."""
+def _named_weights(directory: Path, name: str) -> Path:
+    """Return a weight file that was named, or the index that it is a shard of."""
+    if bin_allowed() and name in (BIN, BIN_INDEX):
+        return directory / name
+    if not _is_plain_weight_name(name):
+        raise CheckpointError(explain_file(directory / name))
+    for index in sorted(directory.glob("*.safetensors.index*.json")):
+        if name != index.name and not name.endswith(".json") and name in _read_index(index)[0].values():
+            return index
+    if _SHARD.search(name):
+        raise CheckpointError(
+            f"{directory / name} is one of several shards, and no index beside it lists it: fetch {INDEX} and the "
+            "other shards"
+        )
+    return directory / name
+
+
+def _find_weights(directory: Path, config: dict[str, Any]) -> Path:
+    """Return the one weight file or index of a directory, in the loaders' order of precedence."""
     named = config.get("transformers_weights")
     if named is not None:
         if not isinstance(named, str) or not _is_plain_weight_name(named) or not (directory / named).is_file():
@@ -128,23 +143,42 @@ def _find_weights(directory: Path, config: dict[str, Any], given: str | None) ->
                 "file or index in the same directory: fetch it, or remove the entry"
             )
         return directory / named
-    for names in sorted(_SETS, key=lambda names: given not in names):
-        found = _one_of(directory, *names)
-        if found is not None:
-            return found
-    if given is None and (directory / PIPELINE).is_file():
+    names = [file.name for file in directory.iterdir() if file.is_file()]
+    variants = {
+        found[1] or found[2] for name in names if not _SHARD.search(name) and (found := _VARIANT.fullmatch(name))
+    }
+    for variant in _FIRST:
+        found = [file for stem in _STEMS if (file := _of_variant(directory, stem, variant))]
+        if found:
+            return found[0]
+    others = [
+        _of_variant(directory, stem, variant) for variant in sorted(variants.difference(_FIRST)) for stem in _STEMS
+    ]
+    found = [file for file in others if file is not None]
+    if len(found) == 1:
+        return found[0]
+    if (directory / PIPELINE).is_file():
         raise CheckpointError(explain_pipeline(directory))
-    files = sorted(file for file in directory.iterdir() if _is_plain_weight_name(file.name) and file.is_file())
+    files = found or sorted(directory / name for name in names if _is_plain_weight_name(name))
     indices = [file for file in files if file.name.endswith(".json")]
-    loose = [file for file in files if file not in indices and file.name != "adapter_model.safetensors"]
-    if len(indices) == 1:
+    loose = [file for file in files if file not in indices and file.name != ADAPTER_WEIGHTS]
+    if len(indices) == 1 and not found:
         return indices[0]
     if len(loose) == 1 and not indices and not _SHARD.search(loose[0].name):
         return loose[0]
     pickled = _one_of(directory, BIN, BIN_INDEX) if bin_allowed() and not files else None
     if pickled is not None:
         return pickled
-    raise CheckpointError(explain_no_weights(directory, (SINGLE, INDEX), [file.name for file in indices or loose]))
+    looked = f"no weights in {directory}: looked for {SINGLE} and {INDEX}"
+    chosen = [file for file in indices or loose if not _SHARD.search(file.name)]
+    if chosen:
+        raise CheckpointError(explain_choice(directory, chosen))
+    raise CheckpointError(explain_folder(directory, looked, [file.name for file in loose]))
+
+
+def _of_variant(directory: Path, stem: str, variant: str) -> Path | None:
+    """Return the single file or index of one variant of a set of weights."""
+    return _one_of(directory, f"{stem}{variant}.safetensors", f"{stem}.safetensors.index{variant}.json")
 
 
 def _one_of(directory: Path, single: str, index: str) -> Path | None:
@@ -159,7 +193,7 @@ def _one_of(directory: Path, single: str, index: str) -> Path | None:
 
 def _is_plain_weight_name(name: str) -> bool:
     """Say whether `name` is a weight file or index beside the others: no folder, drive or parent in it."""
-    return name.endswith((".safetensors", ".safetensors.index.json")) and _is_plain_name(name)
+    return _WEIGHTS.fullmatch(name) is not None and _is_plain_name(name)
 
 
 def _is_plain_name(name: str) -> bool:

@@ -212,14 +212,3 @@ def block_depths(names: Iterable[str]) -> dict[str, float]:
         else float(path.kind != EMBEDDING and (path.kind == HEAD or not _BEFORE.search(name)))
         for name, path in paths.items()
     }
-
-
-def layer_labels(paths: Iterable[ModulePath]) -> dict[tuple[str, tuple[int, ...]], str]:
-    """Return what to call each layer, in order, by its tower too where there are several; and what lies outside."""
-    layers = list(dict.fromkeys((path.tower, path.layer) for path in paths))
-    towers = tower_labels(tower for tower, _ in layers)
-    before = {tower: f"{label} " if len(towers) > 1 else "" for tower, label in towers.items()}
-    rank = {tower: i for i, tower in enumerate(towers)}
-    ordered = sorted((at for at in layers if at[1]), key=lambda at: (rank[at[0]], layer_order(at[1])))
-    labels = {at: before[at[0]] + ".".join(map(str, at[1])) for at in ordered}
-    return labels | {at: "outside layers" for at in layers if not at[1]}

@@ -17,7 +17,8 @@ from dgviz.checkpoint.actions import (
 from dgviz.checkpoint.derived import PlacedTensor, pick_rows
 from dgviz.checkpoint.descent import judge_descent
 from dgviz.checkpoint.local import local_path, open_checkpoint
-from dgviz.checkpoint.lora.adapter import is_adapter, open_adapter
+from dgviz.checkpoint.lora.adapter import adapter_folder, open_adapter
+from dgviz.checkpoint.lora.files import find_lora_file, open_lora_file
 from dgviz.checkpoint.module_path import module_path
 from dgviz.checkpoint.names import Match, Matches, match_names, unwrapped_names
 from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
@@ -36,6 +37,7 @@ from dgviz.checkpoint.types import (
     PairedTensor,
     TensorInfo,
 )
+from dgviz.checkpoint.ungathered import block_ungathered
 from dgviz.checkpoint.vocabulary import Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
 from dgviz.words import some
@@ -50,7 +52,8 @@ def open_pair(
 ) -> CheckpointPair:
     """Open two checkpoints and pair them, to be repaired; see `open_checkpoint` and `pair_checkpoints`.
 
-    The tuned side may be a directory with a PEFT LoRA adapter of the base: see `dgviz.checkpoint.lora.adapter`.
+    The tuned side may be a LoRA of the base: a directory with a PEFT adapter (`dgviz.checkpoint.lora.adapter`), or a
+    file of another trainer (`dgviz.checkpoint.lora.files`).
     `force`: two models that have nothing in common are a warning only.
     """
     pair = _open(base_path, tuned_path, include, exclude, True)
@@ -80,11 +83,12 @@ def _open(
     base_path: str | Path, tuned_path: str | Path, include: str | None, exclude: str | None, whole: bool
 ) -> CheckpointPair:
     base = open_checkpoint(base_path)
-    adapter = local_path(tuned_path)
-    if is_adapter(adapter):
-        base = dequantised(base, "base")
-        return _pair(base, open_adapter(adapter, base), include, exclude, whole)
-    return _pair(base, open_checkpoint(tuned_path), include, exclude, whole)
+    adapter, lora = adapter_folder(local_path(tuned_path)), find_lora_file(local_path(tuned_path))
+    if adapter is None and lora is None:
+        return _pair(base, open_checkpoint(tuned_path), include, exclude, whole)
+    base = dequantised(base, "base")
+    tuned = open_adapter(adapter, base) if adapter is not None else open_lora_file(lora, base)
+    return _pair(base, tuned, include, exclude, whole)
 
 
 def pair_checkpoints(
@@ -167,7 +171,7 @@ def _pair(
         message = f"Names were compared as they are: {matches.problem}."
         remedy = "Look at the tensors that are on one side only; where they belong together, save both sides alike."
         notices.append(Notice("exact_names", WARNING, message, remedy))
-    return replace(pair, notices=tuple(notices))
+    return replace(pair, notices=(*notices, *base.notices, *tuned.notices))
 
 
 def _row(info: TensorInfo, match: Match | None, why: Why) -> PairedTensor:
@@ -188,6 +192,9 @@ def _laid_out(row: PairedTensor, surroundings: Surroundings) -> PairedTensor:
 
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:
     """Return what stands in the way of a repair, by kind."""
+    empty = block_ungathered(rows)
+    if empty:
+        return empty  # of which shapes that differ are no more than a consequence
     shapes, eights = ([row for row in rows if row.cause == cause] for cause in ("shape", "float8"))
     return [*([block_shapes(shapes, common)] if shapes else []), *([block_float8(eights)] if eights else [])]
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dgviz.checkpoint.expression import compile_expression
 from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import PairError
 
@@ -24,17 +25,15 @@ class Selection:
     def __post_init__(self) -> None:
         for option, expression in (("include", self.include), ("exclude", self.exclude)):
             try:
-                re.compile(expression)
-            except re.error as error:
-                raise PairError(
-                    f"--{option} {expression!r} is not a valid regular expression ({error}): correct it"
-                ) from error
+                compile_expression(expression)
+            except PairError as error:
+                raise PairError(f"--{option}: {error}; correct it") from None
 
     def drops(self, name: str) -> str:
         """Return which of the two leaves a name out: ``"excluded"``, ``"not_included"``, or empty for none."""
-        if self.exclude and re.search(self.exclude, name):
+        if self.exclude and compile_expression(self.exclude).search(name):
             return "excluded"
-        return "not_included" if self.include and not re.search(self.include, name) else ""
+        return "not_included" if self.include and not compile_expression(self.include).search(name) else ""
 
     def select(self, names: Iterable[str]) -> list[str]:
         """Return the names that are repaired."""

@@ -10,17 +10,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
-import re2
-
+from dgviz.checkpoint.expression import compile_expression
 from dgviz.checkpoint.module_path import module_path
 from dgviz.checkpoint.types import PairedTensor
 from dgviz.errors import PairError
 
 KINDS = ("name", "module", "layers", "re")
 _SHOWN = 3  # names like one that nothing has
-_QUIET = re2.Options()
-_QUIET.log_errors = False
 
 
 @dataclass(frozen=True)
@@ -100,14 +98,8 @@ class Selector:
         return ranges
 
     @cached_property
-    def _expression(self) -> "re2._Regexp":
-        try:
-            return re2.compile(self._value, _QUIET)
-        except re2.error as error:
-            reason = error.args[0].decode() if error.args and isinstance(error.args[0], bytes) else str(error)
-            raise PairError(
-                f"{self.text!r} is no expression of RE2 ({reason}), which knows no look-around and no back-references"
-            ) from None
+    def _expression(self) -> Any:
+        return compile_expression(self._value)
 
     def _finds(self, name: str) -> bool:
         if self.kind == "re":

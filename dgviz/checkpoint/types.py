@@ -109,6 +109,40 @@ class DerivedTensor(TensorInfo):
 
 
 @dataclass(frozen=True)
+class Notice:
+    """Something about a pair that its user should know before anything is computed.
+
+    Attributes
+    ----------
+    code : str
+        What it is, in one word, for programs.
+    severity : str
+        ``"blocks"`` (nothing is written while it stands), ``"warning"`` or ``"info"``.
+    message : str
+        What was found, in a sentence.
+    remedy : str
+        What to do about it, in a sentence.
+    tensors : tuple of str
+        The tensors it is about.
+    exclude : str
+        The regular expression that names the exception, where there can be one.
+    """
+
+    code: str
+    severity: str
+    message: str
+    remedy: str
+    tensors: tuple[str, ...] = ()
+    exclude: str = ""
+
+    @property
+    def sentence(self) -> str:
+        """Message and remedy in one line, as an error says them."""
+        joint = ". " if self.remedy[:1].isupper() else ": "
+        return f"{self.message.rstrip('.')}{joint}{self.remedy}"
+
+
+@dataclass(frozen=True)
 class Checkpoint:
     """A directory of weights, opened by its headers.
 
@@ -127,6 +161,8 @@ class Checkpoint:
     is_adapter : bool
         True: `path` holds an adapter, and tensors, config and shards are those of its base, the weights it changes
         derived from them.
+    notices : tuple of Notice
+        What opening it found that its user should know.
     """
 
     path: Path
@@ -135,6 +171,7 @@ class Checkpoint:
     shards: tuple[str, ...]
     fingerprint: str
     is_adapter: bool = False
+    notices: tuple[Notice, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -210,40 +247,6 @@ class PairedTensor:
     def layout(self) -> MatrixLayout | None:
         """The matrices it is made of; None for a vector."""
         return matrix_layout((self.tuned or self.base).shape, self.stacked)
-
-
-@dataclass(frozen=True)
-class Notice:
-    """Something about a pair that its user should know before anything is computed.
-
-    Attributes
-    ----------
-    code : str
-        What it is, in one word, for programs.
-    severity : str
-        ``"blocks"`` (nothing is written while it stands), ``"warning"`` or ``"info"``.
-    message : str
-        What was found, in a sentence.
-    remedy : str
-        What to do about it, in a sentence.
-    tensors : tuple of str
-        The tensors it is about.
-    exclude : str
-        The regular expression that names the exception, where there can be one.
-    """
-
-    code: str
-    severity: str
-    message: str
-    remedy: str
-    tensors: tuple[str, ...] = ()
-    exclude: str = ""
-
-    @property
-    def sentence(self) -> str:
-        """Message and remedy in one line, as an error says them."""
-        joint = ". " if self.remedy[:1].isupper() else ": "
-        return f"{self.message.rstrip('.')}{joint}{self.remedy}"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dgviz.cli.options import print_columns, print_result
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.scores import Score, parse_scores
-from dgviz.scores.evaluate import Settings, TaskScores, iter_evaluation, write_results
+from dgviz.scores.evaluate import Settings, TaskScores, iter_evaluation, write_hub_results, write_results
 from dgviz.words import number
 
 _COLUMNS = "benchmark", "metric", "score", "stderr", "n"
@@ -31,15 +31,18 @@ def run(options: argparse.Namespace) -> int:
     file = write_results(name, options.backend, settings, scored, options.out)
     JobReporter.from_environment().finish({"tasks": len(scored), "file": str(file)})
     scores = parse_scores(file.read_bytes(), str(file)).scores  # as `recovery` reads them
+    beside = write_hub_results(folder, scored, scores)
     rows = [dict(zip(_COLUMNS, (s.benchmark, s.metric, s.value, s.stderr, s.n), strict=True)) for s in scores]
     result = {"file": str(file), "checkpoint_sha256": scored[0].checkpoint, "scores": rows}
-    print_result(options, result, lambda: _print(file, scored, scores))
+    result["eval_results"] = list(map(str, beside))
+    print_result(options, result, lambda: _print([file, *beside], scored, scores))
     return 0
 
 
-def _print(file: Path, scored: Sequence[TaskScores], scores: Sequence[Score]) -> None:
+def _print(files: Sequence[Path], scored: Sequence[TaskScores], scores: Sequence[Score]) -> None:
     """Print what was written, and how much of it was known."""
     rows = ((s.benchmark, s.metric, number(s.value), number(s.stderr) or "-", str(s.n or "-")) for s in scores)
     print_columns(_COLUMNS, rows)
     remembered = sum(item.remembered for item in scored)
-    print(f"\n{file}\n{len(scored)} tasks, {remembered} of them remembered")
+    print("", *files, sep="\n")
+    print(f"{len(scored)} tasks, {remembered} of them remembered")

@@ -22,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
     for name in filter(None, (options.base_name, options.push_to)):
         check_repository(name)
     pair = chosen_pair(options)
-    plan = plan_export(pair, repair, options.out, options.format, options.allow_code, options.base_name)
+    check = options.check_logits or None  # by default where there is memory for it
+    plan = plan_export(pair, repair, options.out, options.format, options.allow_code, options.base_name, check)
     if options.push_to:
         refuse_local_base(plan)
     reporter = JobReporter.from_environment()
@@ -34,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
                 break
             progress.tell(plan.written_bytes(item.name), item.name, tensors=len(plan.pair.tensors))
     summary = {key: value for key, value in item.report.items() if key not in ("tensors", "inputs")}
-    summary["seconds"] = round(time.perf_counter() - started, 3)
+    summary["seconds"] = round(time.perf_counter() - started - item.checking, 3)
     if options.push_to:
         reporter.progress(plan.total_bytes, plan.total_bytes, f"uploading to {options.push_to}")
         summary["address"] = push(plan.out, options.push_to, options.private)
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_repair(out: Path, report: dict[str, Any]) -> None:
     """Print what was written, in words."""
+    from dgviz.export.card import checked_words
+
     repaired = [row for row in report["tensors"].values() if row["action"] == "repair"]
     changed = sum(row["written"] in ("repaired", "factors") for row in repaired)
     warn(report["warnings"])
@@ -54,5 +57,8 @@ def _print_repair(out: Path, report: dict[str, Any]) -> None:
         f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changed} of "
         f"{len(repaired)} repairable tensors changed{gain}, {duration(report['seconds'])}"
     )
+    for check in ("transformers", "logits"):
+        if check in report["verified"]:
+            print(f"{check}: {checked_words(report['verified'][check])}")
     if "address" in report:
         print(f"uploaded it to {report['address']}")

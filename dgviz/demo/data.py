@@ -10,6 +10,7 @@ of new handwriting. Split and permutation are written down rather than drawn, be
 between library versions and a shipped checkpoint must always be scored on pictures it has not seen.
 """
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,8 +55,9 @@ class Digits:
     labels: NDArray[np.int64]
 
 
+@functools.cache
 def load_digits_split() -> tuple[Digits, Digits]:
-    """Return the training digits (1348) and the held-out digits (449)."""
+    """Return the training digits (1348) and the held-out digits (449), read once; nobody writes into them."""
     from sklearn.datasets import load_digits  # costs a second: only when asked
 
     digits = load_digits()

@@ -5,43 +5,28 @@ from typing import Any
 
 from dgviz.checkpoint import Checkpoint
 from dgviz.command import Command
-from dgviz.export.plan import ExportPlan, hub_name
+from dgviz.export.lineage import ancestors, described, hub_name
+from dgviz.export.plan import ExportPlan
+from dgviz.export.reload import load_words
+from dgviz.export.sidecars import own_stem
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number, number
 
 _ROWS = 40
 _RELATIONS = {"full": "finetune", "lora": "adapter"}
-_LIBRARIES = {"full": "transformers", "lora": "peft"}
 
 
 def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
     """Return the content of ``README.md``."""
     from huggingface_hub import ModelCard, ModelCardData
 
+    names = ancestors(plan.pair, plan.base_name)
     data = ModelCardData(
-        base_model=plan.base_id,
-        library_name=_LIBRARIES.get(plan.format),
-        tags=["dgviz", "svd", "weight-repair", *(["lora"] if plan.format == "lora" else [])],
-        **_license(plan),
+        base_model=names if len(names) > 1 else "".join(names) or None,
+        **described(plan.pair, plan.format),
         **({"base_model_relation": _RELATIONS[plan.format]} if plan.format in _RELATIONS else {}),
     )
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(plan, report)}"))
-
-
-def _license(plan: ExportPlan) -> dict[str, Any]:
-    """Return the licence that the input's own card names: tuned's, or base's where tuned names none."""
-    from huggingface_hub import metadata_load
-
-    for checkpoint in (plan.pair.tuned, plan.pair.base):
-        card = checkpoint.path / "README.md"
-        try:
-            found = (metadata_load(card) if card.is_file() else None) or {}
-        except Exception:  # whatever the parser raises: a card whose header is no YAML names no licence
-            continue
-        if isinstance(found, dict) and found.get("license"):
-            keys = ("license", "license_name", "license_link")
-            return {key: str(found[key]) for key in keys if found.get(key)}
-    return {}
 
 
 def _params(params: Mapping[str, float]) -> str:
@@ -50,8 +35,9 @@ def _params(params: Mapping[str, float]) -> str:
 
 
 def _name(checkpoint: Checkpoint) -> str:
-    """Return what an input is called: its hub id, or its folder's name."""
-    return hub_name(checkpoint) or checkpoint.path.name
+    """Return what an input is called: its hub id, its folder's name, or that of one file among others."""
+    file = f"/{checkpoint.shards[0]}" if own_stem(checkpoint) else ""
+    return hub_name(checkpoint) or checkpoint.path.name + file
 
 
 def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:
@@ -77,6 +63,7 @@ def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:
         *_figures(plan, report),
         "## What it does not say\n\nA repair is chosen by the update's numbers alone; it does not measure what "
         "the model can do. Evaluate the result on your own tasks before it replaces anything.",
+        *_left(report),
         f"## Tensors\n\n{_table(report)}",
     ]
     return "\n\n".join(parts).replace("\n\n- ", "\n- ").replace(":\n- ", ":\n\n- ", 1) + "\n"
@@ -113,13 +100,22 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
     return [*found, f"## Verified after writing\n\n{verified}"]
 
 
+def _left(report: Mapping[str, Any]) -> list[str]:
+    """Return the paragraph about files that stay behind in tuned's folder."""
+    left = report.get("left_behind") or {}
+    if not left:
+        return []
+    rows = "\n".join(f"| `{name}` | {reason} |" for name, reason in list(left.items())[:_ROWS])
+    return [f"## Files of tuned that were not carried over\n\n| file | why |\n|---|---|\n{rows}{_more(len(left))}"]
+
+
 def checked_words(outcome: Any) -> str:
     """Return what a check found, in words."""
     if not isinstance(outcome, Mapping):
         return str(outcome)
     if "skipped" in outcome:
         return f"not checked: {outcome['skipped']}"
-    return f"loaded as {outcome['class']} with no missing, unexpected or mismatched keys"
+    return load_words(outcome)
 
 
 def _table(report: Mapping[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A whole checkpoint: shard by shard, one tensor in memory at a time, index and config last."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,13 @@ from dgviz.export.plan import ExportPlan, ShardPlan
 from dgviz.export.report import describe_export, write_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest
 from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
-from dgviz.files import pretty_json, write_file
+from dgviz.files import pretty_json, replacing, write_file
 from dgviz.repair.report import RepairedTensor, TensorReport
 
 Repair = Callable[[PairedTensor], RepairedTensor]
 """Makes one tensor of the output."""
+CHECKING = "checking_seconds"
+"""In the content of ``dgviz.json``, and not in the file: seconds of checks that are no part of the export."""
 _FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
 
 
@@ -99,21 +102,19 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
     config = next((source for name, _, source in plan.sidecars if name == "config.json"), None)
     config_data = None if config is None else _config(read_sidecar(config), plan)
     samples = {name: digest for record in shards.values() for name, digest in record["samples"].items()}
-    verified = {
-        "values": verify_values(plan, samples, rows),
-        "transformers": verify_load(plan, config_data, index),
-    }
+    values = verify_values(plan, samples, rows)
+    loaded, seconds = verify_load(plan, config_data, index, device)
     copy_sidecars(plan)
     files = {name: {"bytes": record["bytes"], "sha256": record["sha256"]} for name, record in shards.items()}
     report = describe_export(plan, rows, device, files)
     report["inputs"] = {name: sides for record in shards.values() for name, sides in record["inputs"].items()}
     if index is not None:
         write_file(plan.out / plan.index_name, index)
-    report["verified"] = {"headers": verify_headers(plan, plan.out), **verified}
+    report["verified"] = {"headers": verify_headers(plan, plan.out), "values": values, **loaded}
     write_report(plan, report)
     if config_data is not None:
         write_file(plan.out / "config.json", config_data)
-    return report
+    return {**report, CHECKING: seconds}
 
 
 def copy_sidecars(plan: ExportPlan) -> None:
@@ -122,7 +123,18 @@ def copy_sidecars(plan: ExportPlan) -> None:
         if name != "config.json":
             target = plan.out / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_file(target, read_sidecar(source))
+            with replacing(target) as fresh:
+                _copy(source, fresh)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file of an input, of whatever size."""
+    try:
+        stream = source.open("rb")
+    except OSError as error:
+        raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
+    with stream, target.open("wb") as out:
+        shutil.copyfileobj(stream, out)
 
 
 def read_sidecar(source: Path) -> bytes:

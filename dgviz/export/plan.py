@@ -4,16 +4,17 @@ import importlib.metadata
 import os
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
 import dgviz
-from dgviz.checkpoint import Checkpoint, CheckpointPair, PairedTensor
+from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.checkpoint.types import WARNING
 from dgviz.errors import ExportError
+from dgviz.export.lineage import base_id
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.export.sidecars import find_sidecars
@@ -72,6 +73,10 @@ class ExportPlan:
         Whether ``*.py`` files are carried over.
     base_name : str
         What base is called on the Hugging Face Hub, for card and adapter; empty where it is not said.
+    left : mapping of str to str
+        Name and reason of what stays behind in tuned's folder.
+    check_logits : bool or None
+        Whether the logits of the output are compared: None where both models fit into a quarter of the free memory.
     """
 
     pair: CheckpointPair
@@ -86,6 +91,8 @@ class ExportPlan:
     format: str = "full"
     allow_code: bool = False
     base_name: str = ""
+    left: Mapping[str, str] = field(default_factory=dict)
+    check_logits: bool | None = False
 
     @property
     def index_name(self) -> str | None:
@@ -113,8 +120,8 @@ class ExportPlan:
 
     @property
     def base_id(self) -> str | None:
-        """What base is called on the hub: as the user says, or as the cache it lies in does; else None."""
-        return self.base_name or hub_name(self.pair.base)
+        """What base is called on the hub, see `dgviz.export.lineage`; None where nobody says."""
+        return base_id(self.pair, self.base_name)
 
     def written_bytes(self, name: str) -> int:
         """Return what one tensor counts for in `total_bytes`; 0 for one that is not written.
@@ -128,14 +135,6 @@ class ExportPlan:
         if info is None or (self.format != "full" and self.pair[name].action != "repair"):
             return 0
         return info.numel * ITEM_BYTES[self.repair.output_dtype(info)]
-
-
-def hub_name(checkpoint: Checkpoint) -> str | None:
-    """Return the hub id of a checkpoint that lies in the Hugging Face cache, or None."""
-    for folder in checkpoint.path.parents:
-        if folder.name.startswith("models--"):
-            return folder.name.removeprefix("models--").replace("--", "/")
-    return None
 
 
 def plan_options(repair: RepairPlan, output: str, allow_code: bool, base_name: str) -> dict[str, Any]:
@@ -152,6 +151,7 @@ def plan_export(
     format: str = "full",
     allow_code: bool = False,
     base_name: str = "",
+    check_logits: bool | None = False,
 ) -> ExportPlan:
     """Return what an export will write, or say why it cannot be written.
 
@@ -169,6 +169,8 @@ def plan_export(
         Whether ``*.py`` files are carried over.
     base_name : str
         What base is called on the hub.
+    check_logits : bool or None
+        Whether to compare the logits of the output, see `ExportPlan`.
 
     Raises
     ------
@@ -187,9 +189,10 @@ def plan_export(
     _refuse_overlap(target, pair)
     finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
     shards = _full_shards(pair, repair) if format == "full" else ()
-    sidecars, warnings = find_sidecars(pair, format, allow_code)
-    warnings = (*(item.sentence for item in pair.notices if item.severity == WARNING), *warnings)
-    if format == "lora" and not (base_name or hub_name(pair.base)):
+    found = find_sidecars(pair, format, allow_code)
+    sidecars, warnings = found.files, found.warnings
+    warnings += tuple(notice.sentence for notice in pair.notices if notice.severity == WARNING)
+    if format == "lora" and not base_id(pair, base_name):
         warnings += (
             f"the adapter names its base by a path of this machine ({pair.base.path.resolve()}), which nobody else "
             "has: give --base-name ORG/NAME if it is to be used elsewhere",
@@ -206,7 +209,20 @@ def plan_export(
     if format != "full":
         total = sum(item.tuned.numel * ITEM_BYTES[repair.output_dtype(item.tuned)] for item in pair.repairable)
     return ExportPlan(
-        pair, repair, target, shards, sidecars, total, free, finished, warnings, format, allow_code, base_name
+        pair,
+        repair,
+        target,
+        shards,
+        sidecars,
+        total,
+        free,
+        finished,
+        warnings,
+        format,
+        allow_code,
+        base_name,
+        found.left,
+        check_logits,
     )
 
 

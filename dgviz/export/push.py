@@ -39,6 +39,12 @@ def _refuse_path(out: Path) -> None:
         )
 
 
+def _hidden(out: Path) -> list[str]:
+    """Return patterns of the hidden files and folders that are not uploaded: all but scores."""
+    names = (path for path in out.iterdir() if path.name.startswith(".") and path.name != ".eval_results")
+    return [f"{path.name}/*" if path.is_dir() else path.name for path in names]
+
+
 def push(out: Path, repository: str, private: bool = False) -> str:
     """Upload a finished output, its card included, into a new or empty repository, and return its address.
 
@@ -66,7 +72,7 @@ def push(out: Path, repository: str, private: bool = False) -> str:
         api.upload_folder(
             repo_id=repository,
             folder_path=out,
-            ignore_patterns=[".*"],
+            ignore_patterns=_hidden(out),
             commit_message="Repaired by dgviz",
         )
     except (HTTPError, OSError, ValueError, RuntimeError) as error:  # RuntimeError: of the parts of a large file

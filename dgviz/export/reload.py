@@ -1,6 +1,7 @@
 """Load a checkpoint with transformers and say which keys did not fit.
 
-``python -m dgviz.export.reload DIR [REFERENCE]`` prints one line of JSON.
+``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` prints one line of JSON; with a pickled export plan,
+where every key fits, also what `dgviz.export.logits` finds.
 
 A process of its own, unless transformers is there already: it takes seconds and memory, and what it thinks of a model
 must not end an export.
@@ -9,12 +10,17 @@ Weights go to torch's meta device, so that a model of any size is loaded in the 
 
 import json
 import logging
+import pickle
 import sys
+import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatched": "mismatched_keys"}
+from dgviz.words import some
+
+KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatched": "mismatched_keys"}
 
 
 def find_model_class(directory: Path) -> tuple[Any, str]:
@@ -50,7 +56,7 @@ def load(directory: Path) -> dict[str, Any]:
     except Exception as error:  # whatever transformers raises at a model it cannot build
         cause = " ".join(str(error).split())[:300]
         return {"skipped": f"transformers cannot build this model ({type(error).__name__}: {cause})"}
-    found = {short: sorted(str(_key(item)) for item in info.get(key) or ()) for short, key in _KINDS.items()}
+    found = {short: sorted(str(_key(item)) for item in info.get(key) or ()) for short, key in KINDS.items()}
     return {"class": kind.__name__, **found}
 
 
@@ -60,27 +66,74 @@ def _key(item: Any) -> Any:
 
 
 def compare(directory: Path, reference: Path | None) -> dict[str, Any]:
-    """Return what loading a checkpoint gave, without the keys that its reference lacks or has too many as well."""
+    """Return what loading a checkpoint gave; ``as_in_tuned`` are the keys that do not fit in its reference either."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             outcome = load(directory)
-            if reference is not None and any(outcome.get(kind) for kind in _KINDS):
+            if reference is not None and any(outcome.get(kind) for kind in KINDS):
                 other = load(reference)
-                for kind in _KINDS:
-                    known = set(other.get(kind, ()))
-                    outcome["as_in_tuned"] = sorted({*outcome.get("as_in_tuned", ()), *known & set(outcome[kind])})
-                    outcome[kind] = [key for key in outcome[kind] if key not in known]
+                known = {kind: set(other.get(kind, ())) & set(outcome[kind]) for kind in KINDS}
+                outcome["as_in_tuned"] = sorted(set().union(*known.values()))
     finally:
         logging.disable(before)
     return outcome
 
 
+def incomparable(outcome: Mapping[str, Any]) -> str:
+    """Return why a loaded model's logits say nothing; empty where they do."""
+    random = sum(len(outcome.get(kind, ())) for kind in ("missing", "mismatched"))
+    return outcome.get("skipped") or (
+        f"{random} keys are missing or mismatched and would be random" if random else ""
+    )
+
+
+def load_words(outcome: Mapping[str, Any]) -> str:
+    """Return in words which keys did not fit, and which of them do not fit in tuned either."""
+    counts = {kind: len(outcome[kind]) for kind in KINDS}
+    if not any(counts.values()):
+        return f"loaded as {outcome['class']} with no missing, unexpected or mismatched keys"
+    listed = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+    named = "; ".join(f"{kind}: {some(outcome[kind])}" for kind, count in counts.items() if count)
+    text = f"loaded as {outcome['class']} with {listed} keys ({named})."
+    if counts["missing"] or counts["mismatched"]:
+        text += " What is missing or mismatched has random values in a model loaded like that."
+    known = len(outcome.get("as_in_tuned", ()))
+    every = known == len({key for kind in KINDS for key in outcome[kind]})
+    return f"{text} {'All' if every else known} of these keys are as in tuned." if known else text
+
+
+def compare_all(directory: Path, reference: Path | None, plan: Path, device: str) -> dict[str, Any]:
+    """Return what loading gave and, as ``logits`` with the seconds they took, how the output's logits compare."""
+    outcome = compare(directory, reference)
+    reason = incomparable(outcome)
+    if reason:
+        return {**outcome, "logits": {"skipped": reason}, "seconds": 0.0}
+    started = time.perf_counter()
+    from dgviz.export.logits import compare_logits
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            logits = compare_logits(
+                pickle.loads(plan.read_bytes()), directory, find_model_class(directory)[0], device
+            )
+    except Exception as error:  # whatever transformers raises at a model it cannot run here
+        cause = " ".join(str(error).split())[:300]
+        logits = {"skipped": f"it could not be run ({type(error).__name__}: {cause})"}
+    return {**outcome, "logits": logits, "seconds": time.perf_counter() - started}
+
+
 def main(arguments: list[str]) -> None:
     """Print what loading gave as one line of JSON."""
-    print(json.dumps(compare(Path(arguments[0]), Path(arguments[1]) if len(arguments) > 1 else None)))
+    directory, *paths = map(Path, arguments[:3])
+    reference = paths[0] if paths else None
+    if len(arguments) > 3:
+        print(json.dumps(compare_all(directory, reference, paths[1], arguments[3])))
+    else:
+        print(json.dumps(compare(directory, reference)))
 
 
 if __name__ == "__main__":

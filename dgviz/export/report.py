@@ -41,6 +41,7 @@ def describe_export(
         "total_bytes": sum(entry["bytes"] for entry in files.values()),
         "overall": overall,
         "sidecars": {name: side for name, side, _ in plan.sidecars},
+        "left_behind": dict(plan.left),
         "warnings": warnings,
         "tensors": ordered,
     }

@@ -1,60 +1,180 @@
-"""The files of a model beside its weights: which are carried into an output, from where, and which never are."""
+"""The files of a model beside its weights: all are carried into an output, but for what there is a reason to leave.
 
-from pathlib import Path
+Weights, training state and code stay behind, and what speaks of tuned alone (its card, its scores). A folder that
+holds weights is another model, unless ``modules.json`` names it: a sentence-transformers module with weights of its
+own. What tuned lacks altogether (a tokenizer, say) comes from base.
+"""
 
-from dgviz.checkpoint import CheckpointPair
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from dgviz.checkpoint import Checkpoint, CheckpointPair
 from dgviz.checkpoint.documents import refuse_stray_link
 
-# What transformers and vLLM read besides weights. Never copied: trainer state, an old index, a README.
-_ALWAYS = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-    "sentencepiece*.model",
-    "tekken.json",
-    "chat_template*",
-    "additional_chat_templates/*",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "video_preprocessor_config.json",
-    "image_processor_config.json",
-    "feature_extractor_config.json",
-    "LICENSE*",
-    "NOTICE*",
-)
-_BESIDE_AN_ADAPTER = ("tokenizer*", "vocab.*", "merges.txt", "special_tokens_map.json", "added_tokens.json")
-_BESIDE_AN_ADAPTER += ("spiece.model", "sentencepiece*.model", "tekken.json", "chat_template*", "LICENSE*", "NOTICE*")
-_CODE = "*.py"
-_NEVER = (".py", ".safetensors", ".bin", ".pt", ".pth")
+_LEFT = {
+    "training state": r"optimizer|scheduler\.|scaler\.|rng_state|random_states|training_args|trainer_(state|log)"
+    r"|.*_states\.pt$|latest$|zero_to_fp32\.py$|events\.out\.|wandb$|.*\.distcp$",
+    "it speaks of tuned alone": r"readme\.md$|dgviz\.json$|(all|train|eval|test|predict)_results\.json$",
+    "weights": r".*\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|h5|msgpack|ot|onnx|onnx_data|tflite|nemo|npz|pdparams)$"
+    r"|.*\.(safetensors|bin)\.index(\.[\w-]+)?\.json$|(hf_)?quanti?z?e?_config\.json$",
+    "code": r".*\.(py|pyc|pyd|so|dll|sh|bat|ipynb|pkl|pickle)$",
+}
+_PATTERNS = {reason: re.compile(pattern, re.IGNORECASE) for reason, pattern in _LEFT.items()}
+_HIDDEN, _LINK = "hidden", "a link to another folder"
+_OTHER_MODEL, _OTHERS, _MERGED = "it holds weights of its own", "it belongs to other weights", "the adapter is merged"
+
+_TOKENIZER = ("tokenizer.json", "*.model", "vocab*", "merges.txt", "*.spm", "*.codes", "*.tiktoken", "tekken.json")
+_TOKENIZER += ("*vocab*.json", "dict*.txt", "*.tokenizer")
+_NAMED = {
+    "config": ("config.json",),
+    "generation": ("generation_config.json",),
+    "tokenizer": (*_TOKENIZER, "tokenizer*", "special_tokens_map.json", "added_tokens.json", "normalizer.json"),
+    "template": ("chat_template*",),
+    "templates": ("additional_chat_templates/*",),
+    "preprocessor": ("preprocessor_config.json",),
+    "processor": ("processor_config.json",),
+    "video": ("video_preprocessor_config.json",),
+    "image": ("image_processor_config.json",),
+    "features": ("feature_extractor_config.json",),
+    "licence": ("LICENSE*",),
+    "notice": ("NOTICE*",),
+}
+"""What base gives where tuned has none, by kind: what transformers and vLLM read."""
+_WITH_ADAPTER = "tokenizer", "template", "licence", "notice"
+_WELL_KNOWN = re.compile(r"(model|diffusion_pytorch_model|adapter_model|pytorch_model)\b|.*-\d+-of-\d+")
 
 
-def find_sidecars(
-    pair: CheckpointPair, output: str = "full", allow_code: bool = False
-) -> tuple[tuple[tuple[str, str, Path], ...], tuple[str, ...]]:
-    """Return the other files a model needs, from tuned, or from base where tuned has none of that kind."""
+@dataclass(frozen=True)
+class Sidecars:
+    """What is carried into an output and what is not.
+
+    Attributes
+    ----------
+    files : tuple of (str, str, Path)
+        Relative name, side and source of what is carried.
+    left : mapping of str to str
+        Name and reason of what stays behind in tuned's folder.
+    warnings : tuple of str
+        Sentences for the user.
+    """
+
+    files: tuple[tuple[str, str, Path], ...]
+    left: dict[str, str]
+    warnings: tuple[str, ...]
+
+
+def find_sidecars(pair: CheckpointPair, output: str = "full", allow_code: bool = False) -> Sidecars:
+    """Return the other files of a model: tuned's, and base's where tuned has none of a kind."""
     if output == "factors":
-        return (), ()
-    found: list[tuple[str, str, Path]] = []
-    warnings: list[str] = []
-    patterns = _ALWAYS if output == "full" else _BESIDE_AN_ADAPTER
-    for pattern in (*patterns, _CODE) if allow_code else patterns:
-        for side, checkpoint in (("tuned", pair.tuned), ("base", pair.base)):
-            files = [path for path in sorted(checkpoint.path.glob(pattern)) if _is_sidecar(path, pattern == _CODE)]
-            if files:
-                found += [(path.relative_to(checkpoint.path).as_posix(), side, path) for path in files]
-                if side == "base" and output == "full":
-                    names = ", ".join(path.name for path in files)
-                    warnings.append(f"{names} copied from base: tuned has none")
-                break
-    names = {name for name, _, _ in found}
-    if output == "full" and "config.json" not in names:
+        return Sidecars((), {}, ())
+    carried, left = _beside(pair.tuned, output, allow_code)
+    files = {name: ("tuned", path) for name, path in carried.items()}
+    warnings = []
+    theirs, _ = _beside(pair.base, output, allow_code)
+    kinds = _NAMED if output == "full" else {kind: _NAMED[kind] for kind in _WITH_ADAPTER}
+    kinds = {**kinds, "code": ("*.py",)} if allow_code else kinds
+    for kind, patterns in kinds.items():
+        mine = _matching(carried, _TOKENIZER if kind == "tokenizer" else patterns)
+        added = [name for name in _matching(theirs, patterns) if name not in files] if not mine else []
+        files |= {name: ("base", theirs[name]) for name in added}
+        if added and output == "full" and not pair.tuned.is_adapter:
+            warnings.append(
+                f"{', '.join(PurePosixPath(name).name for name in added)} copied from base: tuned has none"
+            )
+    if output == "full" and pair.tuned.is_adapter:  # base is the model: all that is not of a kind that tuned has
+        known = {name for patterns in kinds.values() for name in _matching(theirs, patterns)}
+        files |= {name: ("base", path) for name, path in theirs.items() if name not in known | files.keys()}
+    if output == "full" and "config.json" not in files:
         warnings.append("neither checkpoint has a config.json: transformers cannot load the output without one")
-    return tuple(dict.fromkeys(found)), (*warnings, *_about_code(pair, names, output, allow_code))
+    warnings += _about_code(pair, set(files), output, allow_code)
+    return Sidecars(tuple((name, side, path) for name, (side, path) in files.items()), left, tuple(warnings))
+
+
+def _matching(names: dict[str, Path], patterns: tuple[str, ...]) -> list[str]:
+    """Return the names that one of some patterns describes, in the patterns' order."""
+    found = [name for pattern in patterns for name in names if _describes(pattern, name)]
+    return list(dict.fromkeys(found))
+
+
+def _describes(pattern: str, name: str) -> bool:
+    return PurePosixPath(name).match(pattern) and pattern.count("/") == name.count("/")
+
+
+def _beside(checkpoint: Checkpoint, output: str, allow_code: bool) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return what of a checkpoint's folder is carried, and what is not with the reason."""
+    root = checkpoint.path
+    if checkpoint.is_adapter and not (root / "adapter_config.json").is_file():
+        return {}, {}  # a LoRA file in a folder of any others
+    own = own_stem(checkpoint)
+    kinds = _NAMED if output == "full" else {kind: _NAMED[kind] for kind in _WITH_ADAPTER}
+    carried: dict[str, Path] = {}
+    left: dict[str, str] = {}
+    for name, path, reason in _walk(root, root, _modules(root), checkpoint.shards):
+        known = any(_matching({name: path}, patterns) for patterns in kinds.values())
+        if not reason and path.name == "adapter_config.json":
+            reason = _MERGED
+        if not reason and own is not None and not path.name.startswith(own) and not known:
+            reason = _OTHERS
+        if not reason and output == "lora" and not known:
+            continue  # an adapter is no model
+        if reason == "code" and allow_code and path.suffix == ".py":
+            reason = ""
+        if reason:
+            left[name] = reason
+        else:
+            refuse_stray_link(path)
+            carried[name] = path
+    return carried, left
+
+
+def _walk(
+    folder: Path, root: Path, modules: tuple[str, ...], shards: tuple[str, ...]
+) -> Iterator[tuple[str, Path, str]]:
+    """Yield every file below a folder, or a folder that is left as a whole: name, path, and why it is left."""
+    for path in sorted(folder.iterdir()):
+        name = path.relative_to(root).as_posix()
+        module = any(name == known or name.startswith(f"{known}/") for known in modules)
+        reason = next((reason for reason, pattern in _PATTERNS.items() if pattern.match(path.name)), "")
+        if path.name.startswith("."):
+            yield name, path, _HIDDEN
+        elif not path.is_dir():
+            if path.is_file() and name not in shards:
+                yield name, path, "" if module and reason == "weights" else reason
+        elif path.is_symlink():
+            yield f"{name}/", path, _LINK
+        elif reason == "training state" or (not module and (reason := _whole(path))):
+            yield f"{name}/", path, reason
+        else:
+            yield from _walk(path, root, modules, shards)
+
+
+def _whole(folder: Path) -> str:
+    """Return why a folder is left as a whole: it holds weights or training state itself, and is another model's."""
+    names = [path.name for path in folder.iterdir()]
+    if any(_PATTERNS["training state"].match(name) for name in names):
+        return "training state"
+    return _OTHER_MODEL if any(_PATTERNS["weights"].match(name) for name in names) else ""
+
+
+def _modules(root: Path) -> tuple[str, ...]:
+    """Return the folders that a sentence-transformers model's ``modules.json`` names."""
+    try:
+        modules = json.loads((root / "modules.json").read_bytes())
+        return tuple(str(module["path"]) for module in modules if module["path"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+
+
+def own_stem(checkpoint: Checkpoint) -> str | None:
+    """Return what the files of one weight file among others are named after; None where the folder is its own."""
+    if checkpoint.is_adapter or len(checkpoint.shards) != 1 or _WELL_KNOWN.match(checkpoint.shards[0]):
+        return None
+    name = checkpoint.shards[0]
+    others = (path for path in checkpoint.path.glob("*.safetensors") if path.name != name)
+    return name.removesuffix(".safetensors") if any(others) else None
 
 
 def _about_code(pair: CheckpointPair, names: set[str], output: str, allow_code: bool) -> tuple[str, ...]:
@@ -68,9 +188,3 @@ def _about_code(pair: CheckpointPair, names: set[str], output: str, allow_code: 
     if mapped and output == "full":
         return ("the config refers to code of its own (auto_map); *.py files are copied only with --allow-code",)
     return ()
-
-
-def _is_sidecar(path: Path, code: bool) -> bool:
-    """Return whether a file may be carried: no weights, code only where asked for, no link to elsewhere."""
-    refuse_stray_link(path)
-    return path.is_file() and (path.suffix == ".py" if code else path.suffix not in _NEVER)

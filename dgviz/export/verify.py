@@ -3,21 +3,24 @@
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from safetensors import safe_open
 
 from dgviz.checkpoint import open_checkpoint, read_bytes
 from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportFailedError
+from dgviz.export.logits import logits_words
 from dgviz.export.plan import ExportPlan
-from dgviz.export.reload import compare
+from dgviz.export.reload import KINDS, compare, incomparable
 from dgviz.export.shard import ITEM_BYTES
 
 _BUG = "do not use the output: delete it and export again"
@@ -117,18 +120,25 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def load_with_transformers(directory: Path, reference: Path | None = None) -> dict[str, Any]:
+def load_with_transformers(
+    directory: Path, reference: Path | None = None, more: Sequence[str] = ()
+) -> dict[str, Any]:
     """Load a checkpoint with transformers, without reading weights into memory.
 
-    In a process of its own, since importing transformers takes seconds and memory; in this one where that is done.
+    In a process of its own, since importing transformers takes seconds and memory; in this one where that is done,
+    unless there are logits to compare (`more`, see `dgviz.export.reload`).
     """
     if "transformers" in sys.modules:
-        return compare(directory, reference)
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "CUDA_VISIBLE_DEVICES": ""}
+        outcome = compare(directory, reference)
+        if not more or incomparable(outcome):
+            return outcome
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
+    if not any(word.startswith("cuda") for word in more):
+        environment["CUDA_VISIBLE_DEVICES"] = ""
     command = [sys.executable, "-m", "dgviz.export.reload", str(directory)]
     root = Path(__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command += [] if reference is None else [str(reference)]
+    command += [] if reference is None else [str(reference), *more]
     run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if run.returncode:
         last = (run.stderr.strip().splitlines() or ["no word"])[-1]
@@ -136,12 +146,21 @@ def load_with_transformers(directory: Path, reference: Path | None = None) -> di
     return dict(json.loads(run.stdout.splitlines()[-1]))
 
 
-def verify_load(plan: ExportPlan, config: bytes | None, index: bytes | None) -> dict[str, Any]:
-    """Load the output with transformers before it has its config, so that a failure leaves nothing that loads."""
+def verify_load(
+    plan: ExportPlan, config: bytes | None, index: bytes | None, device: str = "cpu"
+) -> tuple[dict[str, Any], float]:
+    """Load the output with transformers before it has its config, so that a failure leaves nothing that loads.
+
+    Returns what was found, and the seconds that comparing logits took.
+    """
+    reason = ""
     if config is None:
-        return {"skipped": "there is no config.json"}
-    if not json.loads(config).get("model_type"):
-        return {"skipped": "config.json names no model_type"}
+        reason = "there is no config.json"
+    elif not json.loads(config).get("model_type"):
+        reason = "config.json names no model_type"
+    if reason:
+        logits = {} if plan.check_logits is False else {"logits": f"not compared: {reason}"}
+        return {"transformers": {"skipped": reason}, **logits}, 0.0
     with tempfile.TemporaryDirectory(prefix="dgviz-verify-") as name:
         directory = Path(name)
         for shard in plan.shards:
@@ -149,12 +168,43 @@ def verify_load(plan: ExportPlan, config: bytes | None, index: bytes | None) -> 
         (directory / "config.json").write_bytes(config)
         if plan.index_name and index is not None:
             (directory / plan.index_name).write_bytes(index)
-        reference = None if plan.pair.tuned.is_adapter else plan.pair.tuned.path
-        outcome = load_with_transformers(directory, reference)
-    for kind in ("missing", "unexpected", "mismatched"):
-        if outcome.get(kind):
+        side = plan.pair.base if plan.pair.tuned.is_adapter else plan.pair.tuned  # an adapter has base's names
+        refused = _too_large(plan)
+        more = []
+        if plan.check_logits is not False and not refused:
+            pickled = directory / "plan"
+            pickled.write_bytes(pickle.dumps(plan))
+            more = [str(pickled), device]
+        outcome = load_with_transformers(directory, side.path, more)
+    logits, seconds = (
+        outcome.pop("logits", {"skipped": incomparable(outcome) or refused}),
+        outcome.pop("seconds", 0.0),
+    )
+    _refuse_keys(plan, outcome)
+    if plan.check_logits is False:
+        return {"transformers": outcome}, seconds
+    if not logits.get("difference", 0) <= logits.get("limit", 0):
+        raise ExportFailedError(
+            f"what was written to {plan.out} has other logits than planned: {logits_words(logits)}; {_BUG}"
+        )
+    return {"transformers": outcome, "logits": logits_words(logits)}, seconds
+
+
+def _too_large(plan: ExportPlan) -> str:
+    """Return what is needed where both models take more than a quarter of the free memory, unless asked for."""
+    needed = 2 * plan.total_bytes
+    if plan.check_logits or needed <= psutil.virtual_memory().available / 4:
+        return ""
+    return f"{needed / 1e9:.1f} GB needed, more than a quarter of the free memory; --check-logits does it"
+
+
+def _refuse_keys(plan: ExportPlan, outcome: Mapping[str, Any]) -> None:
+    """Raise where keys of the output do not fit that fit in tuned."""
+    known = set(outcome.get("as_in_tuned", ()))
+    for kind in KINDS:
+        new = [key for key in outcome.get(kind, ()) if key not in known]
+        if new:
             raise ExportFailedError(
                 f"transformers' {outcome['class']} loads what was written to {plan.out} with {kind} keys: "
-                f"{', '.join(outcome[kind][:3])} ({len(outcome[kind])} in all); {_BUG}"
+                f"{', '.join(new[:3])} ({len(new)} in all); {_BUG}"
             )
-    return outcome

@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export.factors import iter_factors
-from dgviz.export.full import Repair, iter_full
+from dgviz.export.full import CHECKING, Repair, iter_full
 from dgviz.export.lora.adapter import iter_adapter
 from dgviz.export.manifest import (
     LOCK,
@@ -38,9 +38,10 @@ _CONTINUE = "what is finished is kept, repeat the same command to continue"
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What was written, as in the output's ``dgviz.json``."""
+    """What was written, as in the output's ``dgviz.json``, and the seconds that comparing logits took."""
 
     report: Mapping[str, Any]
+    checking: float = 0.0
 
     @property
     def tensors(self) -> Mapping[str, Any]:
@@ -83,7 +84,7 @@ def iter_export(
                 else:
                     report = item
             _drop_manifest(plan)
-            yield ExportResult(report)
+            yield ExportResult(report, report.pop(CHECKING, 0.0))
     finally:
         with contextlib.suppress(OSError):
             (plan.out / LOCK).unlink(missing_ok=True)  # while still held: nobody else can be waiting on it

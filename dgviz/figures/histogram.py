@@ -11,8 +11,6 @@ from dgviz.rmt.law import aspect_ratio, mp_sv_pdf, mp_sv_support
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.words import number
 
-# Where the browser finds what it moves: shape and annotation of edge and tau, and the two traces of bars.
-META = {"dgviz": "histogram", "edge": 0, "tau": 1, "dropped_trace": 0, "kept_trace": 1}
 _AXIS_REACH = 1.35  # the axis ends this factor beyond the larger of edge and tau; spikes further out are counted
 _RIGHT_LABEL = 0.8  # a label right of its line needs the line to stand within this share of the axis
 _LAW_POINTS = 400
@@ -24,8 +22,6 @@ def spectrum_histogram(
     shape: tuple[int, int],
     tau: float,
     edge: float | None,
-    *,
-    view: str = "",
 ) -> go.Figure:
     """Return the density of the singular values, kept ones in the accent colour, under the density of pure noise.
 
@@ -41,15 +37,12 @@ def spectrum_histogram(
         Threshold.
     edge : float or None
         Upper end of the noise bulk.
-    view : str
-        Name of the view, the one given to the Figure 4 component, which moves tau in the charts of its own view.
 
     Returns
     -------
     go.Figure
         Bars are counts / (p * bin width): with the values beyond the axis they make 1, as the law does. Values beyond
-        the axis, which ends 1.35 times beyond the larger of edge and tau, are counted in a note. ``layout.meta``
-        tells a browser what moves with tau, as in `spectrum_plot`.
+        the axis, which ends 1.35 times beyond the larger of edge and tau, are counted in a note.
     """
     values = np.asarray(s, dtype=np.float64)
     lawful = has_law(values, sigma)
@@ -64,12 +57,11 @@ def spectrum_histogram(
         # Room above everything drawn for the labels of edge and tau.
         yaxis={"title": {"text": "density"}, "range": [0, 1.16 * float(tallest)]},
         barmode="stack",
-        meta=META | {"view": view, "end": end, "bins": bins.size - 1},
     )
     for name, colour, part in (("dropped", MUTED, values[values <= tau]), ("kept", ACCENT, values[values > tau])):
         figure.add_bar(x=(bins[:-1] + bins[1:]) / 2, y=_density(part, values, bins), width=np.diff(bins), name=name)
         figure.data[-1].marker = {"color": colour, "opacity": 0.75, "line": {"width": 0}}
-    _marks(figure, tau, edge, end)  # before any note: a browser counts on their places
+    _marks(figure, tau, edge, end)
     if law:
         figure.add_scatter(
             x=law[0], y=law[1], name="Marchenko-Pastur", mode="lines", line={"color": LAW, "width": 2.2}

@@ -11,8 +11,6 @@ from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED, NARROW, base_figu
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.words import number
 
-# Where the browser finds what it moves; the Figure 4 component reads these from layout.meta.
-META = {"dgviz": "spectrum", "edge": 0, "tau": 1, "kept_trace": 1}
 MAX_POINTS = 4000
 _CORNER = 0.25  # share of a linear axis below a line in which its label has room
 
@@ -25,7 +23,6 @@ def spectrum_plot(
     log: bool,
     log_rank: bool = False,
     rule: str = "",
-    view: str = "",
     rounding: tuple[str, ArrayLike] | None = None,
 ) -> go.Figure:
     """Return singular values against rank, kept ones in the accent colour, with bulk edge and tau as labelled lines.
@@ -44,8 +41,6 @@ def spectrum_plot(
         Logarithmic axis of ranks, which spreads out the few kept ones.
     rule : str
         Title of the rule that set tau, for the label.
-    view : str
-        Name of the view, the one given to the Figure 4 component, which moves only the chart of its own view.
     rounding : (str, (p',) array), optional
         Format that the weights were rounded to, and the singular values that this rounding alone would give; they
         become a labelled dotted line.
@@ -53,9 +48,8 @@ def spectrum_plot(
     Returns
     -------
     go.Figure
-        ``layout.meta`` tells a browser which shape, annotation and trace move with tau: the bulk edge is shape and
-        annotation 0, tau is 1, the kept values are trace 1. Ranks count from 1. Lines longer than 4000 points are
-        thinned, the first thousand ranks and both sides of the threshold excepted.
+        The bulk edge is shape and annotation 0, tau is 1, the kept values are trace 1. Ranks count from 1. Lines
+        longer than 4000 points are thinned, the first thousand ranks and both sides of the threshold excepted.
     """
     values = np.asarray(s, dtype=np.float64)
     # An edge made from rounding is none. Plotly takes no numpy scalars.
@@ -70,11 +64,10 @@ def spectrum_plot(
         line(values, drawn[drawn < rank], ACCENT, "kept"),
         xaxis=rank_axis(values.size, log_rank),
         yaxis=value_axis(low, high, log),
-        meta=META | {"view": view, "log": log, "rule": rule},
     )
     label, shown = f"τ = {number(tau)}" + (f" ({rule})" if rule else ""), edge or 0.0
     label_at = [max(shown, tau)] * 2 if edge and _near(edge, tau, low, high, log) else [shown, tau]
-    # Beside the label of tau, which is about 6.6 pixels a letter; chart.js keeps the same distance.
+    # Beside the label of tau, which is about 6.6 pixels a letter.
     beside = {"text": f"bulk edge {number(shown)}", "xshift": -round(14 + 6.6 * len(label))}
     _level(figure, shown, label_at[0], log, BULK_EDGE, "dot", beside)
     _level(figure, tau, label_at[1], log, ACCENT, "dash", {"text": label})

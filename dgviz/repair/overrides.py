@@ -3,7 +3,8 @@
 ``SELECTION: SETTING=VALUE, ...``, as in ``layers=3-7: factor=0.47`` or ``lm_head: keep=tuned``. What selects is told
 by `dgviz.checkpoint.selector`. What is set is ``keep`` (``tuned`` or ``base``), or else a method and a threshold:
 ``tau`` and ``rank`` give it, ``factor`` multiplies the rule's, ``rule``, ``method`` and ``shrinker`` name others, and
-what is left are their parameters.
+what is left are their parameters. ``keep_directions`` and ``drop_directions`` name single directions of one matrix
+that the threshold does not decide.
 """
 
 import dataclasses
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from dgviz.repair.plan import RepairPlan
 
 SIDES = ("tuned", "base")
+_SINGLE = ("keep_directions", "drop_directions")
 _EXAMPLE = "as in 'layers=3-7: factor=0.47' or 'lm_head: keep=tuned'"
 
 
@@ -95,7 +97,15 @@ class Override:
                 what = f"with {', '.join(given)}" if given else f"{side!r}"
                 raise PlanError(f"the override {str(self)!r}: keep is tuned or base and stands alone; got it {what}")
             return dataclasses.replace(plan, keep=side)
-        changes = self._method(plan, given)
+        single = {name: given.pop(name) for name in _SINGLE if name in given}
+        if single and not given and plan.recipe.has_factors:
+            return dataclasses.replace(plan, **single)
+        if single and not given:
+            raise PlanError(
+                f"the override {str(self)!r}: {plan.method}, the plan's method, keeps no single directions; say what "
+                "else the weight gets, as in rule=dg_hard, keep_directions=7"
+            )
+        changes = self._method(plan, given) | single
         if not find_method(changes["method"]).thresholded:
             changes["method_params"] |= given  # says which of the rest is unknown
             return dataclasses.replace(plan, **changes)
@@ -145,6 +155,11 @@ def refuse_idle(plan: "RepairPlan", pair: CheckpointPair) -> None:
     PlanError
         With names like the one that nothing is called, or the reason why a tensor is not changed.
     """
+    if plan.default.directions:
+        raise PlanError(
+            f"the plan's default names single directions ({plan.keep_directions or plan.drop_directions}), which are "
+            "those of one matrix: give them in an override, as in 'name=NAME: drop_directions=3'"
+        )
     for override in plan.overrides:
         selector, own = override.selector, override.applied(plan.default)
         found = [tensor for tensor in pair.tensors if selector.finds(tensor)]
@@ -154,9 +169,28 @@ def refuse_idle(plan: "RepairPlan", pair: CheckpointPair) -> None:
             raise PlanError(f"the override {str(override)!r} selects no tensor of {pair.tuned.path}{hint}")
         if selector.index is not None:
             _refuse_index(plan, override, found)
+        if own.directions:
+            _refuse_directions(override, own, found)
         if own.keep != "tuned" and not any(own.changes(tensor) for tensor in found):
             reason = f"{found[0].name} is not changed by it: {found[0].reason}"
             raise PlanError(f"the override {str(override)!r} changes nothing; {reason}")
+
+
+def _refuse_directions(override: Override, own: "RepairPlan", found: list[PairedTensor]) -> None:
+    """Refuse single directions of more than one matrix, and those that a matrix has not."""
+    layouts = [tensor.layout for tensor in found if own.changes(tensor)]
+    count = sum(1 if override.selector.index is not None else layout.stack or 1 for layout in layouts)
+    if count > 1:
+        raise PlanError(
+            f"the override {str(override)!r} names single directions, which are those of one matrix, and selects "
+            f"{count}: select one, as in name=NAME or name=NAME[3]"
+        )
+    for layout in layouts:
+        if own.directions.last > min(layout.rows, layout.cols):
+            raise PlanError(
+                f"the override {str(override)!r} names direction {own.directions.last}; {found[0].name} is "
+                f"{layout.rows} x {layout.cols} and has {min(layout.rows, layout.cols)}"
+            )
 
 
 def _refuse_index(plan: "RepairPlan", override: Override, found: list[PairedTensor]) -> None:

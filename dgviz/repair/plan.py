@@ -1,7 +1,6 @@
 """The repair plan: what to do with a pair, as plain values that app, command line and output share."""
 
 import dataclasses
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,11 +10,13 @@ from typing import Any
 import orjson
 
 from dgviz.checkpoint import PairedTensor, TensorInfo
+from dgviz.checkpoint.selection import Selection
 from dgviz.errors import DgvizError, ExportError, MethodError, PlanError
 from dgviz.files import json_number
-from dgviz.repair.methods import Method, find_method
+from dgviz.repair.methods import METHODS, Method, find_method
 from dgviz.repair.methods.method import Delta, Reshaped
 from dgviz.repair.overrides import SIDES, Override
+from dgviz.rmt.directions import Directions
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
@@ -49,6 +50,9 @@ class RepairPlan:
         What some tensors get instead, as values or as text; of those that select a tensor the last one counts.
     keep : str
         ``"tuned"`` or ``"base"``: the side whose values are taken in place of a repair; empty for none.
+    keep_directions, drop_directions : str
+        Numbers of single directions (``3-5+130``, the first being 1) that are kept or dropped whatever the rule says;
+        an override's own, of one matrix.
     """
 
     rule: str = "dg_hard"
@@ -61,6 +65,8 @@ class RepairPlan:
     shrinker: str = "hard"
     overrides: Sequence[Override] = ()
     keep: str = ""
+    keep_directions: str = ""
+    drop_directions: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", find_rule(self.rule).checked(self.params))
@@ -72,6 +78,9 @@ class RepairPlan:
             raise PlanError(f"a plan keeps {' or '.join(SIDES)}, or neither; got {self.keep!r}")
         parsed = (Override.parse(item) if isinstance(item, str) else item for item in self.overrides)
         object.__setattr__(self, "overrides", tuple(parsed))
+        if self.directions and not self.recipe.has_factors:
+            known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
+            raise PlanError(f"{self.method} keeps no single directions; choose one of {known}")
         _ = self._applied
 
     def to_json(self) -> dict[str, Any]:
@@ -172,6 +181,11 @@ class RepairPlan:
         }
 
     @cached_property
+    def directions(self) -> Directions:
+        """The single directions."""
+        return Directions.parse(self.keep_directions, self.drop_directions)
+
+    @cached_property
     def recipe(self) -> Method:
         """The method, from the registry."""
         return find_method(self.method)
@@ -204,9 +218,7 @@ class RepairPlan:
         name : str
             The tensor.
         """
-        if self.exclude and re.search(self.exclude, name):
-            return False
-        return not self.include or re.search(self.include, name) is not None
+        return not Selection(self.include or "", self.exclude or "").drops(name)
 
     def changes(self, paired: PairedTensor) -> bool:
         """Return whether the method makes something else of a tensor than tuned's values.
@@ -269,9 +281,16 @@ def read_plan_file(path: str | Path) -> RepairPlan:
         If it cannot be read or holds no plan.
     """
     try:
-        values = orjson.loads(Path(path).expanduser().read_bytes())
+        data = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise PlanError(f"the plan {path} cannot be read: {error.strerror or error}") from None
+    return parse_plan(data, str(path))
+
+
+def parse_plan(data: bytes, path: str) -> RepairPlan:
+    """Return the plan that the bytes of a file hold, as `read_plan_file` does; `path` is what errors call it."""
+    try:
+        values = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         raise PlanError(
             f"the plan {path} is not JSON ({error}); give a plan's file or an export's dgviz.json"

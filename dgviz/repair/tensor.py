@@ -140,7 +140,7 @@ class TensorRepairs:
             return _copied(plan.keep)
         reshaped = reshape_weight(weight, plan, facts)
         self.spectra[weight.weight.index] = reshaped.s
-        if self._squares is not None and plan.recipe.thresholded:
+        if self._squares is not None and plan.recipe.thresholded and not plan.directions:
             note_squares(self._squares, weight, plan, reshaped.kept)
         if reshaped.origin != "repaired":
             row = report_matrix(reshaped, weight.zero_share, weight.route)

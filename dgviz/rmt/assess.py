@@ -5,9 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from dgviz.rmt.diagnosis import diagnose
+from dgviz.rmt.directions import NO_DIRECTIONS, Directions
+from dgviz.rmt.law import mp_fits
 from dgviz.rmt.rounding_noise import rounding_noise, rounding_returned
-from dgviz.rmt.spectrum import Spectrum
+from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.rmt.threshold import Threshold, find_rule
 
 
@@ -47,16 +51,25 @@ def threshold_key(rule: str, params: Mapping[str, Any]) -> str:
     return f"{rule} {json.dumps(settings, sort_keys=True)}"
 
 
-def matrix_row(spectrum: Spectrum, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def kept_values(spectrum: Spectrum, threshold: Threshold, directions: Directions) -> np.ndarray:
+    """Return the singular values of the nonzero block, zero where neither threshold nor a single direction keeps."""
+    s = spectrum.nonzero_s
+    return directions.applied(np.where(np.arange(s.size) < threshold.rank, s, 0.0), s, spectrum.name)
+
+
+def matrix_row(
+    spectrum: Spectrum, rule: str, params: Mapping[str, Any], directions: Directions = NO_DIRECTIONS
+) -> dict[str, Any]:
     """Return the figures of a matrix as plain values: what a rule finds, whether it may be trusted, and the route."""
     threshold = apply_rule(spectrum, rule, params)
+    kept = kept_values(spectrum, threshold, directions)
     return {
-        "rank": threshold.rank,
+        "rank": int(np.count_nonzero(kept)) if directions else threshold.rank,
         "tau": threshold.tau,
         "sigma": threshold.sigma,
         "edge": threshold.edge,
-        "energy_kept": spectrum.energy_kept(threshold.rank),
-        "mp_fit": spectrum.mp_fits(threshold.sigma, threshold.rank),
+        "energy_kept": norm_ratio(kept, spectrum.nonzero_s) ** 2,
+        "mp_fit": mp_fits(spectrum.nonzero_s, kept, threshold.sigma, spectrum.nonzero_shape),
         "warnings": [*threshold.warnings, *spectrum.warnings],
         "diagnosis": diagnose(spectrum, threshold).to_json(),
         "rounding": _rounding(spectrum, threshold),

@@ -17,10 +17,13 @@ from dgviz.scores.types import Score, ScoreTable, count, finite, objects
 _ACCURACIES = "acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match"
 _HIGHER = *_ACCURACIES, "f1", "mcc", "bleu", "chrf", "likelihood"
 _LOWER = "perplexity", "word_perplexity", "byte_perplexity", "bits_per_byte", "ter", "brier_score"
-_DIRECTIONS = dict.fromkeys(_HIGHER, True) | dict.fromkeys(_LOWER, False)
+DIRECTIONS = dict.fromkeys(_HIGHER, True) | dict.fromkeys(_LOWER, False)
+"""Whether higher is better, by metric."""
 _NO_METRIC = ("alias", "name", "sample_len", "sample_count", "samples")
-# `model_args` names the model under one of these, the descendant before what it descends from.
-_MODEL_ARGUMENTS = ("peft", "delta", "pretrained", "model", "path")
+# `model_args` names the model under one of these, the descendant before what it descends from. vLLM's adapter is not
+# in the harness's own list, so that its `model_name` is that of the base.
+_MODEL_ARGUMENTS = ("peft", "delta", "lora_local_path", "pretrained", "model", "path")
+_DESCENDANT = "lora_local_path"
 
 
 def is_harness(content: Mapping[str, Any]) -> bool:
@@ -33,7 +36,7 @@ def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: s
     """Return every metric of every task and group of a results file."""
     results = content["results"]
     rows = {**results, **objects(content.get("groups")), **results}
-    rows = {name: row for name, row in rows.items() if any(_metrics(row))}
+    rows = {name: row for name, row in rows.items() if any(iter_metrics(row))}
     if not rows:
         raise ScoresError(
             f"{source} holds no score: its 'results' name no metric; choose a results file of a full run"
@@ -45,9 +48,9 @@ def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: s
     parents, directed = _parents(content, rows), objects(content.get("higher_is_better"))
     for task, row in rows.items():
         directions = directed.get(task, {})
-        for metric, value, stderr in _metrics(row):
+        for metric, value, stderr in iter_metrics(row):
             plain = metric.split(",")[0]
-            higher = directions.get(plain, _DIRECTIONS.get(plain))
+            higher = directions.get(plain, DIRECTIONS.get(plain))
             if higher is None:
                 unknown.add(f"{task}: {plain}")
             scores.append(
@@ -70,13 +73,12 @@ def parse_harness(content: Mapping[str, Any], source: str, model: str, folder: s
 
 def model_name(content: Mapping[str, Any]) -> str:
     """Return the model's name as the harness recorded it, or an empty string."""
-    if isinstance(content.get("model_name"), str) and content["model_name"]:
-        return content["model_name"]
     arguments = _object(content, "config").get("model_args")
     if isinstance(arguments, str):
         arguments = dict(item.split("=", 1) for item in arguments.split(",") if "=" in item)
-    if not isinstance(arguments, dict):
-        return ""
+    arguments = arguments if isinstance(arguments, dict) else {}
+    if isinstance(content.get("model_name"), str) and content["model_name"] and not arguments.get(_DESCENDANT):
+        return content["model_name"]
     return next((str(arguments[key]) for key in _MODEL_ARGUMENTS if arguments.get(key)), "")
 
 
@@ -85,7 +87,7 @@ def _object(content: Mapping[str, Any], name: str) -> dict[str, Any]:
     return content[name] if isinstance(content.get(name), dict) else {}
 
 
-def _metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
+def iter_metrics(row: Mapping[str, Any]) -> Iterator[tuple[str, float | None, float | None]]:
     """Yield (metric, value, standard error) of a task; the filter ``none`` is not written out."""
     for key, value in row.items():
         metric, _, chosen = key.partition(",")

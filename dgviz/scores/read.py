@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from dgviz.errors import ScoresError
+from dgviz.scores.dghard import is_dghard, parse_dghard
 from dgviz.scores.harness import is_harness, parse_harness
+from dgviz.scores.inspect_log import is_archive, is_inspect, parse_inspect, read_archive
+from dgviz.scores.lighteval import is_lighteval, parse_lighteval
 from dgviz.scores.table import is_table, parse_csv, parse_table
 from dgviz.scores.types import ModelRole, ScoreTable
 
-SUFFIXES = ("json", "csv")
+SUFFIXES = ("json", "csv", "eval")
 # What counts as scores in a folder; anything named outright is read whatever its name.
-_IN_FOLDERS = ("results*.json", "scores*.json", "*.csv")
+_IN_FOLDERS = ("results*.json", "scores*.json", "*.csv", "*.eval")
+_PERHAPS = "*.json"  # in a folder without any of these: whatever JSON is a file of scores
 
 
 def read_scores(sources: Iterable[str | Path]) -> ScoreTable:
@@ -21,8 +25,9 @@ def read_scores(sources: Iterable[str | Path]) -> ScoreTable:
     Parameters
     ----------
     sources : iterable of str or Path
-        A file (JSON or CSV), a folder (every ``results*.json``, ``scores*.json`` and ``*.csv`` in it and below), or
-        ``NAME=PATH``, which gives the model of a harness file or folder a name of one's own.
+        A file (JSON, CSV, or a log of Inspect), a folder (every ``results*.json``, ``scores*.json``, ``*.csv`` and
+        ``*.eval`` in it and below; where there is none, every JSON file that has scores), or ``NAME=PATH``, which
+        gives the model of a file or folder a name of one's own.
 
     Raises
     ------
@@ -56,9 +61,19 @@ def _files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ScoresError(f"there is no file or folder {path}: name a results file, a CSV, or the folder they are in")
     found = sorted({file for pattern in _IN_FOLDERS for file in path.rglob(pattern) if file.is_file()})
+    found = found or sorted(file for file in path.rglob(_PERHAPS) if _has_scores(file))
     if not found:
         raise ScoresError(f"{path} holds no scores: looked for {', '.join(_IN_FOLDERS)} in it and below")
     return found
+
+
+def _has_scores(file: Path) -> bool:
+    """Return whether a JSON file is one of scores, whatever its name."""
+    try:
+        value = json.loads(file.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and (is_table(value) or is_harness(value) or is_inspect(value) or is_dghard(value))
 
 
 def parse_scores(content: bytes, source: str, model: str = "", folder: str = "") -> ScoreTable:
@@ -67,7 +82,8 @@ def parse_scores(content: bytes, source: str, model: str = "", folder: str = "")
     Parameters
     ----------
     content : bytes
-        JSON of the harness, JSON with a list ``scores``, or CSV.
+        JSON of the harness, of lighteval, of Inspect or of the reference implementation, JSON with a list ``scores``,
+        an ``.eval`` archive of Inspect, or CSV.
     source : str
         The file's name: its ending decides, and messages name it.
     model : str
@@ -80,6 +96,8 @@ def parse_scores(content: bytes, source: str, model: str = "", folder: str = "")
     ScoresError
         If it is none of these, or not well formed.
     """
+    if is_archive(content):
+        content = read_archive(content, source)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -92,11 +110,17 @@ def parse_scores(content: bytes, source: str, model: str = "", folder: str = "")
         raise ScoresError(f"{source} cannot be read as JSON ({error}): name a JSON or .csv file of scores") from error
     if isinstance(value, dict) and is_table(value):
         return parse_table(value, source)
+    if isinstance(value, dict) and is_lighteval(value):
+        return parse_lighteval(value, source, model, folder)
     if isinstance(value, dict) and is_harness(value):
         return parse_harness(value, source, model, folder)
+    if isinstance(value, dict) and is_inspect(value):
+        return parse_inspect(value, source, model)
+    if isinstance(value, dict) and is_dghard(value):
+        return parse_dghard(value, source, model, folder)
     raise ScoresError(
-        f"{source} is no file of scores: it has neither the harness's 'results' nor a list 'scores'; "
-        "name a results_<date>.json, a scores.json or a CSV"
+        f"{source} is no file of scores: it has neither the harness's 'results' nor a list 'scores', and is no log "
+        "of Inspect; name a results_<date>.json, a scores.json, an .eval or a CSV"
     )
 
 

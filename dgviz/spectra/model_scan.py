@@ -23,6 +23,7 @@ from dgviz.files import json_number
 from dgviz.jobs import Worker
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
+from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.threshold import find_rule
 from dgviz.spectra.schedule import Admission, Task, count_cores, memory_budget, plan_tasks
 from dgviz.spectra.store import SpectrumStore
@@ -30,8 +31,8 @@ from dgviz.spectra.weight import Weight
 
 # Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
 _TOGETHER = {"cuda": 32, "cpu": 1}
-Settings = tuple[str, Mapping[str, Any]]
-"""A rule and its parameters."""
+Settings = tuple[str, Mapping[str, Any], Directions]
+"""A rule, its parameters, and single directions that it does not decide."""
 
 _DEVICE_SHARE, _DEVICE_CONTEXT = 0.8, 2**30  # of a GPU's free bytes; and what each process keeps there for itself
 
@@ -79,12 +80,12 @@ def iter_scan(
     What is stored already is not computed again, so a scan that was stopped continues. A matrix that fails is a
     result with an error, and the others go on.
 
-    Closing the generator ends the worker processes, in the middle of a computation if need be. `own` gives rule and
-    parameters of a single weight, where they are not the same for all.
+    Closing the generator ends the worker processes, in the middle of a computation if need be. `own` gives the
+    settings of a single weight, where they are not the same for all.
     """
     if workers is not None and workers < 1:
         raise DgvizError(f"a scan needs at least 1 worker; got {workers}")
-    common = rule, find_rule(rule).checked(params or {})
+    common = rule, find_rule(rule).checked(params or {}), NO_DIRECTIONS
     settings = own or (lambda weight: common)
     store = store or SpectrumStore()
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
@@ -178,7 +179,7 @@ class _Reader(threading.Thread):
         try:
             found = task.weight.find_spectrum(self._store)
             settings = self._settings(task.weight)
-            if found is None or needs_delta(found, *settings):
+            if found is None or needs_delta(found, *settings[:2]):
                 return _Event(task)
             return _Event(task, matrix_row(found, *settings))
         except Exception as error:

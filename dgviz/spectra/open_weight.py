@@ -117,10 +117,14 @@ class OpenWeight:
         return self.decomposition.triplets(rank) if stored is None else stored
 
     def factors(self, values: np.ndarray, s: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k leading directions whose values are not zero."""
-        count = int(np.count_nonzero(values))
-        left, right = self.triplets(count)
-        ratio = values[:count] / s[:count]
+        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k directions whose values are not zero."""
+        places = np.flatnonzero(values)
+        last = int(places[-1]) + 1 if places.size else 0
+        left, right = self.triplets(last)
+        if places.size < last:
+            chosen = torch.from_numpy(places).to(left.device)
+            left, right = left[:, chosen], right[chosen]
+        ratio = values[places] / s[places]
         if not (ratio == 1).all():
             left = left * torch.from_numpy(ratio).to(left.device, left.dtype)
         return left, right

@@ -16,6 +16,7 @@ import torch
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import PairError, SpectrumError
 from dgviz.rmt.assess import matrix_row, needs_delta
+from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.law import aspect_ratio
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -32,20 +33,24 @@ def list_places(device: str) -> list[tuple[str, int | None]]:
 
 
 def scan_weights(
-    weights: list[Weight], settings: list[tuple[str, Mapping[str, Any]]], device: str, threads: int, root: Path
+    weights: list[Weight],
+    settings: list[tuple],
+    device: str,
+    threads: int,
+    root: Path,
 ) -> list[dict[str, Any] | Exception]:
     """Return every weight's figures, or what befell it, and see to it that the store holds all there is to know.
 
-    Several weights are of one shape, and decomposed together; each has a rule and parameters.
+    Several weights are of one shape, and decomposed together; each has a rule, parameters and perhaps directions.
     """
     torch.set_num_threads(threads)
     opened = [OpenWeight(weight, device, SpectrumStore(root)) for weight in weights]
     if len(opened) > 1:
         _decompose_together(opened, device)
     results: list[dict[str, Any] | Exception] = []
-    for weight, (rule, params) in zip(opened, settings, strict=True):
+    for weight, own in zip(opened, settings, strict=True):
         try:
-            results.append(_scan_open(weight, rule, params))
+            results.append(_scan_open(weight, *own))
         except Exception as error:  # whatever befalls one weight is its result; the others go on
             results.append(error)
     return results
@@ -59,16 +64,18 @@ def _decompose_together(weights: list[OpenWeight], device: str) -> None:
             own.decomposition = decomposition
 
 
-def _scan_open(weight: OpenWeight, rule: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def _scan_open(
+    weight: OpenWeight, rule: str, params: Mapping[str, Any], directions: Directions = NO_DIRECTIONS
+) -> dict[str, Any]:
     """Return the figures of a weight; retained factors are stored with a spectrum that is new."""
     started = time.perf_counter()
     found = weight.spectrum()
     if found.stored and not needs_delta(found, rule, params):
-        return matrix_row(found, rule, params)
+        return matrix_row(found, rule, params, directions)
     spectrum = weight.spectrum_with(rule, params)
     if not found.stored:
         spectrum = weight.store_factors(("dg_hard", {}), (rule, params))
-    return matrix_row(dataclasses.replace(spectrum, seconds=time.perf_counter() - started), rule, params)
+    return matrix_row(dataclasses.replace(spectrum, seconds=time.perf_counter() - started), rule, params, directions)
 
 
 def spectrum_report(
@@ -77,22 +84,22 @@ def spectrum_report(
     rule: str,
     params: Mapping[str, Any],
     device: str = "auto",
-    own: Callable[[Weight], tuple[str, Mapping[str, Any]]] | None = None,
+    own: Callable[[Weight], tuple[str, Mapping[str, Any], Directions]] | None = None,
 ) -> dict[str, Any]:
     """Return the spectrum and threshold of every matrix of a tensor as plain values."""
     name, index = _parted(name)
     tensor = pair[name]
     if tensor.action != "repair":
         raise PairError(f"{name!r} has no spectrum to show: {tensor.reason}")
-    rows = []
+    rows, directions = [], NO_DIRECTIONS
     weights = matrices_of(tensor)
     if index is not None and index >= len(weights):
         raise PairError(f"{name!r} has {len(weights)} matrices: index {index} does not fit")
     for weight in weights if index is None else weights[index : index + 1]:
-        rule, params = own(weight) if own else (rule, params)
+        rule, params, directions = own(weight) if own else (rule, params, directions)
         spectrum = OpenWeight(weight, device).spectrum_with(rule, params)
         more = {"beta": aspect_ratio(spectrum.nonzero_shape), "singular_values": spectrum.s.tolist()}
-        rows.append(matrix_row(spectrum, rule, params) | more)
+        rows.append(matrix_row(spectrum, rule, params, directions) | more)
     return {"name": name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params, "matrices": rows}
 
 

@@ -21,6 +21,7 @@ from dgviz.spectra.scan import scan_weights
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
 from tests.checkpoints import write_checkpoint
+from tests.scans import scan_here
 
 ROWS, COLS, RANK, NOISE = 96, 64, 4, 1e-3
 MODULES = "mlp.up_proj", "self_attn.q_proj"
@@ -304,6 +305,8 @@ def run(capsys, *arguments):
 @pytest.mark.slow
 def test_the_command_scans_compares_and_goes_on_from_the_store(capsys, family, home, tmp_path):
     paths, save = family[0], tmp_path / "family.json"
+    for tuned in paths[3:]:  # the first is left to the command, and its copy with it
+        scan_here(open_pair(paths[0], tuned))
     arguments = ["family", *paths, "--names", "a,b,c,d", "--device", "cpu", "--workers", "1"]
     status, out, _ = run(capsys, *arguments, "--json", "--save", save)
     found = json.loads(out)

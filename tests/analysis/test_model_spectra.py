@@ -124,6 +124,7 @@ def test_a_frozen_weight_is_zero_and_nothing_else(tmp_path):
     )
     whole = sum_up(ModelCut(RepairPlan(), (row,)))
     assert whole.energy_kept == 1 and whole.emptied == 0
+    assert row.frozen and not row.unchanged and whole.unchanged == 0  # nobody has kept anything of no update
 
 
 def test_totals_add_up(pair_and_store):

@@ -1,4 +1,4 @@
-"""Jobs of every kind: in the list beside every page while they run, found again afterwards, and gone on with."""
+"""Jobs of every kind: in the bar of every place while they run, found again afterwards, and gone on with."""
 
 import json
 import os
@@ -56,20 +56,21 @@ def commands(pair, folder):
 
 
 def listed():
-    """Return the texts of the progress bars beside the page that the app opens with."""
+    """Return the texts of the progress bars in the bar above the place that the app opens with."""
     app = open_app().run()
     assert not app.exception, [error.value for error in app.exception]
-    return [bar.proto.text for bar in app.sidebar.get("progress")]
+    return [bar.proto.text for bar in app.get("progress")]
 
 
-def ended(job, seconds=120):
+def ended(job, seconds=300):
     deadline = time.monotonic() + seconds
     while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     return job
 
 
-def test_every_kind_that_runs_is_listed_beside_every_page(pair, tmp_path):
+@pytest.mark.slow
+def test_every_kind_that_runs_is_listed_in_the_bar(pair, tmp_path):
     jobs = {}
     for name, (command, lock) in commands(pair, tmp_path).items():
         jobs[name] = start(command, f"the {name} job", lock)
@@ -83,6 +84,7 @@ def test_every_kind_that_runs_is_listed_beside_every_page(pair, tmp_path):
     assert listed() == []
 
 
+@pytest.mark.slow
 def test_a_sweep_is_a_job_like_the_others(pair, tmp_path):
     command, lock = commands(pair, tmp_path)["sweep"]
     job = ended(start(command, "sweep", lock))
@@ -105,6 +107,7 @@ def exports():
     draw_list("repair", lambda job: None)
 
 
+@pytest.mark.slow
 def test_an_interrupted_export_is_gone_on_with(pair, tmp_path):
     out = tmp_path / "out"
     words = ["repair", *map(str, pair), str(out), "--rule", "flip_pa", "--rule-param", "seed=123456789"]
@@ -112,7 +115,7 @@ def test_an_interrupted_export_is_gone_on_with(pair, tmp_path):
     job = start(command, "tuned → out", out)
     job.cancel(force=True)
     assert ended(job).state == "cancelled"
-    app = AppTest.from_function(exports, default_timeout=60).run()
+    app = AppTest.from_function(exports, default_timeout=300).run()
     assert f"In {out} finished files are kept" in app.text[0].value
     app.button(key=f"go-on-{job.id}").click().run()
     assert not app.exception
@@ -121,7 +124,7 @@ def test_an_interrupted_export_is_gone_on_with(pair, tmp_path):
     assert ended(again).state == "done", again.log_tail()
     plan = json.loads((out / "dgviz.json").read_text())["plan"]
     assert plan["params"]["seed"] == 123456789
-    app = AppTest.from_function(exports, default_timeout=60).run()
+    app = AppTest.from_function(exports, default_timeout=300).run()
     app.button(key=f"forget-{again.id}").click().run()
     assert list_jobs(root("repair")) == [] and Path(out).is_dir()
 
@@ -132,7 +135,7 @@ def test_what_cannot_be_started_is_said(pair, tmp_path, monkeypatch):
     job.cancel(force=True)
     ended(job)
     monkeypatch.setenv("DGVIZ_ROOTS", str(tmp_path / "elsewhere"))
-    app = AppTest.from_function(exports, default_timeout=60).run()
+    app = AppTest.from_function(exports, default_timeout=300).run()
     app.button(key=f"go-on-{job.id}").click().run()
     assert any("out is not opened: it lies outside the folders" in text.value for text in app.text)
     assert list_jobs(root("repair")) == [job]

@@ -9,7 +9,7 @@ from dgviz.app.jobs import start
 from dgviz.app.pair import checkpoint_path
 from dgviz.command import Command
 from dgviz.errors import AccessError
-from tests.app.test_pages import open_page, texts
+from tests.app.pages import open_at, texts
 from tests.checkpoint.test_hub import cached_snapshot
 from tests.checkpoints import write_pair
 
@@ -95,11 +95,11 @@ def test_nothing_is_written_outside(tmp_path, listen):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", ["checkpoints", "layer", "thresholds", "export"])
+@pytest.mark.parametrize("page", ["open", "workbench", "workbench?show=model", "open?plan=open"])
 def test_a_link_to_elsewhere_is_a_sentence_on_every_page(tmp_path, monkeypatch, page):
     base, tuned = write_pair(tmp_path / "pair")
     monkeypatch.setenv(roots.ROOTS, str(tmp_path / "other"))
-    said = texts(open_page(page, base=base, tuned=tuned))
+    said = texts(open_at(page, base=base, tuned=tuned))
     assert f"{base} is not opened: it lies outside the folders" in said
 
 
@@ -108,10 +108,10 @@ def test_an_output_elsewhere_is_a_sentence_before_it_is_looked_at(tmp_path, monk
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "diary").write_text("")
     monkeypatch.setenv(roots.ROOTS, str(tmp_path / "pair"))
-    app = open_page("export", base=base, tuned=tuned)
+    app = open_at("workbench?plan=open", base=base, tuned=tuned)
     field = next(item for item in app.text_input if item.label.startswith("Output folder"))
     assert field.value.startswith(f"{tmp_path / 'pair'}/dgviz-exports/")
     assert "lies outside the folders" not in texts(app)
     field.set_value(str(tmp_path / "secret")).run()
     assert "secret is not opened: it lies outside the folders" in texts(app) and "diary" not in texts(app)
-    assert not any(button.label == "Start export" for button in app.button)
+    assert not any(button.label == "Write checkpoint" for button in app.button)

@@ -13,10 +13,8 @@ from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.state import View
 from dgviz.checkpoint import open_pair
 from dgviz.jobs import JobRunningError
-from dgviz.spectra.scan import scan_weights
-from dgviz.spectra.schedule import plan_tasks
-from dgviz.spectra.store import SpectrumStore
 from tests.checkpoints import write_checkpoint, write_pair
+from tests.scans import scan_here
 
 
 def panel(base, tuned):
@@ -39,7 +37,7 @@ def home(tmp_path, monkeypatch):
 
 
 def drawn(paths):
-    app = AppTest.from_function(panel, args=paths, default_timeout=60).run()
+    app = AppTest.from_function(panel, args=paths, default_timeout=300).run()
     assert not app.exception, [error.value for error in app.exception]
     return app
 
@@ -54,7 +52,7 @@ def started(pair, paths):
 
 
 def wait_for(pair):
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 300
     while find_scan(pair).state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     return find_scan(pair)
@@ -63,9 +61,8 @@ def wait_for(pair):
 @pytest.mark.slow
 def test_a_scan_is_started_followed_and_found_again(tmp_path):
     paths = write_pair(tmp_path)
-    pair, root = open_pair(*paths), SpectrumStore().root
-    for task in plan_tasks(pair):  # so that the job finds all of it
-        scan_weights([task.weight], [("dg_hard", {})], "cpu", 2, root)
+    pair = open_pair(*paths)
+    scan_here(pair)  # so that the job finds all of it
     app = drawn(paths)
     assert "is computed in the background" in words(app)
     assert app.code[0].value == f"python -m dgviz scan {paths[0]} {paths[1]} --device cpu"

@@ -4,7 +4,7 @@ import pytest
 
 from dgviz.app.figure4 import script
 from dgviz.checkpoint.module_path import module_path
-from tests.app.pages import open_app, turn_to
+from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
 
 UP, STACK = "model.layers.2.mlp.up.weight", "model.layers.2.mlp.experts.gate_up_proj"
@@ -17,17 +17,7 @@ def paths(tmp_path, monkeypatch):
 
 
 def open_page(paths, **query):
-    app = open_app(60)
-    for name, value in {"base": paths[0], "tuned": paths[1], **query}.items():
-        app.query_params[name] = str(value)
-    turn_to(app.run(), "workbench").run()
-    assert not app.exception, [error.value for error in app.exception]
-    return app
-
-
-def texts(app):
-    kinds = ("markdown", "text", "info", "error", "warning")
-    return "\n".join(str(element.value) for kind in kinds for element in getattr(app, kind))
+    return open_at("workbench", base=paths[0], tuned=paths[1], **query)
 
 
 def test_one_line_of_controls_and_everything_behind_buttons(paths):
@@ -67,9 +57,8 @@ def test_a_weight_that_is_not_there_is_said(paths):
     assert module_path(app.selectbox(key="weight-choice").value)
 
 
-@pytest.mark.parametrize("place", ["layer", "workbench"])
-def test_the_component_is_one_module(place):
-    assert script(place).count("export default") == 1
+def test_the_component_is_one_module():
+    assert script().count("export default") == 1
 
 
 def test_what_is_in_view_is_held_as_a_and_left(paths):
@@ -96,3 +85,19 @@ def test_what_the_map_shows_is_chosen_and_kept_in_the_link(paths):
     assert shows.value == "energy_kept" and "quantity" not in app.query_params
     shows.set_value("rank").run()
     assert app.query_params["quantity"] in ("rank", ["rank"]) and app.selectbox(key="map-shows").value == "rank"
+
+
+def test_scale_and_part_are_in_the_link_and_correspond(paths):
+    app = open_page(paths, weight=UP)
+    assert app.segmented_control(key="scale").value == "Weight" and app.segmented_control(key="shown").value is None
+    app.segmented_control(key="shown").set_value("rules").run()
+    assert app.query_params["show"] in ("rules", ["rules"]) and app.multiselect(key="compared-rules")
+    app.segmented_control(key="scale").set_value("Model").run()
+    assert not app.exception and app.query_params["show"] in ("model-rules", ["model-rules"])
+    app = open_page(paths, weight=UP, show="model-rules")  # as a reload does
+    assert app.segmented_control(key="scale").value == "Model"
+    assert app.segmented_control(key="shown").value == "model-rules"
+    app.segmented_control(key="shown").set_value("model").run()
+    assert not app.exception and app.selectbox(key="map-quantity")
+    app.segmented_control(key="scale").set_value("Weight").run()
+    assert "show" not in app.query_params and app.selectbox(key="weight-choice").value == UP

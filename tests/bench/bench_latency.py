@@ -1,14 +1,14 @@
 """Does an export make the pages stutter? From a click to the answer in a real browser, without and with an export.
 
-The pages show the demo; what runs beside them is the export of a synthetic pair, started as the Export page starts it
+The pages show the demo; what runs beside them is the export of a synthetic pair, started as the plan's drawer does it
 and continued from round to round. Blocks without and with it alternate, in the same browser on the same server.
 Browser, server, worker and export share the machine, as they do on a laptop.
 
-- another weight: *Next* on the Layer page, until its spectrum is drawn; of a weight seen before.
+- another weight: *N* in the workbench, until its spectrum is drawn; of a weight seen before.
 - tau, in the browser: *Keep one direction more*, until Figure 4 says the new rank.
-- tau, on the server: the same click, until the page's sentence says it; the repaired delta has been made anew.
-- a weight never seen: *Next* on a pair of 2048 x 1024 matrices, its decomposition included.
-- another page: Thresholds, from the click in the menu to its chart; and Layer, back again.
+- tau, on the server: the same click, until the maps stand at it; the repaired delta has been made anew.
+- a weight never seen: *N* on a pair of 2048 x 1024 matrices, its decomposition included.
+- another place: Evidence, from the click in the menu to its chart; and the workbench, back again.
 
 Run: ``python -m tests.bench.bench_latency [--rounds N] [--clicks N] [--out FILE]``.
 """
@@ -32,7 +32,7 @@ from tests.bench.bench_export import planted_pair
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "e2e"))
-from tests.e2e.conftest import CHROMIUM_FLAGS, AppServer  # noqa: E402
+from tests.e2e.conftest import CHROMIUM_FLAGS, AppServer, follow_link  # noqa: E402
 from tests.e2e.find_browser import find_browser  # noqa: E402
 
 WAIT = 120_000  # milliseconds; only ends a run that would hang
@@ -43,26 +43,26 @@ REST = 0.4  # seconds between an answer and the next click
 KINDS = (
     "another weight, until its spectrum is drawn",
     "tau, until the browser follows",
-    "tau, until the server has followed",
+    "tau, until the maps have followed",
     "a weight never seen, 2048 x 1024, decomposed",
-    "the Thresholds page, until its chart is drawn",
-    "the Layer page, until its spectrum is drawn",
+    "Evidence, until its chart is drawn",
+    "the workbench, until its spectrum is drawn",
 )
-SPECTRUM = """([title, before]) => {
-  const heading = document.querySelector("h1");
-  const chart = [...document.querySelectorAll(".js-plotly-plot")].find((node) => {
-    const meta = node.layout && node.layout.meta;
-    return meta && meta.dgviz === "spectrum" && node.querySelector(".scatterlayer .trace");
-  });
-  return heading && heading.innerText === title && chart && chart.layout.meta.view !== before
-    ? chart.layout.meta.view : false;
-}"""
-RULES = """() => document.querySelector("h1")?.innerText === "Threshold rules side by side"
+# The component has a root of its own.
+BENCH = """const roots = [...document.querySelectorAll("*")].map((node) => node.shadowRoot);
+  const root = roots.find((root) => root?.querySelector("svg.a"));"""
+SPECTRUM = f"""(before) => {{
+  {BENCH}
+  const weight = root?.querySelector("button.cell[aria-current]")?.dataset.weight;
+  return weight && weight !== before && root.querySelector("svg.a .tau-label") ? weight : false;
+}}"""
+RANK = f"""(rank) => {{ {BENCH} return root?.querySelector("#f4-rank")?.value === rank; }}"""
+DRAWN = f"""() => {{
+  {BENCH}
+  return root && [...root.querySelectorAll(".note")].every((note) => getComputedStyle(note).display === "none");
+}}"""
+EVIDENCE = """() => document.querySelector("h1")?.innerText.startsWith("Evidence")
   && document.querySelector(".js-plotly-plot .scatterlayer .trace") !== null"""
-RANK = """(rank) => [document, ...[...document.querySelectorAll("*")].map((node) => node.shadowRoot)]
-  .some((root) => root?.querySelector("#f4-rank")?.value === rank)"""  # the component has a root of its own
-SENTENCE = """(rank) => document.body.innerText.includes(`keeps the ${rank} above`)"""
-LAYER = "One weight's update"
 
 
 class Pages:
@@ -81,59 +81,58 @@ class Pages:
         return self.page.wait_for_function(condition, arg=argument, timeout=WAIT).json_value()
 
     def view(self):
-        return self.until(SPECTRUM, [LAYER, ""])
+        return self.until(SPECTRUM, "")
 
     def open_demo(self):
-        self.page.goto(f"{self.url}/layer?base=demo:base&tuned=demo:noisy")
-        self.until(SPECTRUM, [LAYER, ""])
-        self.page.get_by_label("Kept rank").wait_for(timeout=WAIT)
+        self.page.goto(f"{self.url}/workbench?base=demo:base&tuned=demo:noisy")
+        self.view()
         time.sleep(2)
 
     def step(self, kind, name):
         before, started = self.view(), time.perf_counter()
-        self.page.get_by_role("button", name=name, exact=False).first.click()
-        self.until(SPECTRUM, [LAYER, before])
+        self.page.keyboard.press(name)
+        self.until(SPECTRUM, before)
         self.timed(kind, time.perf_counter() - started)
 
     def move_tau(self):
-        wanted = str(int(self.page.get_by_label("Kept rank").input_value()) + 1)
+        wanted = str(int(self.page.get_by_label("rank", exact=True).input_value()) + 1)
         started = time.perf_counter()
         self.page.get_by_role("button", name="Keep one direction more").click()
         self.until(RANK, wanted)
         self.seen.setdefault(KINDS[1], []).append(time.perf_counter() - started)
-        self.until(SENTENCE, wanted)
+        self.until(DRAWN)
         self.timed(KINDS[2], time.perf_counter() - started)
 
     def change_page(self):
         started = time.perf_counter()
-        self.page.get_by_test_id("stSidebarNav").get_by_text("Thresholds").click()
-        self.until(RULES)
+        self.page.get_by_role("link", name="Evidence").first.click()
+        self.until(EVIDENCE)
         self.timed(KINDS[4], time.perf_counter() - started)
         started = time.perf_counter()
-        self.page.get_by_test_id("stSidebarNav").get_by_text("Layer").click()
-        self.until(SPECTRUM, [LAYER, ""])
+        self.page.get_by_role("link", name="Workbench").first.click()
+        self.view()
         self.timed(KINDS[5], time.perf_counter() - started)
 
     def block(self, clicks, first_wide):
         """Go through the demo, then through weights of the other pair that nobody has looked at."""
         self.open_demo()
         for number in range(clicks):
-            self.step(KINDS[0], "Next" if number % SEEN < SEEN // 2 else "Previous")
+            self.step(KINDS[0], "n" if number % SEEN < SEEN // 2 else "p")
             self.move_tau()
             self.change_page()
         base, tuned = self.wide
-        self.page.goto(f"{self.url}/layer?base={base}&tuned={tuned}&weight=layers.{first_wide}.weight")
+        follow_link(self.page, f"{self.url}/workbench?base={base}&tuned={tuned}&weight=layers.{first_wide}.weight")
         self.view()
         time.sleep(2)
         for _ in range(max(2, clicks // 4)):
-            self.step(KINDS[3], "Next")
+            self.step(KINDS[3], "n")
         found, self.seen = self.seen, {}
         return found
 
 
 @contextlib.contextmanager
 def running_export(pair, out, jobs):
-    """Begin or continue the export as the Export page does; it runs until the block ends, or the bench fails."""
+    """Begin or continue the export as the drawer does; it runs until the block ends, or the bench fails."""
     command = [sys.executable, "-m", "dgviz", "repair", *map(str, pair), str(out)]
     job = start_job(command, jobs, "bench", lock=out, cwd=ROOT)
     while job.state == "running" and not job.progress():

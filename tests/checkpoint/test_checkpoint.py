@@ -76,7 +76,9 @@ def test_open_a_file_opens_its_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(directory)
     assert open_checkpoint(Path(whole.shards[0])) == whole
     (directory / "other.safetensors").write_bytes((directory / whole.shards[0]).read_bytes())
-    assert "other.safetensors is not among the weights" in refusal(open_checkpoint, directory / "other.safetensors")
+    assert open_checkpoint(directory / "other.safetensors").shards == ("other.safetensors",)
+    (directory / "model.safetensors.index.json").unlink()
+    assert "is one of several shards, and no index" in refusal(open_checkpoint, directory / whole.shards[0])
 
 
 def test_the_only_weight_file_may_have_another_name(tmp_path):
@@ -141,7 +143,6 @@ def test_missing_paths(tmp_path):
         ("notes.txt", "give the directory that holds them"),
         ("pytorch_model.bin", "PyTorch pickles (pytorch_model.bin), which are not read yet"),
         ("model-Q4.gguf", "GGUF files (model-Q4.gguf), which are not read yet: use the original"),
-        ("adapter_config.json", "PEFT adapter (adapter_config.json), which is no model by itself: give it as tuned"),
         ("tf_model.h5", "weights of another framework (tf_model.h5)"),
         ("model-00001-of-00002.safetensors", "fetch the missing index or shards"),
     ],
@@ -366,7 +367,7 @@ def damaged_files(draw):
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(contents=damaged_files())
 def test_any_file_is_read_rightly_or_refused_in_one_line(tmp_path, contents):
     file = tmp_path / "model.safetensors"
@@ -547,6 +548,7 @@ def test_a_broken_cache_is_never_fatal(tmp_path, cache, monkeypatch, damage):
     assert len(passes) == (1 if damage == "garbage" else 2)  # garbage is replaced, the others cannot be
 
 
+@pytest.mark.slow
 def test_many_processes_share_one_cache(tmp_path, cache):
     base, _ = write_pair(tmp_path / "pair")
     settled(base / "model.safetensors")
@@ -558,7 +560,7 @@ def test_many_processes_share_one_cache(tmp_path, cache):
     )
     command = [sys.executable, "-c", code, str(base)]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    outputs = {process.communicate(timeout=120)[0] for process in processes}
+    outputs = {process.communicate(timeout=300)[0] for process in processes}
     assert all(process.returncode == 0 for process in processes)
     expected = [content_hash(info) for info in open_checkpoint(base).tensors.values()] * 5
     assert outputs == {" ".join(expected) + "\n"}

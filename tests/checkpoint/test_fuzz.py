@@ -116,7 +116,7 @@ def pairs(tmp_path_factory):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32))
 def test_a_damaged_pair_opens_or_is_refused_in_one_line(pairs, seed):
     open_damaged(pairs, seed)

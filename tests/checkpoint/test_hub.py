@@ -14,7 +14,7 @@ from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.checkpoint.hub import HubPlan, find_cached, is_cached_whole, iter_fetch, plan_download, split_hub_id
 from dgviz.cli import main
 from dgviz.errors import CheckpointError
-from tests.app.test_pages import open_page, texts
+from tests.app.pages import open_at, texts
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -245,7 +245,7 @@ def test_fetch_refuses_in_a_sentence(hub, capsys, model, said):
     assert error.startswith("dgviz fetch: ") and said in error and error.count("\n") == 1
 
 
-# --- the Checkpoints page -------------------------------------------------------------------------------------------
+# --- Open, the dashboard's first place ------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -256,26 +256,28 @@ def state(tmp_path, monkeypatch):
         job.cancel(force=True)
 
 
+@pytest.mark.slow
 def test_the_page_fetches_what_is_not_there(tmp_path, hub, state):
     base, _ = write_pair(tmp_path / "pair")
-    app = open_page("checkpoints", base=base, tuned="org/name")
+    app = open_at("open", base=base, tuned="org/name")
     assert "org/name is not on this machine." in texts(app) and not app.metric
     assert any("python -m dgviz fetch org/name" in code.value for code in app.code)
     app.button(key="start-fetch-org/name").click().run()
     assert not app.exception
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     job = fetch_task("org/name").job
     while job.state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert job.state == "done", job.log_tail()
     assert len(hub) == 5
-    app = open_page("checkpoints", base=base, tuned="org/name")
+    app = open_at("open", base=base, tuned="org/name")
     assert "not on this machine" not in texts(app) and len(app.metric) == 5
 
 
+@pytest.mark.slow
 def test_the_page_says_what_the_hub_refuses(tmp_path, hub, state):
     base, _ = write_pair(tmp_path / "pair")
-    app = open_page("checkpoints", base=base, tuned="org/gated")
+    app = open_at("open", base=base, tuned="org/gated")
     assert REFUSED["org/gated"][2] in texts(app)
     assert not any(button.label.startswith("Fetch") for button in app.button)
 
@@ -283,6 +285,6 @@ def test_the_page_says_what_the_hub_refuses(tmp_path, hub, state):
 def test_the_page_fetches_only_into_an_allowed_cache(tmp_path, hub, state, monkeypatch):
     base, _ = write_pair(tmp_path / "pair")
     monkeypatch.setenv("DGVIZ_ROOTS", str(tmp_path / "pair"))
-    app = open_page("checkpoints", base=base, tuned="org/name")
+    app = open_at("open", base=base, tuned="org/name")
     assert "hub is not opened: it lies outside the folders" in texts(app)
     assert not any(button.label.startswith("Fetch") for button in app.button)

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import cache
 from unittest.mock import patch
 
 import pytest
@@ -77,10 +78,15 @@ def export(pair: CheckpointPair, out) -> dict:
         return list(iter_export(plan, "cpu"))[-1].tensors
 
 
+@cache
+def model_class(family: str) -> type:
+    """Return transformers' class of a tiny model."""
+    return type(tiny_model(family))
+
+
 def logits(family: str, directory, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     """Load a checkpoint with transformers, where every parameter must be found, and run it."""
-    kind = type(tiny_model(family))
-    model, info = kind.from_pretrained(directory, dtype=dtype, output_loading_info=True)
+    model, info = model_class(family).from_pretrained(directory, dtype=dtype, output_loading_info=True)
     assert {key: value for key, value in info.items() if value} == {}
     inputs = {
         name: value.to(dtype) if value.is_floating_point() else value for name, value in model_inputs(family).items()

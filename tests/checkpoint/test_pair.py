@@ -252,7 +252,7 @@ def test_an_empty_expression_is_none(tmp_path):
 @pytest.mark.parametrize("option", ["include", "exclude"])
 def test_bad_expression(tmp_path, option):
     message = refusal(*write_pair(tmp_path), **{option: "layers.(1"})
-    assert message.startswith(f"--{option} 'layers.(1' is not a valid regular expression (missing )")
+    assert message.startswith(f"--{option}: 'layers.(1' is not a regular expression of RE2 (missing )")
 
 
 def test_the_same_checkpoint_twice(tmp_path):

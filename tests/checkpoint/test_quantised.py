@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.checkpoint import content_hash, open_checkpoint, open_pair, read_bytes, read_tensor
@@ -62,7 +62,6 @@ def refusal(*paths, kind=CheckpointError) -> str:
 # --- FP8 blocks -----------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 40), st.integers(1, 40)), block=st.tuples(st.integers(1, 48), st.integers(1, 48))
 )

@@ -204,7 +204,7 @@ def figures_page() -> str:
     rows = [(f"`{f.name}`", f.title, f.unit or "number", f.help, f.pooled or "not pooled") for f in FIGURES.values()]
     return page(
         "Figures of weights",
-        "What the map of the Model page, the tables of weights, the Families page and their CSV show: of one "
+        "What the map of the model, the tables of weights and of fine-tunes and their CSV show: of one "
         "matrix, and pooled over a group of them.",
         table(("name", "title", "unit", "of one matrix", "of a group"), rows),
     )

@@ -20,10 +20,10 @@ EXAMPLES = {
     "demo": "demo pair",
     "inspect": "inspect pair/base pair/noisy",
     "spectrum": "spectrum pair/base pair/noisy classifier.weight",
-    "scan": "scan pair/base pair/noisy",
+    "scan": "scan pair/base pair/noisy --workers 1",
     "noise": "noise pair/base pair/noisy",
     "thresholds": "thresholds pair/base pair/noisy",
-    "family": "family pair/base pair/noisy pair/noisy --names one,other",
+    "family": "family pair/base pair/noisy pair/noisy --names one,other --workers 1",
     "repair": "repair pair/base pair/noisy repaired",
     "compare-methods": "compare-methods pair/base pair/noisy --methods wise_ft",
     "sweep": "sweep pair/base pair/noisy --methods wise_ft",
@@ -51,6 +51,7 @@ NAMED = {
     "errors": "TENSOR",
     "files": "FILE",
     "sidecars": "FILE",
+    "left_behind": "FILE",
     "repaired": "REPAIR",
     "controls": "REPAIR",
     "cells": "CELL",
@@ -188,7 +189,8 @@ def json_page() -> str:
         "the texts `inf` and `-inf`, undefined ones null.",
         "Not shown below: `repair-all` prints `directory`, `seconds` and `methods`, a list of [report](#report), "
         "each with `label`, `folder` and `written` (false where it was there already); `evaluate` prints `file`, "
-        "`checkpoint_sha256` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` prints `repo`, "
+        "`checkpoint_sha256`, `eval_results` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` "
+        "prints `repo`, "
         "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`.",
     ]
     shared: dict[str, Shapes] = {}
@@ -370,6 +372,7 @@ MEANINGS: dict[str, str] = {
     "repair",
     "noise_restored": "norm of what rounding added over the norm of what was taken away",
     "sidecars": "config, tokenizer and the like, and which side they are from",
+    "left_behind": "what stays behind in tuned's folder, and why",
     "report.tensors": "what happened to every tensor",
     "action": "`repair`, `keep` or `base_only`",
     "reason": "why, in a sentence",
@@ -388,9 +391,10 @@ MEANINGS: dict[str, str] = {
     "values": "which values were read back",
     "transformers": "the load by transformers",
     "transformers.class": "class it loaded as",
-    "transformers.missing": "keys that it did not find; none",
-    "unexpected": "keys that it did not know; none",
-    "mismatched": "keys of another shape; none",
+    "transformers.missing": "keys that it did not find",
+    "unexpected": "keys that it did not know",
+    "mismatched": "keys of another shape",
+    "logits": "how the output's logits compare with those of a model built in memory",
     "methods": "one per method",
     "label": "the plan with its settings, as `--methods` takes it",
     "drift": "length of the result's update over that of base",

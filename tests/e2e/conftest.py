@@ -13,6 +13,7 @@ import pytest
 from playwright.sync_api import expect, sync_playwright
 from streamlit.proto.BackMsg_pb2 import BackMsg
 
+from dgviz.demo import demo_paths
 from tests.e2e.find_browser import ADVICE, find_browser
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,9 +27,9 @@ CHROMIUM_FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-START_SECONDS = 120
+START_SECONDS = 300
 PATIENCE = (
-    180_000  # milliseconds: on a busy machine the worker imports torch for a minute; what is there does not wait
+    300_000  # milliseconds: on a busy machine the worker imports torch for a minute; what is there does not wait
 )
 expect.set_options(timeout=PATIENCE)
 
@@ -195,12 +196,11 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def scanned(server):
     """The server, whose store knows the demo."""
-    code = "from dgviz.demo import demo_paths as d; print(d()['base']); print(d()['noisy'])"
-    paths = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    command = [sys.executable, "-m", "dgviz", "scan", *paths.stdout.split("\n")[:2], "--workers", "1"]
+    paths = demo_paths()
+    command = [sys.executable, "-m", "dgviz", "scan", paths["base"], paths["noisy"], "--workers", "1"]
     subprocess.run(command, cwd=ROOT, env=server.environment, capture_output=True, check=True)
     return server
 
@@ -216,3 +216,15 @@ def noted_messages(page):
 
     page.on("websocket", lambda socket: socket.on("framesent", note))
     return sent
+
+
+def follow_link(page, url):
+    """Go to a link, and say yes where the server asks first: it has not opened the pair before."""
+    page.goto(url)
+    ask, bench = (
+        page.get_by_role(role, name=name)
+        for role, name in (("button", "Open this pair"), ("slider", "Threshold tau"))
+    )
+    expect(ask.or_(bench)).to_be_visible()
+    if ask.is_visible():
+        ask.click()

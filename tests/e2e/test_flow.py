@@ -10,13 +10,6 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.e2e
 
 
-def open_layer(page, url):
-    """Open a link to the Layer page and wait for Figure 4."""
-    page.goto(url)
-    expect(page.get_by_role("heading", name="One weight's update")).to_be_visible()
-    expect(page.get_by_label("Kept rank")).to_be_visible()
-
-
 def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new_page):
     # The first visit shows the demo, nothing typed.
     page.goto(server.url)
@@ -39,14 +32,15 @@ def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new
     expect(other.get_by_label("rank", exact=True)).to_have_value(str(before + 1))
 
     # Export, and be elsewhere meanwhile.
-    page.get_by_role("link", name="Export").first.click()
+    page.get_by_role("button", name="Plan", exact=True).click()
     expect(page.get_by_text("tensors are repaired by DG-Hard")).to_be_visible()
     out = Path(page.get_by_label("Output folder (new or empty)").input_value())
     assert out.is_relative_to(server.home)
-    page.get_by_role("button", name="Start export").click()
-    page.get_by_role("link", name="Checkpoints").first.click()
-    expect(page.get_by_role("heading", name="Checkpoints")).to_be_visible()
-    page.get_by_role("link", name="Export").first.click()
+    page.get_by_role("button", name="Write checkpoint").click()
+    expect(page.get_by_text(re.compile("is being written by|holds the export"))).to_be_visible()
+    page.get_by_role("link", name="Open").first.click()
+    expect(page.get_by_role("heading", name="Open a pair")).to_be_visible()
+    page.get_by_role("link", name="Workbench").first.click()
     expect(page.get_by_text("read back and compared with the plan")).to_be_visible()
     page.reload()
     expect(page.get_by_text("read back and compared with the plan")).to_be_visible()
@@ -62,34 +56,20 @@ def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new
     assert any(not repaired[name].equal(tuned[name]) for name in tuned)
 
 
-def test_a_direct_link_to_a_page_of_a_fresh_server(fresh_server, page):
-    open_layer(page, f"{fresh_server.url}/layer?base=demo:base&tuned=demo:clean&rule=mp_edge")
+def test_an_address_of_a_former_page_on_a_fresh_server(fresh_server, page):
+    page.goto(f"{fresh_server.url}/thresholds?base=demo:base&tuned=demo:clean&rule=mp_edge")
     expect(page.get_by_text("clean (demo)")).to_be_visible()
-    expect(page.get_by_role("link", name="Thresholds")).to_be_visible()
     expect(page.get_by_role("button", name="Reset to Marchenko-Pastur edge")).to_be_attached()
-
-
-def test_moving_tau_moves_the_line_of_the_chart_without_a_redraw(server, page):
-    open_layer(page, f"{server.url}/layer?base=demo:base&tuned=demo:noisy")
-    chart = page.locator(".js-plotly-plot").first
-    chart.wait_for()
-    read = "node => ({y: node.layout.shapes[1].y0, mark: node.dgvizMark})"
-    chart.evaluate("node => { node.dgvizMark = 'same element'; }")
-    before = chart.evaluate(read)
-    for _ in range(5):
-        page.get_by_role("button", name="Keep one direction more").click()
-    expect(page.get_by_text("The threshold you set keeps")).to_be_visible()
-    after = page.locator(".js-plotly-plot").first.evaluate(read)
-    assert after["y"] < before["y"]
-    assert after["mark"] == "same element"
+    expect(page.get_by_text("The repaired update under two rules")).to_be_visible()
+    page.wait_for_url("**/workbench?**show=rules**")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", ["/", "/workbench", "/model", "/layer", "/thresholds", "/export"])
+@pytest.mark.parametrize("path", ["/", "/workbench", "/workbench?show=model", "/evidence"])
 def test_every_page_opens_without_an_uncaught_error(server, new_page, scheme, path):
-    for query in ("", "?base=none"):
+    for query in ("", "base=none"):
         page = new_page(color_scheme=scheme)
-        page.goto(f"{server.url}{path}{query}")
+        page.goto(f"{server.url}{path}{'&' if '?' in path else '?'}{query}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         expect(page.get_by_test_id("stException")).to_have_count(0)
         assert [line for line in page.console if line.startswith("uncaught")] == []

@@ -60,7 +60,7 @@ def test_tau_is_dragged_in_the_spectrum_and_goes_into_the_plan(scanned, page):
     handle.press("ArrowUp")  # drops one direction
     expect(rank).to_have_value(str(kept - 1))
     expect(page.locator(".note:visible")).to_have_count(0)
-    page.get_by_role("button", name="Plan").click()
+    page.get_by_role("button", name="Add to plan").click()
     page.get_by_role("button", name="This weight only").click()
     expect(page.get_by_role("button", name=re.compile("1 override"))).to_be_visible()
     page.keyboard.press("Escape")
@@ -69,7 +69,7 @@ def test_tau_is_dragged_in_the_spectrum_and_goes_into_the_plan(scanned, page):
 
     handle.press("Home")
     expect(rank).to_have_value(str(own))
-    page.get_by_role("link", name="Export").click()
+    page.get_by_role("button", name=re.compile("1 override")).click()
     expect(page.get_by_text(re.compile(f"name={re.escape(WEIGHT)}: tau="))).to_have_count(2)  # the plan, the command
 
 
@@ -91,6 +91,8 @@ def test_nothing_serious_for_those_who_cannot_see_or_point(scanned, page, scheme
     page.emulate_media(color_scheme=scheme)
     page.set_viewport_size({"width": 1440, "height": 900})
     open_bench(page, scanned)
+    page.locator("[data-panel=e] canvas").click(position={"x": 10, "y": 40})
+    expect(page.get_by_text("Overlap with the base weight")).to_be_visible()
     found = Axe().run(page, context=".stMain", options={"resultTypes": ["violations"]}).response["violations"]
     ours = [
         (rule["id"], node["target"])
@@ -140,3 +142,102 @@ def test_a_held_key_shows_pure_noise_and_then_the_update_again(scanned, page):
     page.keyboard.up("z")
     expect(page.locator("svg.a .tau-label")).to_contain_text("keeps 6 of 128")
     assert page.evaluate(kept) == before
+
+
+def test_a_direction_is_looked_at_dropped_alone_and_given_back(scanned, page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    weight = "vit.encoder.layer.0.attention.attention.value.weight"
+    open_bench(page, scanned, others="demo:clean", weight=weight)
+    box = page.locator("[data-panel=e] canvas").bounding_box()
+    page.mouse.click(box["x"] + 10, box["y"] + 40)
+    panel = page.get_by_role("complementary", name="What this direction does")
+    expect(panel.get_by_role("heading", name="Direction 1 of 128")).to_be_visible()
+    expect(panel.get_by_text("Overlap with the base weight, its 12 leading directions")).to_be_visible()
+    expect(panel.get_by_text("Overlap with the update of clean (demo)")).to_be_visible()
+    expect(panel.locator("ol[aria-label=outputs] li")).to_have_count(10)
+    figure = page.evaluate(PLACES)["panels"]
+    assert max(right for _, _, right, _ in figure) <= panel.bounding_box()["x"]  # it covers nothing
+    assert max(bottom for *_, bottom in figure) <= 900
+
+    panel.get_by_role("button", name="Drop it alone").click()
+    expect(panel.get_by_text("In the plan: dropped by itself")).to_be_visible()
+    expect(page.locator("button.cell[aria-current]")).to_have_class(re.compile("overridden"))
+    page.get_by_role("button", name="Add to plan").click()
+    expect(page.get_by_text(f"name={weight}: drop_directions=1").first).to_be_visible()
+    page.keyboard.press("Escape")
+    panel.get_by_role("button", name="Back to the threshold").click()
+    expect(panel.get_by_text("In the plan: kept by the threshold")).to_be_visible()
+    panel.get_by_role("button", name="Close").click()
+    expect(panel).to_be_hidden()
+
+
+def test_a_rectangle_zooms_to_entries_that_add_up(scanned, page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    open_bench(page, scanned)
+    grid, readout = page.locator(".grid"), page.locator(".readout")
+    box = page.locator("[data-panel=c] canvas").bounding_box()
+    page.mouse.move(box["x"] + 20, box["y"] + 20)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 40, box["y"] + 30)
+    page.mouse.move(box["x"] + 60, box["y"] + 45)
+    page.mouse.up()
+    expect(grid).to_have_class(re.compile("zoomed"))
+    expect(page.locator(".note:visible")).to_have_count(0)
+    page.mouse.move(box["x"] + 50, box["y"] + 40)
+    expect(readout).to_contain_text("(b)")
+    numbers = re.findall(r"\([bcd]\) ([+−][\d.e−]+)", readout.inner_text())
+    whole, kept, dropped = (float(number.replace("−", "-")) for number in numbers)
+    assert whole == pytest.approx(kept + dropped, abs=2e-5)
+    page.keyboard.press("Escape")
+    expect(grid).not_to_have_class(re.compile("zoomed"))
+
+
+def test_a_module_is_selected_for_the_plan_and_a_weight_found_by_its_name(scanned, page):
+    page.set_viewport_size({"width": 1440, "height": 900})
+    open_bench(page, scanned)
+    page.get_by_title(re.compile("^Select every .*query")).click()
+    expect(page.get_by_text("4 weights selected, for the plan")).to_be_visible()
+    page.get_by_role("button", name="Add to plan").click()
+    page.locator(".st-key-plan-Take-from-base-The-4-selected button").first.click()
+    expect(page.locator("button.cell.selected.overridden")).to_have_count(4)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("button.cell.selected.overridden")).to_have_count(0)
+    page.keyboard.press("Escape")
+
+    page.keyboard.press("Control+k")
+    page.keyboard.type("layer.2 value")
+    expect(page.locator("#f4-found li")).to_have_count(1)
+    page.keyboard.press("Enter")
+    page.wait_for_url("**layer.2.attention.attention.value.weight**")
+    found = page.url
+
+    page.get_by_role("button", name="? keys").click()
+    page.get_by_label("Keys of a single letter are on").uncheck()
+    page.get_by_role("button", name="Close").click()
+    page.keyboard.press("n")
+    page.keyboard.press("?")
+    expect(page.locator("dialog")).to_be_hidden()
+    assert page.url == found
+    page.reload()
+    expect(page.get_by_role("slider", name="Threshold tau")).to_be_visible()
+    page.get_by_role("button", name="? keys").click()
+    expect(page.get_by_label("Keys of a single letter are on")).not_to_be_checked()
+
+
+@pytest.mark.parametrize("width", [800, 400])
+def test_where_there_is_little_room_nothing_is_cut_off(scanned, page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    open_bench(page, scanned)
+    expect(page.locator(".cells").first).to_be_hidden()
+    page.get_by_role("button", name="Map of the model").click()
+    expect(page.locator(".cells").first).to_be_visible()
+    page.get_by_role("button", name="(e) (f) (g) directions").click()
+    expect(page.locator("[data-panel=b]")).to_be_hidden()
+    expect(page.locator("[data-panel=g]")).to_be_visible()
+    inside = """() => {
+      const root = document.querySelector('[data-testid=stBidiComponentIsolated]').shadowRoot;
+      const shown = [...root.querySelectorAll('.figure *, .map *')].filter((node) => node.getClientRects().length);
+      const cut = (box) => box.right > innerWidth + 1 || box.left < -1;
+      return shown.map((node) => node.getBoundingClientRect()).filter(cut).length;
+    }"""
+    assert page.evaluate(inside) == 0

@@ -5,6 +5,7 @@ import json
 import logging
 import re
 import shlex
+import shutil
 import sys
 import warnings
 
@@ -67,7 +68,7 @@ def test_the_header_of_a_whole_checkpoint(capsys, synthetic, tmp_path):
         "license": "other",
         "license_name": "house",
         "license_link": "LICENSE",
-        "tags": ["dgviz", "svd", "weight-repair"],
+        "tags": ["theirs", "dgviz", "svd", "weight-repair"],
     }
     repair(capsys, *paths, tmp_path / "unnamed")
     assert "base_model" not in card_data(tmp_path / "unnamed")
@@ -187,24 +188,47 @@ def test_a_load_by_transformers_finds_every_wrong_key(damaged, llama, capsys):
     outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {kind: outcome[kind] for kind in found} == found and not outcome.get("as_in_tuned")
     with warnings.catch_warnings():
-        reload.main([str(folder), str(folder)])  # what tuned itself lacks is not held against the output
+        reload.main([str(folder), str(folder)])  # what tuned itself lacks is reported, and said to be as there
         logging.disable(logging.NOTSET)
     outcome = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert not any(outcome[kind] for kind in found)
-    assert set(outcome.get("as_in_tuned", [])) == set().union(*found.values())
+    assert {kind: outcome[kind] for kind in found} == found
+    every = set().union(*found.values())
+    assert set(outcome.get("as_in_tuned", [])) == every
+    words = reload.load_words(outcome)
+    assert all(f"{len(keys)} {kind}" in words for kind, keys in found.items()) or not every
+    assert words.endswith("All of these keys are as in tuned." if every else "or mismatched keys")
+
+
+def test_what_tuned_lacks_itself_is_told_and_no_fault_of_the_output(capsys, llama, tmp_path):
+    for side in ("base", "tuned"):
+        shutil.copytree(llama / side, tmp_path / side)
+        tensors = load_file(llama / side / "model.safetensors")
+        del tensors[NORM]
+        tensors["model.extra.weight"] = torch.ones(3)
+        save_file(tensors, tmp_path / side / "model.safetensors", metadata={"format": "pt"})
+    assert main(["repair", *(str(tmp_path / name) for name in ("base", "tuned", "out"))]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    said = "loaded as LlamaForCausalLM with 1 missing, 1 unexpected, 0 mismatched keys"
+    assert lines[1].startswith(f"transformers: {said}") and NORM in lines[1] and "random values" in lines[1]
+    assert lines[1].endswith("All of these keys are as in tuned.")
+    assert lines[2] == "logits: not compared: 1 keys are missing or mismatched and would be random"
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert f"* {lines[1]}" in text and f"* {lines[2]}" in text
 
 
 @pytest.mark.slow
 def test_a_process_of_its_own_finds_every_wrong_key_too(llama, tmp_path, monkeypatch):
     """As when an export is made from the command line, where nobody has imported transformers."""
-    monkeypatch.delitem(sys.modules, "transformers", raising=False)
     tensors = load_file(llama / "tuned" / "model.safetensors")
     for name in ("renamed", "another shape"):
         DAMAGE[name][0](tensors)
     save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
     config = (llama / "tuned" / "config.json").read_bytes()
     (tmp_path / "config.json").write_bytes(config)
-    assert load_with_transformers(tmp_path, llama / "tuned") == {
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "transformers")
+        found = load_with_transformers(tmp_path, llama / "tuned")
+    assert found == {
         "class": "LlamaForCausalLM",
         "missing": [QUERY],
         "unexpected": ["model.layers.1.q.weight"],

@@ -9,9 +9,9 @@ from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower, towers
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import open_pair
-from dgviz.cli import main
 from dgviz.figures.cells import model_cells, value_span
 from tests.checkpoints import planted_update, write_checkpoint
+from tests.scans import scan_here
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def drawn(pair):
         return model_cells(parts, FIGURES[figure], **chosen), rows
 
     before = draw("energy_kept")[0]
-    assert main(["scan", str(pair.base.path), str(pair.tuned.path), "--device", "cpu"]) == 0
+    scan_here(pair)
     return before, draw
 
 
@@ -77,3 +77,29 @@ def test_words_have_a_scale_of_their_own(drawn):
     assert (shown["low"], shown["high"]) == (words[0], words[-1])
     assert value_span(FIGURES["verdict"], []) == (0.0, len(words) - 1.0)
     assert all(cell["text"] == "" for part in shown["parts"] for cell in part["cells"])
+
+
+def test_the_worst_fits_come_first_in_a_list_of_their_own(drawn):
+    shown, rows = drawn[1]("residual_fit", order="fit")
+    (part,) = shown["parts"]
+    worst = min((row for row in rows if row.residual_fit is not None), key=lambda row: row.residual_fit)
+    first = next(cell for cell in part["cells"] if cell["row"] == 0)
+    assert worst.weight.tensor.name in first["names"] and not part["heads"]
+    values = [float(cell["text"]) for cell in sorted(part["cells"], key=lambda cell: cell["row"])]
+    assert values == sorted(values) and len(part["rows"]) == len(values)
+
+
+def test_two_rules_are_compared_cell_by_cell(pair, drawn):
+    spectra, names = read_spectra(pair), [tensor.name for tensor in pair.repairable]
+    looser = [assess(matrix, "dg_hard", {"scale": 0.5}) for matrix in spectra.weights]
+    before = [map_tower(looser, (), FIGURES["energy_kept"], tower) for tower in (*towers(names), "")]
+    shown, rows = drawn[1]("energy_kept", order="between", before=before)
+    kept = {row.weight.name: row.energy_kept for row in rows}
+    gained = {row.weight.name: 100 * (kept[row.weight.name] - row.energy_kept) for row in looser}
+    cells = [cell for part in shown["parts"] for cell in part["cells"]]
+    most = max(abs(value) for name, value in gained.items() if "[" not in name)
+    shares = {cell["weight"]: cell["share"] for cell in cells if "[" not in cell["weight"]}
+    scale = most / max(abs(share) for share in shares.values())
+    assert shown["diverging"] and shown["orders"][-1] == "between"
+    for name, share in shares.items():
+        assert share * scale == pytest.approx(gained[name], abs=1e-9)

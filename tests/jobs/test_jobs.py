@@ -32,7 +32,7 @@ from dgviz.jobs.process import describe_process, is_alive
 from tests.jobs.worker_functions import Refused
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 60  # seconds; only ends a test that would hang
+LIMIT = 300  # seconds; only ends a test that would hang
 
 
 def wait_until(condition, what):

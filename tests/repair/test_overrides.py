@@ -16,6 +16,8 @@ from dgviz.repair.overrides import Override, refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.repair.tensor import factor_tensor, repair_tensor
 from dgviz.rmt.threshold import RULES
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.weight import matrices_of
 from tests.checkpoints import write_pair, write_tiny_pair
 
 EMBEDDING, UP, OTHER = "model.embed_tokens.weight", "model.layers.2.mlp.up.weight", "model.layers.10.mlp.up.weight"
@@ -62,6 +64,9 @@ def plan(*overrides, **default):
         ("a: method=wise_ft, alpha=0.3", {"method": "wise_ft", "method_params": {"alpha": 0.3}}),
         ("a: shrinker=frobenius", {"shrinker": "frobenius", "rule": "mp_edge"}),
         ("a: keep=base", {"keep": "base"}),
+        ("a: drop_directions=3+7", {"rule": "mp_edge", "drop_directions": "3+7"}),
+        ("a: rank=0, keep_directions=2-4", {"rule": "fixed_rank", "keep_directions": "2-4"}),
+        ("a: method=rank_r, rank=4, drop_directions=2", {"method": "rank_r", "method_params": {"rank": 4}}),
     ],
 )
 def test_what_an_override_sets(text, expected):
@@ -93,6 +98,12 @@ def test_the_last_colon_ends_the_selection():
         ("a: fraction=0.5", "has no parameter 'fraction'"),
         ("a: factor=-1", "must lie in"),
         ("a: tau=__import__('os')", "must be a number"),
+        ("a: keep=base, keep_directions=1", "stands alone"),
+        ("a: keep_directions=0", "names no directions"),
+        ("a: drop_directions=5-3", "names no directions"),
+        ("a: drop_directions=1+", "names no directions"),
+        ("a: keep_directions=3+7, drop_directions=6-8", "direction 7 cannot be kept and dropped"),
+        ("a: method=wise_ft, keep_directions=1", "wise_ft keeps no single directions"),
     ],
 )
 def test_what_cannot_be_set_is_one_sentence(text, said):
@@ -149,6 +160,9 @@ def test_a_file_that_is_no_plan(tmp_path, content, said):
         (f"{STACK}[4]: keep=base", f"fits no stack: {STACK} has 4 matrices"),
         (f"{UP}[0]: keep=base", f"fits no stack: {UP} is none"),
         (f"{STACK}[1]: method=wise_ft", "goes through all entries"),
+        (f"{STACK}: drop_directions=1", "those of one matrix, and selects 4"),
+        ("layers=2-10: drop_directions=1", "those of one matrix, and selects [0-9]+"),
+        (f"{UP}: keep_directions=2000", f"names direction 2000; {UP} is [0-9]+ x [0-9]+ and has"),
     ],
 )
 def test_what_does_not_fit_the_pair_is_one_sentence(pair, text, said):
@@ -223,6 +237,60 @@ def test_every_overridden_weight_holds_what_a_float64_reference_says(pair, sides
     assert again.report["files"] == result.report["files"]
 
 
+def chosen(base, tuned, places):
+    """Return base plus some directions of the update, in float64."""
+    left, s, right = torch.linalg.svd((tuned - base).double(), full_matrices=False)
+    return base.double() + (left[:, places] * s[places]) @ right[places]
+
+
+def test_single_directions_are_kept_and_dropped_in_every_format(pair, sides, tmp_path):
+    base, tuned = sides
+    texts = f"{UP}: rank=4, keep_directions=9+12, drop_directions=2-3", f"{STACK}[1]: rank=3, drop_directions=1"
+    told = plan(*texts)
+    (*_, result), out = iter_export(plan_export(pair, told, tmp_path / "out"), "cpu"), tmp_path / "out"
+    written = load_file(out / "model.safetensors")
+    for name, index, places in ((UP, ..., [0, 3, 8, 11]), (STACK, 1, [1, 2])):
+        expected = chosen(base[name][index], tuned[name][index], places)
+        torch.testing.assert_close(written[name][index].double(), expected, rtol=0, atol=1e-7)
+    (row,) = result.tensors[UP]["matrices"]
+    s = torch.linalg.svdvals((tuned[UP] - base[UP]).double())
+    assert row["rank"] == 4 and row["override"] == texts[0]
+    assert row["energy_kept"] == pytest.approx(float((s[[0, 3, 8, 11]] ** 2).sum() / (s**2).sum()), rel=1e-5)
+    assert result.report["plan"]["overrides"] == list(texts) and texts[0] in (out / "README.md").read_text()
+    *_, again = iter_export(plan_export(pair, read_plan_file(out / "dgviz.json"), tmp_path / "again"), "cpu")
+    assert again.report["files"] == result.report["files"]
+
+    ((left, right),), report = factor_tensor(pair[UP], told, "cpu")
+    expected = chosen(base[UP], tuned[UP], [0, 3, 8, 11]) - base[UP].double()
+    torch.testing.assert_close(left.double() @ right.double(), expected, rtol=0, atol=1e-6)
+    assert (left.shape[1], report.matrices[0].factor_rank, report.matrices[0].rank) == (4, 4, 4)
+
+
+def test_single_directions_of_rank_truncation_and_of_a_shrinker(pair, sides):
+    base, tuned = (side[UP] for side in sides)
+    told = plan(f"{UP}: drop_directions=1", method="rank_r", method_params={"rank": 3})
+    torch.testing.assert_close(
+        repair_tensor(pair[UP], told, "cpu").tensor.double(), chosen(base, tuned, [1, 2]), rtol=0, atol=1e-7
+    )
+    own = plan(f"{UP}: shrinker=frobenius", f"{UP}: shrinker=frobenius, keep_directions=20").at(pair[UP])
+    usual = plan(f"{UP}: shrinker=frobenius").at(pair[UP])
+    measured = OpenWeight(matrices_of(pair[UP])[0], "cpu").measured
+    before, after = usual.reshape(measured).values, own.reshape(measured).values
+    assert before[19] == 0 and after[19] == measured.s[19]  # what the rule drops is kept in full
+    assert (after[:19] == before[:19]).all() and before[0] < measured.s[0]
+
+
+def test_single_directions_need_a_method_that_has_them_and_an_update(pair):
+    with pytest.raises(PlanError, match="wise_ft, the plan's method, keeps no single directions"):
+        plan(f"{UP}: drop_directions=1", method="wise_ft")
+    assert plan(f"{UP}: rule=dg_hard, drop_directions=1", method="wise_ft").at(pair[UP]).method == "dg_hard"
+    with pytest.raises(PlanError, match="the plan's default names single directions"):
+        refuse_idle(RepairPlan(drop_directions="3"), pair)
+    measured = OpenWeight(matrices_of(pair[UP])[0], "cpu").measured
+    with pytest.raises(DgvizError, match="directions that are not zero; the plan names direction 500"):
+        plan(f"{UP}: keep_directions=500").at(pair[UP]).reshape(measured)
+
+
 def test_later_overrides_win(pair):
     assert repair_tensor(pair[UP], plan("layers=2: keep=base", f"{UP}: keep=tuned"), "cpu").source == pair[UP].tuned
     assert repair_tensor(pair[UP], plan(f"{UP}: keep=tuned", "layers=2: keep=base"), "cpu").source == pair[UP].base
@@ -290,8 +358,9 @@ def run(capsys, *words):
     return status, out, err
 
 
+@pytest.mark.slow
 def test_scan_spectrum_and_tables_take_overrides(capsys, paths, plan_file):
-    for words in (["scan", *paths], ["spectrum", *paths, UP]):
+    for words in (["scan", *paths, "--workers", "1"], ["spectrum", *paths, UP]):
         status, out, _ = run(capsys, *words, "--json", "--device", "cpu", "--plan", plan_file)
         report = json.loads(out)
         weights = report["weights"] if words[0] == "scan" else {UP: report}
@@ -304,6 +373,18 @@ def test_scan_spectrum_and_tables_take_overrides(capsys, paths, plan_file):
         )
         plain, own = ((found.get("whole") or found["rules"][0]) for found in (plain, own))
         assert plain != own
+
+
+def test_rows_of_scan_and_spectrum_count_single_directions(capsys, paths):
+    more = ["--json", "--device", "cpu", "--override", f"{UP}: rank=5, drop_directions=2, keep_directions=9+10"]
+    for words in (["scan", *paths], ["spectrum", *paths, UP]):
+        status, out, err = run(capsys, *words, *more)
+        report = json.loads(out)
+        (row,) = (report["weights"][UP] if words[0] == "scan" else report)["matrices"]
+        assert status == 0 and row["rank"] == 6, err
+    s = torch.tensor(row["singular_values"], dtype=torch.float64) ** 2
+    kept = s[[0, 2, 3, 4, 8, 9]].sum() / s.sum()
+    assert row["energy_kept"] == pytest.approx(float(kept), rel=1e-9)
 
 
 def test_repairs_of_several_methods_share_overrides(capsys, paths, tmp_path, sides):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.errors import ThresholdError
@@ -68,7 +68,6 @@ def test_kept_values_are_strictly_above_tau():
     assert RULES["manual"].apply([3.0, 2.0, 2.0, 1.0], (4, 9), tau=math.inf).rank == 0
 
 
-@settings(deadline=None)
 @given(spectra, st.integers(0, 50))
 def test_fixed_rank_keeps_that_many_but_for_ties_and_zeros(values, rank):
     s = np.sort(values)[::-1]
@@ -80,7 +79,6 @@ def test_fixed_rank_keeps_that_many_but_for_ties_and_zeros(values, rank):
         assert "were asked for" in found.warnings[-1]
 
 
-@settings(deadline=None)
 @given(spectra, st.floats(0, 1))
 def test_energy_keeps_the_smallest_sufficient_rank(values, fraction):
     s = np.sort(values)[::-1]
@@ -107,7 +105,6 @@ def test_the_reference_codes_other_level_keeps_more_than_half_of_square_noise():
     assert found.tau == pytest.approx(4 / math.sqrt(3) * np.sort(s)[:75].mean() / 0.6745)
 
 
-@settings(deadline=None)
 @given(st.floats(1e-30, 1e30))
 def test_rules_are_scale_equivariant(scale):
     s = np.linspace(5, 0.3, 24)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.cli import main
@@ -152,7 +152,6 @@ rows = st.lists(st.tuples(scores, scores, scores), min_size=1, max_size=8).map(
 
 class TestProperties:
     @given(rows)
-    @settings(max_examples=60, deadline=None)
     def test_reverting_and_keeping(self, rows):
         found = recover(table(*rows, TASK))
         reverted, kept = found.controls["revert to base"].metrics, found.controls["keep tuned"].metrics
@@ -168,7 +167,6 @@ class TestProperties:
         assert kept["on_task_retention"].value == pytest.approx(100)
 
     @given(rows, st.randoms())
-    @settings(max_examples=40, deadline=None)
     def test_order_does_not_matter(self, rows, random):
         shuffled = [*rows, TASK]
         random.shuffle(shuffled)
@@ -177,7 +175,6 @@ class TestProperties:
             assert value(a, name) == (None if value(b, name) is None else pytest.approx(value(b, name)))
 
     @given(rows, st.floats(0.01, 1000))
-    @settings(max_examples=40, deadline=None)
     def test_the_unit_does_not_matter(self, rows, scale):
         scaled = [(name, *(v * scale for v in values)) for name, *values in (*rows, TASK)]
         a, b = recover(table(*rows, TASK)), recover(table(*scaled), Tolerance(0.01 * scale))
@@ -186,7 +183,6 @@ class TestProperties:
                 assert value(a, name) == (None if value(b, name) is None else pytest.approx(value(b, name), rel=1e-6))
 
     @given(rows, st.integers(0, 7), st.floats(0.001, 0.5))
-    @settings(max_examples=60, deadline=None)
     def test_a_better_score_never_lowers_a_metric(self, rows, which, more):
         better = list(rows)
         name, base, tuned, repaired = better[which % len(rows)]
@@ -197,7 +193,6 @@ class TestProperties:
                 assert value(b, metric) >= value(a, metric) - 1e-9
 
     @given(rows)
-    @settings(max_examples=40, deadline=None)
     def test_turning_the_direction_over_keeps_differences(self, rows):
         turned = {name: False for name, *_ in rows}
         a = recover(table(*rows, TASK))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.checkpoint import open_pair, read_tensor
@@ -51,7 +51,6 @@ def test_kernels_stacks_and_singletons(tmp_path, shards):
     assert compute_delta(Weight(pair["model.pos"]), "cpu").shape == (40, 32)
 
 
-@settings(max_examples=25, deadline=None)
 @given(rows=st.integers(2, 70), cols=st.integers(15, 70), block=st.integers(1, 200))
 def test_blocks_of_any_size_give_the_same(tmp_path_factory, rows, cols, block):
     directory = tmp_path_factory.mktemp("pair")
@@ -160,7 +159,7 @@ def test_peak_memory_is_as_documented(tmp_path):
         "print((status('VmHWM') - before) / delta.numel())\n"
     )
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "b"), str(tmp_path / "t")]
-    per_element = float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=120).stdout)
+    per_element = float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True, timeout=300).stdout)
     block = 4 * BLOCK_ELEMENTS / (rows * cols)
     assert 4 <= per_element <= 6 + block + 0.25
 

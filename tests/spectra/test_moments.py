@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.spectra import moments
@@ -145,7 +145,6 @@ def test_what_the_figures_are_for():
     assert abs(found["smooth"].row_autocorrelation) < 0.02
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(1, 12), st.integers(0, 10**6), st.floats(0, 1), st.integers(1, 40))
 def test_any_small_matrix(rows, columns, seed, density, block):
     generator = torch.Generator().manual_seed(seed)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, open_pair
@@ -97,7 +97,6 @@ def test_the_last_ones_share_all_threads():
     assert admission.threads_of(last[0]) == 1
 
 
-@settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(1, 130), min_size=1, max_size=40), st.integers(1, 6), st.randoms(use_true_random=False))
 def test_any_mix_ends_and_never_takes_too_much(sizes, threads, random):
     admission = Admission(100, threads)

@@ -243,7 +243,7 @@ def test_many_processes_write_and_read_one_key(tmp_path):
         "    assert stored is not None and (stored.s == stored.certificate['by']).all()\n"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(i)], cwd=ROOT) for i in (1, 2, 3)]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0, 0]
+    assert [process.wait(timeout=300) for process in processes] == [0, 0, 0]
     assert SpectrumStore().get(KEY).certificate["by"] in (1, 2, 3)
 
 

@@ -14,6 +14,7 @@ from dgviz.analysis.family import SharedWeight
 from dgviz.analysis.family.overlap import ComparedWeight, Overlap, SideOverlap, chance_overlap
 from dgviz.errors import DgvizError
 from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.assess import kept_values
 from dgviz.spectra.delta import compute_delta
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -72,12 +73,13 @@ def _keep(weight: OpenWeight, plan: RepairPlan) -> _Kept | None:
     """
     plan = plan.at(weight.weight.tensor, weight.weight.index)
     threshold = weight.threshold(plan.rule, plan.params)
-    if threshold.rank == 0:
+    kept = kept_values(weight.measured, threshold, plan.directions)
+    if not kept.any():
         return None
-    left, right = weight.triplets(threshold.rank)
+    left, right = weight.factors(kept, weight.measured.nonzero_s)
     columns, rows = _basis(left), _basis(right.T)
     norms = torch.linalg.vector_norm(left, dim=0, dtype=torch.float64)
-    return _Kept(threshold.rank, float(torch.linalg.vector_norm(norms)), left, right, columns, rows)
+    return _Kept(left.shape[1], float(torch.linalg.vector_norm(norms)), left, right, columns, rows)
 
 
 def _basis(directions: torch.Tensor) -> torch.Tensor:

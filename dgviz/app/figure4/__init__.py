@@ -1,38 +1,31 @@
-"""Figure 4 of one weight as a Streamlit component: tau and six panels, followed live in the browser.
+"""Figure 4 of one weight as a Streamlit component: tau and seven panels, followed live in the browser.
 
-The page passes singular values, the rule's threshold and the pooled maps once; the slider, every number and the
-spectrum-space panels then follow tau in the browser without a message. On release the component reports tau, the page
-runs again and passes entry-space panels at the new rank.
-
-The usual page (inside a fragment)::
-
-    tau = released_tau("figure4", view)
-    tau = start_tau(s, threshold) if tau is None else tau
-    chart_tau = start_tau(s, threshold) if chart_follows("figure4") else tau
-    st.plotly_chart(spectrum_plot(s, chart_tau, threshold.edge, log=True, view=view), config=plot_config("spectrum"))
-    st.plotly_chart(spectrum_histogram(s, threshold.sigma, shape, chart_tau, threshold.edge, view=view))
-    figure4("figure4", view, s, shape, threshold, tau=tau, rule=title, spectrum=spectrum, entries=entries)
+The page passes singular values, the rule's threshold and the pooled maps once; every number and the spectrum-space
+panels then follow tau in the browser without a message. On release the component reports tau, the page runs again and
+passes entry-space panels at the new rank.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import streamlit as st
-from numpy.typing import ArrayLike
 
 from dgviz.figures.figure4 import payload
-from dgviz.figures.figure4.maps import EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.maps import Window
 from dgviz.figures.figure4.payload import figure4_payload, start_tau
-from dgviz.rmt.threshold import Threshold
 
 __all__ = [
-    "chart_follows",
-    "figure4",
+    "asked_direction",
+    "asked_window",
+    "decided_direction",
     "figure4_payload",
+    "map_order",
     "opened_weight",
     "released_tau",
+    "selected_names",
     "start_tau",
     "waits_for_rest",
     "wants_twin",
@@ -41,13 +34,29 @@ __all__ = [
 
 _HERE = Path(payload.__file__).parent
 # One ES module: pure mathematics first, then drawing, then the controls.
-_SCRIPTS = ("math.js", "paint.js", "panels.js", "chart.js", "figure4.js")
-_MOUNTS = {"layer": ("layer.js",), "workbench": ("spectrum.js", "model.js", "compare.js", "workbench.js")}
+_SCRIPTS = (
+    "math.js",
+    "paint.js",
+    "panels.js",
+    "figure4.js",
+    "spectrum.js",
+    "model.js",
+    "search.js",
+    "direction.js",
+    "keys.js",
+    "compare.js",
+    "workbench.js",
+)
 
 
-def script(place: str = "layer") -> str:
-    """Return the JavaScript of the component at a place, one module from its files."""
-    return _text(*_SCRIPTS, *_MOUNTS[place])
+def script() -> str:
+    """Return the JavaScript of the component, one module from its files."""
+    return _text(*_SCRIPTS)
+
+
+def script_files() -> list[Path]:
+    """Return the files that make the module, in its order."""
+    return [_HERE / name for name in _SCRIPTS]
 
 
 def _text(*names: str) -> str:
@@ -55,36 +64,10 @@ def _text(*names: str) -> str:
 
 
 @cache
-def _component(place: str) -> Callable[..., Any]:
+def _component() -> Callable[..., Any]:
     """Return the mounting command, registered once per process."""
-    if place == "layer":
-        return st.components.v2.component(
-            "dgviz_figure4", html=_text("figure4.html"), css=_text("figure4.css"), js=script(place)
-        )
     css = _text("figure4.css", "workbench.css")
-    return st.components.v2.component("dgviz_workbench", html=_text("workbench.html"), css=css, js=script(place))
-
-
-def figure4(
-    key: str,
-    view: str,
-    s: ArrayLike,
-    shape: tuple[int, int],
-    threshold: Threshold,
-    *,
-    tau: float | None = None,
-    rule: str = "",
-    spectrum: SpectrumPanels | None = None,
-    entries: EntryPanels | None = None,
-    nonzero_shape: tuple[int, int] | None = None,
-    on_release: Callable[[], None] = lambda: None,
-) -> None:
-    """Draw Figure 4 of one weight: tau slider, numbers, MP-fit chips and panels (b) to (g)."""
-    data = figure4_payload(
-        view, s, shape, threshold, tau=tau, rule=rule, spectrum=spectrum, entries=entries, nonzero_shape=nonzero_shape
-    )
-    changes = {f"on_{name}_change": lambda: None for name in ("follows", "asked")}
-    _component("layer")(key=key, data=data, on_released_change=on_release, **changes)
+    return st.components.v2.component("dgviz_workbench", html=_text("workbench.html"), css=css, js=script())
 
 
 def workbench(
@@ -92,17 +75,54 @@ def workbench(
     payload: bytes,
     on_release: Callable[[], None] = lambda: None,
     on_open: Callable[[], None] = lambda: None,
+    on_decide: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw the model's map and, beside it, all of Figure 4 of one weight; see `figure4_payload`."""
-    changes = {f"on_{name}_change": lambda: None for name in ("follows", "asked", "twin")}
-    changes["on_opened_change"] = on_open
-    _component("workbench")(key=key, data=payload, on_released_change=on_release, **changes)
+    states = ("asked", "twin", "direction", "window", "pooling", "selected", "order")
+    changes = {f"on_{name}_change": lambda: None for name in states}
+    changes |= {"on_opened_change": on_open, "on_decided_change": on_decide}
+    _component()(key=key, data=payload, on_released_change=on_release, **changes)
 
 
 def wants_twin(key: str, view: str) -> bool:
     """Return whether noise was asked for in the place of the update of a view."""
     asked = _state(key).get("twin")
     return bool(asked) and asked["view"] == view
+
+
+def asked_direction(key: str, weight: str) -> int:
+    """Return the number of the direction that was clicked on a weight, 0 where none is open."""
+    asked = _state(key).get("direction") or {}
+    return int(asked["number"]) if asked.get("weight") == weight else 0
+
+
+def decided_direction(key: str, weight: str) -> tuple[int, str] | None:
+    """Return the direction of a weight that was decided about last, and whether to keep, drop or leave it."""
+    decided = _state(key).get("decided") or {}
+    return (int(decided["number"]), str(decided["decision"])) if decided.get("weight") == weight else None
+
+
+def asked_window(key: str, weight: str, shape: tuple[int, int]) -> Window:
+    """Return the part of a weight that is looked at, and how its blocks are pooled."""
+    asked, pooling = _state(key).get("window") or {}, (_state(key).get("pooling") or {}).get("pooling", "max")
+    window = Window(pooling="rms" if pooling == "rms" else "max")
+    if asked.get("weight") != weight or not asked.get("rows"):
+        return window
+    rows, columns = (
+        (max(0, min(int(first), length - 1)), max(1, min(int(end), length)))
+        for (first, end), length in zip((asked["rows"], asked["columns"]), shape, strict=True)
+    )
+    return replace(window, rows=rows, columns=columns) if rows[0] < rows[1] and columns[0] < columns[1] else window
+
+
+def map_order(key: str) -> str:
+    """Return how the cells of the map are to be ordered."""
+    return str((_state(key).get("order") or {}).get("order", "layers"))
+
+
+def selected_names(key: str) -> list[str]:
+    """Return the tensors that are selected on the map."""
+    return [str(name) for name in (_state(key).get("selected") or {}).get("names", ())]
 
 
 def opened_weight(key: str) -> str:
@@ -120,11 +140,6 @@ def waits_for_rest(key: str, view: str) -> bool:
     """Return whether the figure of a view is on the screen without its lower row, and has asked for it."""
     asked = _state(key).get("asked")
     return bool(asked) and asked["view"] == view
-
-
-def chart_follows(key: str) -> bool:
-    """Return whether the browser can move tau in the charts of the spectrum itself."""
-    return _state(key).get("follows") is not False
 
 
 def _state(key: str) -> dict[str, Any]:

@@ -1,18 +1,30 @@
-"""Workbench: the model's map and one weight's Figure 4 on one screen."""
+"""Workbench: one weight's Figure 4 beside the model's map, or the whole model."""
 
 import streamlit as st
 
 from dgviz.app.frame import enter_page, require_pair
 from dgviz.app.jobs import draw_task
+from dgviz.app.model_scale import draw_model_scale
+from dgviz.app.scale import on_model
 from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.spectra import load_spectra
 from dgviz.app.workbench import draw_workbench
+
+# The page is a screen, not a document: its figure takes the room that others give to margins.
+_STYLE = """<style>
+.stMainBlockContainer { padding: 4.1rem 1.4rem 0.5rem; }
+.stMainBlockContainer .stHeading:has(h1) { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
+</style>"""
 
 
 def draw() -> None:
     """Draw the page."""
     view = enter_page("Workbench")
+    st.html(_STYLE)
     pair = require_pair(view)
+    if on_model(view):
+        draw_model_scale(view, pair)
+        return
     draw_workbench(pair)
     job = find_scan(pair)
     if load_spectra(pair).missing or (job is not None and job.state == "running"):

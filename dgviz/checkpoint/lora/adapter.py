@@ -14,7 +14,7 @@ from pathlib import Path
 
 from dgviz.checkpoint.derived import PlacedTensor, derive
 from dgviz.checkpoint.header import read_header
-from dgviz.checkpoint.lora.config import CONFIG, MERGE, WEIGHTS, AdapterConfig, read_adapter_config
+from dgviz.checkpoint.lora.config import CONFIG, MERGE, PICKLED, WEIGHTS, AdapterConfig, read_adapter_config
 from dgviz.checkpoint.lora.tensor import (
     LoraTensor,
     lora_members,
@@ -24,20 +24,33 @@ from dgviz.checkpoint.lora.tensor import (
     stores_transposed,
 )
 from dgviz.checkpoint.names import unwrapped_names
+from dgviz.checkpoint.pickled import ALLOW, bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
 from dgviz.checkpoint.renaming import Member, rename_like_transformers
 from dgviz.checkpoint.tied import is_head, unstored_head, untied
-from dgviz.checkpoint.types import Checkpoint, TensorInfo
+from dgviz.checkpoint.types import WARNING, Checkpoint, Notice, TensorInfo
+from dgviz.checkpoint.ungathered import refuse_ungathered
 from dgviz.errors import CheckpointError
+from dgviz.words import some
 
+_MODELS = "model*.safetensors", "diffusion_pytorch_model*.safetensors"
+_STATE = re.compile(r"optimizer|scheduler|scaler|rng_state|random_states|training_args|_states\b|^global_step")
 _FACTORS = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>embedding_)?(?P<factor>[AB])(?:\.default)?(?:\.weight)?$")
 
 
-def is_adapter(directory: Path) -> bool:
-    """Say whether a directory holds a PEFT adapter and no weights of a model beside it."""
-    return (directory / CONFIG).is_file() and not any(
-        file.name != WEIGHTS and file.is_file() for file in directory.glob("*.safetensors")
-    )
+def adapter_folder(path: Path) -> Path | None:
+    """Return the folder of the PEFT adapter that a path means: itself, or its weights; None where it is none.
+
+    A model's own weights beside it come first: what is merged has its adapter's config left over.
+    """
+    folder = path.parent if path.name in (WEIGHTS, PICKLED) and path.is_file() else path
+    if not (folder / CONFIG).is_file():
+        return None
+    if (folder / WEIGHTS).is_file() or (folder / PICKLED).is_file():
+        beside = any(file.is_file() for name in _MODELS for file in folder.glob(name))
+    else:
+        beside = any(file.is_file() for file in folder.glob("*.safetensors"))
+    return None if beside else folder
 
 
 def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
@@ -47,7 +60,12 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
     weights = config.weights
     if not weights.is_file():
         raise CheckpointError(f"{directory} has {CONFIG} but no {WEIGHTS}: fetch it, or {MERGE}")
-    header = read_header(weights)
+    if weights.name == PICKLED and not bin_allowed():
+        raise CheckpointError(
+            f"{weights} is a PyTorch pickle: set {ALLOW}=1 if you trust it, or save it as {WEIGHTS}"
+        )
+    header = read_pickled(weights) if weights.name == PICKLED else read_header(weights)
+    refuse_ungathered(weights, header.tensors)
     factors, whole = _sort_tensors(weights, header.tensors)
     if not factors and not whole:
         raise CheckpointError(f"{weights} holds no tensors: save the adapter again")
@@ -85,7 +103,26 @@ def open_adapter(directory: Path, base: Checkpoint) -> Checkpoint:
         settings = untied(base.config) if apart else base.config
     text = "|".join([base.fingerprint, hashlib.sha256(config.raw).hexdigest(), header.digest])
     fingerprint = hashlib.sha256(text.encode()).hexdigest()
-    return Checkpoint(directory, tensors, settings, base.shards, fingerprint, is_adapter=True)
+    return Checkpoint(directory, tensors, settings, base.shards, fingerprint, True, _beside(directory, weights))
+
+
+def _beside(directory: Path, weights: Path) -> tuple[Notice, ...]:
+    """Return a warning of trained weights beside an adapter: projectors, heads, embeddings saved on their own."""
+    names = [
+        file.name
+        for file in sorted(directory.iterdir())
+        if file.suffix in (".bin", ".pt", ".pth", ".ckpt", ".safetensors")
+        and file.name not in (weights.name, WEIGHTS, PICKLED)
+        and not _STATE.search(file.name)
+    ]
+    if not names:
+        return ()
+    message = f"{some(names)} beside the adapter in {directory} {'is' if len(names) == 1 else 'are'} not read."
+    remedy = (
+        "What was trained beside the LoRA (a projector, a head, embeddings) is missing from tuned: load adapter and "
+        "file by the code that wrote them, save the merged model, and give that."
+    )
+    return (Notice("beside_adapter", WARNING, message, remedy),)
 
 
 def _head_apart(

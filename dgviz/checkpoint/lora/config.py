@@ -10,6 +10,7 @@ from dgviz.errors import CheckpointError
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
 
 MERGE = "merge it into its base (peft's merge_and_unload, then save_pretrained) and give the merged model"
 
@@ -60,7 +61,8 @@ class AdapterConfig:
     @property
     def weights(self) -> Path:
         """The factors beside it."""
-        return self.directory / WEIGHTS
+        pickled = self.directory / PICKLED
+        return pickled if pickled.is_file() and not (self.directory / WEIGHTS).is_file() else self.directory / WEIGHTS
 
     @property
     def transposed(self) -> bool:
@@ -108,6 +110,12 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
     except FileNotFoundError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
     values = parse_json_object(raw, str(file))
+    check_adapter_config(values, file)
+    return AdapterConfig(directory, values, raw)
+
+
+def check_adapter_config(values: Mapping[str, Any], file: Path) -> None:
+    """Refuse what is not plain LoRA, by its name; `file` says so."""
     kind, start = values.get("peft_type"), values.get("init_lora_weights")
     if kind != "LORA":
         raise CheckpointError(f"{file} says peft_type {kind!r}, and only LORA adapters are read: {MERGE}")
@@ -121,4 +129,3 @@ def read_adapter_config(directory: Path) -> AdapterConfig:
         raise CheckpointError(
             f"{file} says init_lora_weights = {start!r}, which changes the base's own weights too: {MERGE}"
         )
-    return AdapterConfig(directory, values, raw)

@@ -16,10 +16,11 @@ import torch
 from dgviz.checkpoint import PairedTensor, content_hash, read_tensor
 from dgviz.errors import ExportError, ExportFailedError
 from dgviz.export.full import copy_sidecars
+from dgviz.export.lineage import hub_name
 from dgviz.export.lora.peft_check import REFUSED, compare_with_peft, peft_names, some_names
 from dgviz.export.manifest import PARTS
 from dgviz.export.parts import Part, describe_parts, iter_parts
-from dgviz.export.plan import ADAPTER_CONFIG, ExportPlan, hub_name
+from dgviz.export.plan import ADAPTER_CONFIG, ExportPlan
 from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order
 from dgviz.export.targets import Target, Targets, build_model, find_targets
@@ -82,7 +83,7 @@ def _config(plan: ExportPlan, used: list[Target], parts: Mapping[str, Part]) -> 
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM" if architecture.endswith(("ForCausalLM", "LMHeadModel")) else None,
         "base_model_name_or_path": plan.base_id or str(base.path.resolve()),
-        "revision": base.path.name if hub_name(base) and not plan.base_name else None,
+        "revision": base.path.name if plan.base_id == hub_name(base) is not None else None,
         "inference_mode": True,
         "r": largest,
         "lora_alpha": largest,

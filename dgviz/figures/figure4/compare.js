@@ -12,13 +12,13 @@ const COMPARED = {
 };
 
 class ComparePanels extends Panels {
-  constructor(grid, readout) {
-    super(grid, readout, COMPARED);
+  constructor(grid, readout, hooks) {
+    super(grid, readout, hooks, COMPARED);
     grid.classList.add("compared");
   }
 
   // What differs is drawn once, as high as the two rows beside it.
-  frameHeight(id, rows, ratio) {
+  frameHeight(id) {
     return id[1] === "x" ? 2 * this.wanted + 26 : this.wanted;
   }
 
@@ -41,6 +41,7 @@ class ComparePanels extends Panels {
     }
     this.paintBetween(low, high);
     this.nameBetween(low, high, first > rank);
+    this.mark("chosen", this.data.direction ? this.data.direction.number : null);
     if (this.pointer) this.point(...this.pointer);
   }
 

@@ -148,8 +148,42 @@ class SpectrumPanels:
 
 
 @dataclass(frozen=True)
+class Window:
+    """A part of a matrix, and how the entries of one block of it become one magnitude.
+
+    Attributes
+    ----------
+    rows, columns : (int, int) or None
+        First and one past the last; None for all of them.
+    pooling : {"max", "rms"}
+        The largest magnitude, or the root of the mean square.
+    """
+
+    rows: tuple[int, int] | None = None
+    columns: tuple[int, int] | None = None
+    pooling: Literal["max", "rms"] = "max"
+
+    def spans(self, shape: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Return rows and columns within a matrix of some shape.
+
+        Raises
+        ------
+        ValueError
+            If one of them is empty or lies outside.
+        """
+        rows, columns = self.rows or (0, shape[0]), self.columns or (0, shape[1])
+        for (first, end), length in zip((rows, columns), shape, strict=True):
+            if not 0 <= first < end <= length:
+                raise ValueError(f"a part from {first} up to {end} lies outside 0 to {length}")
+        return rows, columns
+
+
+WHOLE = Window()
+
+
+@dataclass(frozen=True)
 class EntryPanels:
-    """Panels (b), (c), (d) at one rank: block maxima of the entries' magnitudes.
+    """Panels (b), (c), (d) at one rank: magnitudes of the entries, pooled by blocks.
 
     Attributes
     ----------
@@ -160,7 +194,11 @@ class EntryPanels:
     scale : Scale
         The scale of the figure's upper row, from the tuned delta.
     tuned, repaired, discarded : (rows, cols) uint8 arrays
-        Codes of D, D* and D - D*; blocks are those of `block_edges`.
+        Codes of D, D* and D - D*; blocks are those of `block_edges` within the window.
+    window : Window
+        Which part is shown, and how blocks are pooled.
+    exact : pair of (rows, cols) float32 arrays, optional
+        D and D* themselves, with signs, where the window has few entries.
     """
 
     shape: tuple[int, int]
@@ -169,6 +207,8 @@ class EntryPanels:
     tuned: NDArray[np.uint8]
     repaired: NDArray[np.uint8]
     discarded: NDArray[np.uint8]
+    window: Window = WHOLE
+    exact: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)

@@ -151,6 +151,68 @@ function poolRows(codes, columns, blocks) {
   return pooled;
 }
 
+// The same two steps for root mean squares: `values` are the magnitudes of the codes, ascending.
+function poolSquares(codes, columns, rowBlocks, columnBlocks, values) {
+  const squares = values.map((value) => value * value), rows = rowBlocks.lo.length, count = columnBlocks.lo.length;
+  const pooled = new Uint8Array(rows * count);
+  for (let i = 0; i < rows; i++) {
+    for (let j = 0; j < count; j++) {
+      let sum = 0;
+      for (let r = rowBlocks.lo[i]; r < rowBlocks.hi[i]; r++) {
+        for (let c = columnBlocks.lo[j]; c < columnBlocks.hi[j]; c++) sum += squares[codes[r * columns + c]];
+      }
+      const size = (rowBlocks.hi[i] - rowBlocks.lo[i]) * (columnBlocks.hi[j] - columnBlocks.lo[j]);
+      pooled[i * count + j] = nearestCode(values, Math.sqrt(sum / size));
+    }
+  }
+  return pooled;
+}
+
+function nearestCode(values, value) {
+  if (!(value > 0)) return 0;
+  let low = 1, high = values.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] < value) low = middle + 1; else high = middle;
+  }
+  return low > 1 && value - values[low - 1] < values[low] - value ? low - 1 : low;
+}
+
+// The column of a block list that shows a direction, from 0 on, and where its middle lies as a share of the width.
+function columnOf(blocks, direction) {
+  const count = blocks.lo.length;
+  for (let j = 0; j < count; j++) if (blocks.lo[j] <= direction && direction < blocks.hi[j]) return (j + 0.5) / count;
+  return null;
+}
+
+// Names that hold every word of a text, those first in which the words stand at the start of a component.
+function findNames(names, text, most) {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  const ranked = [];
+  names.forEach((name, order) => {
+    const low = name.toLowerCase(), places = words.map((word) => low.indexOf(word));
+    if (places.includes(-1)) return;
+    const inside = words.filter((word) => !new RegExp(`(^|[._[])${word.replace(/[^a-z0-9]/g, "\\$&")}`).test(low)).length;
+    ranked.push([inside, order, name]);
+  });
+  return ranked.sort((a, b) => a[0] - b[0] || a[1] - b[1]).slice(0, most).map(([, , name]) => name);
+}
+
+// A column of a convolution as input and place in its kernel; of any other matrix just its number.
+function nameColumn(column, axes) {
+  const { kernel } = axes;
+  if (kernel.length < 2) return String(column);
+  const parts = [];
+  let rest = column;
+  for (let i = kernel.length - 1; i >= 0; i--) { parts.unshift(rest % kernel[i]); rest = Math.floor(rest / kernel[i]); }
+  return `${column} (${parts.join(", ")})`;
+}
+
+// A number with its sign, for sums that are to be read.
+function formatSigned(value, digits) {
+  return (value < 0 ? "−" : "+") + formatNumber(Math.abs(value), digits);
+}
+
 // The map left and right of a column boundary, zero elsewhere: kept and dropped directions.
 function splitColumns(pooled, rows, boundary) {
   const columns = pooled.length / rows;
@@ -163,34 +225,13 @@ function splitColumns(pooled, rows, boundary) {
   return { kept, dropped };
 }
 
-// Density over s of the values s[from] ... s[to - 1] in equal bins of [0, end], as shares of all p values.
-function histogramDensity(s, from, to, end, bins) {
-  const density = new Array(bins).fill(0), unit = 1 / ((s.length * end) / bins);
-  for (let i = from; i < to; i++) {
-    if (s[i] <= end) density[Math.min(bins - 1, Math.floor((s[i] / end) * bins))] += unit;
-  }
-  return density;
-}
-
-// Slider: position 0 is tau = 0; the rest runs from `low` to `high`, evenly in tau or in log tau.
-function sliderRange(s, edge) {
+// The least and the largest tau that are worth a place on an axis of the spectrum.
+function tauRange(s, edge) {
   const high = s[0] * 1.03;
   const positive = s.filter((x) => x > s[0] * 1e-7);
   const smallest = positive.length ? positive[positive.length - 1] : 0;
   const low = edge ? Math.max(smallest * 0.95, edge / 20) : smallest * 0.95;
   return { low: Math.min(low, high), high };
-}
-
-function tauAt(position, range, logarithmic) {
-  if (position <= 0) return 0;
-  if (!logarithmic) return position * range.high;
-  return range.low * Math.pow(range.high / range.low, position);
-}
-
-function positionOf(tau, range, logarithmic) {
-  if (!(tau > 0) || !(range.high > 0)) return 0;
-  const share = logarithmic ? Math.log(tau / range.low) / Math.log(range.high / range.low) : tau / range.high;
-  return Math.min(1, Math.max(0, share));
 }
 
 // Numbers for an axis of 0 ... length: round steps of 1, 2 or 5, about `wanted` of them.

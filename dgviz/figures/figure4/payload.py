@@ -3,7 +3,7 @@
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Threshold
 
 _ALIGN = 8  # float64 views in the browser need offsets that are multiples of 8
-_CODES = {"float64": "<f8", "uint8": "|u1"}
+_CODES = {"float64": "<f8", "float32": "<f4", "uint8": "|u1"}
 
 
 def pack(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes:
@@ -23,7 +23,7 @@ def pack(header: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> bytes
     listing, body = [], bytearray()
     for name, array in arrays.items():
         if array.dtype.name not in _CODES:
-            raise ValueError(f"array {name!r} is {array.dtype}; the payload carries float64 and uint8")
+            raise ValueError(f"array {name!r} is {array.dtype}; the payload carries {', '.join(_CODES)}")
         listing.append({"name": name, "dtype": array.dtype.name, "shape": list(array.shape), "offset": len(body)})
         body += np.ascontiguousarray(array, dtype=_CODES[array.dtype.name]).tobytes()
         body += bytes(-len(body) % _ALIGN)
@@ -80,6 +80,7 @@ def figure4_payload(
     map: Mapping[str, Any] | None = None,
     compared: ComparedPanels | None = None,
     twin: NoiseTwin | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> bytes:
     """Return everything Figure 4 needs to follow tau in the browser.
 
@@ -110,6 +111,9 @@ def figure4_payload(
         Another threshold on the same weight, to be drawn beside it.
     twin : NoiseTwin, optional
         Noise to be shown in the update's place while a key is held.
+    about : mapping, optional
+        Further plain values of the header: ``axes`` (`matrix_axes`), ``direction`` and ``alone``, the direction that
+        was asked for and those that the plan treats by themselves.
 
     Returns
     -------
@@ -155,6 +159,10 @@ def figure4_payload(
         "map": map,
         "compare": None,
         "twin": None if twin is None else int(twin.entries.rank),
+        "axes": {"rows": "outputs", "columns": "inputs", "kernel": []},
+        "direction": None,
+        "alone": {"kept": [], "dropped": []},
+        **(about or {}),
     }
     if twin is not None:
         arrays |= {"twinS": twin.s, "twinTuned": twin.entries.tuned}
@@ -165,13 +173,30 @@ def figure4_payload(
         arrays |= {"repairedA": compared.entries.repaired, "discardedA": compared.entries.discarded}
         arrays["between"] = compared.between
     if entries is not None:
-        header["entries"] = {"rank": int(entries.rank)} | _scale(entries.scale)
+        rows, columns = entries.window.spans(entries.shape)
+        header["entries"] = {"rank": int(entries.rank), "rows": rows, "columns": columns} | _scale(entries.scale)
+        header["entries"]["pooling"] = entries.window.pooling
+        if entries.exact is not None:
+            arrays |= dict(zip(("tunedExact", "repairedExact"), entries.exact, strict=True))
         arrays |= {"tuned": entries.tuned, "repaired": entries.repaired, "discarded": entries.discarded}
         arrays["entryValues"] = entries.scale.decode()
     if spectrum is not None:
         header["spectrum"] = _scale(spectrum.scale)
         arrays |= {"directions": spectrum.directions, "spectrumValues": spectrum.scale.decode()}
     return pack(header, arrays)
+
+
+def matrix_axes(shape: Sequence[int], stacked: bool) -> dict[str, Any]:
+    """Return what rows and columns of a weight's matrix are called, from the shape it is stored in.
+
+    Outputs run down, inputs to the right; a column of a convolution is an input and a place in its kernel.
+    """
+    dims = [int(length) for length in shape if length != 1]
+    if stacked or len(dims) < 3:
+        return {"rows": "outputs", "columns": "inputs", "kernel": []}
+    names = {3: "in k", 4: "in kh kw"}.get(len(dims), "in and kernel")
+    sizes = " × ".join(map(str, dims[1:]))
+    return {"rows": "out", "columns": f"{names} ({sizes})", "kernel": dims[1:]}
 
 
 def law_missing(threshold: Threshold) -> str:

@@ -30,12 +30,21 @@ class SpectrumPanel {
 
   wire() {
     const drag = (event) => {
-      if (!this.dragging) return;
+      if (!this.dragging) {
+        const near = this.plot && event.target !== this.handle ? this.directionAt(event) : null;
+        this.host.style.cursor = near ? "pointer" : "";
+        this.figure.hover(near);
+        return;
+      }
+      if (this.near && Math.hypot(event.clientX - this.start[0], event.clientY - this.start[1]) < 4) return;
+      this.near = null; // a hand that moves moves tau; one that rests on a value asks for its direction
       const box = this.svg.getBoundingClientRect();
       this.figure.setTau(this.valueAt(event.clientY - box.top));
     };
     const begin = (event) => {
       if (!this.plot || event.button) return;
+      this.near = event.target === this.handle ? null : this.directionAt(event);
+      this.start = [event.clientX, event.clientY];
       this.dragging = true;
       this.host.setPointerCapture(event.pointerId);
       this.handle.focus({ preventScroll: true });
@@ -45,11 +54,13 @@ class SpectrumPanel {
     const end = () => {
       if (!this.dragging) return;
       this.dragging = false;
-      this.figure.release();
+      if (this.near) this.figure.pick(this.near);
+      else this.figure.release();
     };
     this.host.addEventListener("pointerdown", begin);
     this.host.addEventListener("pointermove", drag);
     for (const name of ["pointerup", "pointercancel"]) this.host.addEventListener(name, end);
+    this.host.addEventListener("pointerleave", () => this.figure.hover(null));
     this.host.addEventListener("dblclick", () => this.figure.jump(this.figure.data.ruleTau));
     this.handle.addEventListener("keydown", (event) => {
       const steps = { ArrowUp: -1, ArrowRight: -1, ArrowDown: 1, ArrowLeft: 1, PageUp: -10, PageDown: 10 };
@@ -58,6 +69,30 @@ class SpectrumPanel {
       else return;
       event.preventDefault();
     });
+  }
+
+  // The direction whose value is drawn where a pointer is, or null.
+  directionAt(event) {
+    const box = this.svg.getBoundingClientRect(), x = event.clientX - box.left, y = event.clientY - box.top;
+    const { left, split, p, logRanks } = this.plot, share = (x - left - 6) / (split - 12 - left - 6);
+    if (share < -0.02 || share > 1.02) return null;
+    const inside = Math.min(1, Math.max(0, share));
+    const rank = Math.round(logRanks ? Math.exp(inside * Math.log(Math.max(2, p))) : 1 + inside * (p - 1));
+    const near = [rank - 1, rank, rank + 1].filter((r) => r >= 1 && r <= p && this.data.s[r - 1] > 0);
+    const distance = (r) => Math.hypot(this.xOf(r) - x, this.yOf(this.data.s[r - 1]) - y);
+    const [best] = near.sort((a, b) => distance(a) - distance(b));
+    return best && distance(best) < 8 ? best : null;
+  }
+
+  // Rings around the direction that is open, the one that is pointed at, and those that the plan treats alone.
+  mark(name, directions) {
+    for (const ring of this.svg.querySelectorAll(`.${name}`)) ring.remove();
+    if (!this.plot) return;
+    for (const r of directions) {
+      if (!(this.data.s[r - 1] > 0)) continue;
+      const at = { cx: this.xOf(r), cy: this.yOf(this.data.s[r - 1]), r: 6.5, class: `ring ${name}` };
+      this.svg.append(shape("circle", at));
+    }
   }
 
   valueAt(y) {
@@ -74,6 +109,7 @@ class SpectrumPanel {
 
   // After new data or a new size: everything but tau.
   layout(data, logRanks) {
+    this.data = data;
     const width = this.host.clientWidth, height = this.host.clientHeight, p = data.s.length;
     this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
     this.svg.replaceChildren(shape("title", {}, `Singular values of the update against rank, and their density: ${p} values`));
@@ -84,11 +120,11 @@ class SpectrumPanel {
       return;
     }
     this.handle.style.display = "";
-    const own = data.axis || data.s, range = sliderRange(own, data.edge); // a twin stands on its original's axis
+    const own = data.axis || data.s, range = tauRange(own, data.edge); // a twin stands on its original's axis
     const low = Math.max(range.low, own[0] * 1e-6), high = Math.max(own[0], data.edge || 0) * 1.25;
     const left = 58, split = Math.round(left + (width - left - 8) * RANKED_SHARE), right = width - 8;
     this.plot = { top: 6, bottom: height - 36, low, high: Math.max(high, low * 2), left, split, right, p, logRanks };
-    this.drawAxes(data);
+    this.drawAxes();
     this.drawDensity(data);
     this.drawRanked(data);
     if (data.edge) this.drawEdge(data.edge);
@@ -110,7 +146,7 @@ class SpectrumPanel {
     return left + 6 + share * (end - left - 6);
   }
 
-  drawAxes(data) {
+  drawAxes() {
     const { left, split, right, bottom, top, low, high, p, logRanks } = this.plot;
     const powers = Math.log10(high / low), steps = powers > 3 ? [1] : powers > 1.6 ? [1, 3] : [1, 2, 3, 5];
     let last = Infinity;
@@ -181,7 +217,7 @@ class SpectrumPanel {
   // All that depends on tau.
   follow(data, tau, rank) {
     if (!this.plot) return;
-    const y = this.yOf(tau), { split, right } = this.plot;
+    const y = this.yOf(tau), { split } = this.plot;
     for (const name of ["y1", "y2"]) this.line.setAttribute(name, y);
     this.label.textContent = `τ ${formatNumber(tau, 4)} keeps ${rank} of ${data.s.length}`;
     this.label.setAttribute("y", y < 22 ? y + 16 : y - 7);

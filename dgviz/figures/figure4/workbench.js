@@ -5,23 +5,126 @@ const BESIDES = 172, BESIDES_COMPARED = 222; // captions, axes and the line belo
 class Workbench extends Figure4 {
   constructor(root) {
     super(root);
+    guardKeys();
+    this.windows = []; // parts of the weight that a zoom goes back to
     this.spectrum = new SpectrumPanel(this.el.spectrum, this);
     this.dressPanels();
     for (const [type, on] of [["keydown", true], ["keyup", false]]) document.addEventListener(type, this.listener(on));
-    this.map = new ModelMap(this.el.map, (weight) => this.open(weight));
+    this.map = new ModelMap(this.el.map, this);
+    this.search = new WeightSearch(this.el.search, this.el.found, (weight) => this.open(weight));
+    this.inspect = new DirectionPanel(this.el.inspect, this);
+    this.help = new KeyHelp(this.el.help, this.el.keys);
+    this.el.pooling.addEventListener("change", () => this.setStateValue("pooling", { pooling: this.el.pooling.value }));
+    this.el.drawer.addEventListener("click", () => this.openDrawer(!this.el.nav.classList.contains("open")));
+    this.el.tabs.addEventListener("click", (event) => { if (event.target.dataset.tab) this.turnTo(event.target.dataset.tab); });
+    this.el.grid.dataset.tab = "entries";
   }
+
+  // Below the width at which map and figure stand side by side.
+  openDrawer(on) {
+    this.el.nav.classList.toggle("open", on);
+    this.el.drawer.setAttribute("aria-expanded", String(on));
+  }
+
+  turnTo(tab) {
+    this.el.grid.dataset.tab = tab;
+    for (const button of this.el.tabs.children) button.setAttribute("aria-pressed", String(button.dataset.tab === tab));
+    this.layout();
+  }
+
+  hooks() {
+    return {
+      zoom: (window) => this.zoom(window),
+      back: () => this.zoomOut(),
+      pick: (number) => this.pick(number),
+      hover: (number) => this.spectrum.mark("hovered", number ? [number] : []),
+    };
+  }
+
+  // ---- a part of the weight -----------------------------------------------------------------------------------
+
+  zoom(window) {
+    const { rows, columns } = this.data.entries;
+    this.windows.push({ weight: this.data.weight, rows, columns });
+    this.setStateValue("window", { weight: this.data.weight, ...window });
+  }
+
+  zoomOut() {
+    if (!this.panels.zoomed) return false;
+    const last = this.windows.pop();
+    const own = last && last.weight === this.data.weight ? last : { rows: null, columns: null };
+    this.setStateValue("window", { weight: this.data.weight, rows: own.rows, columns: own.columns });
+    return true;
+  }
+
+  // ---- one direction ------------------------------------------------------------------------------------------
+
+  pick(number) {
+    this.picked = { weight: this.data.weight, number: Math.min(this.data.s.length, Math.max(0, number)) };
+    this.setStateValue("direction", this.picked);
+    this.layout();
+    if (number) this.el.inspect.scrollIntoView({ block: "nearest" });
+  }
+
+  hover(number) {
+    if (this.hovered === number) return;
+    this.hovered = number;
+    this.panels.mark("hovered", number);
+    this.spectrum.mark("hovered", number ? [number] : []);
+  }
+
+  decide(number, decision) {
+    this.decisions = (this.decisions || 0) + 1;
+    this.setStateValue("decided", { weight: this.data.weight, number, decision, times: this.decisions });
+  }
+
+  pickedNumber() {
+    if (this.picked && this.picked.weight === this.data.weight) return this.picked.number;
+    return this.data.direction ? this.data.direction.number : 0;
+  }
+
+  showDirection(rank) {
+    const number = this.pickedNumber();
+    this.el.places.classList.toggle("inspecting", number > 0);
+    this.inspect.layout(this.data, number, rank);
+    this.spectrum.mark("chosen", number ? [number] : []);
+    this.spectrum.mark("alone", [...this.data.alone.kept, ...this.data.alone.dropped]);
+    this.panels.mark("chosen", number || null);
+  }
+
+  // ---- keys ---------------------------------------------------------------------------------------------------
 
   // B held: what A shows in B's place, to see what changes. Z held: noise in the update's place.
   listener(on) {
     const listen = (event) => {
       if (!this.root.isConnected) { document.removeEventListener(on ? "keydown" : "keyup", listen); return; }
-      const typing = event.composedPath().some((node) => ["INPUT", "TEXTAREA"].includes(node.tagName));
-      if (typing || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
-      const compared = this.panels instanceof ComparePanels;
-      if (event.key.toLowerCase() === "b" && compared) this.panels.blink(on);
-      if (event.key.toLowerCase() === "z" && !compared && this.data && this.data.sigma) this.holdTwin(on);
+      if (on && (event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+        event.preventDefault();
+        this.find();
+        return;
+      }
+      if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !this.data) return;
+      const compared = this.panels instanceof ComparePanels, key = event.key.toLowerCase();
+      if (key === "b" && compared) this.panels.blink(on);
+      if (key === "z" && !compared && this.data.sigma) this.holdTwin(on);
+      if (!on || this.el.help.open) return;
+      if (key === "?") this.help.open();
+      if (key === "/") { event.preventDefault(); this.find(); }
+      if (key === "escape") this.leave();
     };
     return listen;
+  }
+
+  find() {
+    this.openDrawer(true);
+    this.search.focus();
+  }
+
+  leave() {
+    if (this.zoomOut()) return;
+    if (this.pickedNumber()) this.pick(0);
+    else if (this.map.selected.size) this.map.select([]);
+    else this.openDrawer(false);
   }
 
   holdTwin(on) {
@@ -40,7 +143,7 @@ class Workbench extends Figure4 {
     if (on === Boolean(this.twinShown)) return;
     this.twinShown = on;
     const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
-    const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, entries: { ...data.entries, rank: data.twin } } : data;
+    const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } } : data;
     this.panels.data = shown;
     this.panels.paintEntries();
     this.spectrum.layout(shown, this.el["log-ranks"].checked);
@@ -53,6 +156,17 @@ class Workbench extends Figure4 {
   open(weight) {
     this.opened = (this.opened || 0) + 1;
     this.setStateValue("opened", { weight, times: this.opened });
+    this.openDrawer(false);
+  }
+
+  // What was selected on the map, for the plan; and how its cells are to be ordered.
+  tellSelected(names) {
+    this.selections = (this.selections || 0) + 1;
+    this.setStateValue("selected", { names, times: this.selections });
+  }
+
+  tellOrder(order) {
+    this.setStateValue("order", { order });
   }
 
   // Figure 4, or two thresholds compared: the panels are other ones.
@@ -62,7 +176,7 @@ class Workbench extends Figure4 {
     if (compared === this.panels instanceof ComparePanels) return;
     this.el.grid.replaceChildren();
     this.el.grid.className = "grid";
-    this.panels = compared ? new ComparePanels(this.el.grid, this.el.readout) : new Panels(this.el.grid, this.el.readout);
+    this.panels = new (compared ? ComparePanels : Panels)(this.el.grid, this.el.readout, this.hooks());
     this.dressPanels();
   }
 
@@ -79,7 +193,7 @@ class Workbench extends Figure4 {
     if (!data.compare) return;
     table.append(...compareTable(data, tau).map((cells, i) => {
       const row = element("tr");
-      row.append(...cells.map((text, j) => element(i && j ? "td" : "th", "", text)));
+      row.append(...cells.map((text, j) => element((i && j) || !text ? "td" : "th", "", text)));
       return row;
     }));
   }
@@ -91,18 +205,22 @@ class Workbench extends Figure4 {
   layout() {
     if (!this.data) return;
     this.showTable(); // its height is known before that of the panels
-    const compared = Boolean(this.data.compare), rows = compared ? 4 : 2, between = compared ? BESIDES_COMPARED : BESIDES;
+    this.showDirection(rankAt(this.data.s, this.tau)); // so is the room it leaves to the figure
+    const tabbed = this.el.tabs.offsetHeight > 0, compared = Boolean(this.data.compare), rows = (compared ? 4 : 2) / (tabbed ? 2 : 1), between = compared ? BESIDES_COMPARED : BESIDES;
     const top = Math.max(0, Math.min(this.el.grid.getBoundingClientRect().top, 520));
     this.panels.wanted = Math.min(320, Math.max(compared ? 60 : 104, Math.floor((window.innerHeight - top - between) / rows)));
     if (this.spectrum) this.spectrum.layout(this.data, this.el["log-ranks"].checked);
     super.layout();
+    this.showDirection(rankAt(this.data.s, this.tau));
   }
 
   // What the colours of the two rows mean, in one line: beside the bars there is no room for it.
   sayScales() {
-    const { entries, spectrum } = this.data, say = (scale, of) => (scale ? `${of} per block (${SCALE_NAMES[scale.kind]} scale)` : "");
-    const parts = [say(entries, "upper row: largest |entry|"), say(spectrum, "lower row: largest s |u|")].filter(Boolean);
-    this.el.scales.textContent = parts.join(" · ");
+    const { entries, spectrum } = this.data;
+    const parts = [entries && `(b) to (d): ${SCALE_NAMES[entries.kind]} scale`, spectrum && `(e) to (g): largest s |u|, ${SCALE_NAMES[spectrum.kind]} scale`];
+    this.el.pooling.value = entries ? entries.pooling : this.el.pooling.value;
+    this.el["pooling-choice"].hidden = Boolean(this.data.compare);
+    this.el.scales.textContent = parts.filter(Boolean).join(" · ");
   }
 
   update(payload, setStateValue) {
@@ -113,6 +231,7 @@ class Workbench extends Figure4 {
     this.root.classList.remove("twin");
     this.showTwin();
     this.map.layout(payload.map, isDark(ground));
+    if (this.map.names.length) this.search.names = this.map.names;
     this.sayScales();
   }
 
@@ -121,6 +240,7 @@ class Workbench extends Figure4 {
     const { data, tau } = this, rank = rankAt(data.s, tau);
     if (this.spectrum) this.spectrum.follow(data, tau, rank);
     this.showTable();
+    this.showDirection(rank);
     this.el.said.textContent = aboutTau(data.s, tau, data.edge, rank);
   }
 }

@@ -148,7 +148,7 @@ class OpenUpdate(Protocol):
     delta: "torch.Tensor"
 
     def factors(self, values: Values, s: Values) -> tuple["torch.Tensor", "torch.Tensor"]:
-        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k leading directions whose values are not zero."""
+        """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k directions whose values are not zero."""
 
 
 class Method:
@@ -253,8 +253,11 @@ class MatrixMethod(Method):
         """Return what the method makes of the singular values of one matrix."""
         s = spectrum.nonzero_s
         threshold, kept = keep(spectrum, *self.cut(plan), delta)
+        if plan.directions:
+            kept = plan.directions.applied(kept, s, tensor)
         values = self.values(plan.method_params, s, kept)
-        return Reshaped(s, values, spectrum.nonzero_shape, threshold, kept, self.rank(threshold, values))
+        rank = int(np.count_nonzero(kept)) if plan.directions else self.rank(threshold, values)
+        return Reshaped(s, values, spectrum.nonzero_shape, threshold, kept, rank)
 
     def update(self, reshaped: Reshaped, weight: OpenUpdate) -> Rows:
         """Return the method's update of a matrix where that is neither zero nor all of D."""

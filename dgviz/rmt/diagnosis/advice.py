@@ -12,7 +12,7 @@ _ACTIONS = {
     "screenot": ("Compare with ScreeNOT", "Compare with ScreeNOT"),
     "flips": ("Compare with sign flips", "Compare with sign flips"),
     "edge": ("Compare with the bulk edge", "Compare with the bulk edge"),
-    "rules": ("Compare the rules on this weight", "Compare the rules on the Thresholds page"),
+    "rules": ("Compare the rules on this weight", "Compare the rules on the model"),
     "shrinker": ("Try an optimal shrinker", "Try an optimal shrinker"),
     "wise_ft": ("Try WiSE-FT", "Try WiSE-FT"),
     "entries": (

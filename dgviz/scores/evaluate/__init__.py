@@ -5,6 +5,7 @@ was, and a copy of a checkpoint is not scored again. Importing this loads neithe
 """
 
 from dgviz.scores.evaluate.backends import BACKENDS, HARNESS_PIN
+from dgviz.scores.evaluate.hub_results import write_hub_results
 from dgviz.scores.evaluate.run import TaskScores, iter_evaluation, write_results
 from dgviz.scores.evaluate.settings import Settings, checkpoint_hash
 
@@ -15,5 +16,6 @@ __all__ = [
     "TaskScores",
     "checkpoint_hash",
     "iter_evaluation",
+    "write_hub_results",
     "write_results",
 ]

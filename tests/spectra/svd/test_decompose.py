@@ -41,6 +41,7 @@ def assert_agrees(delta, found):
     assert all(check.passed for check in found.certificate.checks) or found.certificate.rejected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_square_beyond_the_small_sizes(family):
     delta = FAMILIES[family](656, 656).float()
@@ -72,7 +73,7 @@ def test_every_family_at_small_sizes(shape):
         assert_agrees(delta, decompose(delta, "cpu"))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(suppress_health_check=[HealthCheck.too_slow])
 @given(
     m=st.integers(1, 90),
     n=st.integers(1, 90),
@@ -92,7 +93,10 @@ def test_any_shape_and_spectrum(m, n, decades, level, exponent, seed):
     assert abs(float(energy) / float(torch.linalg.norm(delta.double() / unit)) - 1) < 1e-6
 
 
-@pytest.mark.parametrize("shape", [(50, 30), (30, 50), (300, 270), (700, 660), (660, 700)])
+LARGE = [pytest.param(shape, marks=pytest.mark.slow) for shape in ((700, 660), (660, 700))]
+
+
+@pytest.mark.parametrize("shape", [(50, 30), (30, 50), (300, 270), *LARGE])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_triplets_of_any_rank_in_any_order(shape, dtype):
     delta = spiked(*shape, 8, 20).to(dtype)

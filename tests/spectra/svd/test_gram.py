@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dgviz.errors import SpectrumError
@@ -179,7 +179,6 @@ def test_low_rank_without_any_noise():
     assert torch.allclose(spikes.values, torch.tensor([5.0, 3.0, 1e-3]).double(), rtol=1e-4)
 
 
-@settings(max_examples=25, deadline=None)
 @given(decades=st.floats(0, 6), count=st.integers(1, 60), seed=st.integers(0, 99))
 @example(decades=5.0, count=28, seed=2)
 def test_leading_directions_hold_the_leading_eigenvectors(decades, count, seed):

@@ -1,0 +1,189 @@
+"""The drawer of the plan: what every weight gets, what is treated apart, what that does, and its export."""
+
+import functools
+from collections.abc import Callable
+
+import streamlit as st
+
+from dgviz.app.export_options import choose_output
+from dgviz.app.export_page import draw_plan, free_folder, suggested_name
+from dgviz.app.export_result import draw_result
+from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
+from dgviz.app.messages import plain, show_error
+from dgviz.app.method import choose_method, current_method
+from dgviz.app.methods_preview import load_preview
+from dgviz.app.pair import checkpoint_path, load_pair
+from dgviz.app.plans import add_override, draw_overrides, planned, read_saved, take_plan
+from dgviz.app.roots import confine, typed_path, writable_home
+from dgviz.app.rules import current_rule
+from dgviz.app.selection import choose_names
+from dgviz.app.spectra import load_spectra
+from dgviz.app.state import View, change_view
+from dgviz.checkpoint import CheckpointPair
+from dgviz.command import Command
+from dgviz.errors import DgvizError, ExportError
+from dgviz.files import pretty_json
+from dgviz.jobs import Job
+from dgviz.repair.plan import RepairPlan, parse_plan
+from dgviz.words import exact_number
+
+
+def draw_drawer(view: View) -> None:
+    """Draw the plan of the pair in view."""
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute"):
+        st.subheader("Plan", anchor=False)
+        st.button(
+            "Close the plan",
+            key="plan-close",
+            icon=":material/close:",
+            type="tertiary",
+            on_click=change_view,
+            kwargs={"plan": ""},
+        )
+    try:
+        pair = load_pair(view)
+        if not pair.repairable:
+            pair.refuse_blocked()
+    except (DgvizError, OSError) as error:
+        show_error(error)
+        return
+    st.markdown("**Every weight, unless said below**")
+    with st.expander(_default_words(view), icon=":material/tune:"):
+        method = choose_method(view)
+        include, exclude = choose_names(view, "plan-")
+    st.markdown("**Weights treated apart**, the later one wins")
+    if view.tau and view.weight:
+        _offer_tau(view)
+    draw_overrides(view)
+    loaded = st.container()
+    st.markdown("**Write**")
+    output = choose_output()
+    base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
+    suggested = suggested_name(tuned, method, output.format)
+    folder = f"suggested {suggested}"
+    if folder not in st.session_state:  # chosen once, so that it does not move on when the export has filled it
+        st.session_state[folder] = str(free_folder(writable_home() / "dgviz-exports" / suggested))
+    # As the field's default: a value set by its key is sent once, and a browser that is still loading misses it.
+    named = st.text_input("Output folder (new or empty)", st.session_state[folder], key=suggested).strip()
+    try:
+        out = typed_path(named)
+        if not named:  # a path of no name is the folder the server was started in
+            raise ExportError("the output folder has no name; give a new or empty folder")
+        confine(out)
+        chosen = load_pair(view, include or None, exclude or None)
+        default = {**method, "include": include or None, "exclude": exclude or None, "dtype": output.dtype}
+        repair = planned(view, chosen, **default)
+    except DgvizError as error:
+        show_error(error)
+        with loaded:
+            _load(view)
+        draw_list("repair", functools.partial(draw_result, view), of=_of_pair(view))
+        return
+    with loaded:
+        _load(view, repair)
+    written = {"format": output.format, **output.arguments, "device": view.device}
+    command = Command("repair", base=base, tuned=tuned, out=out, **repair.arguments, **written)
+    if draw_plan(chosen, repair, out, output):
+        _draw_effect(chosen, repair)
+        _draw_alternative(view, repair)
+        st.button(
+            "Write checkpoint",
+            type="primary",
+            icon=":material/save:",
+            on_click=try_start,
+            args=(command, f"{tuned.name} → {out.name}", out),
+        )
+    draw_start_error()
+    draw_command(command)
+    draw_list("repair", functools.partial(draw_result, view), of=_of_pair(view))
+
+
+def _of_pair(view: View) -> Callable[[Job], bool]:
+    """Return what tells the exports of the pair in view from those of others."""
+    sides = {str(checkpoint_path(side)) for side in (view.base, view.tuned)}
+    return lambda job: sides <= set(job.command)
+
+
+def _load(view: View, plan: RepairPlan | None = None) -> None:
+    """Offer to keep the plan as a file, and to take one from a file."""
+    with st.expander("Save, load", icon=":material/description:"):
+        if plan is not None:
+            name = f"{checkpoint_path(view.tuned).name}-plan.json"
+            data = pretty_json(plan.to_json())
+            st.download_button("Save the plan", data, name, "application/json", icon=":material/download:")
+        given = st.file_uploader("A plan's file, or an export's dgviz.json", type="json", key="plan-file")
+        if given is None:
+            return
+        try:
+            found = parse_plan(given.getvalue(), given.name)
+        except DgvizError as error:
+            show_error(error)
+            return
+        st.button("Take this plan", icon=":material/playlist_add_check:", on_click=take_plan, args=(view, found))
+
+
+def _default_words(view: View) -> str:
+    """Return in a few words what every weight gets."""
+    method, settings = current_method(view)
+    words = [method.title, *(f"{name} {value:g}" for name, value in method.changed(settings).items())]
+    if method.thresholded:
+        rule, params = current_rule(view)
+        words += [rule.title] * (rule.title != method.title)
+        words += [f"{name} {value:.4g}" for name, value in rule.changed(params).items()]
+    if view.include or view.exclude:
+        words.append("not every weight")
+    return ", ".join(words).replace("*", r"\*")
+
+
+def _draw_effect(pair: CheckpointPair, plan: RepairPlan) -> None:
+    """Say what the plan makes of the weights whose spectra are known."""
+    spectra = load_spectra(pair)
+    if not spectra.weights:
+        st.caption("What this does to the update as a whole is known after a scan.")
+        return
+    owns = [plan.at(stored.weight.tensor, stored.weight.index) for stored in spectra.weights]
+    if not all(own.keep or own.recipe.spectral for own in owns):
+        st.caption(f"What {plan.recipe.title} does to the update is not known from spectra; the methods' table is.")
+        return
+    try:
+        found = load_preview(pair, spectra, plan)
+    except DgvizError as error:
+        st.caption(str(error))
+        return
+    known = f" (of the {len(spectra.weights):,} weights scanned so far)" if spectra.missing else ""
+    total = sum(stored.spectrum.nonzero_s.size for stored in spectra.weights)
+    st.markdown(
+        f"**{100 * found.norm_kept**2:.1f} %** of the update's energy and **{found.directions:,}** of {total:,} "
+        f"directions stay{known}."
+    )
+
+
+def _draw_alternative(view: View, plan: RepairPlan) -> None:
+    """Name what has done better wherever it was measured, next to DG-Hard."""
+    if plan.method != RepairPlan().method:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.caption("Averaging with base (WiSE-FT) healed more at the same target on every pair measured so far.")
+        st.button(
+            "Use it instead",
+            key="plan-average",
+            type="tertiary",
+            on_click=change_view,
+            kwargs={"method": "wise_ft", "settings": ""},
+        )
+
+
+def _offer_tau(view: View) -> None:
+    """Offer to put a threshold that was set by hand into the plan, where it is not there."""
+    weight = view.weight if view.index is None else f"{view.weight}[{view.index}]"
+    try:
+        text = f"name={weight}: tau={exact_number(float(view.tau))}"
+    except ValueError:
+        return
+    if text in read_saved(view).overrides:
+        return
+    with st.container(horizontal=True, vertical_alignment="center"):
+        st.info(plain(f"τ = {view.tau} was set by hand on {weight}, and is not in the plan."))
+        st.button(
+            "This weight only", key="offer-tau", icon=":material/add:", on_click=add_override, args=(view, text)
+        )

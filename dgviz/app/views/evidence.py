@@ -1,0 +1,31 @@
+"""Evidence: did a repair heal anything? Scores of base, tuned and repaired models."""
+
+import streamlit as st
+
+from dgviz.app.frame import enter_page
+from dgviz.app.recovery import choose_display, choose_repairs, draw_overview
+from dgviz.app.recovery_detail import draw_benchmarks, draw_definitions, draw_notes, draw_sizes, draw_tolerance
+from dgviz.app.recovery_figures import draw_bars, draw_frontiers, draw_plane
+from dgviz.app.recovery_source import recover_chosen
+
+
+def draw() -> None:
+    """Draw the page."""
+    view = enter_page("Evidence: did a repair heal anything?")
+    st.markdown(
+        "A spectrum suggests; benchmarks decide. Fine-tuning damages some held-out benchmarks and improves others. A "
+        "repair is good when it brings the damaged ones back *and* keeps what fine-tuning gained. Going back to base "
+        "heals everything and keeps nothing; keeping tuned does the reverse."
+    )
+    recovery = recover_chosen(view)
+    shown = choose_repairs(recovery)
+    draw_overview(shown)
+    paper = choose_display()
+    draw_plane(shown, paper)
+    draw_bars(shown, paper)
+    draw_frontiers(shown, paper)
+    draw_benchmarks(shown)
+    draw_sizes(shown)
+    draw_tolerance(shown)
+    draw_notes(shown)
+    draw_definitions(shown)

@@ -1,0 +1,5 @@
+"""Evidence: did a repair heal anything?."""
+
+from dgviz.app.navigation import show
+
+show("evidence")

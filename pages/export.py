@@ -1,5 +1,0 @@
-"""Export: write the repaired checkpoint."""
-
-from dgviz.app.navigation import show
-
-show("export")

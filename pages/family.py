@@ -1,5 +1,0 @@
-"""Families: several tuned checkpoints of one base side by side."""
-
-from dgviz.app.navigation import show
-
-show("family")

@@ -1,0 +1,15 @@
+"""The component's JavaScript as a linter reads it."""
+
+from dgviz.app.figure4 import script, script_files
+from tests.lint_scripts import lint, places_of
+
+
+def test_the_linter_finds_nothing_and_would_tell_where():
+    places = places_of(script_files())
+    assert len(places) == len(script().split("\n"))
+    assert lint(script(), places) == []
+    at = script().split("\n").index("class ModelMap {")
+    broken = script().replace("class ModelMap {", "class ModelMap { odd() { return nowhere(1); }")
+    (problem,) = lint(broken, places)
+    assert "nowhere" in problem and places[at].endswith("model.js:" + places[at].rpartition(":")[2])
+    assert problem.startswith(places[at])

@@ -1,0 +1,40 @@
+"""Lint of the component's JavaScript, as the one module that a browser gets: `make lint` runs it.
+
+The files share one scope, so that only together they tell which names are known and which are used.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from dgviz.app.figure4 import script, script_files
+
+CONFIG = Path(__file__).with_name("oxlint.json")
+OXLINT = Path(sys.executable).with_name("oxlint")
+
+
+def lint(source, places):
+    """Return what the linter has to say of a module; `places` gives file and line of each of its lines."""
+    with tempfile.TemporaryDirectory() as folder:
+        module = Path(folder, "component.mjs")
+        module.write_text(source, encoding="utf-8")
+        command = [OXLINT, "--config", CONFIG, "--format", "unix", module.name]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    found = re.findall(r"^[^:\n]+:(\d+):(\d+): (.+)$", done.stdout, re.MULTILINE)
+    if done.returncode and not found:
+        raise RuntimeError(f"oxlint ended with status {done.returncode}: {done.stdout}{done.stderr}")
+    return [f"{places[int(line) - 1]}:{column}: {message}" for line, column, message in found]
+
+
+def places_of(files):
+    """Return file and line of every line of the module that the files make."""
+    lines = [(file, len(file.read_text(encoding="utf-8").split("\n"))) for file in files]
+    return [f"{file}:{number}" for file, count in lines for number in range(1, count + 1)]
+
+
+if __name__ == "__main__":
+    problems = lint(script(), places_of(script_files()))
+    print("\n".join(problems) or "JavaScript: all checks passed")
+    sys.exit(bool(problems))
