@@ -136,7 +136,6 @@ def _pair(
         raise PairError(_explain_no_match(base, tuned, matches.problem))
     _refuse_half(base, tuned, matches)
     tuned, matches = _unwrapped(base, tuned, matches)
-    _refuse_empty(base, tuned, matches)
     _refuse_codes(tuned, matches)
     rows = []
     vocabularies = None
@@ -351,22 +350,6 @@ def _refuse_half(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:
 
 def _in_layer(name: str) -> bool:
     return bool(module_path(name).layer)
-
-
-def _refuse_empty(base: Checkpoint, tuned: Checkpoint, matches: Matches) -> None:
-    """Raise where a side holds tensors without entries that the other has."""
-    pairs = [(match.base, tuned.tensors[name]) for name, match in matches.found.items()]
-    for side, checkpoint, empty in (
-        ("tuned", tuned, [after for before, after in pairs if before.numel and not after.numel]),
-        ("base", base, [before for before, after in pairs if after.numel and not before.numel]),
-    ):
-        if empty:
-            raise CheckpointError(
-                f"{len(empty)} of {len(pairs)} common tensors are empty in {side} ({checkpoint.path}), such as "
-                f"{empty[0].name!r} of shape {empty[0].shape}: it was saved under DeepSpeed ZeRO-3 without gathering "
-                "the weights; run the zero_to_fp32.py that lies beside the training checkpoint, or train with "
-                "stage3_gather_16bit_weights_on_model_save, and give that"
-            )
 
 
 def _refuse_codes(tuned: Checkpoint, matches: Matches) -> None:

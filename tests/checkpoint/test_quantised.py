@@ -343,5 +343,5 @@ def test_tensors_that_zero_3_left_empty_are_named(tmp_path):
     tuned = {name: torch.empty(0) if value.dim() > 1 else value for name, value in tensors.items()}
     paths = write_checkpoint(tmp_path / "b", tensors), write_checkpoint(tmp_path / "t", tuned)
     for sides in (paths, paths[::-1]):
-        message = refusal(*sides)
+        message = refusal(*sides, kind=PairError)
         assert "ZeRO-3" in message and "zero_to_fp32.py" in message and "--exclude" not in message
