@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 _Array = NDArray[np.floating]
 MOVED = 10  # rows and columns that are named
-_LEADING_SHARE, _MOST_LEADING = 0.1, 256  # of the directions of a matrix that another's direction is held against
+_LEADING_SHARE, _MOST_LEADING = 0.1, 64  # of the directions of a matrix that another's direction is held against
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Alignment:
 
 
 def leading_count(shape: tuple[int, int]) -> int:
-    """Return how many leading directions of a matrix others are held against: a tenth of them, 256 at most."""
+    """Return how many leading directions of a matrix others are held against: a tenth of them, 64 at most."""
     return max(1, min(_MOST_LEADING, math.floor(_LEADING_SHARE * min(shape))))
 
 
