@@ -21,7 +21,7 @@ SEED = 1
 
 _COLUMN_SPREAD = 0.15
 _SPIKE_RANGE = (1.6, 12.0)
-_BASE_STD = 0.02
+_BASE_STD = 2.0
 
 
 def write_figure4_pair(
@@ -29,8 +29,8 @@ def write_figure4_pair(
 ) -> dict[str, Path]:
     """Write a base and a tuned checkpoint of one weight with planted directions; return where they are.
 
-    The base is small (standard deviation 0.02), so that ``tuned - base`` in float32 gives back the update to about
-    4e-8 of its norm.
+    The base has standard deviation 2, about that of the update, so that tuned is seen to descend from it (correlation
+    0.8), and ``tuned - base`` in float32 gives back the update to 1e-7 of its norm.
 
     Parameters
     ----------

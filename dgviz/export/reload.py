@@ -28,14 +28,15 @@ def find_model_class(directory: Path) -> tuple[Any, str]:
     import transformers
 
     config = json.loads((directory / "config.json").read_bytes())
-    if "auto_map" in config:
-        return None, "the model brings its own code (auto_map), which is not run"
-    if config.get("model_type") not in transformers.CONFIG_MAPPING:
-        return None, f"transformers {transformers.__version__} knows no model_type {config.get('model_type')!r}"
+    known = config.get("model_type") in transformers.CONFIG_MAPPING
     architecture = (config.get("architectures") or [""])[0]
     kind = getattr(transformers, str(architecture), None)
-    if isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
+    if known and isinstance(kind, type) and issubclass(kind, transformers.PreTrainedModel):
         return kind, ""
+    if "auto_map" in config:
+        return None, "the model brings its own code (auto_map), which is not run"
+    if not known:
+        return None, f"transformers {transformers.__version__} knows no model_type {config.get('model_type')!r}"
     settings = transformers.CONFIG_MAPPING[config["model_type"]]
     return transformers.MODEL_MAPPING.get(settings), f"transformers has no class for {architecture!r}"
 

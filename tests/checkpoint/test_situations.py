@@ -63,7 +63,7 @@ def write_pair(directory, kind, config, change=None):
 def worst_error(pair, out):
     """Repair with a fixed rank; return the largest difference to float64, reading what dgviz paired."""
     plan = plan_export(pair, RepairPlan("fixed_rank", {"rank": RANK}), out)
-    with patch("dgviz.export.full.verify_load", return_value={"skipped": "not loaded here"}):
+    with patch("dgviz.export.full.verify_load", return_value=({"transformers": {"skipped": "not here"}}, 0.0)):
         list(iter_export(plan, "cpu"))
     written, worst = stored(out), 0.0
     for row in pair.repairable:

@@ -143,7 +143,10 @@ def test_what_was_not_checked_is_said(capsys, tmp_path, config, reason):
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"auto_map": {"AutoModel": "evil.Model"}}, "the model brings its own code (auto_map), which is not run"),
+        (
+            {"auto_map": {"AutoModel": "evil.Model"}, "model_type": "my_own"},
+            "the model brings its own code (auto_map), which is not run",
+        ),
         ({"model_type": "no_such_model"}, "knows no model_type 'no_such_model'"),
         ({"num_attention_heads": 0}, "transformers cannot build this model (ZeroDivisionError"),
     ],

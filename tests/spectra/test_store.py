@@ -283,10 +283,10 @@ def test_a_flat_reading_of_a_stack_has_a_key_of_its_own(tmp_path):
     tensors = {"experts.w": torch.randn(4, 32, 24), "conv.w": torch.randn(32, 24)}
     tuned = planted_update(tensors)
     tuned["conv.w"], tensors["conv.w"] = tuned["experts.w"][1].clone(), tensors["experts.w"][1].clone()
-    tensors["kernel"], tuned["kernel"] = tensors["experts.w"].clone(), tuned["experts.w"].clone()
+    tensors["conv.k"], tuned["conv.k"] = tensors["experts.w"].clone(), tuned["experts.w"].clone()
     pair = open_pair(write_checkpoint(tmp_path / "b", tensors), write_checkpoint(tmp_path / "t", tuned))
     stack = [Weight(pair["experts.w"], index).key for index in range(4)]
-    assert Weight(pair["kernel"]).key not in stack
+    assert Weight(pair["conv.k"]).key not in stack
     assert Weight(pair["conv.w"]).key == stack[1]  # the same matrix, so the same spectrum
 
 
