@@ -25,7 +25,7 @@ def show_warning(text: str) -> None:
 
 def plain(text: str) -> str:
     """Return text that Markdown, in labels and tooltips too, prints as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$:<>|" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in text)
 
 
 @contextmanager

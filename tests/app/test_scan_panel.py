@@ -85,7 +85,7 @@ def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
     generator = torch.Generator().manual_seed(0)
     tensors = {f"{i}.w": torch.randn(1600, 1600, generator=generator) for i in range(8)}
     base = write_checkpoint(tmp_path / "base", tensors)
-    tuned = write_checkpoint(tmp_path / "tuned", {name: 1.5 * tensor.T for name, tensor in tensors.items()})
+    tuned = write_checkpoint(tmp_path / "tuned", {name: tensor + 0.1 * tensor.T for name, tensor in tensors.items()})
     pair = open_pair(base, tuned)
     job = started(pair, (base, tuned))
     with pytest.raises(JobRunningError):
