@@ -13,7 +13,7 @@ pytestmark = pytest.mark.e2e
 def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new_page):
     # The first visit shows the demo, nothing typed.
     page.goto(server.url)
-    expect(page.get_by_text("base (demo)")).to_be_visible()
+    expect(page.get_by_text("base (demo)").first).to_be_visible()
     expect(page.get_by_text("What the models can do, measured")).to_be_visible()
     page.get_by_role("button", name="Look at the weights").click()
 
@@ -58,7 +58,7 @@ def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new
 
 def test_an_address_of_a_former_page_on_a_fresh_server(fresh_server, page):
     page.goto(f"{fresh_server.url}/thresholds?base=demo:base&tuned=demo:clean&rule=mp_edge")
-    expect(page.get_by_text("clean (demo)")).to_be_visible()
+    expect(page.get_by_text("clean (demo)").first).to_be_visible()
     expect(page.get_by_role("button", name="Reset to Marchenko-Pastur edge")).to_be_attached()
     expect(page.get_by_text("The repaired update under two rules")).to_be_visible()
     page.wait_for_url("**/workbench?**show=rules**")
