@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test units browser soak bench docs lint clean
+.PHONY: help app check test soak bench docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -33,15 +33,8 @@ check: lint
 
 test: lint
 	$(PY) tests/e2e/find_browser.py
-	$(MAKE) --no-print-directory --jobs=2 units browser
-
-units: $(TESTS)
 	$(UNITS) -m 'not e2e'
-
-# The browser waits more than it computes, so it goes on beside the units; what it says is printed at its end.
-browser: $(TESTS)
-	@mkdir -p build
-	@$(PY) -m pytest -m e2e >build/browser.log 2>&1 || failed=$$?; cat build/browser.log; exit $${failed:-0}
+	$(PY) -m pytest -m e2e
 
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
