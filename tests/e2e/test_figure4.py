@@ -107,12 +107,15 @@ def test_the_maps_come_after_the_spectrum_and_survive_a_change_of_weight(server,
     follow_link(page, f"{server.url}/workbench?{large_pair}&weight=first.weight")
     expect(page.get_by_role("slider", name="Threshold tau")).to_be_visible()
     expect(page.locator(".note:visible").first).to_have_text("computing")  # with the spectrum there already
-    expect(page.locator(".st-key-step-Next button")).to_be_enabled()
+    expect(page.locator(".st-key-step-Next button").first).to_be_enabled()
     page.keyboard.press("n")
     page.wait_for_url("**weight=second**")
-    expect(page.locator(".st-key-step-Previous button")).to_be_enabled()  # its key does nothing before
+    expect(page.locator(".st-key-step-Previous button").first).to_be_enabled()  # its key does nothing before
     page.keyboard.press("p")
     page.wait_for_url("**weight=first**")
+    expect(page.locator("button[aria-current]")).to_have_attribute(
+        "data-weight", "first.weight"
+    )  # drawn, not only asked
     expect(page.locator(".note:visible")).to_have_count(0)
     misfits = page.evaluate(MISFITS)
     assert misfits["misfits"] == 0 and misfits["kept"] < misfits["size"]
