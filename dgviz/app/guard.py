@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _SHOWN = 200  # characters of what a stranger says of itself
 _FIRST_CALL = "/_stcore/host-config"  # what a page of Streamlit asks for before it connects
-_RENEWED = "The dashboard was started again and has a new token: reload this page and paste it."
+_RENEWED = "The dashboard was started again,\nwith a new token: reload this page\nand paste it."
 
 
 class Guard:

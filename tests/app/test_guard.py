@@ -211,7 +211,7 @@ def test_whoever_was_led_here_by_another_site_asks_once_more_and_brings_the_cook
 
 def test_a_page_that_was_open_before_the_server_was_started_again_says_so():
     status, _, body = knock("/workbench/_stcore/host-config", cookie=card(token="old"), sec_fetch_site="same-origin")
-    assert status == 401 and "new token: reload this page" in body
+    assert status == 401 and "new token" in body
 
 
 def test_a_policy_for_every_page_even_those_that_are_refused():

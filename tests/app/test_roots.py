@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from dgviz.app import roots
+from dgviz.app import worker as work
 from dgviz.app.jobs import start
 from dgviz.app.pair import checkpoint_path
 from dgviz.command import Command
@@ -12,6 +13,12 @@ from dgviz.errors import AccessError
 from tests.app.pages import open_at, texts
 from tests.checkpoint.test_hub import cached_snapshot
 from tests.checkpoints import write_pair
+
+
+@pytest.fixture(autouse=True)
+def worker():
+    """The worker that later tests share is started without the folders that these tests name."""
+    return work.worker()
 
 
 @pytest.fixture
