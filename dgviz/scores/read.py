@@ -81,13 +81,22 @@ def split_name(source: str) -> tuple[str, Path]:
 
 def _files(path: Path) -> list[Path]:
     """Return the files of scores that a path means."""
-    if path.exists() and not path.is_dir():
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise ScoresError(f"{path} cannot be opened ({error}): name a file or folder") from error
+    if there and not folder:
         return [path]
-    if not path.is_dir():
+    if not folder:
         raise ScoresError(f"there is no file or folder {path}: name a results file, a CSV, or the folder they are in")
-    there = sorted(_walk(path))
-    found = [file for file in there if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _IN_FOLDERS)]
-    found = found or [file for file in there if fnmatch.fnmatchcase(file.name, _PERHAPS) and _has_scores(file)]
+    try:
+        files = sorted(_walk(path))
+    except OSError as error:
+        raise ScoresError(
+            f"{path} cannot be looked through ({error}): name the folder that the scores are in"
+        ) from error
+    found = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _IN_FOLDERS)]
+    found = found or [file for file in files if fnmatch.fnmatchcase(file.name, _PERHAPS) and _has_scores(file)]
     if not found:
         raise ScoresError(f"{path} holds no scores: looked for {', '.join(_IN_FOLDERS)} in it and below")
     return found
