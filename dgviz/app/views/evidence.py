@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dgviz.app.frame import enter_page
-from dgviz.app.recovery import choose_display, choose_repairs, draw_overview
+from dgviz.app.recovery import choose_display, choose_repairs, draw_overview, draw_verdict
 from dgviz.app.recovery_detail import draw_benchmarks, draw_definitions, draw_notes, draw_sizes, draw_tolerance
 from dgviz.app.recovery_figures import draw_bars, draw_frontiers, draw_plane
 from dgviz.app.recovery_source import recover_chosen
@@ -18,10 +18,12 @@ def draw() -> None:
         "heals everything and keeps nothing; keeping tuned does the reverse."
     )
     recovery = recover_chosen(view)
-    shown = choose_repairs(recovery)
-    draw_overview(shown)
-    paper = choose_display()
+    with st.expander("Which repairs, and how figures are drawn", icon=":material/tune:"):
+        shown = choose_repairs(recovery)
+        paper = choose_display()
+    draw_verdict(shown)
     draw_plane(shown, paper)
+    draw_overview(shown)
     draw_bars(shown, paper)
     draw_frontiers(shown, paper)
     draw_benchmarks(shown)
