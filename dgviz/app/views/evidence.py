@@ -13,16 +13,18 @@ def draw() -> None:
     """Draw the page."""
     view = enter_page("Evidence: did a repair heal anything?")
     st.markdown(
-        "A spectrum suggests; benchmarks decide. Fine-tuning damages some held-out benchmarks and improves others. A "
-        "repair is good when it brings the damaged ones back *and* keeps what fine-tuning gained. Going back to base "
-        "heals everything and keeps nothing; keeping tuned does the reverse."
+        "A spectrum suggests; benchmarks decide. A repair is good when it brings back what fine-tuning damaged *and* "
+        "keeps what it gained. Going back to base heals everything and keeps nothing; keeping tuned does the reverse."
     )
-    recovery = recover_chosen(view)
-    with st.expander("Which repairs, and how figures are drawn", icon=":material/tune:"):
+    head, aside = st.container(), st.container()
+    with head:
+        recovery = recover_chosen(view, aside)
+    with aside, st.expander("Which repairs, and how figures are drawn", icon=":material/tune:"):
         shown = choose_repairs(recovery)
         paper = choose_display()
-    draw_verdict(shown)
-    draw_plane(shown, paper)
+    with head:
+        draw_verdict(shown)
+        draw_plane(shown, paper)
     draw_overview(shown)
     draw_bars(shown, paper)
     draw_frontiers(shown, paper)
