@@ -5,7 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.app.messages import show_warning
+from dgviz.app.messages import plain, show_warning
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.checkpoint.expression import compile_expression
 from dgviz.demo import read_scores
@@ -33,7 +33,7 @@ def draw_sides(pair: CheckpointPair) -> None:
         parameters = sum(info.numel for info in checkpoint.tensors.values())
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
-        column.metric(title, _count(parameters), help=str(checkpoint.path), border=True)
+        column.metric(title, _count(parameters), help=plain(str(checkpoint.path)), border=True)
         column.caption(f"parameters · {size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
