@@ -39,13 +39,14 @@ from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
 from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
-from dgviz.errors import DgvizError, PlanError
+from dgviz.errors import DgvizError
 from dgviz.figures.cells import model_cells
-from dgviz.figures.figure4.maps import WHOLE, EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, SpectrumPanels
 from dgviz.figures.figure4.payload import matrix_axes
 from dgviz.figures.figure4.static import caption_of, figure4_svg
+from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import Override
-from dgviz.repair.plan import RepairPlan
+from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
@@ -158,8 +159,11 @@ def _figure(
         maps = work.spectrum_panels(*layer.weight, patience)
         direction = about_direction(_KEY, view, pair, layer, spectrum, patience)
         if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
-            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window)
-        if entries is not None and against is not None:
+            beside = against[1] if isinstance(against, tuple) else None
+            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window, beside)
+        if isinstance(against, RepairPlan) and entries is not None and maps is not None:
+            compared = _compared(pair, layer, against, rank)
+        elif isinstance(against, tuple) and entries is not None:
             compared = work.compared_panels(*layer.weight, *against, rank)
     if maps is not None and entries is not None:
         with picture:
@@ -187,6 +191,15 @@ def _figure(
     )
     release = functools.partial(remember_tau, _KEY, layer, own_tau)
     workbench(_KEY, payload, release, _open, functools.partial(decide, _KEY, view, layer))
+
+
+def _compared(pair: CheckpointPair, layer: LayerView, plan: RepairPlan, rank: int) -> ComparedPanels | None:
+    """Return the maps of the update that the threshold in view is compared with; why there are none is said."""
+    try:
+        return work.compared_update(*layer.weight, _update_title(plan), plan, rank, pair)
+    except DgvizError as error:
+        show_error(error)
+        return None
 
 
 def _offer_picture(
@@ -222,6 +235,8 @@ def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
     spectra, order = load_spectra(pair), map_order(_KEY)
     against = _plan_against(view)
+    if against is not None and not _is_threshold(against):
+        against = None  # only thresholds are told for every weight of the map
     if order == "between" and against is None:
         order = "layers"
     figure = "residual_fit" if order == "fit" else _colour(view)
@@ -273,11 +288,14 @@ def _overridden(view: View, pair: CheckpointPair) -> set[str]:
     return {tensor.name for tensor in pair.repairable if any(selector.finds(tensor) for selector in selectors)}
 
 
-def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | None:
-    """Return name, tau and rank of the threshold that the one in view is compared with; what is spoiled is said."""
+def read_against(view: View, spectrum: Spectrum) -> RepairPlan | tuple[str, float, int] | None:
+    """Return what the one in view is compared with: name, tau and rank of a threshold, or the plan of an update.
+
+    What is spoiled is said.
+    """
     plan = _plan_against(view, said=True)
-    if plan is None:
-        return None
+    if plan is None or not _is_threshold(plan):
+        return plan
     try:
         threshold = apply_rule(spectrum, plan.rule, plan.params)
     except DgvizError as error:
@@ -288,19 +306,38 @@ def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | Non
 
 
 def _plan_against(view: View, said: bool = False) -> RepairPlan | None:
-    """Return the threshold that the one in view is compared with; what is none is `said` once."""
+    """Return what the threshold in view is compared with, as a plan; what is none is `said` once.
+
+    It is typed as the settings of an override are (``rule=energy, fraction=0.8``), or as a method that a comparison
+    of methods names (``wise_ft:alpha=0.5``).
+    """
     if not view.against:
         return None
     try:
-        plan = Override.parse(f"re=.: {view.against}").applied(RepairPlan())
-        usual = RepairPlan()
-        if plan.keep or (plan.method, plan.shrinker) != (usual.method, usual.shrinker):
-            raise PlanError(f"{view.against!r} is no threshold: compare with a rule, a factor, a tau or a rank")
+        named = "=" not in view.against.partition(":")[0]
+        return read_plan(view.against) if named else Override.parse(f"re=.: {view.against}").applied(RepairPlan())
     except DgvizError as error:
         if said:
             show_error(error)
         return None
-    return plan
+
+
+def _is_threshold(plan: RepairPlan) -> bool:
+    """Return whether a plan keeps what lies above a tau, as it is, and nothing else."""
+    usual = RepairPlan()
+    cut = (plan.method, plan.method_params, plan.shrinker) == (usual.method, usual.method_params, usual.shrinker)
+    return cut and not plan.keep and not plan.directions
+
+
+def _update_title(plan: RepairPlan) -> str:
+    """Return what an update is called that is no threshold's."""
+    if plan.keep:
+        return f"{plan.keep} as it is"
+    if plan.method == RepairPlan().method and not plan.directions:
+        return rule_title(plan)
+    told = {strength.parameter for strength in plan.recipe.strengths} | plan.recipe.changed(plan.method_params).keys()
+    settings = [f"{name} {value:.4g}" for name, value in plan.method_params.items() if name in told]
+    return ", ".join([plan.recipe.title, *settings])
 
 
 def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, moved: bool) -> None:
@@ -320,8 +357,18 @@ def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, 
         st.text_input(
             "A is",
             key="against-typed",
-            help="A rule with its parameters (rule=energy, fraction=0.8), factor=0.5, tau=0.05 or rank=12.",
+            help="A rule with its parameters (rule=energy, fraction=0.8), factor=0.5, tau=0.05, rank=12; a shrinker "
+            "(shrinker=frobenius), keep=tuned, or a method (wise_ft:alpha=0.5).",
             on_change=lambda: change_view(against=st.session_state["against-typed"].strip()),
+        )
+        st.selectbox(
+            "or a method, as it comes",
+            list(METHODS),
+            format_func=lambda name: METHODS[name].title,
+            index=None,
+            key="against-method",
+            placeholder="choose a method",
+            on_change=_hold_method,
         )
         st.caption("B is what you look at: move it in the spectrum, or choose another rule. Hold B to blink.")
         with st.container(horizontal=True):
@@ -334,6 +381,13 @@ def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, 
             st.button(
                 "Leave", key="against-leave", icon=":material/close:", on_click=change_view, kwargs={"against": ""}
             )
+
+
+def _hold_method() -> None:
+    """Compare with the method that was chosen; the field is free for another one."""
+    if name := st.session_state["against-method"]:
+        change_view(against=RepairPlan(method=name).label)
+    st.session_state["against-method"] = None
 
 
 def _held(layer: LayerView, tau: float, moved: bool) -> str:

@@ -73,10 +73,18 @@ def test_what_is_in_view_is_held_as_a_and_left(paths):
     assert "against" not in app.query_params and app.button(key="compare")
 
 
-@pytest.mark.parametrize("against", ["method=wise_ft", "keep=base", "nothing", "rule=best", "shrinker=frobenius"])
-def test_what_is_no_threshold_is_said(paths, against):
+@pytest.mark.parametrize("against", ["nothing", "rule=best", "method=ties", "wise_ft:beta=2"])
+def test_what_nothing_can_be_compared_with_is_said(paths, against):
     app = open_page(paths, weight=UP, against=against)
     assert "This did not work" in texts(app) and not app.exception
+
+
+def test_a_method_and_a_shrinker_are_compared_with_the_threshold_in_view(paths):
+    app = open_page(paths, weight=UP, against="shrinker=frobenius")
+    assert "This did not work" not in texts(app) and not app.exception
+    app.selectbox(key="against-method").set_value("wise_ft").run()
+    assert app.query_params["against"] in ("wise_ft", ["wise_ft"]) and not app.exception
+    assert "This did not work" not in texts(app) and app.selectbox(key="against-method").value is None
 
 
 def test_what_the_map_shows_is_chosen_and_kept_in_the_link(paths):
