@@ -105,11 +105,19 @@ def compared_panels(weight: Weight, device: str, label: str, tau: float, rank: i
 
 
 def compared_update(
-    pair: CheckpointPair, weight: Weight, device: str, label: str, plan: RepairPlan, rank: int
+    pair: CheckpointPair,
+    weight: Weight,
+    device: str,
+    label: str,
+    plan: RepairPlan,
+    rank: int,
+    other: Weight | None,
 ) -> ComparedPanels:
-    """Return the maps of any plan's update of a weight, beside those of a threshold of some rank."""
+    """Return the maps of any plan's update of a weight, or of another fine-tune's, beside those of some rank."""
     entries, lower = entry_panels(weight, device, rank), spectrum_panels(weight, device)
-    return compare_update(_opened(weight, device), plan, _prepared(pair, device, plan), label, entries, lower)
+    facts = None if other is not None else _prepared(pair, device, plan)
+    beside = None if other is None else _opened(other, device)
+    return compare_update(_opened(weight, device), plan, facts, label, entries, lower, beside)
 
 
 def noise_twin(

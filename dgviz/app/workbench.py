@@ -10,8 +10,8 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
-from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
+from dgviz.app.against import Update, compare_update, draw_against, read_against, threshold_against
 from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
@@ -41,17 +41,14 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import DgvizError
 from dgviz.figures.cells import model_cells
-from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, SpectrumPanels
+from dgviz.figures.figure4.maps import WHOLE, EntryPanels, SpectrumPanels
 from dgviz.figures.figure4.payload import matrix_axes
 from dgviz.figures.figure4.static import caption_of, figure4_svg
-from dgviz.repair.methods import METHODS
-from dgviz.repair.overrides import Override
-from dgviz.repair.plan import RepairPlan, read_plan
+from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.weight import Weight
-from dgviz.words import exact_number
 
 _KEY = "workbench"
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
@@ -88,7 +85,7 @@ def draw_workbench(pair: CheckpointPair) -> None:
                 show_warning(warning[0].upper() + warning[1:] + ".")
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
-        _draw_against(view, layer, spectrum, tau, chosen is not None)
+        draw_against(view, pair, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             _choose_colour(view)
@@ -149,7 +146,7 @@ def _figure(
 ) -> None:
     """Draw map and figure."""
     rank = int(np.count_nonzero(spectrum.s > tau))
-    against = read_against(view, spectrum)
+    against = read_against(view, pair, layer, spectrum)
     compared = twin = None
     with answered():
         # Spectrum and tau are on the screen first; the maps of a large weight follow when they are there.
@@ -161,8 +158,8 @@ def _figure(
         if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
             beside = against[1] if isinstance(against, tuple) else None
             twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window, beside)
-        if isinstance(against, RepairPlan) and entries is not None and maps is not None:
-            compared = _compared(pair, layer, against, rank)
+        if isinstance(against, Update) and entries is not None and maps is not None:
+            compared = compare_update(pair, layer, against, rank)
         elif isinstance(against, tuple) and entries is not None:
             compared = work.compared_panels(*layer.weight, *against, rank)
     if maps is not None and entries is not None:
@@ -191,15 +188,6 @@ def _figure(
     )
     release = functools.partial(remember_tau, _KEY, layer, own_tau)
     workbench(_KEY, payload, release, _open, functools.partial(decide, _KEY, view, layer))
-
-
-def _compared(pair: CheckpointPair, layer: LayerView, plan: RepairPlan, rank: int) -> ComparedPanels | None:
-    """Return the maps of the update that the threshold in view is compared with; why there are none is said."""
-    try:
-        return work.compared_update(*layer.weight, _update_title(plan), plan, rank, pair)
-    except DgvizError as error:
-        show_error(error)
-        return None
 
 
 def _offer_picture(
@@ -234,9 +222,7 @@ def _offer_picture(
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
     spectra, order = load_spectra(pair), map_order(_KEY)
-    against = _plan_against(view)
-    if against is not None and not _is_threshold(against):
-        against = None  # only thresholds are told for every weight of the map
+    against = threshold_against(view)
     if order == "between" and against is None:
         order = "layers"
     figure = "residual_fit" if order == "fit" else _colour(view)
@@ -286,118 +272,6 @@ def _overridden(view: View, pair: CheckpointPair) -> set[str]:
         return set()  # it is said where the plan is drawn
     selectors = [override.selector for override in plan.overrides]
     return {tensor.name for tensor in pair.repairable if any(selector.finds(tensor) for selector in selectors)}
-
-
-def read_against(view: View, spectrum: Spectrum) -> RepairPlan | tuple[str, float, int] | None:
-    """Return what the one in view is compared with: name, tau and rank of a threshold, or the plan of an update.
-
-    What is spoiled is said.
-    """
-    plan = _plan_against(view, said=True)
-    if plan is None or not _is_threshold(plan):
-        return plan
-    try:
-        threshold = apply_rule(spectrum, plan.rule, plan.params)
-    except DgvizError as error:
-        show_error(error)
-        return None
-    tau = start_tau(spectrum.s, threshold)
-    return rule_title(plan), tau, int(np.count_nonzero(spectrum.s > tau))
-
-
-def _plan_against(view: View, said: bool = False) -> RepairPlan | None:
-    """Return what the threshold in view is compared with, as a plan; what is none is `said` once.
-
-    It is typed as the settings of an override are (``rule=energy, fraction=0.8``), or as a method that a comparison
-    of methods names (``wise_ft:alpha=0.5``).
-    """
-    if not view.against:
-        return None
-    try:
-        named = "=" not in view.against.partition(":")[0]
-        return read_plan(view.against) if named else Override.parse(f"re=.: {view.against}").applied(RepairPlan())
-    except DgvizError as error:
-        if said:
-            show_error(error)
-        return None
-
-
-def _is_threshold(plan: RepairPlan) -> bool:
-    """Return whether a plan keeps what lies above a tau, as it is, and nothing else."""
-    usual = RepairPlan()
-    cut = (plan.method, plan.method_params, plan.shrinker) == (usual.method, usual.method_params, usual.shrinker)
-    return cut and not plan.keep and not plan.directions
-
-
-def _update_title(plan: RepairPlan) -> str:
-    """Return what an update is called that is no threshold's."""
-    if plan.keep:
-        return f"{plan.keep} as it is"
-    if plan.method == RepairPlan().method and not plan.directions:
-        return rule_title(plan)
-    told = {strength.parameter for strength in plan.recipe.strengths} | plan.recipe.changed(plan.method_params).keys()
-    settings = [f"{name} {value:.4g}" for name, value in plan.method_params.items() if name in told]
-    return ", ".join([plan.recipe.title, *settings])
-
-
-def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, moved: bool) -> None:
-    """Offer to hold on to what is in view as A, and to choose what A is."""
-    if not view.against:
-        st.button(
-            "Compare",
-            key="compare",
-            icon=":material/compare:",
-            help="Holds on to this threshold as A; what you look at from now on is B.",
-            on_click=change_view,
-            kwargs={"against": _held(layer, tau, moved)},
-        )
-        return
-    with st.popover("Comparing", icon=":material/compare:"):
-        st.session_state["against-typed"] = view.against
-        st.text_input(
-            "A is",
-            key="against-typed",
-            help="A rule with its parameters (rule=energy, fraction=0.8), factor=0.5, tau=0.05, rank=12; a shrinker "
-            "(shrinker=frobenius), keep=tuned, or a method (wise_ft:alpha=0.5).",
-            on_change=lambda: change_view(against=st.session_state["against-typed"].strip()),
-        )
-        st.selectbox(
-            "or a method, as it comes",
-            list(METHODS),
-            format_func=lambda name: METHODS[name].title,
-            index=None,
-            key="against-method",
-            placeholder="choose a method",
-            on_change=_hold_method,
-        )
-        st.caption("B is what you look at: move it in the spectrum, or choose another rule. Hold B to blink.")
-        with st.container(horizontal=True):
-            st.button(
-                "Hold this as A",
-                key="against-hold",
-                on_click=change_view,
-                kwargs={"against": _held(layer, tau, moved)},
-            )
-            st.button(
-                "Leave", key="against-leave", icon=":material/close:", on_click=change_view, kwargs={"against": ""}
-            )
-
-
-def _hold_method() -> None:
-    """Compare with the method that was chosen; the field is free for another one."""
-    if name := st.session_state["against-method"]:
-        change_view(against=RepairPlan(method=name).label)
-    st.session_state["against-method"] = None
-
-
-def _held(layer: LayerView, tau: float, moved: bool) -> str:
-    """Return what is in view as the settings of an override."""
-    if moved:
-        return f"tau={exact_number(tau)}"
-    changed = layer.rule.changed(layer.params)
-    return ", ".join(
-        [f"rule={layer.rule.name}", *(f"{name}={exact_number(value)}" for name, value in changed.items())]
-    )
 
 
 def _open() -> None:

@@ -151,11 +151,21 @@ def compared_panels(
 
 @st.cache_data(max_entries=64, show_spinner=False)
 def compared_update(
-    weight: Weight, device: str, stamp: str, label: str, plan: RepairPlan, rank: int, _pair: CheckpointPair
+    weight: Weight,
+    device: str,
+    stamp: str,
+    label: str,
+    plan: RepairPlan,
+    rank: int,
+    other: Weight | None,
+    _pair: CheckpointPair,
 ) -> ComparedPanels:
-    """Return the maps of a plan's update of a weight, beside those of a threshold that keeps so many directions."""
+    """Return the maps of a plan's update of a weight, beside those of a threshold that keeps so many directions.
+
+    With `other`, the same weight in another fine-tune, the update is of that one.
+    """
     question = {"pair": _pair, "weight": weight, "device": device, "label": label, "plan": plan, "rank": rank}
-    return worker().call("compared_update", group=_visitor(), **question)
+    return worker().call("compared_update", group=_visitor(), **question, other=other)
 
 
 @st.cache_data(max_entries=16, show_spinner=False)

@@ -182,3 +182,20 @@ def test_an_update_with_directions_of_its_own_says_so(pair):
     header, arrays = unpack(payload)
     assert header["compare"]["own"]["energy"] == pytest.approx(found.update.energy) and "directionsA" not in arrays
     assert {"repairedA", "discardedA", "between"} <= arrays.keys() and header["compare"]["other"] == 2
+
+
+def test_another_fine_tune_of_the_weight_beside_a_threshold(pair, tmp_path):
+    base, _ = write_pair(tmp_path)
+    tensors = {paired.name: read_tensor(paired.tuned) for paired in pair.tensors}
+    weight = OpenWeight(Weight(pair[EMBEDDING]), "cpu", SpectrumStore(tmp_path / "store"))
+    moved = write_checkpoint(tmp_path / "other", tensors | {EMBEDDING: 2 * tensors[EMBEDDING]})
+    other = OpenWeight(Weight(open_pair(base, moved)[EMBEDDING]), "cpu", SpectrumStore(tmp_path / "store"))
+    entries = compute_entry_panels(weight.decomposition, weight.delta, 1)
+    lower, plan = compute_spectrum_panels(weight.decomposition), RepairPlan(rule="fixed_rank", params={"rank": 2})
+    found = compare_update(weight, plan, None, "other", entries, lower, other)
+    left, s, right = torch.linalg.svd(other.delta.double(), full_matrices=False)
+    kept = (left[:, :2] * s[:2]) @ right[:2]
+    expected = entries.scale.encode(pooled_magnitudes(kept))
+    assert np.abs(found.entries.repaired.astype(int) - expected.astype(int)).max() <= 1
+    assert found.update.rank == 2 and found.update.directions is None
+    assert found.update.energy == pytest.approx(float((s[:2] ** 2).sum() / (s**2).sum()), abs=1e-5)

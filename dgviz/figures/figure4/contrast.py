@@ -34,14 +34,21 @@ def compute_method_panel(weight: OpenWeight, plan: RepairPlan, facts: Any, scale
 
 
 def compare_update(
-    weight: OpenWeight, plan: RepairPlan, facts: Any, label: str, entries: EntryPanels, lower: SpectrumPanels
+    weight: OpenWeight,
+    plan: RepairPlan,
+    facts: Any,
+    label: str,
+    entries: EntryPanels,
+    lower: SpectrumPanels,
+    other: OpenWeight | None = None,
 ) -> ComparedPanels:
     """Return the maps of a plan's update of one matrix, beside those of the threshold in view.
 
-    `entries` are the threshold's own maps, which give the scale, and `lower` those of the directions.
+    `entries` are the threshold's own maps, which give the scale, and `lower` those of the directions. With `other`,
+    the same matrix of another fine-tune, the update is made of that one's, whose directions are others.
     """
-    update, effect, reshaped = _updated(weight, plan, facts)
-    rest, rank = weight.delta - update, entries.rank
+    update, effect, reshaped = _updated(other or weight, plan, facts)
+    rest, rank = (other or weight).delta - update, entries.rank
     codes = [entries.scale.encode(pooled_magnitudes(part)) for part in (update, rest)]
     if rank:
         left, right = weight.decomposition.triplets(rank)
@@ -50,7 +57,7 @@ def compare_update(
         rest = update
     between = entries.scale.encode(pooled_magnitudes(rest))
     directions = None
-    if reshaped is not None:
+    if reshaped is not None and other is None:
         ratio = np.zeros(lower.s.size)
         np.divide(reshaped.values, reshaped.s, out=ratio[: reshaped.s.size], where=reshaped.s > 0)
         magnitudes, kept = lower.scale.decode()[lower.directions], np.arange(ratio.size) < rank
