@@ -27,7 +27,7 @@ from dgviz.app.figure4 import (
 )
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
-from dgviz.app.messages import answered, show_error, show_warning
+from dgviz.app.messages import answered, as_sentence, show_error, show_warning
 from dgviz.app.methods import draw_methods
 from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
@@ -82,7 +82,7 @@ def draw_workbench(pair: CheckpointPair) -> None:
         with st.popover(verdict_badge("", diagnosis)):
             draw_verdict(title, diagnosis)
             for warning in (*threshold.warnings, *spectrum.warnings):
-                show_warning(warning[0].upper() + warning[1:] + ".")
+                show_warning(as_sentence(warning))
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
         draw_against(view, pair, layer, spectrum, tau, chosen is not None)
