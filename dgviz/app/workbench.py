@@ -19,6 +19,7 @@ from dgviz.app.figure4 import (
     figure4_payload,
     map_order,
     opened_weight,
+    pictures_saved,
     selected_names,
     start_tau,
     waits_for_rest,
@@ -51,6 +52,7 @@ from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.weight import Weight
 
 _KEY = "workbench"
+_PICTURES = "figure4-pictures"  # how many were asked for
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
 
@@ -162,10 +164,11 @@ def _figure(
             compared = compare_update(pair, layer, against, rank)
         elif isinstance(against, tuple) and entries is not None:
             compared = work.compared_panels(*layer.weight, *against, rank)
+    saved = None
     if maps is not None and entries is not None:
         with picture:
             whole = entries if window == WHOLE else work.entry_panels(*layer.weight, rank)
-            _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
+            saved = _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
     payload = figure4_payload(
         layer.id,
         spectrum.s,
@@ -184,6 +187,7 @@ def _figure(
             "axes": matrix_axes(layer.matrix.tensor.base.shape, layer.matrix.index is not None),
             "direction": direction,
             "alone": alone_in_plan(view, layer),
+            "picture": saved,
         },
     )
     release = functools.partial(remember_tau, _KEY, layer, own_tau)
@@ -198,8 +202,8 @@ def _offer_picture(
     entries: EntryPanels,
     maps: SpectrumPanels,
     tau: float,
-) -> None:
-    """Offer the figure as a file, drawn when it is asked for."""
+) -> dict[str, Any] | None:
+    """Offer the figure as a file, drawn when it is asked for; return the one that the browser is to make a PNG of."""
 
     def draw() -> str:
         sides = pair.base.path.name, pair.tuned.path.name
@@ -217,6 +221,16 @@ def _offer_picture(
         key="figure4-svg",
         on_click="ignore",
     )
+    asked, saved = st.session_state.get(_PICTURES, 0), pictures_saved(_KEY)
+    st.button(
+        "Figure 4 (PNG)",
+        icon=":material/photo_camera:",
+        help="The same at three times its size, made by the browser",
+        key="figure4-png",
+        on_click=st.session_state.__setitem__,
+        args=(_PICTURES, max(asked, saved) + 1),
+    )
+    return {"number": asked, "name": f"{spectrum.name}.png", "svg": draw()} if asked > saved else None
 
 
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:

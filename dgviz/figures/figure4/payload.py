@@ -113,7 +113,7 @@ def figure4_payload(
         Noise to be shown in the update's place while a key is held.
     about : mapping, optional
         Further plain values of the header: ``axes`` (`matrix_axes`), ``direction`` and ``alone``, the direction that
-        was asked for and those that the plan treats by themselves.
+        was asked for and those that the plan treats by themselves, and ``picture``, a static figure to be saved.
 
     Returns
     -------
