@@ -24,6 +24,11 @@ def show_warning(text: str) -> None:
         st.text(text)
 
 
+def as_sentence(warning: str) -> str:
+    """Return a warning of a rule or a repair, which commands print after a name, as a sentence of its own."""
+    return f"{warning[0].upper()}{warning[1:]}."
+
+
 _BY_ITSELF = re.compile(r":(?=//|[\w/+-]+:)|www(?=\.)|(?<=\w)(?=@)", re.IGNORECASE)
 """What becomes a link, an icon or an emoji without any mark, and by a backslash before it too."""
 
