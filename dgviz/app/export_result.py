@@ -1,18 +1,19 @@
 """What an export has written: figures, warnings, how to load it, every tensor."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 import streamlit as st
 
-from dgviz.app.messages import plain
+from dgviz.app.messages import plain, show_error
 from dgviz.app.picker import open_here
 from dgviz.app.state import View
 from dgviz.command import Command
+from dgviz.errors import DgvizError, StateError
 from dgviz.export.card import checked_words
+from dgviz.export.report import read_report
+from dgviz.files import read_record
 from dgviz.jobs import Job
 from dgviz.words import duration, number, size
 
@@ -77,26 +78,32 @@ def _draw_overall(result: Mapping[str, Any]) -> None:
 def _model_class(out: Path) -> str | None:
     """Return the transformers class that the output's config names, or the general one; None without a config."""
     try:
-        names = json.loads((out / "config.json").read_bytes()).get("architectures") or []
-    except (OSError, ValueError):
+        config = read_record(out / "config.json")
+    except StateError:
         return None
-    return names[0] if names else "AutoModel"
+    if config is None:
+        return None
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else "AutoModel"
 
 
 def _draw_rows(out: Path) -> None:
     """Show the report the output carries."""
     try:
-        report = orjson.loads((out / "dgviz.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        st.text(f"{out / 'dgviz.json'} cannot be read any more: {error}")
+        rows = [_row(name, row) for name, row in read_report(out)["tensors"].items()]
+    except DgvizError as error:
+        show_error(error)
         return
-    rows = []
-    for name, row in report["tensors"].items():
-        matrices = row["matrices"]
-        shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
-        columns = {title: number([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
-        columns["MP-fit of what was dropped"] = number(
-            [matrix.get("mp_fit", {}).get("discarded") for matrix in matrices]
-        )
-        rows.append({"tensor": name, "written": row["written"], **columns})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        show_error(StateError(f"{out / 'dgviz.json'} is damaged or of another version ({error!r}); export again"))
+        return
     st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 420))
+
+
+def _row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of one tensor."""
+    matrices = row["matrices"]
+    shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
+    columns = {title: number([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
+    columns["MP-fit of what was dropped"] = number([matrix.get("mp_fit", {}).get("discarded") for matrix in matrices])
+    return {"tensor": name, "written": row["written"], **columns}

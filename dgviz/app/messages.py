@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, printable
 from dgviz.jobs import RemoteError, Superseded, WorkerDied
 
 
@@ -13,19 +13,19 @@ def show_error(error: Exception) -> None:
     """Print an error's sentence, not as Markdown: names may hold any character."""
     with st.container(border=True):
         st.markdown(":red[:material/error: **This did not work**]")
-        st.text(str(error))
+        st.text(printable(error))
 
 
 def show_warning(text: str) -> None:
     """Print a warning's sentence, not as Markdown."""
     with st.container(border=True, horizontal=True, gap="small"):
         st.markdown(":orange[:material/warning:]", width="content")
-        st.text(text)
+        st.text(printable(text))
 
 
 def plain(text: str) -> str:
     """Return text that Markdown, in labels and tooltips too, prints as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in text)
+    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in printable(text))
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import orjson
 import streamlit as st
 
-from dgviz.app.jobs import Task, draw_task, root
+from dgviz.app.jobs import Task, draw_saved, draw_task, root
 from dgviz.app.methods import choose_compared, choose_plans
 from dgviz.app.methods_preview import draw_preview
 from dgviz.app.pair import checkpoint_path
@@ -52,7 +51,7 @@ def draw_methods_on_model(view: View, pair: CheckpointPair) -> None:
     task = comparison_task(view, pair, plans)
     draw_task(task)
     if task.made:
-        _draw_result(orjson.loads(task.lock.read_bytes())["methods"])
+        draw_saved(task, lambda saved: _draw_result(saved["methods"]))
 
 
 def _draw_result(rows: list[dict[str, Any]]) -> None:

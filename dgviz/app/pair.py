@@ -12,6 +12,7 @@ from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_prefl
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
+from dgviz.files import file_stamp
 
 DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
 
@@ -72,4 +73,4 @@ def _stamp(path: Path) -> tuple:
     """Return what changes when a checkpoint on disk does."""
     folder = path if path.is_dir() else path.parent
     files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".json"))
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+    return tuple((file.name, *file_stamp(file.stat())) for file in files if file.is_file())

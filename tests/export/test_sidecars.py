@@ -75,7 +75,7 @@ def export(base, tuned, out, **options):
     plan = plan_export(open_pair(base, tuned), RepairPlan(), out, **options)
     report = list(iter_export(plan, "cpu"))[-1].report
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    return report, files - {"model.safetensors", "dgviz.json", "README.md"}
+    return report, files - {"model.safetensors", "dgviz.json", "dgviz.run.json", "README.md"}
 
 
 def test_what_goes_along_and_what_stays(tmp_path):
