@@ -81,8 +81,8 @@ def file_bytes(directory):
 # A server that has loaded everything and computed nothing: a run forked from it is a process of its own, and begins
 # at once.
 PROCESSES = multiprocessing.get_context("forkserver")
-PRELOADED = ["pytest", "tests.export.test_durability", "dgviz.export.write"]
-PRELOADED += ["tests.export.test_kills", "peft", "transformers"] if os.environ.get("DGVIZ_SOAK") == "1" else []
+PRELOADED = ["pytest", "tests.export.test_durability", "tests.export.test_kills", "dgviz.export.write"]
+PRELOADED += ["peft", "transformers"] if os.environ.get("DGVIZ_SOAK") == "1" else []
 PROCESSES.set_forkserver_preload(PRELOADED)
 
 

@@ -20,7 +20,6 @@ from dgviz.export.manifest import LOCK, MANIFEST, PARTS
 from dgviz.export.plan import REPORT, RUN
 from tests.checkpoints import planted_update, write_checkpoint
 from tests.export import test_durability as durability
-from tests.export.test_adapter_export import write_family
 
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "shutil.rmtree"}
 FORMATS = {
@@ -34,7 +33,7 @@ FORMATS = {
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    """The inputs of every format: plain shards, stacks of experts, a model that PEFT knows."""
+    """The inputs of every format: plain shards, and stacks of experts."""
     directory = tmp_path_factory.mktemp("pairs")
     generator = torch.Generator().manual_seed(0)
     plain = {f"layers.{i:02d}.weight": 0.02 * torch.randn(192, 160, generator=generator) for i in range(9)}
@@ -46,8 +45,15 @@ def pairs(tmp_path_factory):
     for name, base, shards in (("full", plain, 3), ("experts", stacks, 2)):
         for side, tensors in (("base", base), ("tuned", planted_update(base))):
             write_checkpoint(directory / name / side, tensors, {"name": name}, shards)
-    write_family(directory / "lora", "qwen2_moe_fused")
     return directory
+
+
+@pytest.fixture(scope="module")
+def with_lora(pairs):
+    """The same, with a model that PEFT knows, which is imported for it."""
+    from tests.export.test_adapter_export import write_family
+
+    write_family(pairs / "lora", "qwen2_moe_fused")
 
 
 def run(words, errors, out, kill_at, steps):
@@ -129,6 +135,6 @@ def test_an_export_of_any_format_continues_to_the_same_bytes(pairs, tmp_path, ki
 
 @pytest.mark.soak
 @pytest.mark.parametrize("kind", list(FORMATS))
-def test_fifty_steps_of_every_format(pairs, tmp_path, kind):
+def test_fifty_steps_of_every_format(pairs, with_lora, tmp_path, kind):
     killed, equal = kill_everywhere(pairs, kind, tmp_path, 50)
     assert killed == equal

@@ -32,7 +32,7 @@ def pair(tmp_path_factory):
     base["frozen"] = tuned["frozen"] = 0.02 * torch.randn(96, 64, generator=generator)
     base = {name: tensor.bfloat16() for name, tensor in base.items()}
     tuned = {name: tensor.bfloat16() for name, tensor in tuned.items()}
-    base["low"] = torch.randint(-8, 8, (384, 256), generator=generator).bfloat16()
+    base["low"] = 32 + torch.randint(-8, 8, (384, 256), generator=generator).bfloat16()
     left, right = (
         torch.randint(-2, 3, (384, 3), generator=generator),
         torch.randint(-2, 3, (3, 256), generator=generator),
