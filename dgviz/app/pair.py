@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import platformdirs
-import streamlit as st
 
+from dgviz.app.kept import kept
 from dgviz.app.roots import confine, confine_checkpoint, typed_path
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
@@ -50,13 +50,13 @@ def load_preflight(view: View) -> Preflight:
     return _preflight(*_paths(view), _stamps(view))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept
 def _open(base: str, tuned: str, include: str | None, exclude: str | None, stamps: tuple) -> CheckpointPair:
     """Open a pair; the stamps are there to open it again when a file changed."""
     return inspect_pair(base, tuned, include, exclude)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@kept
 def _preflight(base: str, tuned: str, stamps: tuple) -> Preflight:
     return read_preflight(_open(base, tuned, None, None, stamps))
 

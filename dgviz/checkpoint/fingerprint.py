@@ -175,6 +175,13 @@ _paused: dict[Path, float] = {}  # until when a locked database is left alone
 _said: set[str] = set()
 
 
+def forget_hashes() -> None:
+    """Remove the databases of hashes, older and damaged ones too."""
+    for file in cache_dir().glob("*hashes-*.sqlite*"):
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
 def _say_once(text: str) -> None:
     """Tell the terminal or the log something, at its first occurrence in this process."""
     if text not in _said:
