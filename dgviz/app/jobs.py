@@ -335,7 +335,7 @@ def draw_running(jobs: list[tuple[str, Job]]) -> None:
         progress, kind = job.progress(), KINDS[name]
         if job.damage:
             show_warning(f"{kind.title}: {job.damage}")
-            st.button("Forget", key=f"forget-damaged-{job.id}", icon=":material/close:", on_click=job.forget)
+            st.button("Forget", key=f"forget-damaged-{name}-{job.id}", icon=":material/close:", on_click=job.forget)
             continue
         st.progress(progress.fraction if progress else 0.0, text=plain(f"{kind.title}: {job.title}"))
         if all(name != later for later, _ in jobs[number + 1 :]):
