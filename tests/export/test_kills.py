@@ -10,10 +10,12 @@ import shutil
 import signal
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from dgviz.cli import main
 from dgviz.export.manifest import LOCK, MANIFEST, PARTS
@@ -68,6 +70,7 @@ def run(words, errors, out, kill_at, steps):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a killed process leaves behind
     torch.set_num_threads(1)
     with Path(errors).open("w") as file, contextlib.redirect_stderr(file), contextlib.redirect_stdout(file):
         status = main(words)
