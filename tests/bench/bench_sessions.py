@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -55,31 +54,34 @@ class Server:
         children = sum(child.memory_info().rss for child in own.children(recursive=True))
         return {"server": own.memory_info().rss / 2**20, "worker": children / 2**20}
 
-    def health(self) -> float:
-        """Seconds until the health endpoint has answered."""
-        started = time.perf_counter()
-        connection = http.client.HTTPConnection(self.address, timeout=60)
-        connection.request("GET", "/_stcore/health")
-        assert connection.getresponse().status == 200
-        return time.perf_counter() - started
-
     def stop(self) -> None:
         """End it as Ctrl-C does."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(timeout=60)
 
 
-class Watch(threading.Thread):
-    """Asks for the server's health again and again."""
+class Watch:
+    """Asks for the server's health again and again, in a process of its own, which nothing else keeps busy."""
 
     def __init__(self, server: Server) -> None:
-        super().__init__(daemon=True)
-        self.server, self.answers, self.stopped = server, [], threading.Event()
+        command = [sys.executable, "-c", ASKING, server.address]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def run(self) -> None:
-        """Ask until it is stopped."""
-        while not self.stopped.wait(0.05):
-            self.answers.append(self.server.health())
+    def stop(self) -> list[float]:
+        """Stop; return the seconds that every answer took."""
+        said, _ = self.process.communicate("stop\n", timeout=120)
+        return list(map(float, said.split()))
+
+
+ASKING = """
+import http.client, select, sys, time
+while not select.select([sys.stdin], [], [], 0.05)[0]:
+    started = time.perf_counter()
+    connection = http.client.HTTPConnection(sys.argv[1], timeout=100)
+    connection.request("GET", "/_stcore/health")
+    assert connection.getresponse().status == 200
+    print(time.perf_counter() - started)
+"""
 
 
 async def open_session(server: Server, place: str, close: asyncio.Event, drawn: list[float]) -> None:
@@ -147,14 +149,12 @@ def write_large_pair(directory: Path) -> list[str]:
 def measure(server: Server, sessions: int, title: str, stay: float) -> list[str]:
     """Open sessions and watch the server; return a row of the table."""
     watch = Watch(server)
-    watch.start()
     seconds, memory = asyncio.run(open_sessions(server, sessions, stay))
-    watch.stopped.set()
-    watch.join()
+    healthy = watch.stop()
     load = os.getloadavg()[0]
     ready = [f"{statistics.median(seconds):.1f}", f"{max(seconds):.1f}"]
     held = [f"{memory[part]:.0f}" for part in ("server", "worker")]
-    answers = [f"{1000 * statistics.median(watch.answers):.0f}", f"{1000 * max(watch.answers):.0f}"]
+    answers = [f"{1000 * statistics.median(healthy):.0f}", f"{1000 * max(healthy):.0f}"]
     return [title, *ready, *held, *answers, f"{load:.1f}"]
 
 
