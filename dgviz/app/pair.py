@@ -8,7 +8,8 @@ import platformdirs
 from dgviz.app.kept import kept
 from dgviz.app.roots import confine, confine_checkpoint, typed_path
 from dgviz.app.state import View
-from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint import Checkpoint, CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint.fingerprint import sample_contents
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
@@ -59,6 +60,16 @@ def _open(base: str, tuned: str, include: str | None, exclude: str | None, stamp
 @kept
 def _preflight(base: str, tuned: str, stamps: tuple) -> Preflight:
     return read_preflight(_open(base, tuned, None, None, stamps))
+
+
+def contents_of(checkpoint: Checkpoint) -> str:
+    """Return what a checkpoint is known by in files that outlive the server: by what it holds, not by a date."""
+    return _sampled(checkpoint.fingerprint, checkpoint)
+
+
+@kept
+def _sampled(fingerprint: str, _checkpoint: Checkpoint) -> str:
+    return sample_contents(_checkpoint)
 
 
 def _paths(view: View) -> tuple[str, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import platformdirs
 
 from dgviz.checkpoint.read import iter_chunks, read_sample
-from dgviz.checkpoint.types import DerivedTensor, TensorInfo
+from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
 from dgviz.files import FileStamp, file_stamp
 
@@ -104,6 +104,21 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
     for own in by_file.values():
         found |= _recall(own)
     return found
+
+
+def sample_contents(checkpoint: Checkpoint) -> str:
+    """Return a digest of a sample of every tensor: the same for a copy of a checkpoint, whatever its files' dates."""
+    digest = hashlib.sha256()
+    waiting = list(checkpoint.tensors.values())
+    while waiting:
+        info = waiting.pop()
+        digest.update(f"{info.name}|{_kind(info)}".encode())
+        if isinstance(info, DerivedTensor):
+            digest.update(info.recipe.encode())
+            waiting += info.parts
+        else:
+            digest.update(read_sample(info))
+    return digest.hexdigest()
 
 
 def _derived_hash(info: DerivedTensor, parts: Iterable[str]) -> str:
