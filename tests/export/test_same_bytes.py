@@ -68,7 +68,7 @@ PLANS = {"dg_hard": RepairPlan(), "fixed_rank": RepairPlan(rule="fixed_rank", pa
     ("label", "output", "threads"), [("dg_hard", "full", 1), ("fixed_rank", "full", 2), ("fixed_rank", "factors", 1)]
 )
 def test_every_file_but_one_is_the_same_cold_and_warm(
-    pair, tmp_path, use_threads, threads, label, output, monkeypatch
+    pair, tmp_path, use_threads, threads, label, output, monkeypatch, later
 ):
     monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
     use_threads(threads)
@@ -84,17 +84,16 @@ def test_every_file_but_one_is_the_same_cold_and_warm(
 
 @pytest.mark.slow
 def test_threads_are_seen_in_the_last_bit_of_a_few_entries_and_in_hashes_only(
-    pair, tmp_path, use_threads, monkeypatch
+    pair, tmp_path, use_threads, monkeypatch, later
 ):
     folders = {}
-    for threads in (1, 2):
-        for filled in (False, True):  # by a scan with the other number
-            monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / f"cache-{threads}-{filled}"))
+    for threads, filled in ((1, False), (2, False), (1, True)):
+        monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / f"cache-{threads}-{filled}"))
+        if filled:  # by a scan with the other number
             use_threads(3 - threads)
-            if filled:
-                scan(pair)
-            use_threads(threads)
-            folders[threads, filled] = written(pair, tmp_path / f"{threads}-{filled}", PLANS["fixed_rank"])
+            scan(pair)
+        use_threads(threads)
+        folders[threads, filled] = written(pair, tmp_path / f"{threads}-{filled}", PLANS["fixed_rank"])
     first = folders.pop((1, False))
     for found in folders.values():
         assert found["README.md"] == first["README.md"]
