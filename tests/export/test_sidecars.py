@@ -41,6 +41,7 @@ CARRIED = [
 ]
 LEFT = {
     "README.md": "it speaks of tuned alone",
+    "dgviz.run.json": "it speaks of tuned alone",
     "all_results.json": "it speaks of tuned alone",
     "optimizer.pt": "training state",
     "rng_state_0.pth": "training state",
