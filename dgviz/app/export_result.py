@@ -1,5 +1,6 @@
 """What an export has written: figures, warnings, how to load it, every tensor."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ import streamlit as st
 from dgviz.app.messages import plain, show_error
 from dgviz.app.picker import open_here
 from dgviz.app.state import View
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
 from dgviz.command import Command
-from dgviz.errors import DgvizError, StateError
+from dgviz.errors import AccessError, DgvizError, StateError
 from dgviz.export.card import checked_words
 from dgviz.export.report import read_report
-from dgviz.files import read_record
 from dgviz.jobs import Job
+from dgviz.opening import read_named
+from dgviz.repair.plan import MAX_PLAN_BYTES
 from dgviz.words import duration, number, size
 
 
@@ -78,20 +81,18 @@ def _draw_overall(result: Mapping[str, Any]) -> None:
 def _model_class(out: Path) -> str | None:
     """Return the transformers class that the output's config names, or the general one; None without a config."""
     try:
-        config = read_record(out / "config.json")
-    except StateError:
+        names = json.loads(read_named(out / "config.json", MAX_CONFIG_BYTES)).get("architectures") or []
+    except (AccessError, OSError, ValueError, RecursionError, AttributeError):
         return None
-    if config is None:
-        return None
-    names = config.get("architectures")
-    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else "AutoModel"
+    return str(names[0]) if isinstance(names, list) and names else "AutoModel"
 
 
 def _draw_rows(out: Path) -> None:
     """Show the report the output carries."""
     try:
+        read_named(out / "dgviz.json", MAX_PLAN_BYTES)  # where this server may not read, nothing is
         rows = [_row(name, row) for name, row in read_report(out)["tensors"].items()]
-    except DgvizError as error:
+    except (DgvizError, OSError) as error:
         show_error(error)
         return
     except (KeyError, TypeError, ValueError, AttributeError) as error:
