@@ -585,6 +585,22 @@ GRAMMAR: dict[str, Form] = {
             ),
         ),
         (
+            "cache",
+            "what is remembered of earlier work, and how much of it",
+            (
+                Argument(
+                    "action",
+                    "ACTION",
+                    "show (default) how much there is, clear spectra and hashes, or limit the spectra to SIZE",
+                    default="show",
+                    form="optional",
+                    choices=("show", "clear", "limit"),
+                ),
+                Argument("size", "SIZE", "with limit: bytes, or 500MB, 50GiB, 2TB", form="optional"),
+                _JSON,
+            ),
+        ),
+        (
             "demo",
             "write the built-in pair out",
             (

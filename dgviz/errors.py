@@ -1,8 +1,29 @@
 """The errors a user can meet: each message is one sentence saying what, where, and what to do."""
 
+import re
+
+# Controls of terminals, marks that turn the direction of writing, separators of lines, and lone surrogates.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+_LONGEST = 2000
+
+
+def printable(text: object) -> str:
+    """Return a text as one line for terminals, logs and pages: what would act there is escaped, the middle of a long
+    one left out.
+
+    Names of files, tensors and models are somebody else's; they may hold anything.
+    """  # noqa: D205
+    text = str(text)
+    if len(text) > _LONGEST:
+        left = len(text) - _LONGEST
+        text = f"{text[: _LONGEST // 2]} [... {left} characters ...] {text[-_LONGEST // 2 :]}"
+    return _UNPRINTABLE.sub(lambda found: repr(found[0])[1:-1], text)
+
 
 class DgvizError(Exception):
     """Base of every error that is about the user's input or machine, not about a bug.
+
+    Its text is `printable`, whatever the names in it hold.
 
     Attributes
     ----------
@@ -11,6 +32,14 @@ class DgvizError(Exception):
     """
 
     exit_status = 2
+
+    def __str__(self) -> str:
+        """Return the message for people."""
+        return printable(super().__str__())
+
+
+class StateError(DgvizError):
+    """A file that dgviz keeps of its own work cannot be read."""
 
 
 class CommandError(DgvizError):

@@ -5,13 +5,29 @@ import io
 import json
 import math
 import os
-import threading
+import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
+
+from dgviz.errors import StateError
+
+
+class FileStamp(NamedTuple):
+    """What changes when a file does, however it was changed: its times can be set, that of its last change cannot."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def file_stamp(stat: os.stat_result) -> FileStamp:
+    """Return the stamp of a file."""
+    return FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino)
 
 
 @contextmanager
@@ -21,7 +37,7 @@ def replacing(path: Path, durable: bool = True) -> Iterator[Path]:
     Left by an error it is removed. The directory must exist. What can be made again need not be `durable`: it does
     not wait for the disk, and a crash of the machine may lose it.
     """
-    fresh = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_native_id()}.partial")
+    fresh = path.with_name(f"{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield fresh
         if durable:
@@ -50,25 +66,51 @@ def sync(path: Path) -> None:
 
 
 def write_json(path: Path, value: Any, durable: bool = True) -> None:
-    """Write a value, paths as text, in one step."""
+    """Write a value, paths as text, in one step: every file of state, so that none is ever seen half written."""
     write_file(path, json.dumps(value, default=os.fspath).encode(), durable)
 
 
 def read_json(path: Path) -> Any | None:
-    """Return what `path` holds, or None where there is no such file."""
+    """Return what `path` holds, or None where there is no such file.
+
+    Raises
+    ------
+    StateError
+        If it is no JSON, or cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not JSON ({error}); it was changed by something else") from error
+    except OSError as error:
+        raise StateError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise StateError(f"{path} is not JSON ({error}): it was damaged, or changed by something else") from error
+
+
+def read_record(path: Path, *keys: str) -> dict[str, Any] | None:
+    """Return the JSON object in a file of state, or None where there is no such file.
+
+    Raises
+    ------
+    StateError
+        If it is no JSON object with these keys: damaged, or of another version.
+    """
+    found = read_json(path)
+    if found is None and not path.exists():
+        return None
+    lacking = [key for key in keys if key not in found] if isinstance(found, dict) else ["any name"]
+    if lacking:
+        raise StateError(f"{path} holds no {' and no '.join(lacking)}: it was damaged, or is of another version")
+    return found
 
 
 def pretty_json(value: Any) -> bytes:
-    """Return readable JSON with a final newline."""
-    return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    """Return readable JSON with a final newline; text that is no Unicode, as names of files may be, is escaped."""
+    try:
+        return orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
 
 
 def json_number(value: Any) -> Any:

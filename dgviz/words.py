@@ -1,7 +1,10 @@
 """Sizes, durations and numbers in words: one way each, for pages, terminals, cards and errors."""
 
+import re
 from collections.abc import Iterable
 from numbers import Real
+
+from dgviz.errors import CommandError
 
 _UNITS = "B", "KiB", "MiB", "GiB", "TiB"
 
@@ -18,6 +21,21 @@ def size(nbytes: float) -> str:
     while power < len(_UNITS) - 1 and nbytes >= 1024 ** (power + 1):
         power += 1
     return f"{nbytes / 1024**power:,.{min(power, 1)}f} {_UNITS[power]}"
+
+
+def count_bytes(text: str) -> int:
+    """Return the bytes that a size means: 500MB, 1.5 GiB, 4096.
+
+    Raises
+    ------
+    CommandError
+        If it is no size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip().lower())
+    if found is None:
+        raise CommandError(f"{text!r} is no size: write bytes, or 500MB, 50GiB, 2 TB")
+    power = "bkmgt".index(found[2] or "b")
+    return int(float(found[1]) * (1024 if found[3] else 1000) ** power)
 
 
 def duration(seconds: float) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import hypothesis
@@ -34,6 +35,13 @@ def own_cache(tmp_path_factory):
     os.environ["DGVIZ_CACHE_DIR"] = str(tmp_path_factory.mktemp("cache"))
     yield
     os.environ["DGVIZ_CACHE_DIR"] = before
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """A clock that goes a minute ahead: files written just now are old enough for their hashes to be remembered."""
+    now = time.time_ns
+    monkeypatch.setattr(time, "time_ns", lambda: now() + 60 * 10**9)
 
 
 @pytest.fixture(autouse=True)

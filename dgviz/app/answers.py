@@ -37,9 +37,16 @@ class _DrawnWeight(OpenWeight):
     base: tuple[np.ndarray, np.ndarray] | None = None  # leading singular vectors of the base weight
     leading: tuple[np.ndarray, np.ndarray] | None = None  # and of the update
 
+    @property
+    def nbytes(self) -> int:
+        """Memory held, estimated: what an open weight holds, and the vectors kept beside."""
+        beside = sum(part.nbytes for pair in (self.base, self.leading) if pair is not None for part in pair)
+        return super().nbytes + beside
+
 
 _open: OrderedDict[tuple, _DrawnWeight] = OrderedDict()
-_facts: dict[tuple, Any] = {}  # one small record per pair and setting that a page has asked for
+_facts: OrderedDict[tuple, Any] = OrderedDict()  # one small record per pair and setting that a page has asked for
+_FACTS_KEPT = 64
 
 
 def devices() -> list[tuple[str, str]]:
@@ -185,4 +192,6 @@ def _prepared(pair: CheckpointPair, device: str, plan: RepairPlan) -> Any:
     key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
     if key not in _facts:
         _facts[key] = prepare_method(pair, plan, device)
+        while len(_facts) > _FACTS_KEPT:
+            _facts.popitem(last=False)
     return _facts[key]

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
 import streamlit as st
 
-from dgviz.app.messages import plain
+from dgviz.app.messages import plain, show_error
 from dgviz.app.picker import open_here
 from dgviz.app.state import View
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
 from dgviz.command import Command
-from dgviz.errors import AccessError
+from dgviz.errors import AccessError, DgvizError, StateError
 from dgviz.export.card import checked_words
+from dgviz.export.report import read_report
 from dgviz.jobs import Job
 from dgviz.opening import read_named
 from dgviz.repair.plan import MAX_PLAN_BYTES
@@ -90,17 +90,21 @@ def _model_class(out: Path) -> str | None:
 def _draw_rows(out: Path) -> None:
     """Show the report the output carries."""
     try:
-        report = orjson.loads(read_named(out / "dgviz.json", MAX_PLAN_BYTES))
-    except (AccessError, OSError, orjson.JSONDecodeError) as error:
-        st.text(f"{out / 'dgviz.json'} cannot be read any more: {error}")
+        read_named(out / "dgviz.json", MAX_PLAN_BYTES)  # where this server may not read, nothing is
+        rows = [_row(name, row) for name, row in read_report(out)["tensors"].items()]
+    except (DgvizError, OSError) as error:
+        show_error(error)
         return
-    rows = []
-    for name, row in report["tensors"].items():
-        matrices = row["matrices"]
-        shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
-        columns = {title: number([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
-        columns["MP-fit of what was dropped"] = number(
-            [matrix.get("mp_fit", {}).get("discarded") for matrix in matrices]
-        )
-        rows.append({"tensor": name, "written": row["written"], **columns})
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        show_error(StateError(f"{out / 'dgviz.json'} is damaged or of another version ({error!r}); export again"))
+        return
     st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 420))
+
+
+def _row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the figures of one tensor."""
+    matrices = row["matrices"]
+    shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
+    columns = {title: number([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
+    columns["MP-fit of what was dropped"] = number([matrix.get("mp_fit", {}).get("discarded") for matrix in matrices])
+    return {"tensor": name, "written": row["written"], **columns}

@@ -11,7 +11,7 @@ from dgviz.analysis.family import distinct_names
 from dgviz.app.fetches import require_fetched
 from dgviz.app.jobs import Task, root
 from dgviz.app.messages import plain, show_error
-from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair
+from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, contents_of, load_pair
 from dgviz.app.recents import note_opened, recent_pairs, was_opened
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
@@ -138,7 +138,7 @@ def _add(view: View, name: str) -> None:
 
 def family_task(view: View, members: list[Member], rule: Rule, params: dict) -> Task:
     """Return the job that scans what is missing and compares the family under a rule; it writes a file of its own."""
-    sides = [members[0].pair.base.fingerprint, *(member.pair.tuned.fingerprint for member in members)]
+    sides = [contents_of(members[0].pair.base), *(contents_of(member.pair.tuned) for member in members)]
     identity = orjson.dumps([ENGINE_VERSION, *sides, rule.name, sorted(params.items())])
     save = root("family").resolve() / ".results" / f"{hashlib.sha256(identity).hexdigest()}.json"
     command = Command(

@@ -195,7 +195,10 @@ def _running() -> None:
     """Show the jobs that run, each with how far it is, behind a button."""
     jobs = running_jobs()
     if jobs:
-        with st.popover(f"{len(jobs)} running", icon=":material/progress_activity:", type="tertiary"):
+        damaged = sum(bool(job.damage) for _, job in jobs)
+        counts = {"running": len(jobs) - damaged, "unreadable": damaged}
+        label = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+        with st.popover(label, icon=":material/progress_activity:", type="tertiary"):
             draw_running(jobs)
 
 

@@ -5,17 +5,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from dgviz.app.messages import plain, show_error
+from dgviz.app.messages import plain, show_error, show_warning
 from dgviz.app.navigation import page
 from dgviz.app.pair import checkpoint_path, state_dir
 from dgviz.app.roots import allowed_roots, confine
 from dgviz.app.state import address
 from dgviz.command import Command
-from dgviz.errors import DgvizError
+from dgviz.errors import CommandError, DgvizError, StateError, printable
+from dgviz.files import read_record
 from dgviz.jobs import Job, JobError, list_jobs, start_job
 from dgviz.words import duration, size
 
@@ -26,6 +28,7 @@ _STATES = {
     "failed": ":material/error: failed",
     "cancelled": ":material/cancel: cancelled",
     "died": ":material/error: ended without a word",
+    "damaged": ":material/error: cannot be read",
 }
 
 
@@ -125,6 +128,8 @@ def known_jobs(name: str) -> list[Job]:
 
 
 def _is_allowed(job: Job) -> bool:
+    if job.damage:  # nobody knows what it is about
+        return True
     try:
         _confine(Command.parse(job.command), job.lock)
     except (DgvizError, OSError):
@@ -148,8 +153,8 @@ def find_job(name: str, lock: Path, title: str | None = None) -> Job | None:
 
 
 def running_jobs() -> list[tuple[str, Job]]:
-    """Return every job that runs now, of every kind, with the name of its kind."""
-    return [(name, job) for name in KINDS for job in known_jobs(name) if job.state == "running"]
+    """Return every job that runs now or cannot be read, of every kind, with the name of its kind."""
+    return [(name, job) for name in KINDS for job in known_jobs(name) if job.state in ("running", "damaged")]
 
 
 def start(command: Command, title: str, lock: Path, cwd: Path | None = None) -> Job:
@@ -224,36 +229,57 @@ def _described(task: Task, job: Job | None, state: str | None) -> str:
     if state is None:
         return task.about
     if state == "done":
-        return f"{_STATES[state]}. {task.result(job)}"
+        return f"{_STATES[state]}. {_drawn(job.directory, task.result, job) or ''}"
     kept = f"; {task.kind.kept}" if state != "running" and task.kind.kept else ""
     return f"{_STATES[state]}{kept}."
 
 
+def draw_saved(task: Task, draw: Callable[[dict[str, Any]], None]) -> None:
+    """Draw the file that a task has written; where it is not what this version writes, say so."""
+    try:
+        saved = read_record(task.lock)
+    except StateError as error:
+        show_error(StateError(f"{error}; run it again"))
+    else:
+        _drawn(task.lock, draw, saved)
+
+
+def _drawn(path: Path, draw: Callable[[Any], Any], saved: Any) -> Any:
+    """Return what is made of something that was stored; where it lacks what this version stores, say so."""
+    try:
+        return draw(saved)
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        show_error(StateError(f"{path} is damaged or of another version ({error!r}); run it again"))
+    return None
+
+
 def draw_progress(name: str, job: Job, state: str) -> None:
     """Show how far a job is, or what went wrong with it, weight by weight where that is known."""
+    if job.problem:
+        show_warning(job.problem)
     if state == "running":
         progress = job.progress()
         st.progress(progress.fraction if progress else 0.0, text=plain(_progress_words(KINDS[name], job)))
     elif state in ("failed", "died"):
         st.text(job.error or "It ended without a word.")
-        errors = (job.result or {}).get("errors", {})
-        if errors:
+        errors = (job.result or {}).get("errors")
+        if errors and isinstance(errors, dict):
             rows = [{"weight": weight, "error": error} for weight, error in errors.items()]
             st.dataframe(rows, hide_index=True, width="stretch", height=min(38 + 35 * len(rows), 300))
         with st.expander("Log"):
-            st.code(job.log_tail(), language=None)
+            st.code("\n".join(map(printable, job.log_tail().split("\n"))), language=None)
 
 
 def _progress_words(kind: Kind, job: Job) -> str:
     """Return how far a job is, in words."""
-    progress, elapsed = job.progress(), time.time() - job.created
+    progress, elapsed = job.progress(), max(0.0, time.time() - job.created)
     if progress is None:
         return f"starting ... {duration(elapsed)}"
     parts = [progress.message]
     if kind.in_bytes:
         parts += [f"{size(progress.done)} of {size(progress.total)}", f"{size(progress.done / max(elapsed, 0.1))}/s"]
     elif "matrices" in progress.extra:
-        stored = progress.extra.get("stored", 0)
+        stored = progress.extra.get("stored")
         known = f", {stored} of them known before" if stored else ""
         parts.append(f"{progress.extra['matrices']} matrices{known}")
     left = progress.seconds_left()
@@ -274,7 +300,7 @@ def draw_list(
     name: str, result: Callable[[Job], None], most: int = 8, of: Callable[[Job], bool] = lambda job: True
 ) -> None:
     """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
-    jobs = [job for job in known_jobs(name) if job.state == "running" or of(job)][:most]
+    jobs = [job for job in known_jobs(name) if job.state == "running" or (not job.damage and of(job))][:most]
     if jobs:
         st.subheader(f"{KINDS[name].title}s", anchor=False)
     for job in jobs:
@@ -286,8 +312,8 @@ def draw_list(
                     _draw_buttons(name, job, state)
             draw_progress(name, job, state)
             if state == "done":
-                result(job)
-            elif state != "running" and KINDS[name].kept:
+                _drawn(job.directory, result, job)
+            elif state not in ("running", "damaged") and KINDS[name].kept:
                 st.text(f"In {job.lock} {KINDS[name].kept}; go on from there.")
     running = {job.id for job in jobs if job.state == "running"}
     before = st.session_state.get(f"seen-{name}", running)
@@ -301,7 +327,7 @@ def _draw_buttons(name: str, job: Job, state: str) -> None:
     if state == "running":
         _cancel_button(name, job)
         return
-    if state != "done":
+    if state not in ("done", "damaged"):
         st.button("Go on", key=f"go-on-{job.id}", icon=":material/play_arrow:", on_click=_go_on, args=(job,))
     st.button("Forget", key=f"forget-{job.id}", icon=":material/close:", type="tertiary", on_click=job.forget)
 
@@ -317,7 +343,12 @@ def _cancel_button(name: str, job: Job) -> None:
 
 def _go_on(job: Job) -> None:
     """Start an ended job again with the same command; it takes over what is finished."""
-    if try_start(Command.parse(job.command), job.title, job.lock, job.cwd):
+    try:
+        command = Command.parse(job.command)
+    except CommandError as error:  # of another version
+        st.session_state[_ERROR] = error
+        return
+    if try_start(command, job.title, job.lock, job.cwd):
         job.forget()
 
 
@@ -325,6 +356,10 @@ def draw_running(jobs: list[tuple[str, Job]]) -> None:
     """Show jobs that run, of every kind, and where to look at them."""
     for number, (name, job) in enumerate(jobs):
         progress, kind = job.progress(), KINDS[name]
+        if job.damage:
+            show_warning(f"{kind.title}: {job.damage}")
+            st.button("Forget", key=f"forget-damaged-{name}-{job.id}", icon=":material/close:", on_click=job.forget)
+            continue
         st.progress(progress.fraction if progress else 0.0, text=plain(f"{kind.title}: {job.title}"))
         if all(name != later for later, _ in jobs[number + 1 :]):
             link = address(**kind.view)

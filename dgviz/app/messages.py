@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import streamlit as st
 
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, printable
 from dgviz.jobs import RemoteError, Superseded, WorkerDied
 
 
@@ -14,14 +14,14 @@ def show_error(error: Exception) -> None:
     """Print an error's sentence, not as Markdown: names may hold any character."""
     with st.container(border=True):
         st.markdown(":red[:material/error: **This did not work**]")
-        st.text(str(error))
+        st.text(printable(error))
 
 
 def show_warning(text: str) -> None:
     """Print a warning's sentence, not as Markdown."""
     with st.container(border=True, horizontal=True, gap="small"):
         st.markdown(":orange[:material/warning:]", width="content")
-        st.text(text)
+        st.text(printable(text))
 
 
 def as_sentence(warning: str) -> str:
@@ -35,7 +35,7 @@ _BY_ITSELF = re.compile(r":(?=//|[\w/+-]+:)|www(?=\.)|(?<=\w)(?=@)", re.IGNORECA
 
 def plain(text: str) -> str:
     """Return text that Markdown, in labels and tooltips too, prints as it is; addresses in it are no links."""
-    apart = _BY_ITSELF.sub("\\g<0>\u2060", text)  # a word joiner, which is not seen
+    apart = _BY_ITSELF.sub("\\g<0>\u2060", printable(text))  # a word joiner, which is not seen
     return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in apart)
 
 

@@ -2,13 +2,12 @@
 
 from typing import Any
 
-import orjson
 import streamlit as st
 
-from dgviz.app.jobs import Task, draw_task, root
+from dgviz.app.jobs import Task, draw_saved, draw_task, root
 from dgviz.app.methods import choose_compared, choose_plans
 from dgviz.app.methods_preview import draw_preview
-from dgviz.app.pair import checkpoint_path
+from dgviz.app.pair import checkpoint_path, contents_of
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
@@ -27,7 +26,7 @@ _FIGURES = {
 
 def comparison_task(view: View, pair: CheckpointPair, plans: dict[str, RepairPlan]) -> Task:
     """Return the job that measures every method, those in view with the settings they have there."""
-    name = f"{pair.base.fingerprint[:16]}-{pair.tuned.fingerprint[:16]}.json"
+    name = f"{contents_of(pair.base)[:16]}-{contents_of(pair.tuned)[:16]}.json"
     save = root("compare-methods").resolve() / ".results" / name
     base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
     labels = [plans[name].label if name in plans else name for name in METHODS]
@@ -52,7 +51,7 @@ def draw_methods_on_model(view: View, pair: CheckpointPair) -> None:
     task = comparison_task(view, pair, plans)
     draw_task(task)
     if task.made:
-        _draw_result(orjson.loads(task.lock.read_bytes())["methods"])
+        draw_saved(task, lambda saved: _draw_result(saved["methods"]))
 
 
 def _draw_result(rows: list[dict[str, Any]]) -> None:

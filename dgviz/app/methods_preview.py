@@ -4,6 +4,7 @@ import streamlit as st
 
 from dgviz.analysis.model_spectra import ModelSpectra
 from dgviz.analysis.preview import ModelPreview, preview_model
+from dgviz.app.kept import kept
 from dgviz.app.messages import show_warning
 from dgviz.app.spectra import load_spectra
 from dgviz.checkpoint import CheckpointPair
@@ -54,7 +55,7 @@ def load_preview(pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan) 
     return _preview(stamp, str((plan.label, plan.overrides, plan.include, plan.exclude)), spectra, plan, names)
 
 
-@st.cache_data(max_entries=256, show_spinner=False)
+@kept
 def _preview(
     stamp: tuple[str, str, int], label: str, _spectra: ModelSpectra, _plan: RepairPlan, _names: list[str]
 ) -> ModelPreview:

@@ -1,6 +1,5 @@
 """The workbench on the whole model: its map, rules and methods on all of it, and other fine-tunes beside it."""
 
-import orjson
 import streamlit as st
 
 from dgviz.app.compare_model import choose_plans, draw_comparison, draw_missing
@@ -8,7 +7,7 @@ from dgviz.app.family import choose_members, family_task
 from dgviz.app.family_overlap import draw_overlap
 from dgviz.app.family_tables import draw_figures, draw_noise_tables, read_members
 from dgviz.app.frontier import draw_frontier
-from dgviz.app.jobs import draw_task
+from dgviz.app.jobs import draw_saved, draw_task
 from dgviz.app.methods_model import draw_methods_on_model
 from dgviz.app.model import ModelView, draw_model
 from dgviz.app.rules import choose_rule, rule_button
@@ -85,6 +84,6 @@ def _family(view: View, pair: CheckpointPair) -> None:
         draw_figures(rows)
         draw_noise_tables(rows, rule.title)
     if task.made:
-        draw_overlap(orjson.loads(task.lock.read_bytes()), [member.name for member in members])
+        draw_saved(task, lambda saved: draw_overlap(saved, [member.name for member in members]))
     elif rows:
         st.info("Compare the kept directions above: overlaps and cosines appear here.")

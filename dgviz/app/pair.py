@@ -4,14 +4,16 @@ import os
 from pathlib import Path
 
 import platformdirs
-import streamlit as st
 
+from dgviz.app.kept import kept
 from dgviz.app.roots import confine, confine_checkpoint, typed_path
 from dgviz.app.state import View
-from dgviz.checkpoint import CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint import Checkpoint, CheckpointPair, Preflight, inspect_pair, read_preflight
+from dgviz.checkpoint.fingerprint import sample_contents
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.checkpoint.local import local_path
 from dgviz.demo import demo_paths
+from dgviz.files import file_stamp
 
 DEMO = "demo:"  # "demo:noisy" in a link stands for the built-in checkpoint of that name
 
@@ -49,15 +51,25 @@ def load_preflight(view: View) -> Preflight:
     return _preflight(*_paths(view), _stamps(view))
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept
 def _open(base: str, tuned: str, include: str | None, exclude: str | None, stamps: tuple) -> CheckpointPair:
     """Open a pair; the stamps are there to open it again when a file changed."""
     return inspect_pair(base, tuned, include, exclude)
 
 
-@st.cache_resource(max_entries=4, show_spinner=False)
+@kept
 def _preflight(base: str, tuned: str, stamps: tuple) -> Preflight:
     return read_preflight(_open(base, tuned, None, None, stamps))
+
+
+def contents_of(checkpoint: Checkpoint) -> str:
+    """Return what a checkpoint is known by in files that outlive the server: by what it holds, not by a date."""
+    return _sampled(checkpoint.fingerprint, checkpoint)
+
+
+@kept
+def _sampled(fingerprint: str, _checkpoint: Checkpoint) -> str:
+    return sample_contents(_checkpoint)
 
 
 def _paths(view: View) -> tuple[str, str]:
@@ -72,4 +84,4 @@ def _stamp(path: Path) -> tuple:
     """Return what changes when a checkpoint on disk does."""
     folder = path if path.is_dir() else path.parent
     files = sorted(file for file in folder.glob("*") if file.suffix in (".safetensors", ".json"))
-    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.is_file())
+    return tuple((file.name, *file_stamp(file.stat())) for file in files if file.is_file())

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.app.messages import plain, show_error
+from dgviz.app.messages import plain, show_error, show_warning
 from dgviz.app.pair import checkpoint_label, checkpoint_path, load_pair
-from dgviz.app.recents import note_opened, recent_pairs
+from dgviz.app.recents import note_opened, recent_pairs, recents_problem
 from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
-from dgviz.errors import AccessError, DgvizError
+from dgviz.errors import AccessError, DgvizError, printable
 
 OPENED = "opened-here"
 """The pair that the user has opened in this session, not a link; kept until the page has acted on it."""
@@ -91,7 +91,8 @@ def _paths(typed: str) -> list[str]:
     files = [entry for entry in fits if entry.name.endswith(".safetensors") and entry not in folders]
     ordered = sorted(folders, key=lambda entry: (not _is_checkpoint(Path(entry.path)), entry.name))
     found = [*(f"{entry.path}/" for entry in ordered), *sorted(entry.path for entry in files)]
-    return [name for name in found if name.rstrip("/") != str(path)][:_OFFERED]
+    # A name that is no text cannot be shown to a browser, nor come back from it.
+    return [name for name in found if name.rstrip("/") != str(path) and name == printable(name)][:_OFFERED]
 
 
 def _leads_out(entry: os.DirEntry) -> bool:
@@ -138,9 +139,11 @@ def _opens(base: str, tuned: str) -> bool:
 
 def draw_recents() -> None:
     """List the pairs opened before, with the day and what was found."""
-    pairs = recent_pairs()
-    if pairs:
+    pairs, problem = recent_pairs(), recents_problem()
+    if pairs or problem:
         st.markdown("**Opened before**")
+    if problem:
+        show_warning(problem)
     for number, pair in enumerate(pairs):
         with st.container(horizontal=True, vertical_alignment="center", gap="small"):
             st.button(
@@ -151,4 +154,4 @@ def draw_recents() -> None:
                 on_click=open_here,
                 args=(pair.base, pair.tuned),
             )
-            st.caption(" · ".join(filter(None, (pair.day, pair.verdict))))
+            st.caption(plain(" · ".join(filter(None, (pair.day, pair.verdict)))))

@@ -20,7 +20,7 @@ from dgviz.app.rules import link_params
 from dgviz.app.state import View, address, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import AccessError, DgvizError, PlanError
-from dgviz.files import pretty_json, write_json
+from dgviz.files import pretty_json, read_record, write_json
 from dgviz.repair.overrides import Override, refuse_idle
 from dgviz.repair.plan import RepairPlan, parse_plan
 from dgviz.rmt.threshold import find_rule
@@ -68,14 +68,23 @@ def read_saved(view: View) -> SavedPlan:
     except AccessError:  # the pair may not be opened here; that is said where it would be shown
         return SavedPlan()
     try:
-        content = orjson.loads(file.read_bytes())
-        return SavedPlan(tuple(map(str, content["overrides"])), tuple(map(tuple, content["past"])))
-    except FileNotFoundError:
-        return SavedPlan()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = read_record(file, "overrides", "past")
+        if content is None:
+            return SavedPlan()
+        return SavedPlan(_overrides(content["overrides"]), tuple(map(_overrides, content["past"])))
+    except (DgvizError, TypeError) as error:
         return SavedPlan(
             problem=f"the plan of this pair, {file}, cannot be read ({error}); a change begins a new one"
         )
+
+
+def _overrides(texts: Any) -> tuple[str, ...]:
+    """Return overrides that were stored, each of which says what it should."""
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise TypeError(f"{texts!r} is no list of overrides")
+    for text in texts:
+        Override.parse(text).applied(RepairPlan())
+    return tuple(texts)
 
 
 def save_plan(view: View, plan: SavedPlan) -> None:

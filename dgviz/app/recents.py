@@ -1,19 +1,18 @@
 """The pairs that were opened here before: which a link may open, newest first, when, and what was found."""
 
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 
-import orjson
 import streamlit as st
 
 from dgviz.app.pair import DEMO, checkpoint_path, state_dir
 from dgviz.app.state import View
-from dgviz.errors import DgvizError
-from dgviz.files import write_json
+from dgviz.errors import DgvizError, StateError
+from dgviz.files import read_json, write_json
 
 _KEPT = 8
+_FIELDS = "base", "tuned", "opened", "verdict"
 _OPENED: set[tuple[str, str]] = set()
 """Pairs that somebody has opened on this server since it was started."""
 
@@ -69,15 +68,20 @@ class Recent:
 
 
 def recent_pairs() -> list[Recent]:
-    """Return the pairs opened last that may be opened here, newest first; what cannot be read is left out."""
-    return [pair for pair in _read() if pair.is_allowed]
+    """Return the pairs opened last that may be opened here, newest first; `recents_problem` says what is lacking."""
+    return [pair for pair in _read()[0] if pair.is_allowed]
+
+
+def recents_problem() -> str:
+    """Return why the file of recent pairs, or some of it, cannot be read, in a sentence; empty where it can."""
+    return _read()[1]
 
 
 def remember_pair(view: View, verdict: str = "") -> None:
     """Put the pair in view first among the recent ones; the demo is always at hand and not kept."""
     if view.base.startswith(DEMO):
         return
-    pairs = list(_read())
+    pairs = _read()[0]
     new = Recent(view.base, view.tuned, verdict=verdict)
     known = next((pair for pair in pairs if pair.is_same(new)), new)
     noted = st.session_state.get("noted-pair") == (view.base, view.tuned)  # once for each opening
@@ -104,16 +108,20 @@ def was_opened(view: View) -> bool:
     return (view.base, view.tuned) in _OPENED or any(pair.is_same(wanted) for pair in recent_pairs())
 
 
-def _read() -> Iterator[Recent]:
-    """Yield the entries of the file that are entries."""
+def _read() -> tuple[list[Recent], str]:
+    """Return the entries of the file that are entries, and what is wrong with the rest."""
+    file, pairs = state_dir() / "recent.json", []
     try:
-        entries = orjson.loads((state_dir() / "recent.json").read_bytes())
-    except (OSError, ValueError):
-        return
-    for entry in entries if isinstance(entries, list) else ():
+        entries = read_json(file) if file.exists() else []
+    except StateError as error:
+        return [], f"{error}; the next pair that is opened begins a new list"
+    if not isinstance(entries, list):
+        return [], f"{file} holds no list of pairs; the next pair that is opened begins a new one"
+    for entry in entries:
         if isinstance(entry, list) and len(entry) == 2:  # as the file held them before it held more of each
             entry = dict(zip(("base", "tuned"), entry, strict=True))
-        if isinstance(entry, dict) and all(isinstance(value, str) for value in entry.values()):
-            known = {key: entry[key] for key in ("base", "tuned", "opened", "verdict") if key in entry}
-            if known.keys() >= {"base", "tuned"}:
-                yield Recent(**known)
+        known = {key: entry[key] for key in _FIELDS if key in entry} if isinstance(entry, dict) else {}
+        if known.keys() >= {"base", "tuned"} and all(isinstance(value, str) for value in known.values()):
+            pairs.append(Recent(**known))
+    lost = len(entries) - len(pairs)
+    return pairs, f"{lost} of the {len(entries)} entries of {file} name no pair and are left out" if lost else ""

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 
 from dgviz.app.jobs import Task, find_job, root
-from dgviz.app.pair import checkpoint_label, checkpoint_path
+from dgviz.app.pair import checkpoint_label, checkpoint_path, contents_of
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
@@ -39,7 +39,7 @@ def find_scan(pair: CheckpointPair) -> Job | None:
 
 def _lock(pair: CheckpointPair) -> Path:
     """Return what stands for a pair among the locks: nothing is ever written there."""
-    identity = hashlib.sha256(f"{pair.base.fingerprint}{pair.tuned.fingerprint}".encode()).hexdigest()
+    identity = hashlib.sha256(f"{contents_of(pair.base)}{contents_of(pair.tuned)}".encode()).hexdigest()
     return root("scan").resolve() / ".pairs" / identity
 
 

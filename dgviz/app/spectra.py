@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-import streamlit as st
-
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, assess, read_spectra
 from dgviz.analysis.rules import ModelCut, TauCurve, cut_model, refuse_unknown, rule_label, trace_tau
+from dgviz.app.kept import kept
 from dgviz.checkpoint import CheckpointPair
 from dgviz.repair.plan import RepairPlan
 
@@ -23,8 +22,14 @@ class _Known:
         self.cuts: dict[str, tuple[ModelCut, TauCurve | None]] = {}
         self.scan = ""
 
+    @property
+    def kept_bytes(self) -> int:
+        """What it holds, estimated: spectra, and as much again of what rules make of each."""
+        own = sum(stored.spectrum.s.nbytes for stored in self.spectra.weights) if self.spectra else 0
+        return own * (2 + len(self.assessed)) + 2048 * sum(map(len, self.assessed.values()))
 
-@st.cache_resource(max_entries=12, show_spinner=False)  # a family of models has several pairs on one page
+
+@kept
 def _known(fingerprints: tuple[str, str, int]) -> _Known:
     """Return the place where a pair's spectra are kept."""
     return _Known()

@@ -26,6 +26,7 @@ from dgviz.app.figure4 import (
     wants_twin,
     workbench,
 )
+from dgviz.app.kept import kept
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
 from dgviz.app.messages import answered, as_sentence, show_error, show_warning
@@ -254,7 +255,7 @@ def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     return model_cells(parts, FIGURES[figure], layer.matrix.tensor.name, apart, note, order, before)
 
 
-@st.cache_resource(max_entries=8, show_spinner=False)
+@kept
 def _parts(
     stamp: str, rule: str, params: tuple, figure: str, known: int, _pair: CheckpointPair, _spectra: ModelSpectra
 ) -> tuple[list[TowerMap], str]:

@@ -10,6 +10,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.analysis.direction import Alignments, Direction
 from dgviz.analysis.effect import MethodPanel
+from dgviz.app.kept import kept
 from dgviz.checkpoint import CheckpointPair
 from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels, Window
 from dgviz.jobs import Superseded, Worker
@@ -52,13 +53,13 @@ def _asked(function: str, **arguments: Any) -> Future:
     return answer
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept
 def spectrum(weight: Weight, device: str, stamp: str) -> Spectrum:
     """Return a weight's spectrum, from the store or computed."""
     return worker().call("spectrum", group=_visitor(), weight=weight, device=device)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept
 def spectrum_with_threshold(weight: Weight, device: str, stamp: str, rule: str, params: dict[str, Any]) -> Spectrum:
     """Return a weight's spectrum with the tau of a rule that needs the weight itself."""
     question = {"weight": weight, "device": device, "rule": rule, "params": params}
@@ -89,13 +90,13 @@ def _soon(ask: Any, question: tuple, patience: float) -> Any | None:
         raise
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept
 def _spectrum_panels(weight: Weight, device: str, stamp: str) -> Future:
     """Ask the worker once, without waiting; a question of its own group, which a moved tau does not replace."""
     return _asked("spectrum_panels", group=f"{_visitor()} directions", weight=weight, device=device)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept
 def entry_panels(weight: Weight, device: str, stamp: str, rank: int) -> EntryPanels:
     """Return the maps of the entry-space panels at a rank."""
     return worker().call("entry_panels", group=_visitor(), weight=weight, device=device, rank=rank)
@@ -108,7 +109,7 @@ def entry_panels_soon(
     return _soon(_entry_panels, (weight, device, stamp, rank, window), patience)
 
 
-@st.cache_resource(max_entries=16, show_spinner=False)
+@kept
 def _entry_panels(weight: Weight, device: str, stamp: str, rank: int, window: Window) -> Future:
     """Ask the worker once, without waiting."""
     question = {"weight": weight, "device": device, "rank": rank, "window": window}
@@ -120,7 +121,7 @@ def direction_soon(weight: Weight, device: str, stamp: str, number: int, patienc
     return _soon(_direction, (weight, device, stamp, number), patience)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept
 def _direction(weight: Weight, device: str, stamp: str, number: int) -> Future:
     """Ask the worker once, without waiting."""
     return _asked("direction", group=f"{_visitor()} direction", weight=weight, device=device, number=number)
@@ -133,14 +134,14 @@ def alignments_soon(
     return _soon(_alignments, (weight, device, stamp, number, dict(others)), patience)
 
 
-@st.cache_resource(max_entries=64, show_spinner=False)
+@kept
 def _alignments(weight: Weight, device: str, stamp: str, number: int, others: dict[str, Weight]) -> Future:
     """Ask the worker once, without waiting."""
     question = {"weight": weight, "device": device, "number": number, "others": others}
     return _asked("alignments", group=f"{_visitor()} alignments", **question)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept
 def compared_panels(
     weight: Weight, device: str, stamp: str, label: str, tau: float, rank: int, other: int
 ) -> ComparedPanels:
@@ -149,7 +150,7 @@ def compared_panels(
     return worker().call("compared_panels", group=_visitor(), **question)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
+@kept
 def compared_update(
     weight: Weight,
     device: str,
@@ -168,7 +169,7 @@ def compared_update(
     return worker().call("compared_update", group=_visitor(), **question, other=other)
 
 
-@st.cache_data(max_entries=16, show_spinner=False)
+@kept
 def noise_twin(
     weight: Weight,
     device: str,
@@ -184,7 +185,7 @@ def noise_twin(
     return worker().call("noise_twin", group=f"{_visitor()} twin", **question, against=against)
 
 
-@st.cache_data(max_entries=128, show_spinner=False)
+@kept
 def method_panel(weight: Weight, device: str, stamp: str, plan: RepairPlan, _pair: CheckpointPair) -> MethodPanel:
     """Return a weight's update under one method, as a map and figures."""
     question = {"pair": _pair, "weight": weight, "device": device, "plan": plan}

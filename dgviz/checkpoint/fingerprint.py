@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import sqlite3
 import time
@@ -10,17 +11,23 @@ from pathlib import Path
 
 import platformdirs
 
-from dgviz.checkpoint.read import iter_chunks
-from dgviz.checkpoint.types import DerivedTensor, TensorInfo
+from dgviz.checkpoint.read import iter_chunks, read_sample
+from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
+from dgviz.files import FileStamp, file_stamp
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS hashes (
-    path TEXT, start INTEGER, nbytes INTEGER, kind TEXT, size INTEGER, mtime_ns INTEGER, inode INTEGER, hash TEXT,
-    PRIMARY KEY (path, start, nbytes, kind))"""
+    path BLOB, start INTEGER, nbytes INTEGER, kind TEXT, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
+    inode INTEGER, sample BLOB, hash TEXT, PRIMARY KEY (path, start, nbytes, kind))"""
+_DATABASE = "hashes-2.sqlite"  # the number is the schema's
 
 # A file changed twice within one tick of its file system's clock keeps its time stamp: hashes of files touched
 # this recently are not remembered. Two seconds is the coarsest clock in use (FAT).
 _SETTLED_NS = 2_000_000_000
+
+# Other processes hold the database for less than a millisecond. One that holds it for longer is not waited for again
+# at every tensor: hashing goes on without the database for a while.
+_BUSY_SECONDS, _PAUSE_SECONDS = 0.05, 30.0
 
 
 def cache_dir() -> Path:
@@ -32,7 +39,8 @@ def content_hash(info: TensorInfo) -> str:
     """Return the SHA-256 of a tensor's dtype, shape and bytes, as hexadecimal.
 
     SHA-256 because common processors have instructions for it, and then it is twice as fast as BLAKE2b. The hash is
-    remembered in `cache_dir` under the file's path, size, modification time and inode: a second call reads no data.
+    remembered in `cache_dir` for as long as the file has the size, times (of modification and of the last change of
+    any kind) and inode it had, and a sample of the tensor's bytes is the same: a second call reads that sample only.
     A derived tensor is hashed by its recipe and the hashes of its parts: nothing is computed.
 
     Raises
@@ -42,23 +50,24 @@ def content_hash(info: TensorInfo) -> str:
     """
     if isinstance(info, DerivedTensor):
         return _derived_hash(info, map(content_hash, info.parts))
-    before = _stat(info.file)
+    before = _stamp(info.file)
     known = _recall([info])
     if known:
         return known[info]
     digest = hashlib.sha256(_kind(info).encode())
     for chunk in iter_chunks(info):
         digest.update(chunk)
-    if _stat(info.file) != before:
+    sample = read_sample(info)
+    if _stamp(info.file) != before:
         raise CheckpointError(f"{info.file} changed while tensor {info.name!r} was read: wait until it is complete")
-    if time.time_ns() - before[1] > _SETTLED_NS:
-        statement = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-        _execute(statement, (str(info.file), *_key(info), *before, digest.hexdigest()))
+    if time.time_ns() - max(before.mtime_ns, before.ctime_ns) > _SETTLED_NS:
+        statement = "INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        _execute(statement, (os.fsencode(info.file), *_key(info), *before, sample, digest.hexdigest()))
     return digest.hexdigest()
 
 
 def is_hashed(info: TensorInfo) -> bool:
-    """Return whether `content_hash` remembers this tensor, so that it reads no data.
+    """Return whether `content_hash` remembers this tensor, so that it reads a sample of it only.
 
     Raises
     ------
@@ -69,7 +78,7 @@ def is_hashed(info: TensorInfo) -> bool:
 
 
 def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
-    """Return `content_hash` of those tensors for which it is remembered, reading no data: one look-up per file.
+    """Return `content_hash` of those tensors for which it is remembered: one look-up per file, a sample of each.
 
     Parameters
     ----------
@@ -97,6 +106,21 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
     return found
 
 
+def sample_contents(checkpoint: Checkpoint) -> str:
+    """Return a digest of a sample of every tensor: the same for a copy of a checkpoint, whatever its files' dates."""
+    digest = hashlib.sha256()
+    waiting = list(checkpoint.tensors.values())
+    while waiting:
+        info = waiting.pop()
+        digest.update(f"{info.name}|{_kind(info)}".encode())
+        if isinstance(info, DerivedTensor):
+            digest.update(info.recipe.encode())
+            waiting += info.parts
+        else:
+            digest.update(read_sample(info))
+    return digest.hexdigest()
+
+
 def _derived_hash(info: DerivedTensor, parts: Iterable[str]) -> str:
     """Return the hash of a derived tensor from those of its parts."""
     return hashlib.sha256("|".join([info.recipe, _kind(info), *parts]).encode()).hexdigest()
@@ -106,13 +130,11 @@ def _kind(info: TensorInfo) -> str:
     return f"{info.dtype}:{','.join(map(str, info.shape))}:"
 
 
-def _stat(file: Path) -> tuple[int, int, int]:
-    """Return size, modification time and inode of a file."""
+def _stamp(file: Path) -> FileStamp:
     try:
-        stat = file.stat()
+        return file_stamp(file.stat())
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def _key(info: TensorInfo) -> tuple[int, int, str]:
@@ -122,32 +144,74 @@ def _key(info: TensorInfo) -> tuple[int, int, str]:
 def _recall(infos: list[TensorInfo]) -> dict[TensorInfo, str]:
     """Return the hashes that are remembered of tensors of one file, as the file is now."""
     file, values = infos[0].file, ()
-    query = "SELECT start, nbytes, kind, hash FROM hashes WHERE (path, size, mtime_ns, inode) = (?, ?, ?, ?)"
+    query = "SELECT start, nbytes, kind, sample, hash FROM hashes WHERE (path, size, mtime_ns, ctime_ns, inode)"
+    query += " = (?, ?, ?, ?, ?)"
     if len(infos) == 1:
         query, values = f"{query} AND (start, nbytes, kind) = (?, ?, ?)", _key(infos[0])
-    rows = {tuple(key): value for *key, value in _execute(query, (str(file), *_stat(file), *values))}
-    return {info: rows[_key(info)] for info in infos if _key(info) in rows}
+    found = _execute(query, (os.fsencode(file), *_stamp(file), *values))
+    rows = {tuple(key): (sample, value) for *key, sample, value in found}
+    known = [(info, *rows[_key(info)]) for info in infos if _key(info) in rows]
+    return {info: value for info, sample, value in known if read_sample(info) == sample}
 
 
 def _execute(statement: str, values: tuple) -> list[tuple]:
     """Run one statement on the database of hashes; the database is a convenience, so its faults are never fatal.
 
-    A file that is no database is removed and begun again. A database that is locked, or on a disk that is full or
-    read-only, is left alone: the hash is computed afresh each time.
+    A file that is no database of ours is set aside and one begun anew. One that is locked, or on a disk that is full
+    or read-only, is left alone: hashes are computed afresh, and of a locked one that is said once.
     """
-    file = cache_dir() / "hashes-1.sqlite"  # the number is the schema's
+    file = cache_dir() / _DATABASE
+    if time.monotonic() < _paused.get(file, 0.0):
+        return []
     for _ in range(2):
+        inode = None
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            with contextlib.closing(sqlite3.connect(file, timeout=5)) as connection, connection:
+            inode = file.stat().st_ino if file.exists() else None
+            with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection, connection:
                 # A lost database costs a second reading, so no write waits for the disk.
                 connection.execute("PRAGMA synchronous = OFF")
                 connection.execute(_SCHEMA)
                 return connection.execute(statement, values).fetchall()
-        except (sqlite3.OperationalError, OSError):
+        except OSError:
             return []
-        except sqlite3.DatabaseError:
-            with contextlib.suppress(OSError):
-                file.unlink(missing_ok=True)
-                file.with_name(f"{file.name}-journal").unlink(missing_ok=True)
+        except sqlite3.DatabaseError as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                _paused[file] = time.monotonic() + _PAUSE_SECONDS
+                _say_once(f"{file} is locked by another process: contents are hashed again until it is free")
+            if code not in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
+                return []
+            _set_aside(file, inode)
     return []
+
+
+_paused: dict[Path, float] = {}  # until when a locked database is left alone
+_said: set[str] = set()
+
+
+def forget_hashes() -> None:
+    """Remove the databases of hashes, older and damaged ones too."""
+    for file in cache_dir().glob("*hashes-*.sqlite*"):
+        with contextlib.suppress(OSError):
+            file.unlink()
+
+
+def _say_once(text: str) -> None:
+    """Tell the terminal or the log something, at its first occurrence in this process."""
+    if text not in _said:
+        _said.add(text)
+        logging.getLogger("dgviz").warning(text)
+
+
+def _set_aside(file: Path, inode: int | None) -> None:
+    """Rename a damaged database, unless another process has put a new one in its place meanwhile."""
+    aside = file.with_name(f"damaged-{file.name}")
+    with contextlib.suppress(OSError):
+        if file.stat().st_ino == inode:
+            # The journal with it: it would be played back into the new database.
+            journal = file.with_name(f"{file.name}-journal")
+            if journal.exists():
+                journal.replace(aside.with_name(f"{aside.name}-journal"))
+            file.replace(aside)
+            _say_once(f"{file} was damaged and lies beside as {aside.name}: contents are hashed again")

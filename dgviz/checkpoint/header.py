@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from dgviz.checkpoint.documents import open_own, opened_path, parse_json_object
 from dgviz.checkpoint.types import TensorInfo
 from dgviz.errors import CheckpointError
+from dgviz.files import file_stamp
 
 MAX_HEADER_BYTES = 100_000_000
 """The format's own cap on a header."""
@@ -52,7 +53,7 @@ UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class Header:
-    """One file's header: its tensors by name, a digest of file size, time and header bytes, and its metadata."""
+    """One file's header: its tensors by name, a digest of the file's stamp and header bytes, and its metadata."""
 
     tensors: dict[str, TensorInfo]
     digest: str
@@ -90,7 +91,7 @@ def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
             tensors[name] = _tensor_info(file, name, entry, data_start)
     _check_contiguous(file, tensors, data_start, stat.st_size)
     _check_with_safetensors(file, path)
-    digest = hashlib.sha256(raw + f"|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
+    digest = hashlib.sha256(raw + repr(tuple(file_stamp(stat))).encode()).hexdigest()
     return Header(tensors, digest, metadata)
 
 

@@ -15,6 +15,7 @@ from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.header import DTYPES, UNPRINTABLE, Header
 from dgviz.checkpoint.types import TensorInfo
 from dgviz.errors import CheckpointError, DgvizError
+from dgviz.files import file_stamp
 
 ALLOW = "DGVIZ_ALLOW_BIN"
 _NAMES = {name for name, _ in DTYPES.values()}
@@ -47,7 +48,7 @@ def read_pickled(file: Path) -> Header:
         raise CheckpointError(f"{file} holds no mapping of names to tensors: {_CONVERT}")
     tensors = {name: _tensor_info(file, records, name, value) for name, value in content.items()}
     described = "|".join(f"{info}" for info in tensors.values())
-    digest = hashlib.sha256(f"{described}|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
+    digest = hashlib.sha256(f"{described}|{tuple(file_stamp(stat))}".encode()).hexdigest()
     return Header(tensors, digest)
 
 

@@ -157,7 +157,7 @@ class Checkpoint:
     shards : tuple of str
         File names of the weights inside `path`, sorted.
     fingerprint : str
-        Changes when a header, a file size, a modification time, the index or the config changes.
+        Changes when a header, a file's size, times or inode, the index or the config changes.
     is_adapter : bool
         True: `path` holds an adapter, and tensors, config and shards are those of its base, the weights it changes
         derived from them.

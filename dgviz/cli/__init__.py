@@ -6,12 +6,15 @@ go to standard output (``--json`` for machines), progress to standard error. Exi
 """
 
 import importlib
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from typing import Any, TextIO
 
 import dgviz
 from dgviz.command import find_form, overview
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, printable
 
 _HELP = "--h", "-h"  # what every way to ask for help begins with
 
@@ -21,6 +24,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # names are Unicode, terminals need not be
+    with redirect_stdout(_Terminal(sys.stdout)), redirect_stderr(_Terminal(sys.stderr)):
+        return _run(arguments)
+
+
+class _Terminal:
+    """A stream on which names cannot act: what is no text, line break or tabulator is escaped."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        return self._stream.write(_ACTING.sub(lambda found: printable(found[0]), text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+_ACTING = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name.startswith(_HELP):
         print(f"usage: dgviz COMMAND ...\n\n{dgviz.__doc__}\n\n{overview()}\ndgviz COMMAND --help tells more.")
@@ -47,8 +72,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _complain(title: str, error: object) -> None:
-    """Print an error as one line: names may hold line breaks."""
-    print(f"{title}: {error}".replace("\n", "\\n"), file=sys.stderr)
+    """Print an error as one line."""
+    print(printable(f"{title}: {error}"), file=sys.stderr)
 
 
 def _registered() -> dict[str, str]:

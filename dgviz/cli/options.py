@@ -9,7 +9,7 @@ from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
 from dgviz.command import Form
-from dgviz.errors import MethodError, PlanError
+from dgviz.errors import MethodError, PlanError, printable
 from dgviz.files import json_number
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
@@ -103,7 +103,7 @@ def warn_blocked(pair: CheckpointPair, name: str = "") -> None:
 def warn(messages: Iterable[str], kind: str = "warning") -> None:
     """Print each message as a line of its kind on standard error."""
     for message in messages:
-        print(f"{kind}: {message}", file=sys.stderr)
+        print(printable(f"{kind}: {message}"), file=sys.stderr)
 
 
 def report_failures(command: str, errors: Mapping[str, str]) -> int:
@@ -130,4 +130,5 @@ def print_columns(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     table = [titles, *rows]
     widths = [max(len(str(row[column])) for row in table) for column in range(len(titles) - 1)]
     for row in table:
-        print("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths, strict=False)), row[-1], sep="  ")
+        cells = [str(cell).ljust(width) for cell, width in zip(row, widths, strict=False)]
+        print(printable("  ".join([*cells, str(row[-1])])))

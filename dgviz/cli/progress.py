@@ -5,7 +5,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, printable
 from dgviz.jobs import JobReporter
 
 
@@ -27,7 +27,7 @@ class Progress(tqdm):
 
     def tell(self, work: float, message: str, **extra: Any) -> None:
         """Count some work as done; raises `Cancelled` where the job is to stop."""
-        self.set_postfix_str(message[-40:], refresh=False)
+        self.set_postfix_str(printable(message)[-40:], refresh=False)
         self.update(work)
         self._reporter.progress(self.n, self.total, message, **extra)
         self.heed()

@@ -20,6 +20,7 @@ from dgviz.demo.packaged import checkpoint_files, copy_packaged, demo_files, new
 from dgviz.demo.recipe import INITIAL_SEED, MODEL, PHASES, Phase
 from dgviz.demo.scores import SCORED_MODELS, SWEPT_METHODS, count_steps, iter_tables
 from dgviz.errors import DgvizError
+from dgviz.files import write_file
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +128,7 @@ def _write_tables(
             continue
         for name, table in zip(("scores", "frontier"), scored, strict=True):
             text = json.dumps(table, indent=1, ensure_ascii=False) + "\n"
-            files[name].write_text(text, encoding="utf-8")
+            write_file(files[name], text.encode())
 
 
 def build_model(seed: int = INITIAL_SEED) -> "nn.Module":

@@ -4,25 +4,25 @@ The exports run in step, tensor by tensor, each with its own folder, lock, manif
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from dgviz.checkpoint import CheckpointPair, PairedTensor
-from dgviz.errors import ExportError
+from dgviz.checkpoint import CheckpointPair, PairedTensor, open_checkpoint
+from dgviz.errors import CheckpointError, ExportError, StateError
 from dgviz.export.full import Repair
 from dgviz.export.inputs import hash_inputs
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import REPORT, ExportPlan, plan_export
+from dgviz.export.report import read_report
+from dgviz.export.shard import file_digest
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor, TensorReport
 from dgviz.repair.tensor import TensorRepairs
 from dgviz.repair.whole_model import Squares, prepare_method
 from dgviz.spectra.svd.decompose import resolve_device
-from dgviz.words import size
+from dgviz.words import size, some
 
 
 def plan_exports(
@@ -59,17 +59,38 @@ def _finished_report(pair: CheckpointPair, repair: RepairPlan, out: Path) -> dic
     if (out / MANIFEST).exists() or not (out / REPORT).is_file():
         return None
     try:
-        report = orjson.loads((out / REPORT).read_bytes())
+        report = read_report(out)
         if report["plan"] != repair.to_json() or report["format"] != "full":
             return None
-        inputs = dict(report["inputs"])
+        inputs, files = dict(report["inputs"]), {name: entry["sha256"] for name, entry in report["files"].items()}
         for name, row in report["tensors"].items():
             TensorReport.from_json(name, row)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (StateError, ValueError, KeyError, TypeError, AttributeError):
         return None
     written = [paired for paired in pair.tensors if paired.tuned is not None]
     same = inputs.keys() == {paired.name for paired in written}
-    return report if same and all(inputs[item.name] == hash_inputs(item, repair) for item in written) else None
+    if not same or not all(inputs[item.name] == hash_inputs(item, repair) for item in written):
+        return None
+    _refuse_damaged(out, files, report["sidecars"])
+    return report
+
+
+def _refuse_damaged(out: Path, files: Mapping[str, str], sidecars: Iterable[str]) -> None:
+    """Refuse a finished output that is not any more what was written."""
+    again = "delete the folder and repeat the command to write it again"
+    lost = [name for name in (*files, *sidecars) if not (out / name).is_file()]
+    if lost:
+        raise ExportError(f"{out} holds a finished export without its {some(lost)}; {again}")
+    for name, digest in files.items():
+        if (now := file_digest(out / name)) != digest:
+            raise ExportError(
+                f"{out / name} is not what was written there (SHA-256 {digest[:12]}... then, {now[:12]}... now); "
+                f"{again}"
+            )
+    try:
+        open_checkpoint(out)
+    except CheckpointError as error:
+        raise ExportError(f"{out} holds a finished export that cannot be opened: {error}; {again}") from error
 
 
 def iter_exports(

@@ -39,7 +39,7 @@ def iter_factors(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
         raise ExportFailedError(f"{plan.out / FACTORS} does not read back as written; delete it and export again")
     report = describe_parts(plan, parts, device, plan.out / FACTORS, writer.digest)
     report["verified"] = {"headers": f"names and shapes of {len(entries)} factors"}
-    write_report(plan, report)
+    write_report(plan, report, {part.name: part.row for part in parts})
     yield report
 
 

@@ -115,7 +115,7 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
     if index is not None:
         write_file(plan.out / plan.index_name, index)
     report["verified"] = {"headers": verify_headers(plan, plan.out), "values": values, **loaded}
-    write_report(plan, report)
+    write_report(plan, report, rows)
     if config_data is not None:
         write_file(plan.out / "config.json", config_data)
     return {**report, CHECKING: seconds}

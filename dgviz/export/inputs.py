@@ -12,9 +12,10 @@ from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
 from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportError
 from dgviz.export.plan import ExportPlan
+from dgviz.files import FileStamp, file_stamp
 from dgviz.repair.plan import RepairPlan
 
-_Stamps = dict[Path, tuple[int, int, int]]
+_Stamps = dict[Path, FileStamp]
 
 
 def sides_of(paired: PairedTensor, repair: RepairPlan) -> dict[str, TensorInfo]:
@@ -64,16 +65,15 @@ class InputWatch:
         self._stamps = self._look()
 
     def _look(self) -> _Stamps:
-        """Return size, modification time and inode of every input file."""
+        """Return the stamp of every input file."""
         stamps = {}
         for file in self._files:
             try:
-                stat = file.stat()
+                stamps[file] = file_stamp(file.stat())
             except OSError as error:
                 raise CheckpointError(
                     f"{file} cannot be read any more: {error.strerror or error}; bring it back and repeat the command"
                 ) from error
-            stamps[file] = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
         return stamps
 
     def refuse_changed(self, hashes: Mapping[str, Mapping[str, str]]) -> None:

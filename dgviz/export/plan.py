@@ -23,7 +23,8 @@ from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.words import size
 
-REPORT = "dgviz.json"
+REPORT, RUN = "dgviz.json", "dgviz.run.json"
+"""What was written, equal for equal inputs, plan and engine; and what no two runs share: times and last digits."""
 ADAPTER_CONFIG = "adapter_config.json"
 FORMATS: Mapping[str, str] = {
     "full": "a whole checkpoint, to be used in tuned's place",

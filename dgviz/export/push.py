@@ -1,6 +1,5 @@
 """Upload of a finished output to the Hugging Face Hub."""
 
-import json
 import os
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from dgviz.command import Command
 from dgviz.errors import ExportError, ExportFailedError
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import ADAPTER_CONFIG, REPORT, ExportPlan
+from dgviz.files import read_record
 
 
 def check_repository(repository: str) -> str:
@@ -31,7 +31,7 @@ def refuse_local_base(plan: ExportPlan) -> None:
 def _refuse_path(out: Path) -> None:
     """Refuse a finished adapter that names its base by a path of this machine."""
     config = out / ADAPTER_CONFIG
-    base = str(json.loads(config.read_bytes())["base_model_name_or_path"]) if config.is_file() else ""
+    base = str((read_record(config, "base_model_name_or_path") or {}).get("base_model_name_or_path", ""))
     if Path(base).is_absolute():
         raise ExportError(
             f"{out} is an adapter that names its base by a path of this machine ({base}), which nobody who downloads "

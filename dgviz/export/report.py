@@ -1,28 +1,38 @@
-"""What ``dgviz.json`` says of an output: plan, versions, hashes, a row per tensor, figures of the whole model."""
+"""What ``dgviz.json`` says of an output: plan, versions, hashes, a row per tensor, figures of the whole model.
+
+The last digits of a singular value depend on the number of threads and on who computed it, and so does all that is
+made of values at rounding level. ``dgviz.json`` holds what does not: shares and gains to six digits, ranks, hashes.
+Every figure in full, how it was obtained, times and machine are in ``dgviz.run.json``.
+"""
 
 import math
+import os
+import platform
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
-
-import torch
 
 import dgviz
 from dgviz.checkpoint.types import ACTIONS
+from dgviz.errors import StateError
 from dgviz.export.card import model_card
-from dgviz.export.plan import REPORT, ExportPlan
-from dgviz.files import pretty_json, write_file
+from dgviz.export.plan import REPORT, RUN, ExportPlan
+from dgviz.files import pretty_json, read_record, write_file
 
 POOR_GAIN = 0.9
 """Below this, or above its inverse, a user is told: a tenth of the repaired update is lost or added by rounding."""
+_LASTING = "rank", "energy_kept", "norm_kept", "zero_share", "gain", "sparsity", "override"
+"""Of a matrix: what is left of it by the six digits that no two runs differ in."""
+_NOTHING = 1e-10  # of the energy that is kept: so little removed is what arithmetic leaves, not something removed
 
 
 def describe_export(
     plan: ExportPlan, rows: Mapping[str, Any], device: str, files: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the content of ``dgviz.json`` but for what verification found.
+    """Return the content of both reports but for times, and what verification found."""
+    import torch
 
-    The same inputs and options give the same content: nothing of time or place is in it.
-    """
     ordered = {item.name: _without_time(rows[item.name]) for item in plan.pair.tensors if item.name in rows}
     overall = overall_gain(ordered.values())
     warnings = [*gain_warnings(overall, plan), *plan.warnings]
@@ -47,10 +57,74 @@ def describe_export(
     }
 
 
-def write_report(plan: ExportPlan, report: Mapping[str, Any]) -> None:
-    """Write ``dgviz.json`` and the model card."""
-    write_file(plan.out / REPORT, pretty_json(report))
-    write_file(plan.out / "README.md", model_card(plan, report).encode())
+def write_report(plan: ExportPlan, report: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
+    """Write ``dgviz.json``, ``dgviz.run.json`` and the model card; `rows` have the seconds that tensors took."""
+    import torch
+
+    run = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "machine": {"system": platform.platform(), "processors": os.cpu_count(), "threads": torch.get_num_threads()},
+        "overall": report["overall"],
+        "verified": report["verified"],
+        "tensors": {
+            name: {"seconds": rows[name]["seconds"], "matrices": row["matrices"]}
+            for name, row in report["tensors"].items()
+        },
+    }
+    write_file(plan.out / RUN, pretty_json(run))
+    write_file(plan.out / REPORT, pretty_json(lasting(report)))
+    write_file(plan.out / "README.md", model_card(plan, report).encode(errors="backslashreplace"))
+
+
+def lasting(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what of a report is the same for the same inputs, plan and engine."""
+    kept = {
+        name: {**row, "matrices": [_rounded(matrix, _LASTING) for matrix in row["matrices"]]}
+        for name, row in report["tensors"].items()
+    }
+    verified = {check: found for check, found in report["verified"].items() if check != "logits"}
+    return {
+        **report,
+        "overall": _rounded(report["overall"], ("matrices", "gain")),
+        "tensors": kept,
+        "verified": verified,
+    }
+
+
+def _rounded(figures: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Return some of the figures, shares to six decimals."""
+    found = {name: figures[name] for name in names if name in figures}
+    return {name: round(value, 6) if isinstance(value, float) else value for name, value in found.items()}
+
+
+def read_report(out: Path) -> dict[str, Any]:
+    """Return what an output's two reports say together; what the second lacks is lacking, and a warning says why.
+
+    Raises
+    ------
+    StateError
+        If ``dgviz.json`` is not there, or is no report.
+    """
+    report = read_record(out / REPORT, "plan", "format", "files", "inputs", "sidecars", "warnings", "tensors")
+    if report is None:
+        raise StateError(f"{out / REPORT} is not there any more")
+    try:
+        run = read_record(out / RUN, "overall", "verified", "tensors") or {}
+        rows = {
+            name: {
+                **row,
+                "matrices": _joined(row["matrices"], run.get("tensors", {}).get(name, {}).get("matrices", [])),
+            }
+            for name, row in report["tensors"].items()
+        }
+        return {**report, **{name: run[name] for name in ("overall", "verified") if name in run}, "tensors": rows}
+    except (StateError, KeyError, TypeError, AttributeError) as error:
+        return {**report, "warnings": [*report["warnings"], f"{out / RUN} is not read: {error}"]}
+
+
+def _joined(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return rows with what other rows of the same matrices add, where there are as many."""
+    return [{**a, **b} for a, b in zip(first, second, strict=True)] if len(first) == len(second) else first
 
 
 def _side(checkpoint: Any) -> dict[str, Any]:
@@ -81,7 +155,7 @@ def overall_gain(rows: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {
         "matrices": count,
         "gain": overlap / kept if kept > 0 else None,
-        "noise_restored": math.sqrt(rounding / removed) if removed > 0 else None,
+        "noise_restored": math.sqrt(rounding / removed) if removed > _NOTHING * kept else None,
     }
 
 

@@ -17,7 +17,7 @@ from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, open_own, read_document
 _LEFT = {
     "training state": r"optimizer|scheduler\.|scaler\.|rng_state|random_states|training_args|trainer_(state|log)"
     r"|.*_states\.pt$|latest$|zero_to_fp32\.py$|events\.out\.|wandb$|.*\.distcp$",
-    "it speaks of tuned alone": r"readme\.md$|dgviz\.json$|(all|train|eval|test|predict)_results\.json$",
+    "it speaks of tuned alone": r"readme\.md$|dgviz(\.run)?\.json$|(all|train|eval|test|predict)_results\.json$",
     "weights": r".*\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|h5|msgpack|ot|onnx|onnx_data|tflite|nemo|npz|pdparams)$"
     r"|.*\.(safetensors|bin)\.index(\.[\w-]+)?\.json$|(hf_)?quanti?z?e?_config\.json$",
     "code": r".*\.(py|pyc|pyd|so|dll|sh|bat|ipynb|pkl|pickle)$",

@@ -1,8 +1,10 @@
 """Jobs of hours: a command with a directory, whose state is read from disk by whoever looks.
 
 A job's directory holds spec.json (what was asked), supervisor.json and command.json (who runs it), progress.json,
-log.txt (the command's stderr), output.txt (its stdout), cancel (exists when asked to stop), result.json (what the
-command reported at its end) and exit.json (its exit code).  Nothing is kept in memory, so jobs survive the server.
+log.txt (the command's stderr), output.txt (its stdout), cancel (exists when asked to stop), alive (touched while the
+command runs, for whoever looks from another machine), result.json (what the command reported at its end) and
+exit.json (its exit code).  Nothing is kept in memory, so jobs survive the server.  A file that was damaged, or is of
+another version, is said in the job's `problem` and costs nothing else.
 """
 
 import os
@@ -11,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Sequence
@@ -21,12 +24,14 @@ from typing import Any
 from filelock import FileLock
 
 from dgviz.command import Command
-from dgviz.files import read_json, write_json
-from dgviz.jobs.process import describe_process, is_alive, last_line, read_tail
-from dgviz.jobs.reporter import Progress, read_progress
+from dgviz.errors import StateError, printable
+from dgviz.files import read_record, write_json
+from dgviz.jobs.process import HEARTBEAT, describe_process, is_alive, is_here, last_line, read_tail
+from dgviz.jobs.reporter import ENDS, Progress, read_progress
 from dgviz.jobs.wire import child_environment
 
 _STARTING = 10.0  # seconds between a job's first file and the note of its process, on a very slow disk
+_SILENT = 4 * HEARTBEAT  # seconds after which a job of another machine counts as dead
 _TAIL = 64 * 1024  # bytes of a log looked at
 
 
@@ -56,6 +61,8 @@ class Job:
         What it writes and no other job may write meanwhile.
     created : float
         Seconds since the epoch.
+    damage : str
+        Why its spec cannot be read, in a sentence; then nothing else is known of it.
     """
 
     directory: Path
@@ -64,6 +71,7 @@ class Job:
     cwd: Path
     lock: Path | None
     created: float
+    damage: str = ""
 
     @property
     def id(self) -> str:
@@ -72,12 +80,14 @@ class Job:
 
     @property
     def state(self) -> str:
-        """One of "running", "done", "failed", "cancelled" and "died" (ended without a word)."""
+        """One of "running", "done", "failed", "cancelled", "died" (ended without a word) and "damaged"."""
+        if self.damage:
+            return "damaged"
         # Alive is asked first: a job that ends between the two questions has left its last files by then.
         alive = self._alive()
-        ended = read_json(self.directory / "result.json")
-        if ended is not None:
-            return ended["state"]
+        ended = self._read("result.json").get("state")
+        if ended in ENDS:
+            return ended
         code = self.exit_code
         if code is None and alive:
             return "running"
@@ -90,33 +100,59 @@ class Job:
     @property
     def exit_code(self) -> int | None:
         """Exit code of the command, minus the signal's number for a signal; None while unknown."""
-        return (read_json(self.directory / "exit.json") or {}).get("code")
+        code = self._read("exit.json").get("code")
+        return code if type(code) is int else None
 
     @property
     def ended(self) -> float | None:
         """When it ended, in seconds since the epoch, or None while it runs or where nobody was left to see."""
-        found = read_json(self.directory / "result.json") or read_json(self.directory / "exit.json") or {}
-        return found.get("ended")
+        ended = self._read("result.json").get("ended", self._read("exit.json").get("ended"))
+        return ended if isinstance(ended, int | float) else None
 
     @property
     def result(self) -> dict[str, Any] | None:
         """What the command reported at its end, or None."""
-        return (read_json(self.directory / "result.json") or {}).get("result")
+        result = self._read("result.json").get("result")
+        return result if isinstance(result, dict) else None
 
     @property
     def error(self) -> str | None:
         """Why it failed or died, in a sentence; None for any other state."""
         state, code = self.state, self.exit_code
+        if state == "damaged":
+            return self.damage
         if state == "failed":
             reported = (self.result or {}).get("error")
-            return reported or last_line(self.log_tail(50)) or f"the command ended with exit code {code} and no word"
+            reported = (
+                reported or last_line(self.log_tail(50)) or f"the command ended with exit code {code} and no word"
+            )
+            return printable(reported)
         if state == "died":
             how = "ended and left no exit code (a restart of the machine, or killed)"
             if code is not None:
-                how = f"was ended by {signal.Signals(-code).name} (killed from outside, or out of memory)"
+                how = f"was ended by {_signal_name(-code)} (killed from outside, or out of memory)"
             last = last_line(self.log_tail(50))
-            return f"the process {how}" + (f"; its last words: {last}" if last else "")
+            return printable("; ".join(filter(None, (f"the process {how}", last and f"its last words: {last}"))))
         return None
+
+    @property
+    def problem(self) -> str:
+        """Which of its files cannot be read and why, in a sentence; empty where all can."""
+        if self.damage:
+            return self.damage
+        for name in ("result.json", "exit.json", "supervisor.json", "command.json", "progress.json"):
+            try:
+                read_record(self.directory / name)
+            except StateError as error:
+                return str(error)
+        return ""
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """Return what one of its files holds; nothing where there is none, or `problem` says why it is not read."""
+        try:
+            return read_record(self.directory / name) or {}
+        except StateError:
+            return {}
 
     def progress(self) -> Progress | None:
         """Return how far it is, or None before its first word."""
@@ -149,9 +185,10 @@ class Job:
         if self.state != "running":
             return
         (self.directory / "cancel").touch()
-        if force and self._alive():
+        supervisor = self._process("supervisor.json")
+        if force and supervisor is not None and is_here(supervisor) and is_alive(**supervisor):
             # The supervisor leads a session of its own, so its group is the job and nothing else.
-            os.killpg(read_json(self.directory / "supervisor.json")["pid"], signal.SIGKILL)
+            os.killpg(supervisor["pid"], signal.SIGKILL)
 
     def forget(self) -> None:
         """Delete the job's directory, not what the job wrote.
@@ -169,12 +206,29 @@ class Job:
         shutil.rmtree(gone)
 
     def _alive(self) -> bool:
-        supervisor = read_json(self.directory / "supervisor.json")
+        supervisor = self._process("supervisor.json")
         if supervisor is None:
-            return time.time() - self.created < _STARTING
+            return abs(time.time() - self.created) < _STARTING
+        if not is_here(supervisor):
+            return self._was_heard()
         # The command too: it goes on when somebody kills the supervisor alone.
-        command = read_json(self.directory / "command.json")
+        command = self._process("command.json")
         return any(process is not None and is_alive(**process) for process in (supervisor, command))
+
+    def _process(self, name: str) -> dict[str, Any] | None:
+        """Return what identifies a process of the job, or None where that is not known."""
+        found = self._read(name)
+        sound = type(found.get("pid")) is int and isinstance(found.get("started"), int | float)
+        return {key: found.get(key) for key in ("pid", "started", "host", "boot")} if sound else None
+
+    def _was_heard(self) -> bool:
+        """Return whether the job has given a sign of life lately, by the clock of the disk that it lies on."""
+        try:
+            heard = (self.directory / "alive").stat().st_mtime
+            with tempfile.NamedTemporaryFile(dir=self.directory, prefix=".clock-") as clock:
+                return abs(os.fstat(clock.fileno()).st_mtime - heard) < _SILENT
+        except OSError:
+            return False
 
 
 def start_job(
@@ -211,6 +265,7 @@ def start_job(
         created = time.time()
         directory = root / f"{time.strftime('%Y%m%d-%H%M%S', time.localtime(created))}-{secrets.token_hex(3)}"
         directory.mkdir()
+        (directory / "alive").touch()
         spec = {"title": title, "command": words, "cwd": cwd, "lock": lock, "created": created}
         job = _load(directory.resolve(), spec)
         write_json(directory / "spec.json", spec)
@@ -239,15 +294,41 @@ def list_jobs(root: Path) -> list[Job]:
     if not root.is_dir():
         return []
     found = [path.resolve() for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    specs = [(path, read_json(path / "spec.json")) for path in found]
     # A directory without a spec is a job being started or forgotten this very moment.
-    jobs = [_load(directory, spec) for directory, spec in specs if spec is not None]
+    jobs = [job for job in map(_read_job, found) if job is not None]
     return sorted(jobs, key=lambda job: (job.created, job.id), reverse=True)
 
 
+def _read_job(directory: Path) -> Job | None:
+    """Return the job of a directory, one whose spec was damaged too; None where there is no spec."""
+    file = directory / "spec.json"
+    try:
+        spec = read_record(file, "title", "command", "cwd", "lock", "created")
+        return None if spec is None else _load(directory, spec)
+    except StateError as error:
+        damage = str(error)
+    except (TypeError, ValueError) as error:
+        damage = f"{file} does not describe a job ({error}): it was damaged, or is of another version"
+    try:
+        created = file.stat().st_mtime
+    except OSError:
+        return None
+    return Job(directory, directory.name, (), directory, None, created, damage)
+
+
 def _load(directory: Path, spec: dict[str, Any]) -> Job:
+    title, command, created = spec["title"], spec["command"], spec["created"]
+    if not isinstance(title, str) or not isinstance(created, int | float) or isinstance(created, bool):
+        raise TypeError(f"title {title!r}, created {created!r}")
+    if not isinstance(command, list) or not all(isinstance(word, str) for word in command):
+        raise TypeError(f"command {command!r}")
     lock = None if spec["lock"] is None else Path(spec["lock"])
-    return Job(directory, spec["title"], tuple(spec["command"]), Path(spec["cwd"]), lock, spec["created"])
+    return Job(directory, title, tuple(command), Path(spec["cwd"]), lock, created)
+
+
+def _signal_name(number: int) -> str:
+    """Return what a signal is called; of a number that no signal has, the number."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _refuse_shared(root: Path, lock: Path | None) -> None:

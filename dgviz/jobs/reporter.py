@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from dgviz.files import read_json, write_json
+from dgviz.errors import StateError, printable
+from dgviz.files import read_record, write_json
 
 JOB_VARIABLE = "DGVIZ_JOB_DIR"
 _INTERVAL = 0.1  # seconds between two writes: a page polls once a second
+ENDS = "done", "failed", "cancelled"
+"""How a job may end by its own word."""
 _HISTORY = 64  # samples kept of a run, the older ones further apart
 
 
@@ -99,7 +102,7 @@ class JobReporter:
         **extra
             Anything JSON can hold.
         """
-        now = time.time()
+        now, message = time.time(), printable(message)
         recent = 0 <= now - self._written < _INTERVAL and message == self._message
         if self.directory is None or (recent and done < total):
             return
@@ -124,7 +127,7 @@ class JobReporter:
         state : str
             "done", "failed" or "cancelled".
         """
-        if state not in ("done", "failed", "cancelled"):
+        if state not in ENDS:
             raise ValueError(f"a job ends as done, failed or cancelled, not as {state!r}")
         if self.directory is not None:
             ended = {"state": state, "ended": time.time(), "result": dict(result or {})}
@@ -132,9 +135,11 @@ class JobReporter:
 
 
 def read_progress(directory: Path) -> Progress | None:
-    """Return the last progress written in a job's directory, or None where none was."""
-    found = read_json(directory / "progress.json")
-    if found is None:
+    """Return the last progress written in a job's directory, or None where none was, or none that can be read."""
+    try:
+        found = read_record(directory / "progress.json")
+        history = tuple((float(moment), float(done)) for moment, done in found["history"])
+        numbers = {name: float(found[name]) for name in ("done", "total", "updated")}
+        return Progress(message=str(found["message"]), history=history, extra=dict(found["extra"]), **numbers)
+    except (StateError, KeyError, TypeError, ValueError):
         return None
-    history = tuple((moment, done) for moment, done in found.pop("history"))
-    return Progress(history=history, **found)

@@ -10,8 +10,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from dgviz.files import read_json, write_json
-from dgviz.jobs.process import describe_process
+from dgviz.files import read_record, write_json
+from dgviz.jobs.process import HEARTBEAT, describe_process
 from dgviz.jobs.reporter import JOB_VARIABLE
 
 _NICE = 5  # of 19: whoever clicks comes first, and a job still gets on where the machine is busy with others
@@ -33,7 +33,7 @@ def yield_processor() -> None:
 def main(directory: Path) -> None:
     """Run the job's command to its end and record how it ended."""
     yield_processor()
-    spec = read_json(directory / "spec.json")
+    spec = read_record(directory / "spec.json", "command", "cwd")
     environment = {**_WAITING, **os.environ, JOB_VARIABLE: str(directory)}
     # Apart, because a command's stdout is buffered and would arrive after the last word on stderr.
     with (directory / "log.txt").open("ab") as log, (directory / "output.txt").open("ab") as output:
@@ -45,9 +45,19 @@ def main(directory: Path) -> None:
             code = 127
         else:
             write_json(directory / "command.json", describe_process(process.pid))
-            code = process.wait()
+            code = wait_for_end(process, directory / "alive")
     # The log is closed by now: whoever sees the exit code finds the last words too.
     write_json(directory / "exit.json", {"code": code, "ended": time.time()})
+
+
+def wait_for_end(process: subprocess.Popen, alive: Path) -> int:
+    """Return the exit code of a process, touching a file while it runs."""
+    while True:
+        try:
+            return process.wait(timeout=HEARTBEAT)
+        except subprocess.TimeoutExpired:
+            with suppress(OSError):  # a job that was forgotten from outside, or a full disk
+                os.utime(alive)
 
 
 if __name__ == "__main__":

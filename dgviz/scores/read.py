@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from dgviz.errors import AccessError, ScoresError
 from dgviz.opening import read_named
@@ -153,20 +154,31 @@ def parse_scores(content: bytes, source: str, model: str = "", folder: str = "")
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ScoresError(f"{source} cannot be read as JSON ({error}): name a JSON or .csv file of scores") from error
-    if isinstance(value, dict) and is_table(value):
+    try:
+        table = _parse_object(value, source, model, folder) if isinstance(value, dict) else None
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+        raise ScoresError(
+            f"{source} has a part of another kind than files of scores have ({error}): it is damaged, fetch it again"
+        ) from error
+    if table is None:
+        raise ScoresError(
+            f"{source} is no file of scores: it has neither the harness's 'results' nor a list 'scores', and is no "
+            "log of Inspect; name a results_<date>.json, a scores.json, an .eval or a CSV"
+        )
+    return table
+
+
+def _parse_object(value: dict[str, Any], source: str, model: str, folder: str) -> ScoreTable | None:
+    """Return the scores of a JSON object, or None where it is of no known kind."""
+    if is_table(value):
         return parse_table(value, source)
-    if isinstance(value, dict) and is_lighteval(value):
+    if is_lighteval(value):
         return parse_lighteval(value, source, model, folder)
-    if isinstance(value, dict) and is_harness(value):
+    if is_harness(value):
         return parse_harness(value, source, model, folder)
-    if isinstance(value, dict) and is_inspect(value):
+    if is_inspect(value):
         return parse_inspect(value, source, model)
-    if isinstance(value, dict) and is_dghard(value):
-        return parse_dghard(value, source, model, folder)
-    raise ScoresError(
-        f"{source} is no file of scores: it has neither the harness's 'results' nor a list 'scores', and is no log "
-        "of Inspect; name a results_<date>.json, a scores.json, an .eval or a CSV"
-    )
+    return parse_dghard(value, source, model, folder) if is_dghard(value) else None
 
 
 def merge_tables(tables: Iterable[ScoreTable]) -> ScoreTable:

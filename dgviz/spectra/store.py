@@ -22,6 +22,7 @@ from dgviz.checkpoint import cache_dir
 from dgviz.errors import DgvizError
 from dgviz.files import replacing
 from dgviz.rmt.spectrum import Spectrum
+from dgviz.spectra.bound import note_growth, note_use
 
 ENGINE_VERSION = "3"
 """Part of every key. Raise it when `decompose` gives other numbers, or when the stored format or the
@@ -39,7 +40,7 @@ def spectrum_key(base: str, tuned: str) -> str:
 
 
 class SpectrumStore:
-    """Stored spectra, one file each; many processes may read and write at once."""
+    """Stored spectra, one file each; many processes may read and write at once. How many: `dgviz.spectra.bound`."""
 
     def __init__(self, root: Path | None = None) -> None:
         self.root = cache_dir() / "spectra" if root is None else Path(root)
@@ -57,7 +58,10 @@ class SpectrumStore:
             spectrum = Spectrum(_checked(s, shape), shape, certificate, summary, stored=True)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError):
             return None
-        return spectrum if about.get("digest") == _digest(key, described, s) else None
+        if about.get("digest") != _digest(key, described, s):
+            return None
+        note_use(file)
+        return spectrum
 
     def put(
         self,
@@ -89,8 +93,9 @@ class SpectrumStore:
 
     def get_factors(self, key: str, rank: int) -> tuple[NDArray[np.floating], NDArray[np.floating]] | None:
         """Return the `rank` strongest triplets, (m, rank) and (rank, n), or None where fewer or none are stored."""
+        file = self._factors_file(key)
         try:
-            with safe_open(self._factors_file(key), framework="numpy") as stored:
+            with safe_open(file, framework="numpy") as stored:
                 if stored.get_slice("right").get_shape()[0] < rank:
                     return None
                 about = stored.metadata() or {}
@@ -98,7 +103,10 @@ class SpectrumStore:
             sound = about.get("digest") == _digest(key, f"{left.shape}{right.shape}", left, right)
         except (OSError, SafetensorError, IndexError, KeyError, ValueError, TypeError):
             return None
-        return (left[:, :rank], right[:rank]) if sound else None
+        if not sound:
+            return None
+        note_use(file)
+        return left[:, :rank], right[:rank]
 
     @contextlib.contextmanager
     def _replacing(self, file: Path) -> Iterator[Path]:
@@ -107,6 +115,7 @@ class SpectrumStore:
             file.parent.mkdir(parents=True, exist_ok=True)
             with replacing(file, durable=False) as fresh:
                 yield fresh
+            note_growth(self.root, file.stat().st_size)
         except (OSError, SafetensorError) as error:
             raise DgvizError(
                 f"the spectrum cannot be stored in {self.root} ({getattr(error, 'strerror', None) or error}): "

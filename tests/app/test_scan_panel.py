@@ -73,9 +73,14 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     app = drawn(paths)
     assert "0 computed in" in words(app) and "9 had been before" in words(app)
     assert app.button(key="start-scan").label == "Scan again"
-    # A copy is the same pair, spectra being stored by content; files that have changed are another one.
+    # A copy is the same pair, spectra being stored by content, and so is one that was touched; a change is seen.
     copies = [shutil.copytree(path, tmp_path / "copy" / path.name) for path in paths]
     assert "0 computed in" in words(drawn(copies))
+    os.utime(copies[1] / "model.safetensors", (1e9, 1e9))
+    assert "0 computed in" in words(drawn(copies))
+    data = bytearray((copies[1] / "model.safetensors").read_bytes())
+    data[-1] ^= 1
+    (copies[1] / "model.safetensors").write_bytes(data)
     os.utime(copies[1] / "model.safetensors", (1e9, 1e9))
     assert "is computed in the background" in words(drawn(copies))
 

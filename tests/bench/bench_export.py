@@ -10,7 +10,6 @@ Run: ``python -m tests.bench.bench_export [--out FILE]``.
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import shutil
@@ -24,6 +23,7 @@ import torch
 
 from dgviz.checkpoint import open_pair
 from dgviz.export import plan_export
+from dgviz.export.report import read_report
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
 from tests.bench.bench_repair import anonymous_bytes
@@ -65,7 +65,7 @@ def repair(base, tuned, out):
         time.sleep(0.01)
     if process.wait():
         raise SystemExit(process.stderr.read().decode()[-2000:])
-    return json.loads((out / "dgviz.json").read_text()), time.perf_counter() - started, peak
+    return read_report(out), time.perf_counter() - started, peak
 
 
 def memory_table(directory, count, shape):

@@ -1,9 +1,12 @@
 """Opening, reading and fingerprinting checkpoints: what is found, what is refused, and in which words."""
 
+import contextlib
 import json
 import os
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +16,15 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save, save_file
 
-from dgviz.checkpoint import content_hash, fingerprint, open_checkpoint, read_bytes, read_tensor
+from dgviz.checkpoint import (
+    content_hash,
+    fingerprint,
+    is_hashed,
+    known_hashes,
+    open_checkpoint,
+    read_bytes,
+    read_tensor,
+)
 from dgviz.checkpoint.header import DTYPES, read_header
 from dgviz.errors import CheckpointError
 from tests.checkpoints import random_tensors, write_checkpoint, write_index, write_pair, write_raw
@@ -35,13 +46,6 @@ def refusal(call, *args, kind=CheckpointError, **kwargs) -> str:
     message = str(caught.value)
     assert message and "\n" not in message
     return message
-
-
-def settled(*files: Path) -> None:
-    """Make files look as if they had been written a minute ago, so that their hashes may be remembered."""
-    for file in files:
-        stat = file.stat()
-        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns - 60 * 10**9))
 
 
 # --- opening --------------------------------------------------------------------------------------------------------
@@ -117,7 +121,7 @@ def test_the_fingerprint_follows_the_files(tmp_path):
     directory = write_checkpoint(tmp_path / "m", random_tensors(), {"a": 1}, shards=2)
     first = open_checkpoint(directory)
     assert open_checkpoint(directory).fingerprint == first.fingerprint
-    settled(directory / first.shards[1])
+    os.utime(directory / first.shards[1], ns=(0, 0))
     second = open_checkpoint(directory)
     (directory / "config.json").write_text('{"a": 2}')
     assert len({first.fingerprint, second.fingerprint, open_checkpoint(directory).fingerprint}) == 3
@@ -495,18 +499,90 @@ def count_reads(monkeypatch) -> list:
     return passes
 
 
-def test_a_hash_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
+def test_a_hash_is_remembered_until_the_file_changes(tmp_path, monkeypatch, later):
     directory = write_checkpoint(tmp_path / "m", {"w": torch.zeros(64)})
     info = open_checkpoint(directory).tensors["w"]
-    settled(info.file)
     passes = count_reads(monkeypatch)
     first = content_hash(info)
     assert content_hash(info) == first and passes == ["w"]
     write_checkpoint(directory, {"w": torch.ones(64)})
-    settled(info.file)
-    stat = info.file.stat()
-    os.utime(info.file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 10**9))
     assert content_hash(info) != first and passes == ["w", "w"]
+
+
+def change_in_place(info, at: int = 0) -> None:
+    """Change a byte of a tensor as an attack would: size, inode and modification time stay as they were."""
+    stat = info.file.stat()
+    with info.file.open("r+b") as file:
+        file.seek(info.start + at)
+        byte = file.read(1)
+        file.seek(info.start + at)
+        file.write(bytes([byte[0] ^ 1]))
+    os.utime(info.file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    now = info.file.stat()
+    assert (now.st_size, now.st_mtime_ns, now.st_ino) == (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+def test_a_change_in_place_under_the_same_date_is_seen(tmp_path, later):
+    directory = write_checkpoint(tmp_path / "m", {"w": torch.zeros(64 * 1024)})
+    checkpoint = open_checkpoint(directory)
+    info = checkpoint.tensors["w"]
+    first = content_hash(info)
+    assert is_hashed(info)
+    change_in_place(info, 7000)  # outside every sampled block: the time of the last change tells
+    assert not is_hashed(info) and content_hash(info) != first
+    assert open_checkpoint(directory).fingerprint != checkpoint.fingerprint
+
+
+@pytest.mark.parametrize("at", [0, 128 * 1024, 256 * 1024 - 1])
+def test_a_change_that_leaves_no_date_at_all_is_seen_in_the_sample(tmp_path, monkeypatch, later, at):
+    """As on a file system that keeps no time of the last change."""
+    info = open_checkpoint(write_checkpoint(tmp_path / "m", {"w": torch.zeros(64 * 1024)})).tensors["w"]
+    stamp = fingerprint.file_stamp(info.file.stat())
+    monkeypatch.setattr(fingerprint, "file_stamp", lambda stat: stamp)
+    first = content_hash(info)
+    assert known_hashes([info]) == {info: first}
+    change_in_place(info, at)
+    assert known_hashes([info]) == {} and content_hash(info) != first
+
+
+def test_a_folder_whose_name_is_no_text_is_hashed(tmp_path, later):
+    name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
+    try:
+        name.mkdir()
+    except OSError:
+        pytest.skip("this file system takes text only")
+    info = open_checkpoint(write_checkpoint(name / "m", {"w": torch.zeros(64)})).tensors["w"]
+    found = content_hash(info)
+    assert known_hashes([info]) == {info: found}
+
+
+def test_a_locked_database_costs_milliseconds_and_one_word(tmp_path, cache, later, caplog):
+    tensors = {f"w{number}": torch.zeros(64) for number in range(20)}
+    infos = list(open_checkpoint(write_checkpoint(tmp_path / "m", tensors)).tensors.values())
+    expected = [content_hash(info) for info in infos]
+    (database,) = cache.glob("*.sqlite")
+    with contextlib.closing(sqlite3.connect(database)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        started = time.monotonic()
+        assert [content_hash(info) for info in infos] == expected
+        assert time.monotonic() - started < 1.0  # it waited five seconds for each
+    assert [record.getMessage() for record in caplog.records if "locked" in record.getMessage()] == [
+        f"{database} is locked by another process: contents are hashed again until it is free"
+    ]
+
+
+def test_a_damaged_database_is_set_aside(tmp_path, cache, later):
+    info = open_checkpoint(write_checkpoint(tmp_path / "m", {"w": torch.zeros(64)})).tensors["w"]
+    expected = content_hash(info)
+    (database,) = cache.glob("*.sqlite")
+    damaged = database.read_bytes()[:100] + b"no database at all " * 500
+    database.write_bytes(damaged)
+    assert content_hash(info) == expected and is_hashed(info)
+    assert (cache / f"damaged-{database.name}").read_bytes() == damaged
+    with contextlib.closing(sqlite3.connect(database)) as foreign, foreign:  # of another version of dgviz
+        foreign.execute("DROP TABLE hashes")
+        foreign.execute("CREATE TABLE hashes (path TEXT)")
+    assert content_hash(info) == expected and is_hashed(info)
 
 
 def test_a_file_written_just_now_is_hashed_again(tmp_path, monkeypatch):
@@ -524,16 +600,15 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path, monkeypatch):
 
     def touching(info):
         yield from original(info)
-        settled(info.file)
+        os.utime(info.file, ns=(0, 0))
 
     monkeypatch.setattr(fingerprint, "iter_chunks", touching)
     assert "changed while tensor 'w' was read" in refusal(content_hash, info)
 
 
 @pytest.mark.parametrize("damage", ["garbage", "directory", "not writable"])
-def test_a_broken_cache_is_never_fatal(tmp_path, cache, monkeypatch, damage):
+def test_a_broken_cache_is_never_fatal(tmp_path, cache, monkeypatch, later, damage):
     info = open_checkpoint(write_checkpoint(tmp_path / "m", {"w": torch.zeros(64)})).tensors["w"]
-    settled(info.file)
     expected = content_hash(info)
     (database,) = cache.glob("*.sqlite")
     if damage == "garbage":
@@ -551,9 +626,9 @@ def test_a_broken_cache_is_never_fatal(tmp_path, cache, monkeypatch, damage):
 @pytest.mark.slow
 def test_many_processes_share_one_cache(tmp_path, cache):
     base, _ = write_pair(tmp_path / "pair")
-    settled(base / "model.safetensors")
     code = (
         "import sys; from dgviz.checkpoint import content_hash, open_checkpoint\n"
+        "import time; now = time.time_ns; time.time_ns = lambda: now() + 60 * 10**9\n"
         "tensors = open_checkpoint(sys.argv[1]).tensors\n"
         "print(*(content_hash(info) for _ in range(5) for info in tensors.values()))\n"
         "assert 'torch' not in sys.modules\n"

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from dgviz.cli import main
 from dgviz.command import GRAMMAR
 from dgviz.export import FORMATS
+from dgviz.export.report import read_report
 from dgviz.repair.plan import OUTPUT_DTYPES
 from tests.checkpoints import write_pair
 
@@ -82,7 +83,7 @@ def test_repair_writes_what_it_reports(capsys, pair, tmp_path):
     assert status == 0
     assert "repair" in err  # progress goes there, not into the JSON
     assert report.pop("seconds") > 0  # not in the file, whose bytes are the same for every run
-    assert report == json.loads((out_dir / "dgviz.json").read_text())
+    assert report == read_report(out_dir)
     rows = report["tensors"]
     assert {row["action"] for row in rows.values()} == {"repair", "keep"}
     assert rows["model.conv.weight"]["action"] == "keep"

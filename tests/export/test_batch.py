@@ -102,6 +102,25 @@ def test_an_output_of_other_inputs_is_not_taken_for_finished(paths, tmp_path):
         plan_exports(pair, [RepairPlan()], tmp_path)
 
 
+@pytest.mark.parametrize("damage", ["deleted shard", "damaged shard", "deleted config", "deleted index"])
+def test_a_finished_output_that_was_damaged_is_not_taken_for_finished(paths, tmp_path, damage):
+    pair = open_pair(*paths)
+    write_alone(pair, RepairPlan(), out := tmp_path / "dg_hard")
+    assert plan_exports(pair, [RepairPlan()], tmp_path)[0] == []
+    file = out / pair.tuned.shards[1]
+    if damage == "damaged shard":
+        data = file.read_bytes()
+        file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    else:
+        file = {"deleted shard": file, "deleted config": out / "config.json"}.get(
+            damage, out / "model.safetensors.index.json"
+        )
+        file.unlink()
+    with pytest.raises(ExportError, match="delete the folder and repeat the command to write it again") as caught:
+        plan_exports(pair, [RepairPlan()], tmp_path)
+    assert damage == "deleted index" or file.name in str(caught.value)
+
+
 def test_all_outputs_together_must_fit_the_disk(paths, tmp_path, monkeypatch):
     pair = open_pair(*paths)
     one = plan_export(pair, RepairPlan(), tmp_path / "one").total_bytes

@@ -18,6 +18,7 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import ExportFailedError
 from dgviz.export import plan_export, reload
+from dgviz.export.plan import RUN
 from dgviz.export.verify import load_with_transformers, verify_load
 from dgviz.repair.plan import RepairPlan
 from tests.checkpoints import write_pair, write_tiny_pair
@@ -51,7 +52,8 @@ def repair(capsys, *arguments) -> dict:
 
 
 def file_bytes(folder):
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != RUN]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def card_data(folder) -> dict:

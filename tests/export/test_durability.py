@@ -19,6 +19,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -29,6 +30,8 @@ from dgviz.cli import main
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export import plan_export
 from dgviz.export.manifest import LOCK, MANIFEST
+from dgviz.export.plan import REPORT, RUN
+from dgviz.export.report import read_report
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
 from tests.checkpoints import planted_update, write_checkpoint
@@ -67,13 +70,20 @@ def undisturbed(pair, tmp_path_factory):
 
 
 def file_bytes(directory):
-    return {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+    """The bytes of every file but the one that says when and how long, and which tensor's figures are in that."""
+    found = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+    if RUN in found and REPORT in found:
+        figures = read_report(directory)
+        found[RUN] = orjson.dumps([figures["overall"], figures["tensors"]])
+    return found
 
 
 # A server that has loaded everything and computed nothing: a run forked from it is a process of its own, and begins
 # at once.
 PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["pytest", "tests.export.test_durability", "dgviz.export.write"])
+PRELOADED = ["pytest", "tests.export.test_durability", "tests.export.test_kills", "dgviz.export.write"]
+PRELOADED += ["peft", "transformers"] if os.environ.get("DGVIZ_SOAK") == "1" else []
+PROCESSES.set_forkserver_preload(PRELOADED)
 
 
 def command_line(words, errors, file_limit):
@@ -161,7 +171,7 @@ def kill_and_continue(pair, out, point, undisturbed):
     for name, data in found.items():
         if name == MANIFEST:
             json.loads(data)
-        elif name != LOCK and not name.endswith(".partial"):
+        elif name not in (LOCK, RUN) and not name.endswith(".partial"):
             assert data == undisturbed[name], f"killed at {share:.1%}, {name} is not whole"
     before = shards_of(out)
     if MANIFEST in found or not before:  # else it had just finished
@@ -317,7 +327,8 @@ def test_two_writers(pair, undisturbed, tmp_path):
     assert file_bytes(out) == undisturbed
 
 
-def test_a_continued_export_refuses_other_contents_and_says_both(pair, tmp_path):
+@pytest.mark.parametrize("in_place", [False, True])
+def test_a_continued_export_refuses_other_contents_and_says_both(pair, tmp_path, later, in_place):
     base, tuned = copied(pair, tmp_path)
     shard = started((base, tuned), tmp_path / "out")
     name, before = next(
@@ -326,7 +337,12 @@ def test_a_continued_export_refuses_other_contents_and_says_both(pair, tmp_path)
     stat = (tuned / shard).stat()
     values = load_file(tuned / shard)
     values[name] = values[name] + 1
-    save_file(values, tuned / shard, metadata={"format": "pt"})
+    save_file(values, tmp_path / "other", metadata={"format": "pt"})
+    if in_place:  # size and inode stay too
+        (tuned / shard).write_bytes((tmp_path / "other").read_bytes())
+        assert (tuned / shard).stat().st_ino == stat.st_ino and (tuned / shard).stat().st_size == stat.st_size
+    else:
+        (tmp_path / "other").replace(tuned / shard)
     os.utime(tuned / shard, ns=(stat.st_atime_ns, stat.st_mtime_ns))  # a date decides nothing
     with pytest.raises(ExportError, match=f"{shard} holds other values for '{name}'") as caught:
         list(iter_export(plan_export(open_pair(base, tuned), RepairPlan(), tmp_path / "out"), "cpu"))

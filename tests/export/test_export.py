@@ -17,6 +17,8 @@ from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.errors import ExportError, SpectrumError
 from dgviz.export import plan_export
 from dgviz.export.manifest import LOCK, MANIFEST
+from dgviz.export.plan import RUN
+from dgviz.export.report import read_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest, shard_order
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.repair.plan import RepairPlan
@@ -32,8 +34,8 @@ def export(pair, plan, out):
 
 
 def file_bytes(directory):
-    """Return the bytes of every file below a directory."""
-    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    """Return the bytes of every file below a directory but the one that tells one run from another."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file() and path.name != RUN)
     return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
 
 
@@ -101,7 +103,7 @@ def test_write_then_read(tmp_path, shards):
     sizes = {name: (tmp_path / "out" / name).stat().st_size for name in written.shards}
     assert {name: entry["bytes"] for name, entry in result.report["files"].items()} == sizes
     assert result.report["total_bytes"] == sum(sizes.values())
-    report = json.loads((tmp_path / "out" / "dgviz.json").read_text())
+    report = read_report(tmp_path / "out")
     assert report == orjson.loads(orjson.dumps(result.report))
     assert report["tensors"].keys() == {paired.name for paired in pair.tensors}
     assert not (tmp_path / "out" / MANIFEST).exists() and not (tmp_path / "out" / LOCK).exists()
@@ -246,7 +248,7 @@ def test_sidecars_come_from_tuned_then_base_and_code_never(tmp_path):
     (tuned / "additional_chat_templates").mkdir()
     (tuned / "additional_chat_templates" / "tool.jinja").write_text("{{ x }}")
     result = export(open_pair(base, tuned), RepairPlan(), tmp_path / "out")
-    own = {"model.safetensors", "dgviz.json", "README.md"}
+    own = {"model.safetensors", "dgviz.json", "dgviz.run.json", "README.md"}
     files = {name for name in file_bytes(tmp_path / "out") if name not in own}
     assert files == {"config.json", "tokenizer.json", "LICENSE", "additional_chat_templates/tool.jinja"}
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == {"from": "tuned"}

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dgviz.checkpoint import open_checkpoint
+from dgviz.export.report import read_report
 from tests.checkpoints import planted_update, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -84,7 +85,7 @@ def test_a_trim_of_the_whole_model_needs_less_than_its_keys(deep, tmp_path):
     command = ["repair", *deep, tmp_path / "out", "--method", "ties", "--device", "cpu"]
     _, peak = measured(command, tmp_path / "errors")
     assert peak <= BUDGET
-    report = json.loads((tmp_path / "out" / "dgviz.json").read_text())
+    report = read_report(tmp_path / "out")
     assert sum(row["written"] == "repaired" for row in report["tensors"].values()) == 24
 
 
@@ -140,6 +141,6 @@ def test_a_tensor_of_three_gigabytes(tmp_path, options, times, written):
     seconds, peak = measured(command, tmp_path / "errors")
     print(f"{written}: {seconds:.0f} s, peak {peak / GIB:.2f} GiB of at most {limit / GIB:.1f} GiB")
     assert peak <= limit
-    row = json.loads((tmp_path / "out" / "dgviz.json").read_text())["tensors"]["large.weight"]
+    row = read_report(tmp_path / "out")["tensors"]["large.weight"]
     assert row["written"] == written and (times == 1 or row["matrices"][0]["rank"] == 3)
     assert open_checkpoint(tmp_path / "out").tensors["large.weight"].nbytes == 3 * GIB

@@ -41,6 +41,7 @@ CARRIED = [
 ]
 LEFT = {
     "README.md": "it speaks of tuned alone",
+    "dgviz.run.json": "it speaks of tuned alone",
     "all_results.json": "it speaks of tuned alone",
     "optimizer.pt": "training state",
     "rng_state_0.pth": "training state",
@@ -75,7 +76,7 @@ def export(base, tuned, out, **options):
     plan = plan_export(open_pair(base, tuned), RepairPlan(), out, **options)
     report = list(iter_export(plan, "cpu"))[-1].report
     files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    return report, files - {"model.safetensors", "dgviz.json", "README.md"}
+    return report, files - {"model.safetensors", "dgviz.json", "dgviz.run.json", "README.md"}
 
 
 def test_what_goes_along_and_what_stays(tmp_path):

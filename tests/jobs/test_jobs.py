@@ -29,6 +29,7 @@ from dgviz.jobs import (
     start_job,
 )
 from dgviz.jobs.process import describe_process, is_alive
+from dgviz.jobs.supervise import wait_for_end
 from tests.jobs.worker_functions import Refused
 
 ROOT = Path(__file__).parents[2]
@@ -538,12 +539,117 @@ def test_relative_roots_and_the_working_directory(start, tmp_path, monkeypatch):
     assert (job.directory / "output.txt").read_text().strip() == str(ROOT)
 
 
-def test_a_damaged_file_is_named(start, tmp_path):
-    job = ended(start(python("pass")))
-    (job.directory / "result.json").write_text("{")
-    with pytest.raises(ValueError, match=r"result\.json is not JSON"):
-        job.state  # noqa: B018
-    (job.directory / "result.json").unlink()
+DAMAGE = [
+    b"",
+    b"{",
+    b"null",
+    b"[]",
+    b"3",
+    b"{}",
+    b"\xff\xfe",
+    b"[" * 100_000,
+    b'{"state": 3, "code": "x", "pid": "a"}',
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda data: repr(data[:12]))
+@pytest.mark.parametrize("name", ["result.json", "exit.json", "progress.json", "supervisor.json", "command.json"])
+def test_a_damaged_file_costs_no_more_than_itself(tmp_path, name, damage):
+    root = tmp_path / "jobs"
+    job = finished_job(root / "20260101-000000-abcdef")
+    (job / name).write_bytes(damage)
+    (found,) = list_jobs(root)
+    assert found.title == "Repair" and found.state in ("done", "died")
+    assert found.state == "done" or name == "exit.json"
+    found.error, found.ended, found.result, found.progress()
+    readable = damage in (b"{}", DAMAGE[-1])
+    assert bool(found.problem) is not readable and (readable or f"{name} " in found.problem)
+    found.cancel(force=True)
+    found.forget()
+    assert list_jobs(root) == []
+
+
+def finished_job(directory):
+    """The files of a job that has ended well."""
+    spec = {"title": "Repair", "command": ["true"], "cwd": "/", "lock": None, "created": time.time() - 100}
+    directory.mkdir(parents=True)
+    write_json(directory / "spec.json", spec)
+    write_json(directory / "exit.json", {"code": 0, "ended": time.time()})
+    JobReporter(directory).progress(1, 2, "half")
+    for name in ("supervisor.json", "command.json"):
+        write_json(directory / name, describe_process(os.getpid()) | {"pid": 2**22 - 1})
+    return directory
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, b'{"title": 1, "command": [], "cwd": "", "lock": null, "created": 0}'])
+def test_a_damaged_spec_is_a_job_that_says_so(tmp_path, damage):
+    root = tmp_path / "jobs"
+    finished_job(root / "first")
+    (finished_job(root / "second") / "spec.json").write_bytes(damage)
+    sound, damaged = sorted(list_jobs(root), key=lambda job: job.state, reverse=True)
+    assert (sound.state, damaged.state) == ("done", "damaged")
+    assert damaged.title == "second" and "second/spec.json" in damaged.error == damaged.problem
+    damaged.cancel(force=True)
+    damaged.forget()
+    assert list_jobs(root) == [sound]
+
+
+def test_a_job_of_another_machine_runs_while_it_gives_signs_of_life(tmp_path):
+    directory = finished_job(tmp_path / "jobs" / "far")
+    (directory / "exit.json").unlink()
+    for machine in ({"host": "elsewhere"}, {"boot": "another"}):  # the other one, or this one before its restart
+        for name in ("supervisor.json", "command.json"):
+            write_json(directory / name, describe_process(os.getpid()) | machine)
+        (directory / "alive").touch()
+        (job,) = list_jobs(tmp_path / "jobs")
+        assert job.state == "running"
+        with pytest.raises(JobError, match="still running"):
+            job.forget()
+        os.utime(directory / "alive", (time.time() - 600, time.time() - 600))
+        assert job.state == "died" and "left no exit code" in job.error
+        assert sorted(path.name for path in directory.glob(".*")) == []
+
+
+def test_a_clock_that_is_set_kills_no_job(start, monkeypatch):
+    job = start(python(LISTENING))
+    processes(job)
+    now = time.time
+    for hours in (-5, 5):
+        # What psutil says of a process, and this process's clock, both move when the clock is set.
+        monkeypatch.setattr(time, "time", lambda hours=hours: now() + 3600 * hours)
+        monkeypatch.setattr(psutil, "boot_time", lambda hours=hours: now() + 3600 * hours)
+        monkeypatch.setattr(psutil.Process, "create_time", lambda self, hours=hours: now() + 3600 * hours)
+        assert job.state == "running"
+
+
+def test_a_job_of_an_older_version_is_still_recognised(start):
+    job = start(python(LISTENING))
+    for name, pid in zip(("supervisor.json", "command.json"), processes(job), strict=True):
+        write_json(job.directory / name, {"pid": pid, "started": psutil.Process(pid).create_time()})
+    assert job.state == "running"
+    job.cancel(force=True)
+    assert ended(job).state == "cancelled"
+
+
+def test_the_supervisor_gives_signs_of_life(start, monkeypatch):
+    job = start(python(LISTENING))
+    assert (job.directory / "alive").exists()
+    process = subprocess.Popen(python("import time; time.sleep(600)"))
+    monkeypatch.setattr("dgviz.jobs.supervise.HEARTBEAT", 0.01)
+    os.utime(job.directory / "alive", (0, 0))
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(wait_for_end, process, job.directory / "alive")
+        wait_until(lambda: (job.directory / "alive").stat().st_mtime > 0, "a sign of life")
+        process.kill()
+        assert waiting.result(LIMIT) == -signal.SIGKILL
+
+
+def test_names_that_act_on_a_terminal_are_escaped_in_progress_and_errors(start, tmp_path):
+    reporter = JobReporter(tmp_path)
+    reporter.progress(1, 2, "a\x1b[2Jb\n\udc80")
+    assert read_json(tmp_path / "progress.json")["message"] == "a\\x1b[2Jb\\n\\udc80"
+    job = ended(start(python("import sys; sys.exit('bad \\x1b[31mred\\x9b')")))
+    assert job.error == "bad \\x1b[31mred\\x9b"
 
 
 # --- Progress -----------------------------------------------------------------------------------------------------

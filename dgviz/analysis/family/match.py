@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from dgviz.analysis.groups import thirds_of
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.fingerprint import sample_contents
 from dgviz.checkpoint.layout import label
 from dgviz.checkpoint.module_path import ModulePath, module_path
 from dgviz.errors import PairError
@@ -67,9 +68,10 @@ def match_members(pairs: Sequence[CheckpointPair]) -> tuple[list[SharedWeight], 
     PairError
         If the pairs do not have one base.
     """
-    bases = {pair.base.fingerprint: pair.base.path for pair in pairs}
-    if len(bases) != 1:
-        raise PairError(f"a family has one base; got {', '.join(map(str, bases.values()))}: give one base for all")
+    bases = {pair.base.fingerprint: pair.base for pair in pairs}
+    if len(bases) != 1 and len(set(map(sample_contents, bases.values()))) != 1:  # copies are one
+        named = ", ".join(str(base.path) for base in bases.values())
+        raise PairError(f"a family has one base; got {named}: give one base for all")
     sides: dict[tuple[str, int | None], list[Weight | None]] = {}
     for position, pair in enumerate(pairs):
         for weight in weights_of(pair):

@@ -56,7 +56,7 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     report["left_at_base"] = left
     report["warnings"] = [*_about(targets, left), *report["warnings"]]
     report["verified"] = {"peft": verified}
-    write_report(plan, report)
+    write_report(plan, report, {name: part.row for name, part in parts.items()})
     (staging / WEIGHTS).replace(plan.out / WEIGHTS)
     (staging / ADAPTER_CONFIG).replace(plan.out / ADAPTER_CONFIG)
     sync(plan.out)
