@@ -10,7 +10,6 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
-from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
 from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
@@ -33,24 +32,23 @@ from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.rules import rule_button
 from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
+from dgviz.app.sides import Comparison, draw_sides, read_comparison, threshold_against
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
 from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
-from dgviz.errors import DgvizError, PlanError
+from dgviz.errors import DgvizError
 from dgviz.figures.cells import model_cells
 from dgviz.figures.figure4.maps import WHOLE, EntryPanels, SpectrumPanels
 from dgviz.figures.figure4.payload import matrix_axes
 from dgviz.figures.figure4.static import caption_of, figure4_svg
-from dgviz.repair.overrides import Override
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.weight import Weight
-from dgviz.words import exact_number
 
 _KEY = "workbench"
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
@@ -87,13 +85,14 @@ def draw_workbench(pair: CheckpointPair) -> None:
                 show_warning(warning[0].upper() + warning[1:] + ".")
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
-        _draw_against(view, layer, spectrum, tau, chosen is not None)
+        draw_sides(view, layer, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             _choose_colour(view)
             picture = st.container()
             draw_provenance(layer, spectrum, tau, own_tau)
-    _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau)
+    comparison = read_comparison(view, pair, layer, tau, chosen is not None)
+    _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau, comparison)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**More on this weight**")
         choose_shown(view, WEIGHT_PARTS)
@@ -145,22 +144,24 @@ def _figure(
     threshold: Threshold,
     tau: float,
     own_tau: float,
+    comparison: Comparison | None,
 ) -> None:
     """Draw map and figure."""
     rank = int(np.count_nonzero(spectrum.s > tau))
-    against = read_against(view, spectrum)
+    sigma = 0.0 if threshold.degenerate else threshold.sigma
     compared = twin = None
     with answered():
         # Spectrum and tau are on the screen first; the maps of a large weight follow when they are there.
         patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
-        window = WHOLE if against else asked_window(_KEY, layer.matrix.name, spectrum.shape)
+        window = WHOLE if comparison else asked_window(_KEY, layer.matrix.name, spectrum.shape)
         entries = work.entry_panels_soon(*layer.weight, rank, patience, window)
         maps = work.spectrum_panels(*layer.weight, patience)
         direction = about_direction(_KEY, view, pair, layer, spectrum, patience)
-        if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
-            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window)
-        if entries is not None and against is not None:
-            compared = work.compared_panels(*layer.weight, *against, rank)
+        if comparison is not None:
+            compared = work.compared_soon(*layer.weight, sigma, comparison.sides, patience)
+        against = compared.a.tau if compared is not None and comparison.has_twin else None
+        if entries is not None and wants_twin(_KEY, layer.id) and sigma > 0 and (against or not comparison):
+            twin = work.noise_twin(*layer.weight, sigma, tau, rank, window, against)
     if maps is not None and entries is not None:
         with picture:
             whole = entries if window == WHOLE else work.entry_panels(*layer.weight, rank)
@@ -176,6 +177,7 @@ def _figure(
         entries=entries,
         nonzero_shape=spectrum.nonzero_shape,
         map=_map(view, pair, layer),
+        compare=comparison and comparison.header(),
         compared=compared,
         twin=twin,
         about={
@@ -221,7 +223,7 @@ def _offer_picture(
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
     spectra, order = load_spectra(pair), map_order(_KEY)
-    against = _plan_against(view)
+    against = threshold_against(view)
     if order == "between" and against is None:
         order = "layers"
     figure = "residual_fit" if order == "fit" else _colour(view)
@@ -271,79 +273,6 @@ def _overridden(view: View, pair: CheckpointPair) -> set[str]:
         return set()  # it is said where the plan is drawn
     selectors = [override.selector for override in plan.overrides]
     return {tensor.name for tensor in pair.repairable if any(selector.finds(tensor) for selector in selectors)}
-
-
-def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | None:
-    """Return name, tau and rank of the threshold that the one in view is compared with; what is spoiled is said."""
-    plan = _plan_against(view, said=True)
-    if plan is None:
-        return None
-    try:
-        threshold = apply_rule(spectrum, plan.rule, plan.params)
-    except DgvizError as error:
-        show_error(error)
-        return None
-    tau = start_tau(spectrum.s, threshold)
-    return rule_title(plan), tau, int(np.count_nonzero(spectrum.s > tau))
-
-
-def _plan_against(view: View, said: bool = False) -> RepairPlan | None:
-    """Return the threshold that the one in view is compared with; what is none is `said` once."""
-    if not view.against:
-        return None
-    try:
-        plan = Override.parse(f"re=.: {view.against}").applied(RepairPlan())
-        usual = RepairPlan()
-        if plan.keep or (plan.method, plan.shrinker) != (usual.method, usual.shrinker):
-            raise PlanError(f"{view.against!r} is no threshold: compare with a rule, a factor, a tau or a rank")
-    except DgvizError as error:
-        if said:
-            show_error(error)
-        return None
-    return plan
-
-
-def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, moved: bool) -> None:
-    """Offer to hold on to what is in view as A, and to choose what A is."""
-    if not view.against:
-        st.button(
-            "Compare",
-            key="compare",
-            icon=":material/compare:",
-            help="Holds on to this threshold as A; what you look at from now on is B.",
-            on_click=change_view,
-            kwargs={"against": _held(layer, tau, moved)},
-        )
-        return
-    with st.popover("Comparing", icon=":material/compare:"):
-        st.session_state["against-typed"] = view.against
-        st.text_input(
-            "A is",
-            key="against-typed",
-            help="A rule with its parameters (rule=energy, fraction=0.8), factor=0.5, tau=0.05 or rank=12.",
-            on_change=lambda: change_view(against=st.session_state["against-typed"].strip()),
-        )
-        st.caption("B is what you look at: move it in the spectrum, or choose another rule. Hold B to blink.")
-        with st.container(horizontal=True):
-            st.button(
-                "Hold this as A",
-                key="against-hold",
-                on_click=change_view,
-                kwargs={"against": _held(layer, tau, moved)},
-            )
-            st.button(
-                "Leave", key="against-leave", icon=":material/close:", on_click=change_view, kwargs={"against": ""}
-            )
-
-
-def _held(layer: LayerView, tau: float, moved: bool) -> str:
-    """Return what is in view as the settings of an override."""
-    if moved:
-        return f"tau={exact_number(tau)}"
-    changed = layer.rule.changed(layer.params)
-    return ", ".join(
-        [f"rule={layer.rule.name}", *(f"{name}={exact_number(value)}" for name, value in changed.items())]
-    )
 
 
 def _open() -> None:

@@ -212,27 +212,54 @@ class EntryPanels:
 
 
 @dataclass(frozen=True)
-class ComparedPanels:
-    """The entry maps of a threshold that another one is compared with, and of what lies between the two.
+class ComparedSide:
+    """What one side of a comparison makes of an update D: its own update D', drawn and measured.
 
     Attributes
     ----------
-    label : str
-        What the threshold is called.
-    tau : float
-        Where it stands.
-    entries : EntryPanels
-        Its maps, on the same scale.
-    rank : int
-        Number of singular values that the other keeps.
-    between : (rows, cols) uint8 array
-        Codes of the directions that one of the two keeps and the other drops.
+    repaired, discarded : (rows, cols) uint8 arrays
+        Codes of the entries of D' and of D - D'.
+    tau : float or None
+        Where its threshold stands; None without one.
+    rank : int or None
+        Directions left; None where that is no number that says anything.
+    energy : float
+        ``|D'|^2 / |D|^2``.
+    fits : pair of float or None
+        MP-fit of D' and of D - D'.
+    gain : (p,) float64 array or None
+        What every direction of D is multiplied by; None where D' has directions of its own.
+    missing : dict of str to str
+        Why ``tau``, ``rank``, ``fits`` or ``directions`` are not defined.
+    directions : (rows, p) uint8 array or None
+        The map of the directions of D, where D is another fine-tune's; None for the weight's own.
     """
 
-    label: str
-    tau: float
-    entries: EntryPanels
-    rank: int
+    repaired: NDArray[np.uint8]
+    discarded: NDArray[np.uint8]
+    tau: float | None
+    rank: int | None
+    energy: float
+    fits: tuple[float | None, float | None]
+    gain: NDArray[np.float64] | None
+    missing: dict[str, str]
+    directions: NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class ComparedPanels:
+    """Two sides of a comparison, on the scale of the weight's own maps, and what differs between them.
+
+    Attributes
+    ----------
+    a, b : ComparedSide
+        The sides.
+    between : (rows, cols) uint8 array
+        Codes of the entries of B's update minus A's.
+    """
+
+    a: ComparedSide
+    b: ComparedSide
     between: NDArray[np.uint8]
 
 
@@ -246,7 +273,13 @@ class NoiseTwin:
         Its singular values, descending.
     entries : EntryPanels
         Its maps at the same tau, on the weight's own scale.
+    against : EntryPanels, optional
+        The same at the tau that this one is compared with.
+    between : (rows, cols) uint8 array, optional
+        Codes of its directions between the two.
     """
 
     s: NDArray[np.float64]
     entries: EntryPanels
+    against: EntryPanels | None = None
+    between: NDArray[np.uint8] | None = None

@@ -106,7 +106,7 @@ class Workbench extends Figure4 {
       if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !this.data) return;
       const compared = this.panels instanceof ComparePanels, key = event.key.toLowerCase();
       if (key === "b" && compared) this.panels.blink(on);
-      if (key === "z" && !compared && this.data.sigma) this.holdTwin(on);
+      if (key === "z" && this.data.sigma) this.holdTwin(on);
       if (!on || this.el.help.open) return;
       if (key === "?") this.help.open();
       if (key === "/") { event.preventDefault(); this.find(); }
@@ -128,6 +128,11 @@ class Workbench extends Figure4 {
   }
 
   holdTwin(on) {
+    const { compare } = this.data;
+    if (on && compare && !(compare.same && compare.cuts.every(Boolean))) {
+      this.el.said.textContent = "the noise twin stands beside two thresholds on one update only";
+      return;
+    }
     this.twinHeld = on;
     if (on && this.data.twin === null) {
       this.el.said.textContent = "drawing noise of this shape ...";
@@ -137,19 +142,19 @@ class Workbench extends Figure4 {
     this.showTwin();
   }
 
-  // The update's own data, or that of its twin in (a) to (d), as long as the key is held.
+  // The update's own data, or that of its twin in (a) to (d) or in the entries compared, while the key is held.
   showTwin() {
     const { data } = this, on = Boolean(this.twinHeld) && data.twin !== null;
     if (on === Boolean(this.twinShown)) return;
     this.twinShown = on;
     const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
+    if (data.compare) Object.assign(twin, { repairedB: data.twinRepaired, discardedB: data.twinDiscarded, repairedA: data.twinRepairedA, discardedA: data.twinDiscardedA, between: data.twinBetween });
     const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } } : data;
-    this.panels.data = shown;
-    this.panels.paintEntries();
+    this.panels.showEntries(shown);
     this.spectrum.layout(shown, this.el["log-ranks"].checked);
     this.spectrum.follow(shown, this.tau, rankAt(shown.s, this.tau));
     this.root.classList.toggle("twin", on);
-    if (on) this.el.said.textContent = "noise twin in (a) to (d): pure noise of this shape and sigma, seed 0";
+    if (on) this.el.said.textContent = `noise twin in ${data.compare ? "(a) and all entries, what differs too" : "(a) to (d)"}: pure noise of this shape and sigma, seed 0`;
     else this.follow();
   }
 
@@ -187,11 +192,14 @@ class Workbench extends Figure4 {
   }
 
   showTable() {
-    const { table } = this.el, { data, tau } = this;
-    table.hidden = !data.compare;
+    const { table, reasons } = this.el, { data, tau } = this;
+    table.hidden = reasons.hidden = !data.compare;
     table.replaceChildren();
     if (!data.compare) return;
-    table.append(...compareTable(data, tau).map((cells, i) => {
+    const told = compareTable(data, tau);
+    reasons.textContent = told.reasons.length ? `–  ${told.reasons.join(" · ")}` : "";
+    reasons.hidden = !told.reasons.length;
+    table.append(...told.rows.map((cells, i) => {
       const row = element("tr");
       row.append(...cells.map((text, j) => element((i && j) || !text ? "td" : "th", "", text)));
       return row;
