@@ -56,9 +56,8 @@ def join_others(names: list[str]) -> str:
 def named_others(view: View) -> dict[str, str]:
     """Return the further fine-tunes of the view by what a page calls them."""
     others = split_others(view.others)
-    return dict(
-        zip(distinct_names([checkpoint_label(name).replace(",", " ") for name in others]), others, strict=True)
-    )
+    titles = distinct_names([checkpoint_label(name).replace(",", " ").replace(": ", " ") for name in others])
+    return dict(zip(titles, others, strict=True))
 
 
 def counterpart(view: View, pair: CheckpointPair, weight: Weight, name: str) -> tuple[CheckpointPair, Weight]:

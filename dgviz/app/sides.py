@@ -139,16 +139,16 @@ def _label(plan: RepairPlan) -> str:
 def _on_model(side: Side) -> dict[str, Any]:
     """Return what a side makes of all weights whose spectra are known, or why that is not known."""
     if not (side.plan.keep or side.plan.recipe.spectral):
-        return {"why": f"{side.plan.recipe.title} is not known from spectra: Model, Methods measures it"}
+        return {"why": "spectra do not tell; Model, Methods measures it"}
     spectra = load_spectra(side.pair)
     if not spectra.weights:
         return {"why": "no weight of this fine-tune is scanned yet"}
-    plan = side.plan
     try:
-        found = load_preview(side.pair, spectra, plan)
+        found = load_preview(side.pair, spectra, side.plan)
     except DgvizError as error:
         return {"why": str(error)}
-    note = f"of the {len(spectra.weights):,} weights scanned so far" if spectra.missing else ""
+    known, total = len(spectra.weights), len(spectra.weights) + len(spectra.missing)
+    note = f"the {known:,} of {total:,} weights that are scanned" if spectra.missing else ""
     return {"energy": found.norm_kept**2, "directions": found.directions, "note": note}
 
 

@@ -22,9 +22,10 @@ class View:
 
     `against` is what is compared as A, in the words of an override (`rule=energy, fraction=0.8`, `method=ties`), with
     `tuned=NAME` for another fine-tune of the family; `beside` is B in the same words, what they leave out being as in
-    view, and empty for what is in view. `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
-    the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
-    parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where the plan stands beside it.
+    view, and empty for what is in view. `others` are further tuned checkpoints of the base (`split_others`),
+    `quantity` is what the map of the model shows; `include` and `exclude` are expressions on names, as for an export;
+    `settings` are the method's parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where
+    the plan stands beside it.
     """
 
     base: str = ""

@@ -73,10 +73,26 @@ def test_what_is_in_view_is_held_as_a_and_left(paths):
     assert "against" not in app.query_params and app.button(key="compare")
 
 
-@pytest.mark.parametrize("against", ["method=wise_ft", "keep=base", "nothing", "rule=best", "shrinker=frobenius"])
-def test_what_is_no_threshold_is_said(paths, against):
-    app = open_page(paths, weight=UP, against=against)
+@pytest.mark.parametrize("field", ["against", "beside"])
+@pytest.mark.parametrize("spoiled", ["nothing", "rule=best", "tuned=nobody, rule=energy", "method=wise_ft, alpha=9"])
+def test_a_side_that_is_none_is_said(paths, field, spoiled):
+    app = open_page(paths, weight=UP, **{"against": "rule=energy", field: spoiled})
     assert "This did not work" in texts(app) and not app.exception
+
+
+@pytest.mark.parametrize(
+    "beside", ["", "shrinker=frobenius", "method=wise_ft, alpha=0.5", "method=ties", "keep=base", "factor=0.5"]
+)
+def test_either_side_is_whatever_an_override_can_say(paths, beside):
+    app = open_page(paths, weight=UP, against="method=ties, density=0.5", beside=beside)
+    assert "This did not work" not in texts(app) and not app.exception
+    assert app.selectbox(key="beside-chosen").value == beside
+    app.button(key="against-swap").click().run()
+    assert app.query_params["beside"] in ("method=ties, density=0.5", ["method=ties, density=0.5"])
+    app.selectbox(key="against-chosen").set_value("rule=energy").run()
+    assert app.query_params["against"] in ("rule=energy", ["rule=energy"]) and not app.exception
+    app.button(key="against-leave").click().run()
+    assert not {"against", "beside"} & app.query_params.keys()
 
 
 def test_what_the_map_shows_is_chosen_and_kept_in_the_link(paths):

@@ -6,7 +6,7 @@ import torch
 
 from dgviz.analysis.effect import spectral_effect, yardstick
 from dgviz.checkpoint import open_pair, read_tensor
-from dgviz.figures.figure4.contrast import compute_method_panel
+from dgviz.figures.figure4.contrast import compute_method_panel, compute_side
 from dgviz.figures.figure4.panels import compute_entry_panels, pooled_magnitudes
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
@@ -133,3 +133,28 @@ def test_a_control_follows_the_threshold_of_its_plan(pair):
     panel, _, _ = panel_of(pair, EMBEDDING, plan)
     kept, _, _ = panel_of(pair, EMBEDDING, RepairPlan(rule="energy", params={"fraction": 0.5}))
     assert panel.effect.norm_kept**2 + kept.effect.norm_kept**2 == pytest.approx(1, abs=1e-6)
+
+
+SIDES = [RepairPlan(method=name, method_params=SETTINGS.get(name, {})) for name in METHODS]
+SIDES += [RepairPlan(shrinker="frobenius"), RepairPlan(keep="base"), RepairPlan(rule="energy")]
+
+
+@pytest.mark.parametrize("plan", SIDES, ids=lambda plan: plan.keep or plan.label)
+def test_a_side_of_a_comparison_is_the_update_and_the_rest_of_it(pair, plan):
+    weight = OpenWeight(Weight(pair[EMBEDDING]), "cpu", SpectrumStore(pair.tuned.path / "store"))
+    scale = compute_entry_panels(weight.decomposition, weight.delta, 0).scale
+    side, _ = compute_side(weight, plan, prepare_method(pair, plan, "cpu"), scale, sigma=1e-3)
+    done = repair_tensor(pair[EMBEDDING], plan, "cpu", facts=prepare_method(pair, plan, "cpu"))
+    written = done.tensor if done.tensor is not None else read_tensor(done.source)
+    delta, update = weight.delta.double(), written.double() - read_tensor(pair[EMBEDDING].base).double()
+    for codes, part in ((side.repaired, update), (side.discarded, delta - update)):
+        assert np.abs(codes.astype(int) - scale.encode(pooled_magnitudes(part))).max() <= 3
+    assert side.energy == pytest.approx(float((update.norm() / delta.norm()) ** 2), rel=1e-3, abs=1e-9)
+    if side.gain is None:
+        assert not plan.recipe.spectral and side.rank is None and side.missing["directions"]
+        return
+    left, s, right = torch.linalg.svd(delta, full_matrices=False)
+    along = torch.einsum("ir,ij,rj->r", left, update, right).numpy()  # D' in the singular vectors of D
+    assert side.gain * s.numpy() == pytest.approx(along, abs=1e-4 * float(s[0]))
+    assert (side.tau is None) == ("tau" in side.missing) and (side.rank is None) == ("rank" in side.missing)
+    assert side.rank in (None, np.count_nonzero(side.gain))

@@ -91,7 +91,7 @@ class ComparePanels extends Panels {
   paintBetween(a, b) {
     const panel = this.panels.fx, ratio = window.devicePixelRatio || 1, p = this.data.s.length;
     const cuts = a.cut !== null && b.cut !== null, { same } = this.data.compare;
-    const low = cuts ? Math.min(a.cut, b.cut) : 0, high = cuts ? Math.max(a.cut, b.cut) : p;
+    const low = cuts ? Math.min(a.cut, b.cut) : 0, high = cuts && same ? Math.max(a.cut, b.cut) : p;
     const blocks = columnBlocks(p, Math.max(1, Math.round(panel.width * ratio)), high, this.logRanks);
     this.layDirectionAxis(panel, blocks.boundary / blocks.lo.length, high);
     this.hideSides("fx");
@@ -125,7 +125,7 @@ class ComparePanels extends Panels {
       const [there, own] = sources[id[1]], entry = id in this.plan.entry, why = entry ? "" : this.whyBlank(id[1]);
       const present = entry ? entries && there : this.data.spectrum && (id[1] === "b" && compare.live ? entries : compare.a);
       note.textContent = why || (!present ? "computing" : entry && own !== rank ? `rank ${own}, updating` : "");
-      note.className = "note" + (present && !why ? "" : " center");
+      note.className = "note" + (why ? " center why" : present ? "" : " center");
       note.style.display = note.textContent ? "block" : "none";
     }
   }

@@ -66,11 +66,12 @@ def compute_side(
     """
     update, reshaped = compute_update(weight, plan, facts)
     rest = weight.delta - update
-    title, shape = plan.recipe.title, weight.measured.nonzero_shape
+    shape = weight.measured.nonzero_shape
     missing, tau, gain = {}, None, None
     if reshaped is None:
         parts = [_values(decompose(part, weight.device, name=weight.weight.name), shape) for part in (update, rest)]
-        missing["rank"] = missing["directions"] = f"{title} changes entries: its update has directions of its own"
+        missing["rank"] = "it changes entries"
+        missing["directions"] = "it changes entries: directions of its own"
     else:
         parts = [reshaped.values, reshaped.removed]
         gain = np.zeros(weight.measured.s.size)
@@ -80,7 +81,7 @@ def compute_side(
     if reshaped is not None and reshaped.threshold is not None:
         tau = start_tau(weight.measured.s, reshaped.threshold)
     else:
-        missing["tau"] = f"{plan.keep}'s values have no threshold" if plan.keep else f"{title} has no threshold"
+        missing["tau"] = "it has no threshold"
     fits = tuple(mp_fit(part, sigma, shape) if sigma and part.any() else None for part in parts)
     if None in fits:
         missing["fits"] = "a part that is zero has none" if sigma else "the median measures no noise"

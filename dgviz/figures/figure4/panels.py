@@ -39,7 +39,7 @@ _CHUNK_ENTRIES = 4_000_000  # entries of D* alive at once: 16 MB in float32
 
 
 def compute_spectrum_panels(decomposition: "Decomposition", scale: Scale | None = None) -> SpectrumPanels:
-    """Return the map behind panels (e), (f) and (g): every direction, rows pooled; on a scale of its own, or `scale`."""
+    """Return the map behind panels (e), (f) and (g): every direction, rows pooled; on `scale` or one of its own."""
     m, n = decomposition.shape
     s = np.asarray(decomposition.s, dtype=np.float64)
     rows = min(m, direction_rows(s.size))

@@ -108,9 +108,9 @@ def figure4_payload(
     map : mapping, optional
         The model's map beside it, as plain values: see `dgviz.figures.model_cells`.
     compare : mapping, optional
-        That two sides are compared: ``labels`` of A and B, whether B is ``live``, which is what is in view and follows
-        tau, whether both are of the ``same`` directions, ``cuts`` that keep directions whole, and ``model``, what they
-        make of the whole model.
+        That two sides are compared: ``labels`` of A and B, whether B is ``live``, which is what is in view and
+        follows tau, whether both are of the ``same`` directions, ``cuts`` that keep directions whole, and
+        ``model``, what they make of the whole model.
     compared : ComparedPanels, optional
         Their maps; panels say they are being computed while absent.
     twin : NoiseTwin, optional

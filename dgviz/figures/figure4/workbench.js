@@ -147,9 +147,7 @@ class Workbench extends Figure4 {
     const { data } = this, on = Boolean(this.twinHeld) && data.twin !== null;
     if (on === Boolean(this.twinShown)) return;
     this.twinShown = on;
-    const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
-    if (data.compare) Object.assign(twin, { repairedB: data.twinRepaired, discardedB: data.twinDiscarded, repairedA: data.twinRepairedA, discardedA: data.twinDiscardedA, between: data.twinBetween });
-    const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } } : data;
+    const shown = on ? twinOf(data) : data;
     this.panels.showEntries(shown);
     this.spectrum.layout(shown, this.el["log-ranks"].checked);
     this.spectrum.follow(shown, this.tau, rankAt(shown.s, this.tau));
@@ -251,6 +249,13 @@ class Workbench extends Figure4 {
     this.showDirection(rank);
     this.el.said.textContent = aboutTau(data.s, tau, data.edge, rank);
   }
+}
+
+// The payload with its noise twin in the update's place: what A and B keep of it and what differs, where they stand.
+function twinOf(data) {
+  const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
+  if (data.compare) Object.assign(twin, { repairedB: data.twinRepaired, discardedB: data.twinDiscarded, repairedA: data.twinRepairedA, discardedA: data.twinDiscardedA, between: data.twinBetween });
+  return { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } };
 }
 
 // What is to be said of a tau at once: directions kept inside the bulk are like noise.
