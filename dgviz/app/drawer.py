@@ -13,6 +13,7 @@ from dgviz.app.messages import plain, show_error
 from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
 from dgviz.app.pair import checkpoint_path, load_pair
+from dgviz.app.plan_link import draw_given, draw_link
 from dgviz.app.plans import add_override, draw_overrides, planned, read_saved, take_plan
 from dgviz.app.roots import confine, typed_path, writable_home
 from dgviz.app.rules import current_rule
@@ -24,6 +25,7 @@ from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
 from dgviz.files import pretty_json
 from dgviz.jobs import Job
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, parse_plan
 from dgviz.words import exact_number
 
@@ -54,6 +56,7 @@ def draw_drawer(view: View) -> None:
     st.markdown("**Weights treated apart**, the later one wins")
     if view.tau and view.weight:
         _offer_tau(view)
+    draw_given(view)
     draw_overrides(view)
     loaded = st.container()
     st.markdown("**Write**")
@@ -111,6 +114,7 @@ def _load(view: View, plan: RepairPlan | None = None) -> None:
             name = f"{checkpoint_path(view.tuned).name}-plan.json"
             data = pretty_json(plan.to_json())
             st.download_button("Save the plan", data, name, "application/json", icon=":material/download:")
+            draw_link(view)
         given = st.file_uploader("A plan's file, or an export's dgviz.json", type="json", key="plan-file")
         if given is None:
             return
@@ -162,15 +166,16 @@ def _draw_alternative(view: View, plan: RepairPlan) -> None:
     """Name what has done better wherever it was measured, next to DG-Hard."""
     if plan.method != RepairPlan().method:
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Averaging with base (WiSE-FT) healed more at the same target on every pair measured so far.")
-        st.button(
-            "Use it instead",
-            key="plan-average",
-            type="tertiary",
-            on_click=change_view,
-            kwargs={"method": "wise_ft", "settings": ""},
-        )
+    for method in (method for method in METHODS.values() if method.merit):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f"{method.title}: {method.merit}.")
+            st.button(
+                "Use it instead",
+                key=f"plan-instead-{method.name}",
+                type="tertiary",
+                on_click=change_view,
+                kwargs={"method": method.name, "settings": ""},
+            )
 
 
 def _offer_tau(view: View) -> None:

@@ -24,6 +24,7 @@ from dgviz.app.figure4 import (
     wants_twin,
     workbench,
 )
+from dgviz.app.figure4.picture import save_png
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
 from dgviz.app.messages import answered, show_error, show_warning
@@ -49,6 +50,7 @@ from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.weight import Weight
+from dgviz.words import sentence
 
 _KEY = "workbench"
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
@@ -82,14 +84,14 @@ def draw_workbench(pair: CheckpointPair) -> None:
         with st.popover(verdict_badge("", diagnosis)):
             draw_verdict(title, diagnosis)
             for warning in (*threshold.warnings, *spectrum.warnings):
-                show_warning(warning[0].upper() + warning[1:] + ".")
+                show_warning(sentence(warning))
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
         draw_sides(view, layer, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             _choose_colour(view)
-            picture = st.container()
+            picture = st.container(horizontal=True)
             draw_provenance(layer, spectrum, tau, own_tau)
     comparison = read_comparison(view, pair, layer, tau, chosen is not None)
     _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau, comparison)
@@ -218,6 +220,8 @@ def _offer_picture(
         key="figure4-svg",
         on_click="ignore",
     )
+    if st.button("Figure 4 (PNG)", key="figure4-png", icon=":material/image:", help="The same, 25 cm at 300 dpi"):
+        save_png(draw(), f"{spectrum.name}.png")
 
 
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
