@@ -49,6 +49,7 @@ def draw_drawer(view: View) -> None:
     except (DgvizError, OSError) as error:
         show_error(error)
         return
+    offer_plan(view)
     st.markdown("**Every weight, unless said below**")
     with st.expander(_default_words(view), icon=":material/tune:"):
         method = choose_method(view)
@@ -109,7 +110,7 @@ def _of_pair(view: View) -> Callable[[Job], bool]:
 
 def _load(view: View, plan: RepairPlan | None = None) -> None:
     """Offer to keep the plan as a file, and to take one from a file."""
-    with st.expander("Save, load", icon=":material/description:"):
+    with st.expander("Save, load, link", icon=":material/description:"):
         if plan is not None:
             name = f"{checkpoint_path(view.tuned).name}-plan.json"
             data = pretty_json(plan.to_json())

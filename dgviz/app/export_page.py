@@ -8,7 +8,7 @@ import streamlit as st
 
 from dgviz.app.export_options import OutputChoice
 from dgviz.app.jobs import find_job
-from dgviz.app.messages import show_error, show_warning
+from dgviz.app.messages import as_sentence, show_error, show_warning
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.export import ExportPlan, plan_export

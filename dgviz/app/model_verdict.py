@@ -4,6 +4,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.analysis.model_spectra import Assessment, verdict_of
+from dgviz.app.messages import plain
 from dgviz.rmt.diagnosis import VERDICTS, Diagnosis
 
 _LOOKS = {
@@ -42,7 +43,7 @@ def _draw(diagnosis: Diagnosis, title: str, whole: bool) -> None:
     st.markdown(f"#### :{colour}[{icon} {title} {VERDICTS[diagnosis.verdict]}]{far}")
     st.markdown(_listed(diagnosis.reasons[:_SHOWN]))
     if diagnosis.advice:
-        st.markdown(f"**What to do:** {diagnosis.advice[0]}")
+        st.markdown(f"**What to do:** {plain(diagnosis.advice[0])}")
     more = (*diagnosis.reasons[_SHOWN:], *diagnosis.advice[1:])
     if more:
         with st.expander("More reasons and advice"):
@@ -51,5 +52,4 @@ def _draw(diagnosis: Diagnosis, title: str, whole: bool) -> None:
 
 def _listed(sentences: tuple[str, ...]) -> str:
     """Return sentences as a list; names may hold characters that Markdown takes for its own."""
-    marked = (sentence.replace("*", r"\*").replace("_", r"\_").replace("$", r"\$") for sentence in sentences)
-    return "\n".join(f"- {sentence}" for sentence in marked)
+    return "\n".join(f"- {plain(sentence)}" for sentence in sentences)

@@ -47,6 +47,7 @@ class View:
     device: str = "auto"
     show: str = ""
     plan: str = ""
+    take: str = ""
 
     @property
     def has_pair(self) -> bool:

@@ -11,6 +11,7 @@ from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.app import worker as work
+from dgviz.app.against import Update, compare_update, draw_against, read_against, threshold_against
 from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
@@ -18,6 +19,7 @@ from dgviz.app.figure4 import (
     figure4_payload,
     map_order,
     opened_weight,
+    pictures_saved,
     selected_names,
     start_tau,
     waits_for_rest,
@@ -27,7 +29,7 @@ from dgviz.app.figure4 import (
 from dgviz.app.figure4.picture import save_png
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
-from dgviz.app.messages import answered, show_error, show_warning
+from dgviz.app.messages import answered, as_sentence, show_error, show_warning
 from dgviz.app.methods import draw_methods
 from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
@@ -53,6 +55,7 @@ from dgviz.spectra.weight import Weight
 from dgviz.words import sentence
 
 _KEY = "workbench"
+_PICTURES = "figure4-pictures"  # how many were asked for
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
 
@@ -167,7 +170,7 @@ def _figure(
     if maps is not None and entries is not None:
         with picture:
             whole = entries if window == WHOLE else work.entry_panels(*layer.weight, rank)
-            _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
+            saved = _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
     payload = figure4_payload(
         layer.id,
         spectrum.s,
@@ -187,6 +190,7 @@ def _figure(
             "axes": matrix_axes(layer.matrix.tensor.base.shape, layer.matrix.index is not None),
             "direction": direction,
             "alone": alone_in_plan(view, layer),
+            "picture": saved,
         },
     )
     release = functools.partial(remember_tau, _KEY, layer, own_tau)
@@ -201,8 +205,8 @@ def _offer_picture(
     entries: EntryPanels,
     maps: SpectrumPanels,
     tau: float,
-) -> None:
-    """Offer the figure as a file, drawn when it is asked for."""
+) -> dict[str, Any] | None:
+    """Offer the figure as a file, drawn when it is asked for; return the one that the browser is to make a PNG of."""
 
     def draw() -> str:
         sides = pair.base.path.name, pair.tuned.path.name

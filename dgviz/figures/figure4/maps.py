@@ -261,6 +261,7 @@ class ComparedPanels:
     a: ComparedSide
     b: ComparedSide
     between: NDArray[np.uint8]
+    update: ComparedUpdate | None = None
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def figure4_payload(
         Noise to be shown in the update's place while a key is held.
     about : mapping, optional
         Further plain values of the header: ``axes`` (`matrix_axes`), ``direction`` and ``alone``, the direction that
-        was asked for and those that the plan treats by themselves.
+        was asked for and those that the plan treats by themselves, and ``picture``, a static figure to be saved.
 
     Returns
     -------
@@ -190,6 +190,12 @@ def figure4_payload(
             arrays |= {} if side.gain is None else {f"gain{of}": side.gain}
             arrays |= {} if side.directions is None else {f"directions{of}": side.directions}
         arrays["between"] = compared.between
+        if (own := compared.update) is None:
+            header["compare"]["rank"] = compared.entries.rank
+        else:
+            header["compare"] |= {"rank": own.rank, "own": {"energy": own.energy, "fits": own.fits}}
+            names = ("directionsA", "restA", "directionsBetween")
+            arrays |= {} if own.directions is None else dict(zip(names, own.directions, strict=True))
     if entries is not None:
         rows, columns = entries.window.spans(entries.shape)
         header["entries"] = {"rank": int(entries.rank), "rows": rows, "columns": columns} | _scale(entries.scale)

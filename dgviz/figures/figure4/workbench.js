@@ -1,5 +1,6 @@
 // The workbench: the model's map, and all of Figure 4 of one weight beside it, on one screen.
 
+const PICTURE_SCALE = 3; // 300 dots per inch where the figure is printed a page wide
 const BESIDES = 172, BESIDES_COMPARED = 222; // captions, axes and the line below the rows of panels
 
 class Workbench extends Figure4 {
@@ -239,6 +240,21 @@ class Workbench extends Figure4 {
     this.map.layout(payload.map, isDark(ground));
     if (this.map.names.length) this.search.names = this.map.names;
     this.sayScales();
+    if (payload.picture && payload.picture.number !== this.pictured) this.savePicture(payload.picture);
+  }
+
+  // The static figure as pixels; said once it is there, so that it is not sent again.
+  async savePicture({ number, name, svg }) {
+    this.pictured = number;
+    const image = new Image(), link = element("a");
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+    await image.decode();
+    const canvas = element("canvas");
+    Object.assign(canvas, { width: PICTURE_SCALE * image.width, height: PICTURE_SCALE * image.height });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    Object.assign(link, { href: canvas.toDataURL("image/png"), download: name });
+    link.click();
+    this.setStateValue("pictured", { number });
   }
 
   follow() {
