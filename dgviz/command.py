@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NoReturn, Self
 
 from dgviz.errors import CommandError
-from dgviz.words import exact_number, sentence
+from dgviz.words import exact_number
 
 _START = "python", "-m", "dgviz"
 
@@ -138,7 +138,7 @@ class Form:
 
     def parser(self, fill: Mapping[str, str] | None = None) -> argparse.ArgumentParser:
         """Return the command line's parser of this command, the names in braces filled into its help."""
-        parser = _Parser(prog=f"dgviz {self.name}", description=sentence(self.help))
+        parser = _Parser(prog=f"dgviz {self.name}", description=self.help[0].upper() + self.help[1:] + ".")
         sets: dict[str, Any] = {}
         for argument in self.arguments:
             if argument.instead and argument.instead not in sets:

@@ -42,8 +42,3 @@ def number(value: object) -> str:
         return ""
     ends = known if isinstance(known[0], str) else (min(known), max(known))
     return " to ".join(dict.fromkeys(f"{item:.4g}" if isinstance(item, Real) else str(item) for item in ends))
-
-
-def sentence(text: str) -> str:
-    """Return a remark as a sentence: with a capital, and a full stop."""
-    return f"{text[:1].upper()}{text[1:]}."

@@ -13,8 +13,7 @@ from dgviz.app.messages import plain, show_error
 from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
 from dgviz.app.pair import checkpoint_path, load_pair
-from dgviz.app.plan_link import draw_given, draw_link
-from dgviz.app.plans import add_override, draw_overrides, planned, read_saved, take_plan
+from dgviz.app.plans import add_override, draw_overrides, offer_plan, plan_link, planned, read_saved, take_plan
 from dgviz.app.roots import confine, typed_path, writable_home
 from dgviz.app.rules import current_rule
 from dgviz.app.selection import choose_names
@@ -57,7 +56,6 @@ def draw_drawer(view: View) -> None:
     st.markdown("**Weights treated apart**, the later one wins")
     if view.tau and view.weight:
         _offer_tau(view)
-    draw_given(view)
     draw_overrides(view)
     loaded = st.container()
     st.markdown("**Write**")
@@ -115,7 +113,11 @@ def _load(view: View, plan: RepairPlan | None = None) -> None:
             name = f"{checkpoint_path(view.tuned).name}-plan.json"
             data = pretty_json(plan.to_json())
             st.download_button("Save the plan", data, name, "application/json", icon=":material/download:")
-            draw_link(view)
+            st.caption("A link to this view with the plan, to copy; whoever follows it is asked before it counts:")
+            try:
+                st.code(plan_link(plan), language=None)
+            except DgvizError as error:
+                st.caption(plain(str(error)))
         given = st.file_uploader("A plan's file, or an export's dgviz.json", type="json", key="plan-file")
         if given is None:
             return

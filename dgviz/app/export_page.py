@@ -15,7 +15,7 @@ from dgviz.export import ExportPlan, plan_export
 from dgviz.export.push import check_repository, refuse_local_base
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.threshold import RULES
-from dgviz.words import sentence, size
+from dgviz.words import size
 
 
 def free_folder(wanted: Path) -> Path:
@@ -59,7 +59,7 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path, output: Outpu
             "inputs' contents are still the same."
         )
     for warning in plan.warnings:
-        show_warning(sentence(warning))
+        show_warning(as_sentence(warning))
     return True
 
 

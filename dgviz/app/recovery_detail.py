@@ -92,7 +92,7 @@ def draw_tolerance(recovery: Recovery) -> None:
         "Repair",
         labels,
         index=labels.index("dg_hard") if "dg_hard" in labels else 0,
-        format_func=lambda name: titled(recovery, name),
+        format_func=method_words,
         key="tolerance-of",
         width=320,
     )

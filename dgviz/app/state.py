@@ -25,7 +25,7 @@ class View:
     view, and empty for what is in view. `others` are further tuned checkpoints of the base (`split_others`),
     `quantity` is what the map of the model shows; `include` and `exclude` are expressions on names, as for an export;
     `settings` are the method's parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where
-    the plan stands beside it.
+    the plan stands beside it; `take` is a plan that a link brings, as JSON, until somebody takes or leaves it.
     """
 
     base: str = ""

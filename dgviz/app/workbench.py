@@ -11,7 +11,6 @@ from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.app import worker as work
-from dgviz.app.against import Update, compare_update, draw_against, read_against, threshold_against
 from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
@@ -26,7 +25,6 @@ from dgviz.app.figure4 import (
     wants_twin,
     workbench,
 )
-from dgviz.app.figure4.picture import save_png
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
 from dgviz.app.messages import answered, as_sentence, show_error, show_warning
@@ -52,7 +50,6 @@ from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.weight import Weight
-from dgviz.words import sentence
 
 _KEY = "workbench"
 _PICTURES = "figure4-pictures"  # how many were asked for
@@ -87,7 +84,7 @@ def draw_workbench(pair: CheckpointPair) -> None:
         with st.popover(verdict_badge("", diagnosis)):
             draw_verdict(title, diagnosis)
             for warning in (*threshold.warnings, *spectrum.warnings):
-                show_warning(sentence(warning))
+                show_warning(as_sentence(warning))
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
         draw_sides(view, layer, tau, chosen is not None)
@@ -167,6 +164,7 @@ def _figure(
         against = compared.a.tau if compared is not None and comparison.has_twin else None
         if entries is not None and wants_twin(_KEY, layer.id) and sigma > 0 and (against or not comparison):
             twin = work.noise_twin(*layer.weight, sigma, tau, rank, window, against)
+    saved = None
     if maps is not None and entries is not None:
         with picture:
             whole = entries if window == WHOLE else work.entry_panels(*layer.weight, rank)
@@ -224,8 +222,16 @@ def _offer_picture(
         key="figure4-svg",
         on_click="ignore",
     )
-    if st.button("Figure 4 (PNG)", key="figure4-png", icon=":material/image:", help="The same, 25 cm at 300 dpi"):
-        save_png(draw(), f"{spectrum.name}.png")
+    asked, saved = st.session_state.get(_PICTURES, 0), pictures_saved(_KEY)
+    st.button(
+        "Figure 4 (PNG)",
+        icon=":material/photo_camera:",
+        help="The same at three times its size, made by the browser",
+        key="figure4-png",
+        on_click=st.session_state.__setitem__,
+        args=(_PICTURES, max(asked, saved) + 1),
+    )
+    return {"number": asked, "name": f"{spectrum.name}.png", "svg": draw()} if asked > saved else None
 
 
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:

@@ -157,25 +157,6 @@ def _compared(
     return _asked("compared_panels", group=f"{_visitor()} compared", **question)
 
 
-@st.cache_data(max_entries=64, show_spinner=False)
-def compared_update(
-    weight: Weight,
-    device: str,
-    stamp: str,
-    label: str,
-    plan: RepairPlan,
-    rank: int,
-    other: Weight | None,
-    _pair: CheckpointPair,
-) -> ComparedPanels:
-    """Return the maps of a plan's update of a weight, beside those of a threshold that keeps so many directions.
-
-    With `other`, the same weight in another fine-tune, the update is of that one.
-    """
-    question = {"pair": _pair, "weight": weight, "device": device, "label": label, "plan": plan, "rank": rank}
-    return worker().call("compared_update", group=_visitor(), **question, other=other)
-
-
 @st.cache_data(max_entries=16, show_spinner=False)
 def noise_twin(
     weight: Weight,

@@ -2,7 +2,6 @@
 
 import json
 from pathlib import Path
-from urllib.parse import parse_qsl
 
 import numpy as np
 import pytest
@@ -153,42 +152,6 @@ def test_the_export_says_how_many_tensors_an_override_takes_out(paths):
     assert "**6** of 11 tensors are repaired by DG-Hard." not in after
     assert "**5** of 11 tensors are repaired by DG-Hard or as overrides say, which decide on **2**" in after
     assert "**6** of 11 tensors are repaired by DG-Hard" in before and "**1** more" in after and "**-" not in after
-
-
-def linked(app):
-    """Return the address that the page shows for copying."""
-    (link,) = (code.value for code in app.code if "overrides=" in str(code.value))
-    return dict(parse_qsl(link.partition("?")[2]))
-
-
-def test_a_link_brings_a_plan_that_is_taken_by_a_click_and_undone(paths, tmp_path, monkeypatch):
-    app = open_page(DRAWER, paths)
-    for text in (f"name={UP}: tau=0.02", r"not re=^model\.(embed|layers): keep=tuned"):
-        app.text_input(key="override-typed").set_value(text).run()
-    link = linked(app)
-    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "elsewhere"))
-    there = open_at("workbench", **link)
-    assert "This link brings a plan: **2 overrides**" in texts(there)
-    assert printed(there).given.get("override", ()) == ()  # nothing by itself
-    press(there, "given-use")
-    assert tuple(printed(there).given["override"]) == tuple(json.loads(link["overrides"]))
-    assert "overrides" not in there.query_params and "This link brings" not in texts(there)
-    press(there, "override-undo")
-    assert printed(there).given.get("override", ()) == ()
-
-
-@pytest.mark.parametrize("spoiled", ["no json", "{}", '["nonsense"]', '["a: rule=best"]', f'["{"a" * 7000}"]'])
-def test_a_link_with_a_plan_that_is_none_is_said(paths, spoiled):
-    app = open_page(DRAWER, paths, overrides=spoiled)
-    assert "the plan of this link" in texts(app) and "given-use" not in {button.key for button in app.button}
-    press(app, "given-leave")
-    assert "the plan of this link" not in texts(app)
-
-
-def test_a_plan_that_is_too_long_for_a_link_is_said(paths):
-    app = open_page(DRAWER, paths)
-    app.text_input(key="override-typed").set_value(f"re={'|'.join(['embed'] * 1200)}: keep=tuned").run()
-    assert "more than the 6,000 that stay whole" in texts(app)
 
 
 @pytest.mark.parametrize(("field", "selection"), [("include", "not re="), ("exclude", "re=")])

@@ -1,11 +1,8 @@
 """The workbench: one weight's figure beside the map, one line of controls, and the plan behind a button."""
 
-import shutil
-
 import pytest
 
 from dgviz.app.figure4 import script
-from dgviz.app.recents import note_opened
 from dgviz.checkpoint.module_path import module_path
 from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair

@@ -13,7 +13,6 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.update import TensorUpdate, edited_blocks
 from dgviz.repair.whole_model import prepare_method
-from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.spectrum import Spectrum, effective_rank
 from dgviz.spectra.delta import compute_delta

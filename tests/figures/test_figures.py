@@ -519,17 +519,6 @@ def test_a_held_key_puts_noise_in_the_place_of_what_b_keeps_beyond_a(run_js):
 
 
 @needs_node
-def test_browser_tells_an_update_that_has_no_tau(run_js):
-    rows = run_js(
-        "const s = Float64Array.from(data), own = { energy: 0.25, fits: [null, 90] };"
-        "return compareTable({ s, compare: { label: 'WiSE-FT', tau: null, rank: null, own } }, 2);",
-        [3.0, 1.0],
-    )
-    assert rows[1] == ["A: WiSE-FT", "–", "–", "25.0 %", "–", "90.0"]
-    assert rows[3][1:4] == ["–", "–", "+65.0 points"]
-
-
-@needs_node
 def test_browser_pools_entry_maps_by_maxima(run_js):
     codes = np.random.default_rng(2).integers(0, 256, (37, 53), dtype=np.uint8)
     got = run_js(

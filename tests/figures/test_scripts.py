@@ -3,7 +3,6 @@
 import re
 
 from dgviz.app.figure4 import script, script_files
-from dgviz.app.figure4.picture import SCRIPT
 from tests.lint_scripts import lint, places_of
 
 
@@ -11,7 +10,6 @@ def test_the_linter_finds_nothing_and_would_tell_where():
     places = places_of(script_files())
     assert len(places) == len(script().split("\n"))
     assert lint(script(), places) == []
-    assert lint(SCRIPT.read_text(encoding="utf-8"), places_of([SCRIPT])) == []
     at = script().split("\n").index("class ModelMap {")
     broken = script().replace("class ModelMap {", "class ModelMap { odd() { return nowhere(1); }")
     (problem,) = lint(broken, places)

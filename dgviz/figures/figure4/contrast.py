@@ -1,6 +1,5 @@
 """One weight under one method: its update drawn and measured, from the weight's live decomposition; torch."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np

@@ -261,7 +261,6 @@ class ComparedPanels:
     a: ComparedSide
     b: ComparedSide
     between: NDArray[np.uint8]
-    update: ComparedUpdate | None = None
 
 
 @dataclass(frozen=True)

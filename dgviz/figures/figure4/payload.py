@@ -190,12 +190,6 @@ def figure4_payload(
             arrays |= {} if side.gain is None else {f"gain{of}": side.gain}
             arrays |= {} if side.directions is None else {f"directions{of}": side.directions}
         arrays["between"] = compared.between
-        if (own := compared.update) is None:
-            header["compare"]["rank"] = compared.entries.rank
-        else:
-            header["compare"] |= {"rank": own.rank, "own": {"energy": own.energy, "fits": own.fits}}
-            names = ("directionsA", "restA", "directionsBetween")
-            arrays |= {} if own.directions is None else dict(zip(names, own.directions, strict=True))
     if entries is not None:
         rows, columns = entries.window.spans(entries.shape)
         header["entries"] = {"rank": int(entries.rank), "rows": rows, "columns": columns} | _scale(entries.scale)
