@@ -7,17 +7,33 @@ and answers are plain values that travel between processes.
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from dgviz.analysis.direction import Alignments, Direction, align, describe_direction, leading_count
-from dgviz.analysis.effect import MethodPanel
+from dgviz.analysis.effect import MethodPanel, yardstick
+from dgviz.analysis.sides import Side
 from dgviz.checkpoint import CheckpointPair, read_tensor
 from dgviz.errors import PairError, SpectrumError
-from dgviz.figures.figure4.contrast import compare_update, compute_method_panel
-from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels, Window
-from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_spectrum_panels, compute_twin
+from dgviz.figures.figure4.contrast import compute_method_panel, compute_side
+from dgviz.figures.figure4.maps import (
+    WHOLE,
+    ComparedPanels,
+    ComparedSide,
+    EntryPanels,
+    NoiseTwin,
+    SpectrumPanels,
+    Window,
+)
+from dgviz.figures.figure4.panels import (
+    compute_entry_panels,
+    compute_spectrum_panels,
+    compute_twin,
+    pooled_magnitudes,
+)
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.spectrum import Spectrum
@@ -36,6 +52,7 @@ class _DrawnWeight(OpenWeight):
     panels: SpectrumPanels | None = None
     base: tuple[np.ndarray, np.ndarray] | None = None  # leading singular vectors of the base weight
     leading: tuple[np.ndarray, np.ndarray] | None = None  # and of the update
+    sides: tuple[tuple[tuple, tuple[ComparedSide, torch.Tensor]], ...] = ()  # of comparisons, the last two
 
     @property
     def nbytes(self) -> int:
@@ -102,29 +119,33 @@ def entry_panels(weight: Weight, device: str, rank: int, window: Window = WHOLE)
     return drawn.entry
 
 
-def compared_panels(weight: Weight, device: str, label: str, tau: float, rank: int, other: int) -> ComparedPanels:
-    """Return the maps of a threshold of some rank, and of the directions between it and another rank."""
-    drawn = _opened(weight, device)
-    current = entry_panels(weight, device, other)
-    entries = compute_entry_panels(drawn.decomposition, drawn.delta, rank, previous=current)
-    between = compute_between(drawn.decomposition, min(rank, other), max(rank, other), current.scale)
-    return ComparedPanels(label, tau, entries, other, between)
+def compared_panels(weight: Weight, device: str, sigma: float, a: Side, b: Side) -> ComparedPanels:
+    """Return the maps of two sides of a comparison on the scales of a weight, and of what differs."""
+    (first, before), (second, after) = (_side(side, weight, device, sigma) for side in (a, b))
+    between = _opened(weight, device).entry.scale.encode(pooled_magnitudes(after - before))
+    return ComparedPanels(first, second, between)
 
 
-def compared_update(
-    pair: CheckpointPair,
-    weight: Weight,
-    device: str,
-    label: str,
-    plan: RepairPlan,
-    rank: int,
-    other: Weight | None,
-) -> ComparedPanels:
-    """Return the maps of any plan's update of a weight, or of another fine-tune's, beside those of some rank."""
-    entries, lower = entry_panels(weight, device, rank), spectrum_panels(weight, device)
-    facts = None if other is not None else _prepared(pair, device, plan)
-    beside = None if other is None else _opened(other, device)
-    return compare_update(_opened(weight, device), plan, facts, label, entries, lower, beside)
+def _side(side: Side, weight: Weight, device: str, sigma: float) -> tuple[ComparedSide, torch.Tensor]:
+    """Return one side and its update; those of a weight that were asked for last are kept."""
+    own, drawn = _opened(weight, device), _opened(side.weight, device)
+    if own.entry is None:
+        own.entry = compute_entry_panels(own.decomposition, own.delta, 0)
+    key = side.key, own.weight.key, own.entry.scale, sigma
+    known = dict(drawn.sides)
+    if key not in known:
+        apart = drawn is not own
+        measured = drawn.measured
+        noise = (yardstick(measured.nonzero_s, measured.nonzero_shape).sigma or 0.0) if apart else sigma
+        facts = _prepared(side.pair, device, side.plan)
+        found, update = compute_side(drawn, side.plan, facts, own.entry.scale, noise)
+        if apart:
+            scale = spectrum_panels(weight, device).scale
+            found = replace(found, directions=compute_spectrum_panels(drawn.decomposition, scale).directions)
+        known[key] = found, update
+    others = [item for item in drawn.sides if item[0] != key]
+    drawn.sides = (*others[-1:], (key, known[key]))
+    return known[key]
 
 
 def noise_twin(
@@ -188,7 +209,7 @@ def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: Repair
 
 
 def _prepared(pair: CheckpointPair, device: str, plan: RepairPlan) -> Any:
-    """Return what a plan's method takes from the whole model; read once."""
+    """Return what a plan's method takes from a whole pair, asked once."""
     key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
     if key not in _facts:
         _facts[key] = prepare_method(pair, plan, device)

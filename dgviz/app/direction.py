@@ -1,20 +1,17 @@
 """What one direction does, as the component shows it, and how keeping or dropping it alone gets into the plan."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import streamlit as st
 
 from dgviz.analysis.direction import Alignment
-from dgviz.analysis.family import distinct_names, match_members
 from dgviz.app import worker as work
-from dgviz.app.family import split_others
+from dgviz.app.family import counterpart, named_others
 from dgviz.app.figure4 import asked_direction, decided_direction
 from dgviz.app.layer import LayerView
 from dgviz.app.layer_plan import plan_in_view
-from dgviz.app.pair import checkpoint_label, load_pair
 from dgviz.app.plans import add_override, drop_override
-from dgviz.app.recents import was_opened
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PlanError
@@ -61,25 +58,11 @@ def _told(name: str, alignment: Alignment) -> dict[str, Any]:
 def siblings(view: View, pair: CheckpointPair, layer: LayerView) -> tuple[dict[str, Weight], list[str]]:
     """Return the same weight in the further fine-tunes of the view by their titles, and why it is missing in some."""
     found, problems = {}, []
-    base = layer.matrix.tensor.base.name, layer.matrix.index
-    others = split_others(view.others)
-    for name, title in zip(others, distinct_names([checkpoint_label(name) for name in others]), strict=True):
-        if not was_opened(replace(view, tuned=name)):
-            problems.append(
-                f"{title}: a link names it, and nothing of it has been read; open it among the fine-tunes"
-            )
-            continue
+    for title, name in named_others(view).items():
         try:
-            shared, apart = match_members([pair, load_pair(replace(view, tuned=name))])
+            _, found[title] = counterpart(view, pair, layer.matrix, name)
         except (DgvizError, OSError) as error:
             problems.append(f"{title}: {error}")
-            continue
-        sides = [one.sides[1] for one in shared if (one.sides[0].tensor.base.name, one.sides[0].index) == base]
-        if sides:
-            found[title] = sides[0]
-        else:
-            why = next((one.reason for one in apart if one.weight == layer.matrix.name), "it has no such weight")
-            problems.append(f"{title}: {why}")
     return found, problems
 
 

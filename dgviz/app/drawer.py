@@ -24,6 +24,7 @@ from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
 from dgviz.files import pretty_json
 from dgviz.jobs import Job
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, parse_plan
 from dgviz.words import exact_number
 
@@ -168,15 +169,16 @@ def _draw_alternative(view: View, plan: RepairPlan) -> None:
     """Name what has done better wherever it was measured, next to DG-Hard."""
     if plan.method != RepairPlan().method:
         return
-    with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Averaging with base (WiSE-FT) healed more at the same target on every pair measured so far.")
-        st.button(
-            "Use it instead",
-            key="plan-average",
-            type="tertiary",
-            on_click=change_view,
-            kwargs={"method": "wise_ft", "settings": ""},
-        )
+    for method in (method for method in METHODS.values() if method.merit):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.caption(f"{method.title}: {method.merit}.")
+            st.button(
+                "Use it instead",
+                key=f"plan-instead-{method.name}",
+                type="tertiary",
+                on_click=change_view,
+                kwargs={"method": method.name, "settings": ""},
+            )
 
 
 def _offer_tau(view: View) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 import streamlit as st
 
-from dgviz.analysis.family import distinct_names
+from dgviz.analysis.family import distinct_names, match_members
 from dgviz.app.fetches import require_fetched
 from dgviz.app.jobs import Task, root
 from dgviz.app.messages import plain, show_error
@@ -16,9 +16,10 @@ from dgviz.app.recents import note_opened, recent_pairs, was_opened
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, PairError
 from dgviz.rmt.threshold import Rule
 from dgviz.spectra.store import ENGINE_VERSION
+from dgviz.spectra.weight import Weight
 
 _TYPED = "family-typed"
 
@@ -50,6 +51,32 @@ def split_others(text: str) -> list[str]:
 def join_others(names: list[str]) -> str:
     """Return checkpoints as a link holds them; see `split_others`."""
     return "|".join(name.replace("%", "%25").replace("|", "%7C") for name in names)
+
+
+def named_others(view: View) -> dict[str, str]:
+    """Return the further fine-tunes of the view by what a page calls them."""
+    others = split_others(view.others)
+    titles = distinct_names([checkpoint_label(name).replace(",", " ").replace(": ", " ") for name in others])
+    return dict(zip(titles, others, strict=True))
+
+
+def counterpart(view: View, pair: CheckpointPair, weight: Weight, name: str) -> tuple[CheckpointPair, Weight]:
+    """Return another fine-tune with the base, and its side of a weight.
+
+    Raises
+    ------
+    DgvizError, OSError
+        If nobody has opened it here, it cannot be read, or has no such weight.
+    """
+    if not was_opened(replace(view, tuned=name)):
+        raise PairError("a link names it, and nothing of it has been read; open it among the fine-tunes")
+    other = load_pair(replace(view, tuned=name))
+    shared, apart = match_members([pair, other])
+    base = weight.tensor.base.name, weight.index
+    sides = [one.sides[1] for one in shared if (one.sides[0].tensor.base.name, one.sides[0].index) == base]
+    if not sides:
+        raise PairError(next((one.reason for one in apart if one.weight == weight.name), "it has no such weight"))
+    return other, sides[0]
 
 
 def choose_members(view: View, pair: CheckpointPair) -> list[Member]:

@@ -49,6 +49,19 @@ def navigate() -> st.Page:
     return st.navigation([page(name) for name in (*_PLACES, *MOVED)], position="top")
 
 
+def lead_on(name: str) -> None:
+    """Switch from a former address to its place, the first time; before anything is written to the URL.
+
+    Whatever is written there is an entry of the history, through which Back has to go.
+    """
+    if name not in MOVED or st.session_state.get(f"led-on-{name}"):
+        return
+    st.session_state[f"led-on-{name}"] = True
+    place, changes = MOVED[name]
+    query = st.query_params.to_dict() | changes
+    st.switch_page(page(place), query_params={key: value for key, value in query.items() if value})
+
+
 def _shower(name: str) -> Callable[[], None]:
     """Return what shows a page, under the page's own name."""
 

@@ -209,6 +209,26 @@ def draw_overrides(view: View) -> None:
     """List the overrides, each with a way to take it out; add one by its words; undo."""
     saved = read_saved(view)
     draw_problem(saved)
+    for field, text in _masks(view):
+        with st.container(horizontal=True, vertical_alignment="center"):
+            st.button(
+                "Take out",
+                key=f"mask-{field}",
+                icon=":material/close:",
+                on_click=change_view,
+                kwargs={field: ""},
+                help="It is an expression of the default, above: what it leaves out stays tuned's, whatever follows.",
+            )
+            st.code(text, language=None)
+            st.button(
+                "Into the list",
+                key=f"mask-override-{field}",
+                icon=":material/playlist_add:",
+                type="tertiary",
+                on_click=_mask_to_override,
+                args=(view, field, text),
+                help="Makes it an override, which is kept with the plan, has an undo, and gives way to later ones.",
+            )
     for number, text in enumerate(saved.overrides):
         with st.container(horizontal=True, vertical_alignment="center"):
             st.button(
@@ -240,6 +260,22 @@ def draw_overrides(view: View) -> None:
         )
     if problem := st.session_state.pop("override-problem", ""):
         show_warning(problem)
+
+
+def _masks(view: View) -> list[tuple[str, str]]:
+    """Return the expressions that leave weights out, as the overrides that say the same."""
+    said = {"include": f"not re={view.include}", "exclude": f"re={view.exclude}"}
+    return [(field, f"{selection}: keep=tuned") for field, selection in said.items() if getattr(view, field)]
+
+
+def _mask_to_override(view: View, field: str, text: str) -> None:
+    """Put an override in the place of an expression that leaves weights out."""
+    try:
+        add_override(view, text)
+    except DgvizError as error:
+        st.session_state["override-problem"] = str(error)
+    else:
+        change_view(**{field: ""})
 
 
 def _add_typed(view: View) -> None:

@@ -20,11 +20,12 @@ _DEMO_WEIGHT = "vit.encoder.layer.1.attention.output.dense.weight"
 class View:
     """The pair, the weight, the threshold, the method, the selection and the device in view; empty for none.
 
-    `against` is the threshold that the one in view is compared with, in the words of an override (`rule=energy,
-    fraction=0.8`). `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
-    the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
-    parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where the plan stands beside it;
-    `take` is a plan that a link brings, as JSON, until somebody takes or leaves it.
+    `against` is what is compared as A, in the words of an override (`rule=energy, fraction=0.8`, `method=ties`), with
+    `tuned=NAME` for another fine-tune of the family; `beside` is B in the same words, what they leave out being as in
+    view, and empty for what is in view. `others` are further tuned checkpoints of the base (`split_others`),
+    `quantity` is what the map of the model shows; `include` and `exclude` are expressions on names, as for an export;
+    `settings` are the method's parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where
+    the plan stands beside it; `take` is a plan that a link brings, as JSON, until somebody takes or leaves it.
     """
 
     base: str = ""
@@ -36,6 +37,7 @@ class View:
     params: str = ""
     tau: str = ""
     against: str = ""
+    beside: str = ""
     quantity: str = ""
     method: str = "dg_hard"
     settings: str = ""

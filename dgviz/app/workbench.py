@@ -11,7 +11,6 @@ from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
 from dgviz.app import worker as work
-from dgviz.app.against import Update, compare_update, draw_against, read_against, threshold_against
 from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
@@ -35,6 +34,7 @@ from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.rules import rule_button
 from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
+from dgviz.app.sides import Comparison, draw_sides, read_comparison, threshold_against
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
@@ -88,13 +88,14 @@ def draw_workbench(pair: CheckpointPair) -> None:
                 show_warning(as_sentence(warning))
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
-        draw_against(view, pair, layer, spectrum, tau, chosen is not None)
+        draw_sides(view, layer, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             _choose_colour(view)
-            picture = st.container()
+            picture = st.container(horizontal=True)
             draw_provenance(layer, spectrum, tau, own_tau)
-    _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau)
+    comparison = read_comparison(view, pair, layer, tau, chosen is not None)
+    _figure(picture, view, pair, layer, spectrum, threshold, tau, own_tau, comparison)
     with st.container(horizontal=True, vertical_alignment="center"):
         st.markdown("**More on this weight**")
         choose_shown(view, WEIGHT_PARTS)
@@ -146,25 +147,24 @@ def _figure(
     threshold: Threshold,
     tau: float,
     own_tau: float,
+    comparison: Comparison | None,
 ) -> None:
     """Draw map and figure."""
     rank = int(np.count_nonzero(spectrum.s > tau))
-    against = read_against(view, pair, layer, spectrum)
+    sigma = 0.0 if threshold.degenerate else threshold.sigma
     compared = twin = None
     with answered():
         # Spectrum and tau are on the screen first; the maps of a large weight follow when they are there.
         patience = _PATIENCE if waits_for_rest(_KEY, layer.id) else _FIRST_PATIENCE
-        window = WHOLE if against else asked_window(_KEY, layer.matrix.name, spectrum.shape)
+        window = WHOLE if comparison else asked_window(_KEY, layer.matrix.name, spectrum.shape)
         entries = work.entry_panels_soon(*layer.weight, rank, patience, window)
         maps = work.spectrum_panels(*layer.weight, patience)
         direction = about_direction(_KEY, view, pair, layer, spectrum, patience)
-        if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
-            beside = against[1] if isinstance(against, tuple) else None
-            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window, beside)
-        if isinstance(against, Update) and entries is not None and maps is not None:
-            compared = compare_update(pair, layer, against, rank)
-        elif isinstance(against, tuple) and entries is not None:
-            compared = work.compared_panels(*layer.weight, *against, rank)
+        if comparison is not None:
+            compared = work.compared_soon(*layer.weight, sigma, comparison.sides, patience)
+        against = compared.a.tau if compared is not None and comparison.has_twin else None
+        if entries is not None and wants_twin(_KEY, layer.id) and sigma > 0 and (against or not comparison):
+            twin = work.noise_twin(*layer.weight, sigma, tau, rank, window, against)
     saved = None
     if maps is not None and entries is not None:
         with picture:
@@ -181,6 +181,7 @@ def _figure(
         entries=entries,
         nonzero_shape=spectrum.nonzero_shape,
         map=_map(view, pair, layer),
+        compare=comparison and comparison.header(),
         compared=compared,
         twin=twin,
         about={

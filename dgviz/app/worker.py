@@ -10,6 +10,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.analysis.direction import Alignments, Direction
 from dgviz.analysis.effect import MethodPanel
+from dgviz.analysis.sides import Side
 from dgviz.app.kept import kept
 from dgviz.checkpoint import CheckpointPair
 from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels, Window
@@ -141,32 +142,20 @@ def _alignments(weight: Weight, device: str, stamp: str, number: int, others: di
     return _asked("alignments", group=f"{_visitor()} alignments", **question)
 
 
-@kept
-def compared_panels(
-    weight: Weight, device: str, stamp: str, label: str, tau: float, rank: int, other: int
-) -> ComparedPanels:
-    """Return the maps of a threshold beside another of a weight; `rank` and `other` are what the two keep."""
-    question = {"weight": weight, "device": device, "label": label, "tau": tau, "rank": rank, "other": other}
-    return worker().call("compared_panels", group=_visitor(), **question)
+def compared_soon(
+    weight: Weight, device: str, stamp: str, sigma: float, sides: tuple[Side, Side], patience: float
+) -> ComparedPanels | None:
+    """Return the maps of two sides of a comparison, or None where it takes longer than one waits."""
+    return _soon(_compared, (weight, device, stamp, sigma, *(side.key for side in sides), *sides), patience)
 
 
 @kept
-def compared_update(
-    weight: Weight,
-    device: str,
-    stamp: str,
-    label: str,
-    plan: RepairPlan,
-    rank: int,
-    other: Weight | None,
-    _pair: CheckpointPair,
-) -> ComparedPanels:
-    """Return the maps of a plan's update of a weight, beside those of a threshold that keeps so many directions.
-
-    With `other`, the same weight in another fine-tune, the update is of that one.
-    """
-    question = {"pair": _pair, "weight": weight, "device": device, "label": label, "plan": plan, "rank": rank}
-    return worker().call("compared_update", group=_visitor(), **question, other=other)
+def _compared(
+    weight: Weight, device: str, stamp: str, sigma: float, key_a: str, key_b: str, _a: Side, _b: Side
+) -> Future:
+    """Ask the worker once, without waiting."""
+    question = {"weight": weight, "device": device, "sigma": sigma, "a": _a, "b": _b}
+    return _asked("compared_panels", group=f"{_visitor()} compared", **question)
 
 
 @kept
@@ -182,7 +171,8 @@ def noise_twin(
 ) -> NoiseTwin:
     """Return noise of a weight's shape and sigma, drawn as its update at a tau that keeps so many directions."""
     question = {"weight": weight, "device": device, "sigma": sigma, "tau": tau, "rank": rank, "window": window}
-    return worker().call("noise_twin", group=f"{_visitor()} twin", **question, against=against)
+    question["against"] = against
+    return worker().call("noise_twin", group=f"{_visitor()} twin", **question)
 
 
 @kept

@@ -2,7 +2,7 @@ r"""Tensors of a pair named in a few words: an exact name, a module, layers, or 
 
 ``name=model.norm.weight``, ``module=self_attn.q_proj``, ``layers=3-7``, ``re=mlp\..*proj``; without a prefix a text
 is an exact name or a module. A module is a run of whole components: ``layers.1`` is not ``layers.10``. ``[3]`` at the
-end of a name is one matrix of a stack.
+end of a name is one matrix of a stack. ``not`` before any of these, as in ``not layers=3-7``, is everything else.
 """
 
 import difflib
@@ -18,6 +18,7 @@ from dgviz.checkpoint.types import PairedTensor
 from dgviz.errors import PairError
 
 KINDS = ("name", "module", "layers", "re")
+_NOT = "not "
 _SHOWN = 3  # names like one that nothing has
 
 
@@ -39,12 +40,21 @@ class Selector:
     text: str
 
     def __post_init__(self) -> None:
+        if self._others is not None:
+            if self._others.index is not None:
+                raise PairError(f"the selection {self.text!r}: 'not' stands before whole tensors, not one matrix")
+            return
         if not self._value:
             raise PairError(f"the selection {self.text!r} is empty: give a name, module=, layers=3-7 or re=")
         if self.kind == "layers":
             _ = self._ranges
         if self.kind == "re":
             _ = self._expression
+
+    @cached_property
+    def _others(self) -> "Selector | None":
+        """What is left out, of a selection of everything else."""
+        return Selector(self.text[len(_NOT) :].strip()) if self.text.startswith(_NOT) else None
 
     @cached_property
     def kind(self) -> str:
@@ -55,11 +65,15 @@ class Selector:
     @cached_property
     def index(self) -> int | None:
         """Which matrix of a stack; None for whole tensors."""
+        if self._others is not None:
+            return None
         found = re.search(r"\[(\d+)\]$", self.text) if self.kind in ("", "name") else None
         return int(found[1]) if found else None
 
     def finds(self, tensor: PairedTensor) -> bool:
         """Return whether a tensor, or one that it is tied to, is named, as a whole or by one of its matrices."""
+        if self._others is not None:
+            return not self._others.finds(tensor)
         return any(map(self._finds, (tensor.name, *tensor.aliases)))
 
     def covers(self, tensor: PairedTensor, index: int | None) -> bool:
@@ -68,6 +82,8 @@ class Selector:
 
     def near(self, tensors: Iterable[PairedTensor]) -> list[str]:
         """Return names and modules that resemble what nothing is called."""
+        if self._others is not None:
+            return []
         names = [tensor.name for tensor in tensors]
         if self.kind == "layers":
             levels = dict.fromkeys(module_path(name).level for name in names)

@@ -77,13 +77,15 @@ class Override:
         """Return it as one types it."""
         return f"{self.selector.text}: {', '.join(f'{name}={value}' for name, value in self.settings.items())}"
 
-    def applied(self, plan: "RepairPlan") -> "RepairPlan":
+    def applied(self, plan: "RepairPlan", everywhere: bool = False) -> "RepairPlan":
         """Return what the selected tensors get: the default plan, changed.
 
         Parameters
         ----------
         plan : RepairPlan
             The default. Where its method has no threshold and one is set here, DG-Hard takes its place.
+        everywhere : bool
+            Whether it is to stand for the whole model, where methods may take something from all of it.
 
         Raises
         ------
@@ -105,7 +107,7 @@ class Override:
                 f"the override {str(self)!r}: {plan.method}, the plan's method, keeps no single directions; say what "
                 "else the weight gets, as in rule=dg_hard, keep_directions=7"
             )
-        changes = self._method(plan, given) | single
+        changes = self._method(plan, given, everywhere) | single
         if not find_method(changes["method"]).thresholded:
             changes["method_params"] |= given  # says which of the rest is unknown
             return dataclasses.replace(plan, **changes)
@@ -113,18 +115,18 @@ class Override:
             changes["shrinker"] = given.pop("shrinker")
         return dataclasses.replace(plan, **changes, **self._threshold(plan, given))
 
-    def _method(self, plan: "RepairPlan", given: dict[str, str]) -> dict[str, Any]:
+    def _method(self, plan: "RepairPlan", given: dict[str, str], everywhere: bool) -> dict[str, Any]:
         """Take the method and its parameters out of the settings."""
         if "method" in given:
             recipe = find_method(given.pop("method"))
-            if recipe.prepares:
+            if recipe.prepares and not everywhere:
                 raise PlanError(
                     f"the override {str(self)!r}: {recipe.name} takes something from the whole model before it "
                     "changes the first tensor, so it can only be the plan's own method"
                 )
             own = {parameter.name for parameter in recipe.parameters} & given.keys()
             return {"method": recipe.name, "method_params": {name: given.pop(name) for name in own}}
-        if plan.recipe.thresholded and not plan.recipe.prepares:
+        if plan.recipe.thresholded and (everywhere or not plan.recipe.prepares):
             return {"method": plan.method, "method_params": dict(plan.method_params)}
         return {"method": "dg_hard", "method_params": {}}
 

@@ -89,8 +89,8 @@ def test_an_override_of_the_weight_in_view_is_in_it_at_once(paths):
 
 def test_averaging_instead(paths):
     app = open_at("open?plan=open", base=paths[0], tuned=paths[1])
-    press(app, "plan-average")
-    assert "--method wise_ft" in texts(app) and "plan-average" not in keys(app)
+    press(app, "plan-instead-wise_ft")
+    assert "--method wise_ft" in texts(app) and "plan-instead-wise_ft" not in keys(app)
     assert app.query_params["method"] in ("wise_ft", ["wise_ft"])
     assert app.selectbox(key="export-method").value == "wise_ft"
 

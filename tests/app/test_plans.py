@@ -152,3 +152,17 @@ def test_the_export_says_how_many_tensors_an_override_takes_out(paths):
     assert "**6** of 11 tensors are repaired by DG-Hard." not in after
     assert "**5** of 11 tensors are repaired by DG-Hard or as overrides say, which decide on **2**" in after
     assert "**6** of 11 tensors are repaired by DG-Hard" in before and "**1** more" in after and "**-" not in after
+
+
+@pytest.mark.parametrize(("field", "selection"), [("include", "not re="), ("exclude", "re=")])
+def test_what_is_left_out_is_listed_and_becomes_an_override(paths, field, selection):
+    app = open_page(DRAWER, paths, **{field: "embed"})
+    kept = f"{selection}embed: keep=tuned"
+    assert kept in texts(app)
+    press(app, f"mask-override-{field}")
+    assert field not in app.query_params and tuple(printed(app).given["override"]) == (kept,)
+    press(app, "override-undo")
+    assert kept not in texts(app)
+    app = open_page(DRAWER, paths, **{field: "embed"})
+    press(app, f"mask-{field}")
+    assert kept not in texts(app) and field not in app.query_params

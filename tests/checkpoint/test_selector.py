@@ -76,3 +76,14 @@ def test_names_that_resemble_one():
     assert "layers.2" in Selector("layers.3").near(tensors)
     assert Selector("layers=20-30").near(tensors) == ["layers=2", "layers=10", "layers=11"]
     assert issubclass(PairError, DgvizError)
+
+
+@pytest.mark.parametrize("text", ["layers=1", "re=norm", "module=mlp", "name=model.norm.weight", "up_proj"])
+def test_not_is_everything_else(text):
+    assert found(text) and found(f"not {text}") == [name for name in NAMES if name not in found(text)]
+
+
+@pytest.mark.parametrize("text", ["not name=a[3]", "not ", "not re=(", "not layers=b"])
+def test_not_stands_before_a_selection_of_whole_tensors(text):
+    with pytest.raises(PairError):
+        Selector(text)

@@ -11,12 +11,22 @@ import sys
 import numpy as np
 import plotly.graph_objects as go
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dgviz.app.figure4 import script, start_tau
 from dgviz.figures import entry_map, plot_config, rules_plot, spectrum_histogram, spectrum_plot
-from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels, Window
+from dgviz.figures.figure4.maps import (
+    ComparedPanels,
+    ComparedSide,
+    EntryPanels,
+    Scale,
+    SpectrumPanels,
+    Window,
+    choose_scale,
+)
+from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_twin
 from dgviz.figures.figure4.payload import figure4_payload, matrix_axes, pack, unpack
 from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
@@ -24,6 +34,7 @@ from dgviz.figures.spectrum import thin_ranks
 from dgviz.figures.style import LABEL_HEIGHT
 from dgviz.rmt.law import bulk_edge, mp_fits, mp_sv_pdf, mp_sv_quantile
 from dgviz.rmt.threshold import RULES, Threshold
+from dgviz.spectra.svd.decompose import decompose
 
 SHAPE = (1024, 384)
 
@@ -400,33 +411,111 @@ def test_directions_kept_inside_the_bulk_are_said_at_once(run_js):
     assert "1.5 × bulk edge" in said[1] and said[2] == ""
 
 
+def told_side(rank, tau, missing=None):
+    """A side as the payload has it; without a rank it changes entries."""
+    kept = np.where(np.arange(S.size) < (rank or 0), S, 0.0)
+    fits = mp_fits(S, kept, DG_HARD.sigma, SHAPE)
+    energy = float(np.sum(kept**2) / np.sum(S**2))
+    return {
+        "tau": tau,
+        "rank": rank,
+        "energy": energy,
+        "fits": [fits["repaired"], fits["discarded"]],
+        "missing": missing or {},
+    }
+
+
+def compared(a, b=None):
+    known = {"energy": 0.5, "directions": 7, "note": ""}
+    return {"labels": ["DG-Hard", "what you look at"], "live": b is None, "same": True, "cuts": [True, True]} | {
+        "model": [known, known],
+        "a": a,
+        "b": b,
+    }
+
+
+TABLE = (
+    "const s = Float64Array.from(data.s), law = Float64Array.from(data.law);"
+    "return compareTable({ s, law, compare: data.compare }, data.tau);"
+)
+
+
 @needs_node
 def test_browser_tells_two_thresholds_and_their_difference(run_js):
     _, arrays = unpack(figure4_payload("v", S, SHAPE, DG_HARD))
     taus = [DG_HARD.tau, DG_HARD.edge / 2]
-    rows = run_js(
-        "const s = Float64Array.from(data.s), law = Float64Array.from(data.law);"
-        "return compareTable({ s, law, compare: { label: 'DG-Hard', tau: data.taus[0], own: null } }, data.taus[1]);",
-        {"s": S.tolist(), "law": arrays["law"].tolist(), "taus": taus},
-    )
     ranks = [int(np.count_nonzero(tau < S)) for tau in taus]
-    energies = [100 * np.sum(S[:rank] ** 2) / np.sum(S**2) for rank in ranks]
-    fits = [mp_fits(S, np.where(np.arange(S.size) < rank, S, 0.0), DG_HARD.sigma, SHAPE) for rank in ranks]
-    for row, rank, energy, fit in zip(rows[1:3], ranks, energies, fits, strict=True):
-        assert row[2] == str(rank) and row[3] == f"{energy:.1f} %"
-        assert row[4:] == [f"{fit['repaired']:.1f}", f"{fit['discarded']:.1f}"]
-    assert rows[3][2] == f"+{ranks[1] - ranks[0]}" and rows[3][3] == f"+{energies[1] - energies[0]:.1f} points"
+    data = {"s": S.tolist(), "law": arrays["law"].tolist(), "tau": taus[1]}
+    told = run_js(TABLE, data | {"compare": compared(told_side(ranks[0], taus[0]))})
+    rows, sides = told["rows"], [told_side(rank, tau) for rank, tau in zip(ranks, taus, strict=True)]
+    for row, side in zip(rows[1:3], sides, strict=True):
+        assert row[2] == str(side["rank"]) and row[3] == f"{100 * side['energy']:.1f} %"
+        assert row[4:6] == [f"{fit:.1f}" for fit in side["fits"]] and row[6:] == ["50.0 %", "7"]
+    assert rows[3][2] == f"+{ranks[1] - ranks[0]}" and told["reasons"] == []
+    assert rows[3][3] == f"+{100 * (sides[1]['energy'] - sides[0]['energy']):.1f} points" and rows[3][7] == "0"
 
 
 @needs_node
-def test_browser_tells_an_update_that_has_no_tau(run_js):
-    rows = run_js(
-        "const s = Float64Array.from(data), own = { energy: 0.25, fits: [null, 90] };"
-        "return compareTable({ s, compare: { label: 'WiSE-FT', tau: null, rank: null, own } }, 2);",
-        [3.0, 1.0],
+def test_browser_says_why_a_side_lacks_something(run_js):
+    _, arrays = unpack(figure4_payload("v", S, SHAPE, DG_HARD))
+    side = told_side(None, None, {"tau": "it has no threshold", "rank": "it changes entries"})
+    unknown = {"why": "spectra do not tell"}
+    data = {"s": S.tolist(), "law": arrays["law"].tolist(), "tau": DG_HARD.tau}
+    told = run_js(TABLE, data | {"compare": compared(side) | {"model": [unknown, {"energy": 0.5, "directions": 7}]}})
+    assert told["rows"][1][1:3] == ["–", "–"] and told["rows"][1][6:] == ["–", "–"]
+    assert told["rows"][3][1:3] == ["–", "–"] and told["rows"][3][6:] == ["–", "–"]
+    reasons = ["A, τ: it has no threshold", "A, rank: it changes entries", "A, whole model: spectra do not tell"]
+    assert told["reasons"] == reasons
+    waiting = run_js(TABLE, data | {"compare": compared(None)})
+    assert waiting["rows"][1][1:] == ["…"] * 7 and waiting["rows"][3][1:] == ["–"] * 7
+
+
+@needs_node
+def test_browser_multiplies_directions_by_their_gains(run_js):
+    generator = np.random.default_rng(4)
+    scale = choose_scale(3.0, 0.01)
+    values, gains = generator.uniform(0.01, 3.0, (11, 23)), generator.choice([0.0, 0.5, 1.0, 0.93], 23)
+    codes = scale.encode(values)
+    got = run_js(
+        "const { codes, gains, values } = data, numbers = (list) => Float64Array.from(list);"
+        "return gainColumns(Uint8Array.from(codes), numbers(gains), numbers(values));",
+        {"codes": codes.ravel().tolist(), "gains": gains.tolist(), "values": scale.decode().tolist()},
     )
-    assert rows[1] == ["A: WiSE-FT", "–", "–", "25.0 %", "–", "90.0"]
-    assert rows[3][1:4] == ["–", "–", "+65.0 points"]
+    exact = scale.encode(scale.decode()[codes] * gains).astype(int)
+    assert np.abs(np.reshape(got, codes.shape) - exact).max() <= 1
+    assert (np.reshape(got, codes.shape)[:, gains == 0] == 0).all()
+
+
+@needs_node
+def test_a_held_key_puts_noise_in_the_place_of_what_b_keeps_beyond_a(run_js):
+    delta = torch.randn(40, 30, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    found = decompose(delta, "cpu")
+    entries = compute_entry_panels(found, delta, 3)
+    between = compute_between(found, 3, 5, entries.scale)
+    twin = compute_twin(entries, 1.0, 3.0, "cpu", against=9.0)
+    own = RULES["dg_hard"].apply(np.asarray(found.s, dtype=np.float64), (40, 30))
+    blank = ComparedSide(entries.repaired, entries.discarded, 9.0, 3, 0.5, (1.0, 2.0), None, {})
+    sides = ComparedPanels(blank, blank, between)
+    s = np.asarray(found.s, dtype=np.float64)
+    message = figure4_payload(
+        "v", s, (40, 30), own, entries=entries, compare=compared(None), compared=sides, twin=twin
+    )
+    names = ["repairedA", "discardedA", "repairedB", "discardedB", "between"]
+    shown = run_js(
+        f"const shown = twinOf(decodePayload(message)); return {names}.map((name) => shown[name]);", 0, message
+    )
+    wanted = [
+        twin.against.repaired,
+        twin.against.discarded,
+        twin.entries.repaired,
+        twin.entries.discarded,
+        twin.between,
+    ]
+    assert [np.reshape(x, (40, 30)).tolist() for x in shown] == [x.tolist() for x in wanted]
+    low, high = (int(np.count_nonzero(twin.s > tau)) for tau in (9.0, 3.0))
+    assert high > low and twin.between.any() and not np.array_equal(twin.between, between)
+    _, arrays = unpack(message)
+    assert np.array_equal(arrays["between"], between) and np.array_equal(arrays["repairedA"], entries.repaired)
 
 
 @needs_node

@@ -40,8 +40,9 @@ def test_a_noise_twin_follows_the_law_and_is_the_same_every_time():
     assert np.array_equal(twin.entries.discarded, twin.entries.tuned) and twin.entries.scale == scale
     assert mp_fit(twin.s, sigma, shape) > 95
     low = compute_twin(own, sigma, float(twin.s[4]), "cpu")
-    assert low.entries.rank == 4 and low.entries.repaired.any() and low.compared is None
-    other, between = compute_twin(own, sigma, float(twin.s[4]), "cpu", against=float(twin.s[1])).compared
+    assert low.entries.rank == 4 and low.entries.repaired.any() and low.against is None and low.between is None
+    beside = compute_twin(own, sigma, float(twin.s[4]), "cpu", against=float(twin.s[1]))
+    other, between = beside.against, beside.between
     assert other.rank == 1 and np.array_equal(other.tuned, low.entries.tuned)
     noise = sigma * torch.randn(shape, generator=torch.Generator().manual_seed(TWIN_SEED))
     left, s, right = torch.linalg.svd(noise.double(), full_matrices=False)

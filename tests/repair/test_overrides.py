@@ -6,12 +6,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dgviz.checkpoint import open_pair
+from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.cli import main
 from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError, PlanError
 from dgviz.export.plan import plan_export
 from dgviz.export.write import iter_export
+from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import Override, refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.repair.tensor import factor_tensor, repair_tensor
@@ -407,3 +408,20 @@ def test_a_plans_file_and_the_same_option_exclude_each_other(capsys, paths, plan
     assert status == 2 and "says what --rule is" in err
     status, _, err = run(capsys, "scan", *paths, "--override", "nowhere: keep=base")
     assert status == 2 and "selects no tensor" in err
+
+
+@pytest.mark.parametrize("masks", [{"include": "mlp"}, {"exclude": "embed|conv"}])
+@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].prepares])
+def test_what_expressions_leave_out_overrides_leave_out_too(tmp_path, masks, method):
+    base, tuned = write_pair(tmp_path)
+    selections = {"include": "not re={}", "exclude": "re={}"}
+    overrides = [f"{selections[field].format(text)}: keep=tuned" for field, text in masks.items()]
+    written = []
+    for pair, plan in (
+        (open_pair(base, tuned, **masks), RepairPlan(method=method, **masks)),
+        (open_pair(base, tuned), RepairPlan(method=method, overrides=overrides)),
+    ):
+        done = (repair_tensor(paired, plan, "cpu") for paired in pair.tensors if paired.tuned is not None)
+        tensors = (one.tensor if one.tensor is not None else read_tensor(one.source) for one in done)
+        written.append(list(tensors))
+    assert all(torch.equal(a, b) for a, b in zip(*written, strict=True))

@@ -8,14 +8,9 @@ from dgviz.app.state import change_view
 
 
 def draw(name: str) -> None:
-    """Lead on; who comes back by the browser's Back finds a link, and may go back further."""
+    """Offer to lead on: who has been led on already, and comes back by the browser's Back, may go back further."""
     place, changes = MOVED[name]
     enter_page(name.capitalize())
-    led = f"led-on-{name}"
-    if not st.session_state.get(led):
-        st.session_state[led] = True
-        change_view(**changes)
-        st.switch_page(page(place))
     st.markdown("What this page showed has moved.")
     if st.button(f"Go to {page(place).title}", icon=page(place).icon):
         change_view(**changes)

@@ -1,6 +1,5 @@
 """One weight under one method: its update drawn and measured, from the weight's live decomposition; torch."""
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -8,13 +7,16 @@ import torch
 
 from dgviz.analysis.effect import Effect, MethodPanel, Yardstick, describe_effect, spectral_effect, yardstick
 from dgviz.checkpoint import read_tensor
-from dgviz.figures.figure4.maps import ComparedPanels, ComparedUpdate, EntryPanels, Scale, SpectrumPanels
+from dgviz.figures.figure4.maps import ComparedSide, Scale
 from dgviz.figures.figure4.panels import pooled_magnitudes
+from dgviz.figures.figure4.payload import start_tau
 from dgviz.repair.methods.method import Reshaped
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.rounding import add_rounded
 from dgviz.repair.update import TensorUpdate, edited_blocks
 from dgviz.rmt.assess import needs_delta
+from dgviz.rmt.law import mp_fit
+from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.svd.decompose import decompose
 
@@ -27,66 +29,73 @@ def compute_method_panel(weight: OpenWeight, plan: RepairPlan, facts: Any, scale
 
     Map and spectrum are of the exact update; `MethodPanel.sparsity` is of what would be written.
     """
-    update, effect, _ = _updated(weight, plan, facts)
+    spectrum = _spectrum_for(weight, plan)
+    update, reshaped = compute_update(weight, plan, facts)
+    if reshaped is not None:
+        effect = spectral_effect(plan, spectrum, facts, weight.weight.tensor.name)
+    else:
+        effect = _edited_effect(weight, update, yardstick(spectrum.nonzero_s, spectrum.nonzero_shape))
     magnitudes = pooled_magnitudes(update)
     sparsity = _unmoved_share(weight, plan, update)
     return MethodPanel(weight.weight.shape, scale.encode(magnitudes), float(magnitudes.max()), sparsity, effect)
 
 
-def compare_update(
-    weight: OpenWeight,
-    plan: RepairPlan,
-    facts: Any,
-    label: str,
-    entries: EntryPanels,
-    lower: SpectrumPanels,
-    other: OpenWeight | None = None,
-) -> ComparedPanels:
-    """Return the maps of a plan's update of one matrix, beside those of the threshold in view.
-
-    `entries` are the threshold's own maps, which give the scale, and `lower` those of the directions. With `other`,
-    the same matrix of another fine-tune, the update is made of that one's, whose directions are others.
-    """
-    update, effect, reshaped = _updated(other or weight, plan, facts)
-    rest, rank = (other or weight).delta - update, entries.rank
-    codes = [entries.scale.encode(pooled_magnitudes(part)) for part in (update, rest)]
-    if rank:
-        left, right = weight.decomposition.triplets(rank)
-        rest = update - left @ right  # of the threshold's
-    else:
-        rest = update
-    between = entries.scale.encode(pooled_magnitudes(rest))
-    directions = None
-    if reshaped is not None and other is None:
-        ratio = np.zeros(lower.s.size)
-        np.divide(reshaped.values, reshaped.s, out=ratio[: reshaped.s.size], where=reshaped.s > 0)
-        magnitudes, kept = lower.scale.decode()[lower.directions], np.arange(ratio.size) < rank
-        parts = ratio, np.abs(1 - ratio), np.abs(ratio - kept)
-        directions = tuple(lower.scale.encode(magnitudes * part) for part in parts)
-    own = ComparedUpdate(
-        None if reshaped is None else reshaped.rank,
-        effect.norm_kept**2,
-        (effect.mp_kept, effect.mp_removed),
-        directions,
-    )
-    maps = replace(entries, repaired=codes[0], discarded=codes[1], exact=None)
-    cut = None if reshaped is None else reshaped.threshold
-    return ComparedPanels(label, None if cut is None else cut.tau, maps, rank, between, own)
-
-
-def _updated(weight: OpenWeight, plan: RepairPlan, facts: Any) -> tuple[torch.Tensor, Effect, Reshaped | None]:
-    """Return a plan's update of one matrix, its figures and, where the singular vectors stay, its spectrum."""
-    spectrum, name = weight.measured, weight.weight.tensor.name
-    if needs_delta(spectrum, plan.rule, plan.params):
-        spectrum = weight.spectrum_with(plan.rule, plan.params)
+def compute_update(weight: OpenWeight, plan: RepairPlan, facts: Any) -> tuple[torch.Tensor, Reshaped | None]:
+    """Return a plan's update D' of one matrix, and its singular values where it has D's singular vectors."""
     if plan.keep or plan.recipe.spectral:
-        reshaped = plan.reshape(spectrum, facts, name)
-        return _reshaped_update(weight, reshaped, plan), spectral_effect(plan, spectrum, facts, name), reshaped
+        reshaped = plan.reshape(_spectrum_for(weight, plan), facts, weight.weight.tensor.name)
+        return _reshaped_update(weight, reshaped, plan), reshaped
     blocks = edited_blocks(TensorUpdate(weight.weight.tensor, weight.device), plan, facts)
     edited = torch.cat(list(blocks)).reshape(-1, *weight.delta.shape)  # of a stack, which is edited as one tensor
-    update = edited[weight.weight.index or 0].to(weight.delta.dtype)
-    effect = _edited_effect(weight, update, yardstick(spectrum.nonzero_s, spectrum.nonzero_shape))
-    return update, effect, None
+    return edited[weight.weight.index or 0].to(weight.delta.dtype), None
+
+
+def compute_side(
+    weight: OpenWeight, plan: RepairPlan, facts: Any, scale: Scale, sigma: float
+) -> tuple[ComparedSide, torch.Tensor]:
+    """Return one side of a comparison, and its update.
+
+    Parameters
+    ----------
+    weight, plan, facts
+        The matrix, what is made of it, and what the plan's method took from the whole model.
+    scale : Scale
+        Of the entries.
+    sigma : float
+        The noise that its MP-fits are measured by; 0 where that is not known.
+    """
+    update, reshaped = compute_update(weight, plan, facts)
+    rest = weight.delta - update
+    shape = weight.measured.nonzero_shape
+    missing, tau, gain = {}, None, None
+    if reshaped is None:
+        parts = [_values(decompose(part, weight.device, name=weight.weight.name), shape) for part in (update, rest)]
+        missing["rank"] = "it changes entries"
+        missing["directions"] = "it changes entries: directions of its own"
+    else:
+        parts = [reshaped.values, reshaped.removed]
+        gain = np.zeros(weight.measured.s.size)
+        np.divide(reshaped.values, reshaped.s, out=gain[: reshaped.s.size], where=reshaped.s > 0)
+        if reshaped.rank is None:
+            missing["rank"] = "no direction is dropped" if plan.keep != "base" else "nothing of the update is kept"
+    if reshaped is not None and reshaped.threshold is not None:
+        tau = start_tau(weight.measured.s, reshaped.threshold)
+    else:
+        missing["tau"] = "it has no threshold"
+    fits = tuple(mp_fit(part, sigma, shape) if sigma and part.any() else None for part in parts)
+    if None in fits:
+        missing["fits"] = "a part that is zero has none" if sigma else "the median measures no noise"
+    maps = (scale.encode(pooled_magnitudes(part)) for part in (update, rest))
+    energy = norm_ratio(parts[0], weight.measured.nonzero_s) ** 2
+    rank = None if reshaped is None else reshaped.rank
+    return ComparedSide(*maps, tau, rank, energy, fits, gain, missing), update
+
+
+def _spectrum_for(weight: OpenWeight, plan: RepairPlan) -> Spectrum:
+    """Return the spectrum of a matrix, with the tau that the plan's rule finds in the matrix where it needs it."""
+    if needs_delta(weight.measured, plan.rule, plan.params):
+        return weight.spectrum_with(plan.rule, plan.params)
+    return weight.measured
 
 
 def _reshaped_update(weight: OpenWeight, reshaped: Reshaped, plan: RepairPlan) -> torch.Tensor:

@@ -56,7 +56,8 @@ class Figure4 {
   // The figure itself asks until it has what it lacks: a question or an answer that is lost is asked again.
   askForRest() {
     clearInterval(this.asking);
-    if (this.data.spectrum && this.data.entries && !(this.data.direction && this.data.direction.waiting)) return;
+    const compared = !this.data.compare || this.data.compare.a;
+    if (this.data.spectrum && this.data.entries && compared && !(this.data.direction && this.data.direction.waiting)) return;
     this.asking = setInterval(() => {
       this.asked = (this.asked || 0) + 1;
       this.setStateValue("asked", { view: this.data.view, times: this.asked });

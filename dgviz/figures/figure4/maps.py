@@ -212,54 +212,55 @@ class EntryPanels:
 
 
 @dataclass(frozen=True)
-class ComparedUpdate:
-    """Figures and maps of directions of an update that is no threshold's: a method's, a shrinker's, one side's.
+class ComparedSide:
+    """What one side of a comparison makes of an update D: its own update D', drawn and measured.
 
     Attributes
     ----------
+    repaired, discarded : (rows, cols) uint8 arrays
+        Codes of the entries of D' and of D - D'.
+    tau : float or None
+        Where its threshold stands; None without one.
     rank : int or None
-        Directions left; None where that is all of them, or it has singular vectors of its own.
+        Directions left; None where that is no number that says anything.
     energy : float
-        Its sum of squares over that of D.
-    fits : (float or None, float or None)
-        MP-fit of it and of the rest of D, in percent, by the noise of D.
-    directions : three (rows, p) uint8 arrays or None
-        Codes of it, of the rest of D, and of what lies between it and the threshold in view, on the scale of the
-        figure's lower row; None where it has singular vectors of its own.
+        ``|D'|^2 / |D|^2``.
+    fits : pair of float or None
+        MP-fit of D' and of D - D'.
+    gain : (p,) float64 array or None
+        What every direction of D is multiplied by; None where D' has directions of its own.
+    missing : dict of str to str
+        Why ``tau``, ``rank``, ``fits`` or ``directions`` are not defined.
+    directions : (rows, p) uint8 array or None
+        The map of the directions of D, where D is another fine-tune's; None for the weight's own.
     """
 
+    repaired: NDArray[np.uint8]
+    discarded: NDArray[np.uint8]
+    tau: float | None
     rank: int | None
     energy: float
     fits: tuple[float | None, float | None]
-    directions: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None
+    gain: NDArray[np.float64] | None
+    missing: dict[str, str]
+    directions: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True)
 class ComparedPanels:
-    """The entry maps of what the threshold in view is compared with, and of what lies between the two.
+    """Two sides of a comparison, on the scale of the weight's own maps, and what differs between them.
 
     Attributes
     ----------
-    label : str
-        What it is called.
-    tau : float or None
-        Where it stands, if it is a threshold.
-    entries : EntryPanels
-        Its maps, on the same scale.
-    rank : int
-        Number of singular values that the threshold in view keeps.
+    a, b : ComparedSide
+        The sides.
     between : (rows, cols) uint8 array
-        Codes of the difference of the two updates: of two thresholds, the directions that only one of them keeps.
-    update : ComparedUpdate or None
-        What cannot be told from the spectrum and a rank: None for a threshold.
+        Codes of the entries of B's update minus A's.
     """
 
-    label: str
-    tau: float | None
-    entries: EntryPanels
-    rank: int
+    a: ComparedSide
+    b: ComparedSide
     between: NDArray[np.uint8]
-    update: ComparedUpdate | None = None
 
 
 @dataclass(frozen=True)
@@ -272,10 +273,13 @@ class NoiseTwin:
         Its singular values, descending.
     entries : EntryPanels
         Its maps at the same tau, on the weight's own scale.
-    compared : (EntryPanels, (rows, cols) uint8 array) or None
-        Its maps at the tau that the one in view is compared with, and codes of the directions between the two.
+    against : EntryPanels, optional
+        The same at the tau that this one is compared with.
+    between : (rows, cols) uint8 array, optional
+        Codes of its directions between the two.
     """
 
     s: NDArray[np.float64]
     entries: EntryPanels
-    compared: tuple[EntryPanels, NDArray[np.uint8]] | None = None
+    against: EntryPanels | None = None
+    between: NDArray[np.uint8] | None = None

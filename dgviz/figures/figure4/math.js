@@ -178,6 +178,20 @@ function nearestCode(values, value) {
   return low > 1 && value - values[low - 1] < values[low] - value ? low - 1 : low;
 }
 
+// A map of directions, each multiplied by its own gain; `values` are the magnitudes of the codes, ascending.
+function gainColumns(codes, gains, values) {
+  const p = gains.length, gained = new Uint8Array(codes.length);
+  let last = 1, table = null;
+  for (let r = 0; r < p; r++) {
+    const gain = Math.abs(gains[r]);
+    if (gain === 0) continue;
+    if (gain !== last) table = gain === 1 ? null : Uint8Array.from(values, (value) => nearestCode(values, value * gain));
+    last = gain;
+    for (let at = r; at < codes.length; at += p) gained[at] = table ? table[codes[at]] : codes[at];
+  }
+  return gained;
+}
+
 // The column of a block list that shows a direction, from 0 on, and where its middle lies as a share of the width.
 function columnOf(blocks, direction) {
   const count = blocks.lo.length;

@@ -223,6 +223,12 @@ class Panels {
     paintCodes(this.panels[id].canvas, new Uint8Array(1), 1, this.palette);
   }
 
+  // The entries of another update in the place of the weight's own.
+  showEntries(data) {
+    this.data = data;
+    this.paintEntries();
+  }
+
   paintEntries() {
     for (const [id, name] of Object.entries(this.plan.entry)) {
       if (!this.data.entries || !this.data[name]) { this.blank(id); continue; }

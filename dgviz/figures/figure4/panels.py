@@ -38,8 +38,8 @@ _ROUNDING = 2 * float(np.finfo(np.float32).eps)
 _CHUNK_ENTRIES = 4_000_000  # entries of D* alive at once: 16 MB in float32
 
 
-def compute_spectrum_panels(decomposition: "Decomposition") -> SpectrumPanels:
-    """Return the map behind panels (e), (f) and (g): every direction, rows pooled; once per weight."""
+def compute_spectrum_panels(decomposition: "Decomposition", scale: Scale | None = None) -> SpectrumPanels:
+    """Return the map behind panels (e), (f) and (g): every direction, rows pooled; on `scale` or one of its own."""
     m, n = decomposition.shape
     s = np.asarray(decomposition.s, dtype=np.float64)
     rows = min(m, direction_rows(s.size))
@@ -48,7 +48,7 @@ def compute_spectrum_panels(decomposition: "Decomposition") -> SpectrumPanels:
         raise SpectrumError(
             f"the direction map of a {m} x {n} delta has shape {magnitudes.shape}, expected {(rows, s.size)}"
         )
-    scale = choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_bulk(s) else 0.0)
+    scale = scale or choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_bulk(s) else 0.0)
     return SpectrumPanels((m, n), s, scale, scale.encode(magnitudes))
 
 
@@ -120,7 +120,7 @@ def compute_between(decomposition: "Decomposition", low: int, high: int, scale: 
 def compute_twin(own: EntryPanels, sigma: float, tau: float, device: str, against: float | None = None) -> NoiseTwin:
     """Return noise of independent entries, drawn with `TWIN_SEED`, that a weight's own panels can be held against.
 
-    `against` is the tau that `tau` is compared with.
+    `against` is the tau that `tau` is compared with, where it is compared.
     """
     shape, scale, window = own.shape, own.scale, own.window
     generator = torch.Generator().manual_seed(TWIN_SEED)
@@ -136,7 +136,7 @@ def compute_twin(own: EntryPanels, sigma: float, tau: float, device: str, agains
         return NoiseTwin(s, entries)
     other = int(np.count_nonzero(s > against))
     between = compute_between(found, min(rank, other), max(rank, other), scale)
-    return NoiseTwin(s, entries, (compute_entry_panels(found, noise, other, nothing, window), between))
+    return NoiseTwin(s, entries, compute_entry_panels(found, noise, other, nothing, window), between)
 
 
 def entry_scale(

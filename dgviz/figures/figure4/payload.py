@@ -78,6 +78,7 @@ def figure4_payload(
     entries: EntryPanels | None = None,
     nonzero_shape: tuple[int, int] | None = None,
     map: Mapping[str, Any] | None = None,
+    compare: Mapping[str, Any] | None = None,
     compared: ComparedPanels | None = None,
     twin: NoiseTwin | None = None,
     about: Mapping[str, Any] | None = None,
@@ -106,9 +107,12 @@ def figure4_payload(
         Rows and columns that are not zero throughout, of which the noise law is; all by default.
     map : mapping, optional
         The model's map beside it, as plain values: see `dgviz.figures.model_cells`.
-
+    compare : mapping, optional
+        That two sides are compared: ``labels`` of A and B, whether B is ``live``, which is what is in view and
+        follows tau, whether both are of the ``same`` directions, ``cuts`` that keep directions whole, and
+        ``model``, what they make of the whole model.
     compared : ComparedPanels, optional
-        Another update of the same weight, to be drawn beside it.
+        Their maps; panels say they are being computed while absent.
     twin : NoiseTwin, optional
         Noise to be shown in the update's place while a key is held.
     about : mapping, optional
@@ -167,19 +171,25 @@ def figure4_payload(
     if twin is not None:
         arrays |= {"twinS": twin.s, "twinTuned": twin.entries.tuned}
         arrays |= {"twinRepaired": twin.entries.repaired, "twinDiscarded": twin.entries.discarded}
-        if twin.compared is not None:
-            other, between = twin.compared
-            arrays |= {"twinRepairedA": other.repaired, "twinDiscardedA": other.discarded, "twinBetween": between}
-    if compared is not None:
-        header["compare"] = {"label": compared.label, "tau": compared.tau, "other": compared.rank, "own": None}
-        arrays |= {"repairedA": compared.entries.repaired, "discardedA": compared.entries.discarded}
+        if twin.against is not None:
+            arrays |= {"twinRepairedA": twin.against.repaired, "twinDiscardedA": twin.against.discarded}
+            arrays["twinBetween"] = twin.between
+    if compare is not None:
+        header["compare"] = {**compare, "a": None, "b": None}
+    if compare is not None and compared is not None:
+        for name in "ab":
+            side, of = getattr(compared, name), name.upper()
+            header["compare"][name] = {
+                "tau": side.tau,
+                "rank": side.rank,
+                "energy": side.energy,
+                "fits": side.fits,
+                "missing": side.missing,
+            }
+            arrays |= {f"repaired{of}": side.repaired, f"discarded{of}": side.discarded}
+            arrays |= {} if side.gain is None else {f"gain{of}": side.gain}
+            arrays |= {} if side.directions is None else {f"directions{of}": side.directions}
         arrays["between"] = compared.between
-        if (own := compared.update) is None:
-            header["compare"]["rank"] = compared.entries.rank
-        else:
-            header["compare"] |= {"rank": own.rank, "own": {"energy": own.energy, "fits": own.fits}}
-            names = ("directionsA", "restA", "directionsBetween")
-            arrays |= {} if own.directions is None else dict(zip(names, own.directions, strict=True))
     if entries is not None:
         rows, columns = entries.window.spans(entries.shape)
         header["entries"] = {"rank": int(entries.rank), "rows": rows, "columns": columns} | _scale(entries.scale)

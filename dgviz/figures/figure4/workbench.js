@@ -107,7 +107,7 @@ class Workbench extends Figure4 {
       if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !this.data) return;
       const compared = this.panels instanceof ComparePanels, key = event.key.toLowerCase();
       if (key === "b" && compared) this.panels.blink(on);
-      if (key === "z" && !(compared && this.data.compare.own) && this.data.sigma) this.holdTwin(on);
+      if (key === "z" && this.data.sigma) this.holdTwin(on);
       if (!on || this.el.help.open) return;
       if (key === "?") this.help.open();
       if (key === "/") { event.preventDefault(); this.find(); }
@@ -129,6 +129,11 @@ class Workbench extends Figure4 {
   }
 
   holdTwin(on) {
+    const { compare } = this.data;
+    if (on && compare && !(compare.same && compare.cuts.every(Boolean))) {
+      this.el.said.textContent = "the noise twin stands beside two thresholds on one update only";
+      return;
+    }
     this.twinHeld = on;
     if (on && this.data.twin === null) {
       this.el.said.textContent = "drawing noise of this shape ...";
@@ -138,23 +143,17 @@ class Workbench extends Figure4 {
     this.showTwin();
   }
 
-  // The update's own data, or that of its twin in (a) and all maps of entries, as long as the key is held.
+  // The update's own data, or that of its twin in (a) to (d) or in the entries compared, while the key is held.
   showTwin() {
     const { data } = this, on = Boolean(this.twinHeld) && data.twin !== null;
     if (on === Boolean(this.twinShown)) return;
     this.twinShown = on;
-    const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
-    if (on && data.compare) {
-      const compare = { ...data.compare, rank: rankAt(data.twinS, data.compare.tau) };
-      Object.assign(twin, { repairedA: data.twinRepairedA, discardedA: data.twinDiscardedA, between: data.twinBetween, compare });
-    }
-    const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } } : data;
-    this.panels.data = shown;
-    this.panels.paintEntries();
+    const shown = on ? twinOf(data) : data;
+    this.panels.showEntries(shown);
     this.spectrum.layout(shown, this.el["log-ranks"].checked);
     this.spectrum.follow(shown, this.tau, rankAt(shown.s, this.tau));
     this.root.classList.toggle("twin", on);
-    if (on) this.el.said.textContent = `noise twin in (a) ${data.compare ? "and what is kept, dropped and differs" : "to (d)"}: pure noise of this shape and sigma, seed 0`;
+    if (on) this.el.said.textContent = `noise twin in ${data.compare ? "(a) and all entries, what differs too" : "(a) to (d)"}: pure noise of this shape and sigma, seed 0`;
     else this.follow();
   }
 
@@ -192,11 +191,14 @@ class Workbench extends Figure4 {
   }
 
   showTable() {
-    const { table } = this.el, { data, tau } = this;
-    table.hidden = !data.compare;
+    const { table, reasons } = this.el, { data, tau } = this;
+    table.hidden = reasons.hidden = !data.compare;
     table.replaceChildren();
     if (!data.compare) return;
-    table.append(...compareTable(data, tau).map((cells, i) => {
+    const told = compareTable(data, tau);
+    reasons.textContent = told.reasons.length ? `–  ${told.reasons.join(" · ")}` : "";
+    reasons.hidden = !told.reasons.length;
+    table.append(...told.rows.map((cells, i) => {
       const row = element("tr");
       row.append(...cells.map((text, j) => element((i && j) || !text ? "td" : "th", "", text)));
       return row;
@@ -263,6 +265,13 @@ class Workbench extends Figure4 {
     this.showDirection(rank);
     this.el.said.textContent = aboutTau(data.s, tau, data.edge, rank);
   }
+}
+
+// The payload with its noise twin in the update's place: what A and B keep of it and what differs, where they stand.
+function twinOf(data) {
+  const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
+  if (data.compare) Object.assign(twin, { repairedB: data.twinRepaired, discardedB: data.twinDiscarded, repairedA: data.twinRepairedA, discardedA: data.twinDiscardedA, between: data.twinBetween });
+  return { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } };
 }
 
 // What is to be said of a tau at once: directions kept inside the bulk are like noise.

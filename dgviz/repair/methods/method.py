@@ -166,6 +166,8 @@ class Method:
         What can be set.
     strengths : tuple of Strength
         What a sweep varies, the first by default.
+    merit : str
+        What has been measured in its favour against DG-Hard, by which it is offered in its place; empty for none.
     every_tensor : bool
         True when it changes vectors and small tensors too; False when these stay tuned's, bit for bit.
     whole_model : bool
@@ -188,6 +190,7 @@ class Method:
     citation: str
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
+    merit: str = ""
     every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = False
 
     @property
