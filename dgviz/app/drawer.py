@@ -23,6 +23,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
 from dgviz.files import pretty_json
+from dgviz.forecast.words import averaging_words
 from dgviz.jobs import Job
 from dgviz.repair.plan import RepairPlan, parse_plan
 from dgviz.words import exact_number
@@ -159,11 +160,11 @@ def _draw_effect(pair: CheckpointPair, plan: RepairPlan) -> None:
 
 
 def _draw_alternative(view: View, plan: RepairPlan) -> None:
-    """Name what has done better wherever it was measured, next to DG-Hard."""
+    """Say how averaging did where it was measured, next to DG-Hard."""
     if plan.method != RepairPlan().method:
         return
     with st.container(horizontal=True, vertical_alignment="center"):
-        st.caption("Averaging with base (WiSE-FT) healed more at the same target on every pair measured so far.")
+        st.caption(f"Averaging with base (WiSE-FT): {averaging_words()}.")
         st.button(
             "Use it instead",
             key="plan-average",

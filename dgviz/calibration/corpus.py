@@ -61,4 +61,5 @@ def _code() -> bytes:
 def _prose() -> bytes:
     from pydoc_data.topics import topics
 
-    return "\n\n".join(topics[name] for name in sorted(topics)).encode()
+    paragraphs = (paragraph for name in sorted(topics) for paragraph in topics[name].split("\n\n"))
+    return "\n\n".join(dict.fromkeys(paragraphs)).encode()  # pages quote each other at length

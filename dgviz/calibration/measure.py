@@ -2,11 +2,12 @@
 
 Every model is written to disk and loaded again by transformers. Healing is how far a repair comes back from tuned to
 base on base's own task, target kept how far it stays from base on the target, both in percent; standard errors are
-those of 1000 resamples of the examples, the same ones for every model. The strength of WiSE-FT is chosen anew in every
-resample.
+those of 1000 resamples of the examples, the same ones for every model. The strength of WiSE-FT is chosen anew in
+every resample.
 """
 
 import time
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,24 +17,26 @@ from numpy.typing import NDArray
 
 from dgviz.analysis.model_spectra import StoredWeight, assess
 from dgviz.calibration.models import load_model
-from dgviz.calibration.recipes import Run
+from dgviz.calibration.recipes import ALPHAS, Run
 from dgviz.calibration.tasks import SIDES, Task, find_task
 from dgviz.calibration.train import train_base, train_pair
 from dgviz.checkpoint import CheckpointPair, open_pair
 from dgviz.demo.evaluation import one_thread
 from dgviz.export.passing import iter_written
-from dgviz.files import write_json
+from dgviz.files import replacing, write_json
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.weight import weights_of
 
-ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
+_AVERAGED = "wise_ft "
 CONTROLS = ("norm_matched", "norm_matched_global")
 _RESAMPLES = 1000
 _Items = dict[str, dict[str, NDArray[np.float64]]]  # by model and side, the score of every example
 
 
-def measure_run(run: Run, directory: Path, steps: int | None = None) -> dict[str, Any]:
+def measure_run(
+    run: Run, directory: Path, steps: int | None = None, alphas: Sequence[float] = ALPHAS
+) -> dict[str, Any]:
     """Return the result of a pair, and write it into the directory; what is trained already is not trained again."""
     started = time.perf_counter()
     base, folder = directory / "bases" / run.base, directory / "checkpoints" / run.name
@@ -43,6 +46,7 @@ def measure_run(run: Run, directory: Path, steps: int | None = None) -> dict[str
         train_pair(run, base, folder, steps)
     pair = open_pair(folder / "base", folder / "tuned")
     task = find_task(run.architecture)
+    items = _score(pair, task, alphas)
     result = {
         "name": run.name,
         "family": run.family,
@@ -50,12 +54,14 @@ def measure_run(run: Run, directory: Path, steps: int | None = None) -> dict[str
         "recipe": run.recipe,
         "seed": run.seed,
         **_describe(pair),
-        **summarise(_score(pair, task)),
+        **summarise(items),
         "data": task.data,
         "versions": {name: version(name) for name in ("torch", "transformers", "peft", "numpy")},
         "seconds": round(time.perf_counter() - started, 1),
     }
     (directory / "pairs").mkdir(exist_ok=True)
+    with replacing(directory / "pairs" / f"{run.name}.npz") as fresh, fresh.open("wb") as file:
+        np.savez(file, **{f"{model} on {side}": rows for model, own in items.items() for side, rows in own.items()})
     write_json(directory / "pairs" / f"{run.name}.json", result)
     return result
 
@@ -74,10 +80,10 @@ def _describe(pair: CheckpointPair) -> dict[str, Any]:
     }
 
 
-def _score(pair: CheckpointPair, task: Task) -> _Items:
+def _score(pair: CheckpointPair, task: Task, alphas: Sequence[float]) -> _Items:
     """Return the scores of base, tuned and every repair, by what `summarise` calls them."""
     plans = {"dg_hard": RepairPlan(), **{name: RepairPlan(method=name) for name in CONTROLS}}
-    plans |= {_at(alpha): RepairPlan(method="wise_ft", method_params={"alpha": alpha}) for alpha in ALPHAS}
+    plans |= {_at(alpha): RepairPlan(method="wise_ft", method_params={"alpha": alpha}) for alpha in alphas}
     names = {plan.label: name for name, plan in plans.items()}
     items = {"base": _ask(pair.base.path, task), "tuned": _ask(pair.tuned.path, task)}
     for plan, folder, _ in iter_written(pair, list(plans.values()), "cpu"):
@@ -86,7 +92,7 @@ def _score(pair: CheckpointPair, task: Task) -> _Items:
 
 
 def _at(alpha: float) -> str:
-    return f"wise_ft {alpha:g}"
+    return f"{_AVERAGED}{alpha:g}"
 
 
 def _ask(folder: Path, task: Task) -> dict[str, NDArray[np.float64]]:
@@ -125,12 +131,13 @@ def summarise(items: _Items) -> dict[str, Any]:
     def both(model: str) -> dict[str, Any]:
         return {"healed": _value(healed(own[model])), "target_kept": _value(kept(target[model]))}
 
-    averaged = [*map(_at, ALPHAS), "tuned"]
+    alphas = [float(model.removeprefix(_AVERAGED)) for model in items if model.startswith(_AVERAGED)]
+    averaged = [*map(_at, alphas), "tuned"]
     chosen = _choose([own[name] for name in averaged], [target[name] for name in averaged], target["dg_hard"])
     best = [np.choose(chosen, [scores[name] for name in averaged]) for scores in (own, target)]
     dg_hard = healed(own["dg_hard"])
     same = {
-        "alpha": (*ALPHAS, 1.0)[chosen[0]],
+        "alpha": (*alphas, 1.0)[chosen[0]],
         "healed": _value(healed(best[0])),
         "target_kept": _value(kept(best[1])),
         "ahead": _value(healed(best[0]) - dg_hard),
@@ -145,7 +152,7 @@ def summarise(items: _Items) -> dict[str, Any]:
         "wise_ft": same,
         "norm_matched": control,
         "norm_matched_global": both("norm_matched_global"),
-        "wise_ft_curve": [{"alpha": alpha, **both(_at(alpha))} for alpha in ALPHAS],
+        "wise_ft_curve": [{"alpha": alpha, **both(_at(alpha))} for alpha in alphas],
     }
 
 

@@ -1,7 +1,7 @@
 """What is trained: bases of several architectures, and the fine-tunes that a calibration measures.
 
-A fine-tune is a real run: AdamW on another task than base's. Recipes differ in what is known to make an update more or
-less noisy: length, rate, noise in the gradients, storage. Adapters are trained as adapters, and merged.
+A fine-tune is a real run: AdamW on another task than base's. Recipes differ in what is known to make an update more
+or less noisy: length, rate, noise in the gradients, storage. Adapters are trained as adapters, and merged.
 """
 
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ PICTURES, LANGUAGE, ENCODERS, ADAPTERS = "image classifiers", "language models",
 FAMILIES = {"vit": PICTURES, "convnext": PICTURES, "llama": LANGUAGE, "gpt2": LANGUAGE, "bert": ENCODERS}
 """Every architecture and the family of its full fine-tunes; adapters are a family of their own."""
 SEEDS = (0, 1)
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
+"""Strengths at which WiSE-FT is scored."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """A calibration: pair after pair into a folder, from which a run that was stopped goes on."""
 
 import dataclasses
+import json
 import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -11,16 +12,20 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
-from dgviz.calibration.recipes import BASES, FULL, LORA, RUNS, Run
+from dgviz.calibration.recipes import ALPHAS, BASES, FULL, LORA, RUNS, Run
 from dgviz.errors import DgvizError
-from dgviz.files import write_json
+from dgviz.files import write_file, write_json
 from dgviz.jobs import Worker
 
 _SETTINGS = "calibration.json"
 
 
 def iter_calibration(
-    directory: str | Path, runs: Sequence[Run] = RUNS, workers: int = 1, steps: int | None = None
+    directory: str | Path,
+    runs: Sequence[Run] = RUNS,
+    workers: int = 1,
+    steps: int | None = None,
+    alphas: Sequence[float] = ALPHAS,
 ) -> Iterator[dict[str, Any]]:
     """Measure pairs, yielding the result of each: those that are there already first, then as they are done.
 
@@ -35,6 +40,8 @@ def iter_calibration(
         Processes, of one thread each; a base and its fine-tunes are one process's.
     steps : int, optional
         At most so many steps of every training, to try it out.
+    alphas : sequence of float
+        Strengths of WiSE-FT that are scored.
 
     Yields
     ------
@@ -51,15 +58,34 @@ def iter_calibration(
     try:
         with FileLock(folder / ".lock", timeout=0):
             _check_settings(folder, steps)
-            yield from _iter(folder, runs, workers, steps)
+            yield from _iter(folder, runs, workers, {"steps": steps, "alphas": tuple(alphas)})
     except Timeout:
-        raise DgvizError(f"another calibration is writing into {folder}: wait for it, or choose a new folder") from None
+        raise DgvizError(
+            f"another calibration is writing into {folder}: wait for it, or choose a new folder"
+        ) from None
 
 
 def read_results(directory: Path, runs: Sequence[Run] = RUNS) -> list[dict[str, Any]]:
     """Return the results that lie in a calibration's folder, in the order of the runs."""
     files = (directory / "pairs" / f"{run.name}.json" for run in runs)
     return [orjson.loads(file.read_bytes()) for file in files if file.exists()]
+
+
+def write_table(directory: Path, runs: Sequence[Run] = RUNS) -> Path:
+    """Write the table of all results that lie in a calibration's folder, as the package has it; return where.
+
+    The package's own is ``dgviz/forecast/pairs.json``.
+    """
+    results = read_results(directory, runs)
+    data = sorted({text for result in results for text in result["data"].split(", ")})
+    versions = {json.dumps(result["versions"], sort_keys=True) for result in results}
+    made = {"data": data, "versions": [json.loads(text) for text in sorted(versions)]}
+    left_out = ("data", "versions")
+    rows = [{name: value for name, value in result.items() if name not in left_out} for result in results]
+    lines = ",\n".join(json.dumps(row) for row in rows)  # a pair is a line, so that a change shows where it is
+    text = f'{{"made": {json.dumps(made)},\n"pairs": [\n{lines}\n]}}\n'
+    write_file(directory / "table.json", text.encode())
+    return directory / "table.json"
 
 
 def _check_settings(folder: Path, steps: int | None) -> None:
@@ -71,7 +97,7 @@ def _check_settings(folder: Path, steps: int | None) -> None:
     write_json(file, settings)
 
 
-def _iter(folder: Path, runs: Sequence[Run], count: int, steps: int | None) -> Iterator[dict[str, Any]]:
+def _iter(folder: Path, runs: Sequence[Run], count: int, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yield what is there, then what the workers measure."""
     yield from read_results(folder, runs)
     left = [run for run in runs if not (folder / "pairs" / f"{run.name}.json").exists()]
@@ -85,7 +111,7 @@ def _iter(folder: Path, runs: Sequence[Run], count: int, steps: int | None) -> I
         try:
             for run in group:
                 if not stopped.is_set():
-                    done.append(worker.call("measure_run", run=run, directory=folder, steps=steps))
+                    done.append(worker.call("measure_run", run=run, directory=folder, **settings))
         finally:
             idle.append(worker)
 

@@ -1,7 +1,7 @@
 """What the small models learn and are asked: pictures to classify, text to continue, text with gaps to fill.
 
-Every task has two sides: what base knows, and the target that fine-tunes learn. Scores are kept example by example, so
-that whoever compares two models can resample the examples.
+Every task has two sides: what base knows, and the target that fine-tunes learn. Scores are kept example by example,
+so that whoever compares two models can resample the examples.
 """
 
 import functools

@@ -56,7 +56,7 @@ def _shortened(recipe: Recipe, steps: int | None) -> Recipe:
 
 @contextlib.contextmanager
 def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give a folder to write into that gets its name when all of it is written; what a killed run left is replaced."""
+    """Give a folder to write into that gets its name when all is written; what a killed run left is replaced."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

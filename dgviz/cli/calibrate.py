@@ -3,16 +3,20 @@
 import argparse
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
-from dgviz.cli.options import print_result
+from dgviz.checkpoint.selection import Selection
+from dgviz.cli.options import print_columns, print_result
 from dgviz.cli.progress import Progress
 from dgviz.errors import DgvizError
+from dgviz.forecast import Calibration, read_pairs
+from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
+from dgviz.forecast.words import averaging_words, control_words
 
 
 def run(options: argparse.Namespace) -> int:
-    """Measure every pair that has no result yet."""
-    from dgviz.calibration import RUNS, iter_calibration, read_results
-    from dgviz.checkpoint.selection import Selection
+    """Measure every pair that has no result yet, and print the table of all of them."""
+    from dgviz.calibration import RUNS, iter_calibration, write_table
 
     chosen = Selection(options.pairs or "", "")
     runs = [run for run in RUNS if not chosen.drops(run.name)]
@@ -23,6 +27,37 @@ def run(options: argparse.Namespace) -> int:
     with closing(measured), Progress("calibrate", len(runs), unit="pair") as progress:
         for result in measured:
             progress.tell(1, result["name"])
-    results = read_results(folder, runs)
-    print_result(options, results, lambda: print(len(results)))
+    file = write_table(folder)
+    found = Calibration(read_pairs(file))
+    result = {"table": str(file), **_worth(found)}
+    print_result(options, result, lambda: _print(found, result))
     return 0
+
+
+def _worth(found: Calibration) -> dict[str, Any]:
+    """Return what the pairs say, as plain values."""
+    counted = len(found.counted)
+    worth = {"pairs": len(found.pairs), "counted": counted, "families": found.families}
+    worth |= {"wise_ft": averaging_words(found), "norm_matched": control_words(found)}
+    if len(found.families) > 1:
+        worth["outcomes"] = {
+            name: {
+                "rank_correlation": outcome.correlation,
+                "left_out": [vars(left) for left in outcome.left_out],
+                "refused": found.refusal(name) or None,
+            }
+            for name, outcome in found.outcomes.items()
+        }
+    return worth
+
+
+def _print(found: Calibration, result: dict[str, Any]) -> None:
+    """Print the pairs, the fit's worth, and the sentences made from them."""
+    print_columns(PAIR_TITLES, pair_rows(found.pairs))
+    if "outcomes" in result:
+        print()
+        print_columns(FIT_TITLES, fit_rows(found))
+        for name, outcome in result["outcomes"].items():
+            print(f"{name}: rank correlation {outcome['rank_correlation']:.2f}", end="")
+            print(f"; no number: {outcome['refused']}" if outcome["refused"] else "")
+    print(f"WiSE-FT: {result['wise_ft']}\nnorm_matched: {result['norm_matched']}\nwrote {result['table']}")
