@@ -54,8 +54,8 @@ def worth_words(measured: Calibration | None = None) -> str:
     for name, outcome in measured.outcomes.items():
         refused = measured.refusal(name)
         parts.append(
-            f"Foretold from the other families, {OUTCOMES[name]} is missed by {outcome.error:.1f} points on average, and "
-            f"the {100 * INTERVAL:.0f} % range holds {100 * outcome.covered:.0f} % of the pairs, "
+            f"Foretold from the other families, {OUTCOMES[name]} is missed by {outcome.error:.1f} points on average, "
+            f"and the {100 * INTERVAL:.0f} % range holds {100 * outcome.covered:.0f} % of the pairs, "
             f"{100 * outcome.worst.covered:.0f} % of the {outcome.worst.family}: "
             + (f"no number of {OUTCOMES[name]} is given" if refused else f"a number of {OUTCOMES[name]} is given")
         )
