@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.calibration.corpus import CODE, PROSE, read_text
+from dgviz.calibration.corpus import CIPHER, CODE, PROSE, Text, read_text
 from dgviz.calibration.recipes import FAMILIES, LANGUAGE, PICTURES
 from dgviz.demo.data import TARGET, VIEWS, apply_view, load_digits_split
 
@@ -78,11 +78,15 @@ class Continuation:
     """The next byte of a text: base knows code, the target is prose."""
 
     length, examples, examples_per_step = 96, 96, 12
+    target = PROSE
+
+    def _text(self, side: str) -> Text:
+        return read_text(CODE if side == OWN else self.target)
 
     @property
     def data(self) -> str:
         """Both texts by their hashes."""
-        return ", ".join(f"{kind} sha256 {read_text(kind).sha256[:16]}" for kind in (CODE, PROSE))
+        return ", ".join(f"{kind} sha256 {read_text(kind).sha256[:16]}" for kind in (CODE, self.target))
 
     def batch(self, side: str, size: int, draws: "torch.Generator") -> dict[str, "torch.Tensor"]:
         """Return pieces of text."""
@@ -92,7 +96,7 @@ class Continuation:
     def _pieces(self, side: str, size: int, draws: "torch.Generator") -> "torch.Tensor":
         import torch
 
-        text = read_text(CODE if side == OWN else PROSE).train
+        text = self._text(side).train
         starts = torch.randint(text.size - self.length, (size,), generator=draws).numpy()
         return torch.from_numpy(text[starts[:, None] + np.arange(self.length)].astype(np.int64))
 
@@ -100,15 +104,19 @@ class Continuation:
         """Return the share of bytes foretold in every held-out piece."""
         import torch
 
-        pieces = read_text(CODE if side == OWN else PROSE).sequences(self.examples, self.length)
+        pieces = self._text(side).sequences(self.examples, self.length)
         answers = model(input_ids=torch.from_numpy(pieces)).logits[:, :-1].argmax(-1).numpy()
         return (answers == pieces[:, 1:]).mean(axis=1)
 
 
 class Gaps(Continuation):
-    """Bytes that were masked: base knows code, the target is prose."""
+    """Bytes that were masked: base knows code, the target is prose in cipher.
+
+    Plain prose teaches a small encoder code as well: it would forget nothing.
+    """
 
     length, examples, examples_per_step = 64, 192, 16
+    target = CIPHER
     share = 0.15
 
     def batch(self, side: str, size: int, draws: "torch.Generator") -> dict[str, "torch.Tensor"]:
@@ -123,7 +131,7 @@ class Gaps(Continuation):
         """Return the share of gaps filled rightly in every held-out piece; gaps at fixed, scattered places."""
         import torch
 
-        pieces = read_text(CODE if side == OWN else PROSE).sequences(self.examples, self.length)
+        pieces = self._text(side).sequences(self.examples, self.length)
         gaps = np.zeros(pieces.shape, dtype=bool)
         for row in range(self.examples):
             gaps[row, (np.arange(4, self.length, 7) + 3 * row) % self.length] = True
