@@ -26,6 +26,12 @@ def control_words(measured: Calibration | None = None) -> str:
     return f"{_words(found, 'at the same length')}, and was at least as good on both sides on {found.both}"
 
 
+def control_leads(measured: Calibration | None = None) -> bool:
+    """Return whether the whole update at DG-Hard's length did as well or better on both sides on most pairs."""
+    found = stand((measured or calibration()).pairs, "norm_matched")
+    return found.better and found.both > found.pairs / 2
+
+
 def _words(found: Standing, where: str) -> str:
     if not found.pairs:
         return _ALIKE

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from dgviz.forecast.words import averaging_leads, averaging_words, control_words
+from dgviz.forecast.words import averaging_leads, averaging_words, control_leads, control_words
 
 _ACTIONS = {
     "keep": ("Keep this weight as it is", "Leave these weights as they are, by a selection or --exclude"),
@@ -90,7 +90,9 @@ def _lead_model(verdict: str, checks: Sequence[str]) -> str:
             "Average with base (WiSE-FT) if something was forgotten: DG-Hard finds no noise to take away here; "
             f"{averaging_words()}."
         )
-    control = f"Shortening the whole update to DG-Hard's length (norm_matched) is the control: {control_words()}"
-    if averaging_leads():
-        return f"Average with base first (WiSE-FT), and score DG-Hard beside it: {averaging_words()}. {control}."
-    return f"Repair by DG-Hard, and score WiSE-FT beside it: {averaging_words()}. {control}."
+    averaging = f"average with base (WiSE-FT): {averaging_words()}"
+    control = f"shorten the whole update to DG-Hard's length (norm_matched): {control_words()}"
+    better = [text for text, leads in ((averaging, averaging_leads()), (control, control_leads())) if leads]
+    others = [text for text in (averaging, control) if text not in better]
+    first, *beside = (*better, "repair by DG-Hard", *others)
+    return f"First {first}. Score beside it: {'; '.join(beside)}."
