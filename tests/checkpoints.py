@@ -105,6 +105,15 @@ def tiny_model(family: str, seed: int = 0) -> torch.nn.Module:
         return _BUILDERS[family.removesuffix("_fused")]().eval()
 
 
+def write_llama(directory: Path, layers: int, hidden: int = 64) -> Path:
+    """Save a random Llama whose update is large enough to have a bulk, by transformers itself."""
+    settings = _TEXT | {"hidden_size": hidden, "num_hidden_layers": layers, "intermediate_size": 2 * hidden}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        _build("Llama", **settings).save_pretrained(directory)
+    return directory
+
+
 _SIZES = {"vocab_size": 96, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 _IDS = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
 _TEXT = _SIZES | _IDS | {"num_key_value_heads": 2, "intermediate_size": 64, "max_position_embeddings": 64}

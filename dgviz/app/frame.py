@@ -124,7 +124,11 @@ def demo_buttons() -> None:
 def _style(drawer: bool) -> str:
     """Return what puts the bar into the header, and the drawer at the right, beside the page and not over it."""
     kind = "dark" if st.context.theme.type == "dark" else "light"
-    ground, border = (st.get_option(f"theme.{kind}.{name}") for name in ("backgroundColor", "borderColor"))
+    names = ("backgroundColor", "borderColor", "textColor")
+    ground, border, text = (st.get_option(f"theme.{kind}.{name}") for name in names)
+    # Streamlit writes a chosen segment and a value in the accent, which is too dark for text on a dark ground.
+    lit = "[data-selected=true] p, [data-testid=stSliderThumbValue] p"
+    chosen = f"{lit} {{ color: {text}; }}" if kind == "dark" else ""
     pushed = f".stMainBlockContainer {{ padding-right: calc({_DRAWER} + 1.5rem) !important; }}" if drawer else ""
     return f"""<style>
 :has(> .st-key-bar), :has(> .st-key-drawer), .stElementContainer:has(style) {{ position: absolute; }}
@@ -135,6 +139,8 @@ def _style(drawer: bool) -> str:
   max-width: 100vw; z-index: 999;  overflow-y: auto; padding: 1rem 1.25rem 2rem;
   background: {ground}; border-left: 1px solid {border}; }}
 .stMainBlockContainer {{ padding-top: 4.75rem; }}
+[data-testid=stCaptionContainer] {{ opacity: 0.75; }}
+{chosen}
 @media (min-width: 1100px) {{ {pushed} }}
 @media (max-width: 700px) {{ .st-key-bar {{ position: static; height: auto; }} }}
 </style>"""

@@ -86,8 +86,14 @@ def shown_value(found: MetricValue) -> str:
     return f"{found.value:.1f}{interval}, n = {found.n}"
 
 
+def draw_verdict(recovery: Recovery) -> None:
+    """Say what the best repair is, and where DG-Hard stands."""
+    st.markdown(_verdict(recovery))
+
+
 def draw_overview(recovery: Recovery) -> None:
-    """Show how many benchmarks were damaged, what the best repair is, and every metric of every repair."""
+    """Show how many benchmarks were damaged, and every metric of every repair."""
+    st.subheader("Every metric", anchor=False)
     counts = recovery.counts()
     total = sum(counts.values())
     columns = st.columns(4)
@@ -96,7 +102,6 @@ def draw_overview(recovery: Recovery) -> None:
     repairs = sum(not recovery.is_control(label) for label in recovery.repaired)
     columns[3].metric("Repairs", repairs, border=True)
     st.caption(f"{tolerance_sentence(recovery)}. Intervals: 95 %, {recovery.replicates} bootstrap replicates.")
-    st.markdown(_verdict(recovery))
     everything = {**recovery.repaired, **recovery.controls}
     defined = [name for name in _ORDER if any(found.metrics[name].value is not None for found in everything.values())]
     rows = [

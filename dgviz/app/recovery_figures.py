@@ -22,7 +22,7 @@ def _points(recovery: Recovery, x: str, y: str) -> list[RepairPoint]:
             continue
         points.append(
             RepairPoint(
-                label=label,
+                label=titled(recovery, label),
                 family=recovery.study.families.get(label, label),
                 x=across.value,
                 y=up.value,
@@ -168,5 +168,9 @@ def _cohort_points(recovery: Recovery, across: str, up: str) -> list[RepairPoint
             detail = f"{across}: {shown_value(x)}<br>{up}: {shown_value(y)}"
             family = recovery.study.families.get(label, label)
             control = recovery.is_control(label)
-            points.append(RepairPoint(label, family, x.value, y.value, x.interval, y.interval, detail, control))
+            points.append(
+                RepairPoint(
+                    titled(recovery, label), family, x.value, y.value, x.interval, y.interval, detail, control
+                )
+            )
     return points

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import DEMO, checkpoint_path
@@ -25,18 +26,24 @@ _REPLICATES = 2000
 _FEW = 6  # so many cells are each a cohort, where none are named
 
 
-def recover_chosen(view: View) -> Recovery:
-    """Let the user choose scores and how they are looked at; return what they say, or stop the page and say why."""
+def recover_chosen(view: View, aside: DeltaGenerator) -> Recovery:
+    """Let the user choose scores and how they are looked at; return what they say, or stop the page and say why.
+
+    What few need is drawn `aside`.
+    """
     try:
-        table, said, given = _table(view)
+        choices = st.container(horizontal=True, gap="large")
+        table, said, given = _table(view, choices)
         study = plan_study(table, **said, **({} if said["cells"] else _roles(table, given)))
-        chosen, settings = _settings(table, study, given)
-        study = _cell(replace(study, **settings.pop("study")), view, given)
+        with aside:
+            chosen, settings = _settings(table, study, given)
+        with choices:
+            study = _cell(replace(study, **settings.pop("study")), view, given)
         recovery = _assess(study, chosen, Tolerance(**settings.pop("tolerance")), **settings)
     except (ScoresError, OSError) as error:
         show_error(error)
         st.stop()
-    with st.expander("The same on the command line"):
+    with aside, st.expander("The same on the command line", icon=":material/terminal:"):
         st.code(str(Command("recovery", **given)), language="bash", wrap_lines=True)
     return recovery
 
@@ -55,7 +62,7 @@ def _beside(view: View) -> Path | None:
     return found if found.is_file() else None
 
 
-def _table(view: View) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
+def _table(view: View, choices: DeltaGenerator) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
     """Return the scores chosen, what a study file says of them, and what the command is given for both."""
     beside = _beside(view)
     # The demo's scores say nothing of one's own pair: they are shown with the demo, and where no pair is open.
@@ -63,7 +70,8 @@ def _table(view: View) -> tuple[ScoreTable, dict[str, Any], dict[str, Any]]:
     sources = [source for source in _SOURCES if not (own and source == "demo")]
     if st.session_state.get("scores-source") not in sources:
         st.session_state["scores-source"] = "path" if own else "demo"
-    source = st.segmented_control("Scores", sources, format_func=_SOURCES.get, key="scores-source", required=True)
+    with choices:
+        source = st.segmented_control("Scores", sources, format_func=_SOURCES.get, key="scores-source", required=True)
     nothing = {"cells": [], "cohorts": {}, "lower_is_better": []}
     if source == "demo":
         content = json.dumps(demo_scores()).encode()

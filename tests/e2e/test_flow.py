@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import expect
 from safetensors.torch import load_file
 
@@ -66,10 +67,19 @@ def test_an_address_of_a_former_page_on_a_fresh_server(fresh_server, page):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("path", ["/", "/workbench", "/workbench?show=model", "/evidence"])
-def test_every_page_opens_without_an_uncaught_error(server, new_page, scheme, path):
-    for query in ("", "base=none"):
+def test_every_page_opens_without_an_error_and_can_be_read(server, new_page, scheme, path):
+    for query in ("base=none", ""):
         page = new_page(color_scheme=scheme)
         page.goto(f"{server.url}{path}{'&' if '?' in path else '?'}{query}")
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         expect(page.get_by_test_id("stException")).to_have_count(0)
         assert [line for line in page.console if line.startswith("uncaught")] == []
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    expect(page.locator("[data-stale=true]")).to_have_count(0)  # they fade
+    found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
+    serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    assert [
+        (rule["id"], node["html"], node["target"], node["any"][0]["message"])
+        for rule in serious
+        for node in rule["nodes"]
+    ] == []

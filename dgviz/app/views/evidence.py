@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dgviz.app.frame import enter_page
-from dgviz.app.recovery import choose_display, choose_repairs, draw_overview
+from dgviz.app.recovery import choose_display, choose_repairs, draw_overview, draw_verdict
 from dgviz.app.recovery_detail import draw_benchmarks, draw_definitions, draw_notes, draw_sizes, draw_tolerance
 from dgviz.app.recovery_figures import draw_bars, draw_frontiers, draw_plane
 from dgviz.app.recovery_source import recover_chosen
@@ -13,15 +13,19 @@ def draw() -> None:
     """Draw the page."""
     view = enter_page("Evidence: did a repair heal anything?")
     st.markdown(
-        "A spectrum suggests; benchmarks decide. Fine-tuning damages some held-out benchmarks and improves others. A "
-        "repair is good when it brings the damaged ones back *and* keeps what fine-tuning gained. Going back to base "
-        "heals everything and keeps nothing; keeping tuned does the reverse."
+        "A spectrum suggests; benchmarks decide. A repair is good when it brings back what fine-tuning damaged *and* "
+        "keeps what it gained. Going back to base heals everything and keeps nothing; keeping tuned does the reverse."
     )
-    recovery = recover_chosen(view)
-    shown = choose_repairs(recovery)
+    head, aside = st.container(), st.container()
+    with head:
+        recovery = recover_chosen(view, aside)
+    with aside, st.expander("Which repairs, and how figures are drawn", icon=":material/tune:"):
+        shown = choose_repairs(recovery)
+        paper = choose_display()
+    with head:
+        draw_verdict(shown)
+        draw_plane(shown, paper)
     draw_overview(shown)
-    paper = choose_display()
-    draw_plane(shown, paper)
     draw_bars(shown, paper)
     draw_frontiers(shown, paper)
     draw_benchmarks(shown)

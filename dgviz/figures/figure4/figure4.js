@@ -1,6 +1,6 @@
 // Figure 4: tau and its controls. Everything that follows tau does so here, without a message to Python.
 
-const RELEASE_DELAY = 250; // ms without a change before tau is reported
+const STEP_DELAY = 250; // ms without a step before tau is reported: a key that is held makes many
 const ASK_PERIOD = 700; // ms between two questions for the lower row while it is being computed
 
 function decodePayload(bytes) {
@@ -99,26 +99,26 @@ class Figure4 {
     this.frame = requestAnimationFrame(() => { this.frame = 0; this.follow(); });
   }
 
-  jump(tau) {
+  jump(tau, delay = 0) {
     this.setTau(tau);
-    this.release();
+    this.release(delay);
   }
 
   step(direction, times = 1) {
     const current = rankAt(this.data.s, this.tau);
     let next = current;
     for (let i = 0; i < times; i++) next = nextRank(this.data.s, next, direction);
-    if (next !== current) this.jump(tauForRank(this.data.s, next));
+    if (next !== current) this.jump(tauForRank(this.data.s, next), STEP_DELAY);
   }
 
-  release() {
+  release(delay = 0) {
     clearTimeout(this.releaseTimer);
     this.releaseTimer = setTimeout(() => {
       const last = this.sent.length ? this.sent[this.sent.length - 1] : this.data.tau;
       if (this.tau === last) return;
       this.sent.push(this.tau);
       this.setStateValue("released", { view: this.data.view, tau: this.tau });
-    }, RELEASE_DELAY);
+    }, delay);
   }
 
   // After new data or a new size.
