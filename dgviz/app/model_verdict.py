@@ -23,6 +23,7 @@ _LOOKS = {
 }
 _STEP = 40  # weights between two looks at whether the user has moved on
 _SHOWN = 4  # reasons in view; the others are one click away
+_ADVISED = 2  # sentences: the first action, and what to score beside it
 
 
 def draw_verdict(
@@ -59,8 +60,8 @@ def _draw(diagnosis: Diagnosis, title: str, foretold: Forecast | None) -> None:
         st.markdown(f"**What it would do:** {plain(foretold.sentence)}")
     st.markdown(_listed(diagnosis.reasons[:_SHOWN]))
     if diagnosis.advice:
-        st.markdown(f"**What to do first:** {plain(diagnosis.advice[0])}")
-    more = (*diagnosis.reasons[_SHOWN:], *diagnosis.advice[1:])
+        st.markdown(f"**What to do first:** {' '.join(map(plain, diagnosis.advice[:_ADVISED]))}")
+    more = (*diagnosis.reasons[_SHOWN:], *diagnosis.advice[_ADVISED:])
     if more:
         with st.expander("More reasons and advice"):
             st.markdown(_listed(more))

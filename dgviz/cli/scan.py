@@ -72,5 +72,5 @@ def _print_scan(report: dict[str, Any], forecast: str) -> None:
     warn(f"{name}: {warning}" for name, (row, _) in rows.items() for warning in row["warnings"])
     if report["model"]:
         diagnosis = Diagnosis.from_json(report["model"])
-        print(f"\nThe rule {diagnosis.word}. {forecast}\n{diagnosis.advice[0]}")
+        print(f"\nThe rule {diagnosis.word}. {forecast}\nWhat to do first: {' '.join(diagnosis.advice[:2])}")
     print(f"\n{report['computed']} computed, {report['stored']} from the store, {duration(report['seconds'])}")

@@ -15,7 +15,8 @@ import orjson
 from dgviz.analysis.figures import FIGURES
 from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
-from dgviz.forecast import calibration
+from dgviz.forecast import Calibration, calibration
+from dgviz.forecast.foretell import LITTLE
 from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
 from dgviz.forecast.table import TABLE
 from dgviz.forecast.words import averaging_leads, averaging_words, control_words, worth_words
@@ -245,6 +246,11 @@ def made_words() -> str:
     return f"Data: {', '.join(made['data'])}. Versions: {versions}."
 
 
+def standing_words(measured: Calibration) -> str:
+    """Return how both alternatives stand against DG-Hard."""
+    return f"averaging with base (WiSE-FT): {averaging_words(measured)}. D at the same length: {control_words(measured)}."
+
+
 def averaging_point() -> str:
     """Return what README says of averaging, as a point of its list."""
     lead = "Average with base first" if averaging_leads() else "Score averaging beside it"
@@ -271,7 +277,10 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("development/forecast.md", "worth"): worth_words,
     ("development/forecast.md", "left out"): lambda: table(FIT_TITLES, fit_rows(calibration())),
     ("development/forecast.md", "standing"): lambda: (
-        f"Averaging with base (WiSE-FT): {averaging_words()}. D at the same length: {control_words()}."
+        "Of all pairs: "
+        + standing_words(calibration())
+        + f"\n\nOf the pairs on which DG-Hard drops {LITTLE:g} % or more: "
+        + standing_words(Calibration(tuple(pair for pair in calibration().pairs if pair.dropped >= LITTLE)))
     ),
     ("development/forecast.md", "pairs"): lambda: table(PAIR_TITLES, pair_rows(calibration().pairs)),
     ("development/forecast.md", "made"): made_words,

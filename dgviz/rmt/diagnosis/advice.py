@@ -66,33 +66,38 @@ def advise(checks: Iterable[str], model: bool) -> tuple[str, ...]:
 
 
 def advise_verdict(verdict: str, checks: Sequence[str], model: bool) -> tuple[str, ...]:
-    """Return what to do about a verdict, the leading action first, then what the checks ask for."""
+    """Return what to do about a verdict: the leading action first, then what to score beside it, then the checks'."""
     rest = advise(checks, model)
     lead = _lead_model(verdict, checks) if model else _lead_weight(verdict, rest)
-    return tuple(dict.fromkeys((lead, *rest)))
+    return tuple(dict.fromkeys((*lead, *rest)))
 
 
-def _lead_weight(verdict: str, rest: Sequence[str]) -> str:
+def _lead_weight(verdict: str, rest: Sequence[str]) -> tuple[str, ...]:
     """Return the first thing to do about one weight."""
     if verdict == "applies":
-        return "Let the rule decide here: what it takes for noise looks like noise."
+        return ("Let the rule decide here: what it takes for noise looks like noise.",)
     if verdict == "no_effect":
-        return "Leave it at that: the repair changes nothing here."
-    return rest[0] if rest else "Compare the rules on this weight: where they agree, the cut is not in doubt."
+        return ("Leave it at that: the repair changes nothing here.",)
+    return tuple(rest[:1]) or ("Compare the rules on this weight: where they agree, the cut is not in doubt.",)
 
 
-def _lead_model(verdict: str, checks: Sequence[str]) -> str:
-    """Return the first thing to do about a model."""
+def _lead_model(verdict: str, checks: Sequence[str]) -> tuple[str, ...]:
+    """Return the first thing to do about a model, and what to score beside it; what did better was measured."""
+    averaging = "Average with base (WiSE-FT)", "averaging with base (WiSE-FT)", averaging_words()
     if verdict == "not_applicable" and "unrelated" in checks:
-        return "Open tuned with the base that it was made from: a repair towards this one would destroy it."
+        return ("Open tuned with the base that it was made from: a repair towards this one would destroy it.",)
     if verdict in ("not_applicable", "no_effect"):
-        return (
-            "Average with base (WiSE-FT) if something was forgotten: DG-Hard finds no noise to take away here; "
-            f"{averaging_words()}."
-        )
-    averaging = f"average with base (WiSE-FT): {averaging_words()}"
-    control = f"shorten the whole update to DG-Hard's length (norm_matched): {control_words()}"
-    better = [text for text, leads in ((averaging, averaging_leads()), (control, control_leads())) if leads]
-    others = [text for text in (averaging, control) if text not in better]
-    first, *beside = (*better, "repair by DG-Hard", *others)
-    return f"First {first}. Score beside it: {'; '.join(beside)}."
+        return (f"{averaging[0]} if something was forgotten: DG-Hard takes nothing away here, and {averaging[2]}.",)
+    control = (
+        "Shorten the whole update to DG-Hard's length (norm_matched)",
+        "the whole update at DG-Hard's length (norm_matched)",
+        control_words(),
+    )
+    leading = [found for found, leads in ((averaging, averaging_leads()), (control, control_leads())) if leads][:1]
+    beside = [
+        f"{noun}: {words}" for _, noun, words in (averaging, control) if noun not in [own[1] for own in leading]
+    ]
+    if leading:
+        beside.append("DG-Hard itself")
+    first = f"{leading[0][0]}: {leading[0][2]}." if leading else "Repair by DG-Hard."
+    return first, f"Score beside it {'; and '.join(beside)}."
