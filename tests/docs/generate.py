@@ -248,7 +248,8 @@ def made_words() -> str:
 
 def standing_words(measured: Calibration) -> str:
     """Return how both alternatives stand against DG-Hard."""
-    return f"averaging with base (WiSE-FT): {averaging_words(measured)}. D at the same length: {control_words(measured)}."
+    averaging = f"averaging with base (WiSE-FT): {averaging_words(measured)}"
+    return f"{averaging}. D at the same length: {control_words(measured)}."
 
 
 def averaging_point() -> str:
