@@ -22,27 +22,30 @@ class MonotoneFit:
         Distinct places, ascending, and the fit there.
     places, residuals : (m,) arrays
         For every point that was fitted, its place and how far it lies above the fit of the other families.
+    families : int
+        How many there are.
     """
 
     x: Values
     y: Values
     places: Values
     residuals: Values
+    families: int
 
     def predict(self, x: ArrayLike) -> Values:
         """Return the fit at some places."""
         return np.interp(x, self.x, self.y)
 
     def interval(self, x: float) -> tuple[float, float]:
-        """Return the ends of the 80 % interval: the fit plus quantiles of the residuals nearest in place.
+        """Return the ends of the 80 % interval: the fit plus quantiles of the nearest third of residuals.
 
-        The quantiles are those of `m` exchangeable residuals and one more, so that few of them make a wide interval.
+        What a new family has in common with the others is being one of the families, and not one of their points: of
+        F families and a new one a tenth are left out at either end, which are the outermost residuals while F < 9.
         """
         count = min(self.places.size, max(_FEWEST, self.places.size // 3))
         near = np.argsort(np.abs(self.places - x), kind="stable")[:count]
         own = np.sort(self.residuals[near])
-        rank = int(np.floor((count + 1) * (1 - INTERVAL) / 2))  # so many lie outside at either end
-        rank = max(rank, 1)
+        rank = max(1, int((self.families + 1) * (1 - INTERVAL) / 2 + 1e-9))
         value = float(self.predict(x))
         return value + float(own[rank - 1]), value + float(own[-rank])
 
@@ -71,7 +74,7 @@ def fit_monotone(
         rest = ~own if not own.all() else own
         places, values = _isotonic(x[rest], y[rest], stderr[rest], increasing)
         residuals[own] = y[own] - np.interp(x[own], places, values)
-    return MonotoneFit(*_isotonic(x, y, stderr, increasing), x, residuals)
+    return MonotoneFit(*_isotonic(x, y, stderr, increasing), x, residuals, len(set(families)))
 
 
 def _isotonic(x: Values, y: Values, stderr: Values, increasing: bool) -> tuple[Values, Values]:
