@@ -57,6 +57,7 @@ BASES = {
 FULL = {
     "clean": Recipe(120, 3e-4),
     "noisy": Recipe(150, 5e-4, clip_norm=1.0, noise=1e-3),
+    "noisier": Recipe(200, 5e-4, clip_norm=1.0, noise=4e-3),
     "less-noisy": Recipe(120, 5e-4, clip_norm=1.0, noise=2e-4),
     "bf16": Recipe(120, 3e-4, dtype="bfloat16"),
     "fast": Recipe(60, 2e-3),

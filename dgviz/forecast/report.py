@@ -1,14 +1,16 @@
 """The table of all pairs and what it is worth, as rows for terminals and documents."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from statistics import median
 
-from dgviz.forecast.foretell import OUTCOMES, Calibration
-from dgviz.forecast.table import CalibratedPair, Value
+from dgviz.forecast.foretell import LITTLE, MUCH, OUTCOMES, Calibration
+from dgviz.forecast.table import CalibratedPair, Value, stand
 
 PAIR_TITLES = (
     "pair", "family", "dropped, %", "damage, points", "healed", "target kept", "WiSE-FT: alpha", "healed",
     "target kept", "ahead", "D at the same length: healed", "target kept",
 )  # fmt: skip
+BAND_TITLES = ("dropped", "pairs", "healed: median (range)", "target kept: median (range)", "WiSE-FT ahead, points")
 FIT_TITLES = ("left out", "pairs", "healing: error, points", "in range", "target kept: error, points", "in range")
 
 
@@ -31,6 +33,23 @@ def pair_rows(pairs: Iterable[CalibratedPair]) -> list[tuple[str, ...]]:
         )
         for pair in pairs
     ]
+
+
+def band_rows(measured: Calibration) -> list[tuple[str, ...]]:
+    """Return a row per band of the share dropped, the outer ones being those that have words of their own."""
+    rows = []
+    for low, high in ((0, LITTLE), (LITTLE, 40), (40, MUCH), (MUCH, 100)):
+        own = [pair for pair in measured.counted if low <= max(pair.dropped, 0) < high or pair.dropped == high == 100]
+        healed, kept = ([getattr(pair.dg_hard, name).value for pair in own] for name in OUTCOMES)
+        found = stand(own, "wise_ft")
+        ahead = f"{found.mean:.1f} ± {found.stderr:.1f}" if len(own) > 1 else "-"
+        rows.append((f"{low:g} to {high:g} %", str(len(own)), _spread(healed), _spread(kept), ahead))
+    return rows
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Return median and ends."""
+    return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f})" if values else "-"
 
 
 def fit_rows(measured: Calibration) -> list[tuple[str, ...]]:

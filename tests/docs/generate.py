@@ -17,7 +17,7 @@ from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
 from dgviz.forecast import Calibration, calibration
 from dgviz.forecast.foretell import LITTLE
-from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
+from dgviz.forecast.report import BAND_TITLES, FIT_TITLES, PAIR_TITLES, band_rows, fit_rows, pair_rows
 from dgviz.forecast.table import TABLE
 from dgviz.forecast.words import averaging_leads, averaging_words, control_words, worth_words
 from dgviz.repair.methods import METHODS
@@ -277,6 +277,7 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("development/design.md", "rooms"): rooms,
     ("development/forecast.md", "worth"): worth_words,
     ("development/forecast.md", "left out"): lambda: table(FIT_TITLES, fit_rows(calibration())),
+    ("development/forecast.md", "bands"): lambda: table(BAND_TITLES, band_rows(calibration())),
     ("development/forecast.md", "standing"): lambda: (
         "Of all pairs: "
         + standing_words(calibration())

@@ -9,7 +9,7 @@ from scipy.stats import spearmanr
 from dgviz.forecast import CalibratedPair, Calibration, UpdateShare, calibration, foretell, read_pairs, stand
 from dgviz.forecast.fit import fit_monotone, leave_one_out
 from dgviz.forecast.foretell import rank_correlation
-from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
+from dgviz.forecast.report import BAND_TITLES, FIT_TITLES, PAIR_TITLES, band_rows, fit_rows, pair_rows
 from dgviz.forecast.words import averaging_leads, averaging_words, control_words
 
 FAMILIES = ("image classifiers", "language models", "encoders", "merged adapters")
@@ -176,6 +176,12 @@ class TestForecast:
         assert len(measured.pairs) == 97 and len(measured.counted) == 96
         assert told(50.0, measured).healed == told(50.0).healed
         assert pair_rows(measured.pairs)[-1][0] == "pair-99 (left out)"
+
+
+def test_every_counted_pair_is_in_one_band():
+    rows = band_rows(MADE)
+    assert sum(int(row[1]) for row in rows) == 96 and rows[0][0] == "0 to 5 %"
+    assert all(len(row) == len(BAND_TITLES) for row in rows)
 
 
 class TestStanding:
