@@ -145,8 +145,8 @@ class Calibration:
         if worst.covered >= COVERED:
             return ""
         return (
-            f"foretold from the other families, the {100 * INTERVAL:.0f} % range of {OUTCOMES[name]} held only "
-            f"{100 * worst.covered:.0f} % of the {worst.pairs} {worst.family}"
+            f"the {100 * INTERVAL:.0f} % range of {OUTCOMES[name]} held only {100 * worst.covered:.0f} % of the "
+            f"{worst.pairs} {worst.family} when these were left out"
         )
 
 
