@@ -15,7 +15,7 @@ from dgviz.analysis.direction import Alignments, Direction, align, describe_dire
 from dgviz.analysis.effect import MethodPanel
 from dgviz.checkpoint import CheckpointPair, read_tensor
 from dgviz.errors import PairError, SpectrumError
-from dgviz.figures.figure4.contrast import compute_method_panel
+from dgviz.figures.figure4.contrast import compare_update, compute_method_panel
 from dgviz.figures.figure4.maps import WHOLE, ComparedPanels, EntryPanels, NoiseTwin, SpectrumPanels, Window
 from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_spectrum_panels, compute_twin
 from dgviz.repair.plan import RepairPlan
@@ -104,9 +104,27 @@ def compared_panels(weight: Weight, device: str, label: str, tau: float, rank: i
     return ComparedPanels(label, tau, entries, other, between)
 
 
-def noise_twin(weight: Weight, device: str, sigma: float, tau: float, rank: int, window: Window) -> NoiseTwin:
+def compared_update(
+    pair: CheckpointPair,
+    weight: Weight,
+    device: str,
+    label: str,
+    plan: RepairPlan,
+    rank: int,
+    other: Weight | None,
+) -> ComparedPanels:
+    """Return the maps of any plan's update of a weight, or of another fine-tune's, beside those of some rank."""
+    entries, lower = entry_panels(weight, device, rank), spectrum_panels(weight, device)
+    facts = None if other is not None else _prepared(pair, device, plan)
+    beside = None if other is None else _opened(other, device)
+    return compare_update(_opened(weight, device), plan, facts, label, entries, lower, beside)
+
+
+def noise_twin(
+    weight: Weight, device: str, sigma: float, tau: float, rank: int, window: Window, against: float | None
+) -> NoiseTwin:
     """Return noise of a weight's shape, on the scale of the weight's own maps at a rank."""
-    return compute_twin(entry_panels(weight, device, rank, window), sigma, tau, resolve_device(device))
+    return compute_twin(entry_panels(weight, device, rank, window), sigma, tau, resolve_device(device), against)
 
 
 def direction(weight: Weight, device: str, number: int) -> Direction:
@@ -156,10 +174,15 @@ def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: Repair
 
     A method that needs the whole model reads it, once.
     """
-    key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
-    if key not in _facts:
-        _facts[key] = prepare_method(pair, plan, device)
     drawn = _opened(weight, device)
     if drawn.entry is None:
         drawn.entry = compute_entry_panels(drawn.decomposition, drawn.delta, 0)
-    return compute_method_panel(drawn, plan, _facts[key], drawn.entry.scale)
+    return compute_method_panel(drawn, plan, _prepared(pair, device, plan), drawn.entry.scale)
+
+
+def _prepared(pair: CheckpointPair, device: str, plan: RepairPlan) -> Any:
+    """Return what a plan's method takes from the whole model; read once."""
+    key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
+    if key not in _facts:
+        _facts[key] = prepare_method(pair, plan, device)
+    return _facts[key]

@@ -41,7 +41,7 @@ def about_direction(
     shown["problems"] = [problem] if (problem := st.session_state.pop(_PROBLEM, "")) else []
     try:
         found = work.direction_soon(*layer.weight, number, patience)
-        others, problems = _siblings(view, pair, layer)
+        others, problems = siblings(view, pair, layer)
         aligned = work.alignments_soon(*layer.weight, number, patience if found else 0.0, others)
     except DgvizError as error:
         return shown | {"problems": [*shown["problems"], str(error)], "waiting": False}
@@ -58,8 +58,8 @@ def _told(name: str, alignment: Alignment) -> dict[str, Any]:
     return {"name": name, **asdict(alignment)}
 
 
-def _siblings(view: View, pair: CheckpointPair, layer: LayerView) -> tuple[dict[str, Weight], list[str]]:
-    """Return the same weight in the further fine-tunes of the view, and why it is missing in some."""
+def siblings(view: View, pair: CheckpointPair, layer: LayerView) -> tuple[dict[str, Weight], list[str]]:
+    """Return the same weight in the further fine-tunes of the view by their titles, and why it is missing in some."""
     found, problems = {}, []
     base = layer.matrix.tensor.base.name, layer.matrix.index
     others = split_others(view.others)

@@ -13,7 +13,7 @@ from dgviz.app.messages import plain, show_error
 from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
 from dgviz.app.pair import checkpoint_path, load_pair
-from dgviz.app.plans import add_override, draw_overrides, planned, read_saved, take_plan
+from dgviz.app.plans import add_override, draw_overrides, offer_plan, plan_link, planned, read_saved, take_plan
 from dgviz.app.roots import confine, typed_path, writable_home
 from dgviz.app.rules import current_rule
 from dgviz.app.selection import choose_names
@@ -48,6 +48,7 @@ def draw_drawer(view: View) -> None:
     except (DgvizError, OSError) as error:
         show_error(error)
         return
+    offer_plan(view)
     st.markdown("**Every weight, unless said below**")
     with st.expander(_default_words(view), icon=":material/tune:"):
         method = choose_method(view)
@@ -107,11 +108,16 @@ def _of_pair(view: View) -> Callable[[Job], bool]:
 
 def _load(view: View, plan: RepairPlan | None = None) -> None:
     """Offer to keep the plan as a file, and to take one from a file."""
-    with st.expander("Save, load", icon=":material/description:"):
+    with st.expander("Save, load, link", icon=":material/description:"):
         if plan is not None:
             name = f"{checkpoint_path(view.tuned).name}-plan.json"
             data = pretty_json(plan.to_json())
             st.download_button("Save the plan", data, name, "application/json", icon=":material/download:")
+            st.caption("A link to this view with the plan, to copy; whoever follows it is asked before it counts:")
+            try:
+                st.code(plan_link(plan), language=None)
+            except DgvizError as error:
+                st.caption(plain(str(error)))
         given = st.file_uploader("A plan's file, or an export's dgviz.json", type="json", key="plan-file")
         if given is None:
             return

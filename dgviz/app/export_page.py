@@ -8,7 +8,7 @@ import streamlit as st
 
 from dgviz.app.export_options import OutputChoice
 from dgviz.app.jobs import find_job
-from dgviz.app.messages import show_error, show_warning
+from dgviz.app.messages import as_sentence, show_error, show_warning
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError
 from dgviz.export import ExportPlan, plan_export
@@ -59,7 +59,7 @@ def draw_plan(pair: CheckpointPair, repair: RepairPlan, out: Path, output: Outpu
             "inputs' contents are still the same."
         )
     for warning in plan.warnings:
-        show_warning(warning[0].upper() + warning[1:] + ".")
+        show_warning(as_sentence(warning))
     return True
 
 

@@ -23,6 +23,11 @@ def show_warning(text: str) -> None:
         st.text(text)
 
 
+def as_sentence(warning: str) -> str:
+    """Return a warning of a rule or a repair, which commands print after a name, as a sentence of its own."""
+    return f"{warning[0].upper()}{warning[1:]}."
+
+
 def plain(text: str) -> str:
     """Return text that Markdown, in labels and tooltips too, prints as it is."""
     return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in text)

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from dgviz.app.recovery import picture_config, titled
+from dgviz.app.recovery import method_words, picture_config, titled
 from dgviz.figures import Bar, recovery_bars
 from dgviz.scores import Score
 from dgviz.scores.recovery import METRICS, Comparison, Recovery
@@ -89,7 +89,12 @@ def draw_tolerance(recovery: Recovery) -> None:
     st.subheader("Under other tolerances", anchor=False)
     labels = list(recovery.repaired)
     label = st.selectbox(
-        "Repair", labels, index=labels.index("dg_hard") if "dg_hard" in labels else 0, key="tolerance-of", width=320
+        "Repair",
+        labels,
+        index=labels.index("dg_hard") if "dg_hard" in labels else 0,
+        format_func=method_words,
+        key="tolerance-of",
+        width=320,
     )
     names = ("healed", "preserved", "non_damage", "clean_up", "retention", "combined_population", "combined_cell")
     rows = [

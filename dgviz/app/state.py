@@ -23,7 +23,8 @@ class View:
     `against` is the threshold that the one in view is compared with, in the words of an override (`rule=energy,
     fraction=0.8`). `others` are further tuned checkpoints of the base (`split_others`), `quantity` is what the map of
     the model shows; `include` and `exclude` are expressions on names, as for an export; `settings` are the method's
-    parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where the plan stands beside it.
+    parameters. `show` is what the workbench shows of the pair; `plan` is ``open`` where the plan stands beside it;
+    `take` is a plan that a link brings, as JSON, until somebody takes or leaves it.
     """
 
     base: str = ""
@@ -44,6 +45,7 @@ class View:
     device: str = "auto"
     show: str = ""
     plan: str = ""
+    take: str = ""
 
     @property
     def has_pair(self) -> bool:

@@ -10,8 +10,8 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import TowerMap, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
-from dgviz.analysis.rules import rule_title
 from dgviz.app import worker as work
+from dgviz.app.against import Update, compare_update, draw_against, read_against, threshold_against
 from dgviz.app.compare import draw_rules
 from dgviz.app.direction import about_direction, alone_in_plan, decide
 from dgviz.app.figure4 import (
@@ -19,6 +19,7 @@ from dgviz.app.figure4 import (
     figure4_payload,
     map_order,
     opened_weight,
+    pictures_saved,
     selected_names,
     start_tau,
     waits_for_rest,
@@ -27,7 +28,7 @@ from dgviz.app.figure4 import (
 )
 from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectrum, read_weight_spectrum, remember_tau
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
-from dgviz.app.messages import answered, show_error, show_warning
+from dgviz.app.messages import answered, as_sentence, show_error, show_warning
 from dgviz.app.methods import draw_methods
 from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
@@ -39,20 +40,19 @@ from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
 from dgviz.app.weights import step_weight, weight_in_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
-from dgviz.errors import DgvizError, PlanError
+from dgviz.errors import DgvizError
 from dgviz.figures.cells import model_cells
 from dgviz.figures.figure4.maps import WHOLE, EntryPanels, SpectrumPanels
 from dgviz.figures.figure4.payload import matrix_axes
 from dgviz.figures.figure4.static import caption_of, figure4_svg
-from dgviz.repair.overrides import Override
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import apply_rule, needs_delta
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.weight import Weight
-from dgviz.words import exact_number
 
 _KEY = "workbench"
+_PICTURES = "figure4-pictures"  # how many were asked for
 _FIRST_PATIENCE, _PATIENCE = 1.0, 0.2  # seconds for the maps: most appear in one piece; short looks after that
 _FIRST_COLOUR = "energy_kept"  # ranks of different shapes do not compare
 
@@ -84,10 +84,10 @@ def draw_workbench(pair: CheckpointPair) -> None:
         with st.popover(verdict_badge("", diagnosis)):
             draw_verdict(title, diagnosis)
             for warning in (*threshold.warnings, *spectrum.warnings):
-                show_warning(warning[0].upper() + warning[1:] + ".")
+                show_warning(as_sentence(warning))
         with st.popover("Add to plan", icon=":material/playlist_add:"):
             draw_in_plan(view, layer, spectrum, tau, own_tau, chosen is not None, _beside(pair, weight))
-        _draw_against(view, layer, spectrum, tau, chosen is not None)
+        draw_against(view, pair, layer, spectrum, tau, chosen is not None)
         with st.popover("Details", icon=":material/info:"):
             st.text(weight.name)
             _choose_colour(view)
@@ -148,7 +148,7 @@ def _figure(
 ) -> None:
     """Draw map and figure."""
     rank = int(np.count_nonzero(spectrum.s > tau))
-    against = read_against(view, spectrum)
+    against = read_against(view, pair, layer, spectrum)
     compared = twin = None
     with answered():
         # Spectrum and tau are on the screen first; the maps of a large weight follow when they are there.
@@ -158,13 +158,17 @@ def _figure(
         maps = work.spectrum_panels(*layer.weight, patience)
         direction = about_direction(_KEY, view, pair, layer, spectrum, patience)
         if entries is not None and wants_twin(_KEY, layer.id) and threshold.sigma > 0 and not threshold.degenerate:
-            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window)
-        if entries is not None and against is not None:
+            beside = against[1] if isinstance(against, tuple) else None
+            twin = work.noise_twin(*layer.weight, threshold.sigma, tau, rank, window, beside)
+        if isinstance(against, Update) and entries is not None and maps is not None:
+            compared = compare_update(pair, layer, against, rank)
+        elif isinstance(against, tuple) and entries is not None:
             compared = work.compared_panels(*layer.weight, *against, rank)
+    saved = None
     if maps is not None and entries is not None:
         with picture:
             whole = entries if window == WHOLE else work.entry_panels(*layer.weight, rank)
-            _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
+            saved = _offer_picture(pair, layer, spectrum, threshold, whole, maps, tau)
     payload = figure4_payload(
         layer.id,
         spectrum.s,
@@ -183,6 +187,7 @@ def _figure(
             "axes": matrix_axes(layer.matrix.tensor.base.shape, layer.matrix.index is not None),
             "direction": direction,
             "alone": alone_in_plan(view, layer),
+            "picture": saved,
         },
     )
     release = functools.partial(remember_tau, _KEY, layer, own_tau)
@@ -197,8 +202,8 @@ def _offer_picture(
     entries: EntryPanels,
     maps: SpectrumPanels,
     tau: float,
-) -> None:
-    """Offer the figure as a file, drawn when it is asked for."""
+) -> dict[str, Any] | None:
+    """Offer the figure as a file, drawn when it is asked for; return the one that the browser is to make a PNG of."""
 
     def draw() -> str:
         sides = pair.base.path.name, pair.tuned.path.name
@@ -216,12 +221,22 @@ def _offer_picture(
         key="figure4-svg",
         on_click="ignore",
     )
+    asked, saved = st.session_state.get(_PICTURES, 0), pictures_saved(_KEY)
+    st.button(
+        "Figure 4 (PNG)",
+        icon=":material/photo_camera:",
+        help="The same at three times its size, made by the browser",
+        key="figure4-png",
+        on_click=st.session_state.__setitem__,
+        args=(_PICTURES, max(asked, saved) + 1),
+    )
+    return {"number": asked, "name": f"{spectrum.name}.png", "svg": draw()} if asked > saved else None
 
 
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
     spectra, order = load_spectra(pair), map_order(_KEY)
-    against = _plan_against(view)
+    against = threshold_against(view)
     if order == "between" and against is None:
         order = "layers"
     figure = "residual_fit" if order == "fit" else _colour(view)
@@ -271,79 +286,6 @@ def _overridden(view: View, pair: CheckpointPair) -> set[str]:
         return set()  # it is said where the plan is drawn
     selectors = [override.selector for override in plan.overrides]
     return {tensor.name for tensor in pair.repairable if any(selector.finds(tensor) for selector in selectors)}
-
-
-def read_against(view: View, spectrum: Spectrum) -> tuple[str, float, int] | None:
-    """Return name, tau and rank of the threshold that the one in view is compared with; what is spoiled is said."""
-    plan = _plan_against(view, said=True)
-    if plan is None:
-        return None
-    try:
-        threshold = apply_rule(spectrum, plan.rule, plan.params)
-    except DgvizError as error:
-        show_error(error)
-        return None
-    tau = start_tau(spectrum.s, threshold)
-    return rule_title(plan), tau, int(np.count_nonzero(spectrum.s > tau))
-
-
-def _plan_against(view: View, said: bool = False) -> RepairPlan | None:
-    """Return the threshold that the one in view is compared with; what is none is `said` once."""
-    if not view.against:
-        return None
-    try:
-        plan = Override.parse(f"re=.: {view.against}").applied(RepairPlan())
-        usual = RepairPlan()
-        if plan.keep or (plan.method, plan.shrinker) != (usual.method, usual.shrinker):
-            raise PlanError(f"{view.against!r} is no threshold: compare with a rule, a factor, a tau or a rank")
-    except DgvizError as error:
-        if said:
-            show_error(error)
-        return None
-    return plan
-
-
-def _draw_against(view: View, layer: LayerView, spectrum: Spectrum, tau: float, moved: bool) -> None:
-    """Offer to hold on to what is in view as A, and to choose what A is."""
-    if not view.against:
-        st.button(
-            "Compare",
-            key="compare",
-            icon=":material/compare:",
-            help="Holds on to this threshold as A; what you look at from now on is B.",
-            on_click=change_view,
-            kwargs={"against": _held(layer, tau, moved)},
-        )
-        return
-    with st.popover("Comparing", icon=":material/compare:"):
-        st.session_state["against-typed"] = view.against
-        st.text_input(
-            "A is",
-            key="against-typed",
-            help="A rule with its parameters (rule=energy, fraction=0.8), factor=0.5, tau=0.05 or rank=12.",
-            on_change=lambda: change_view(against=st.session_state["against-typed"].strip()),
-        )
-        st.caption("B is what you look at: move it in the spectrum, or choose another rule. Hold B to blink.")
-        with st.container(horizontal=True):
-            st.button(
-                "Hold this as A",
-                key="against-hold",
-                on_click=change_view,
-                kwargs={"against": _held(layer, tau, moved)},
-            )
-            st.button(
-                "Leave", key="against-leave", icon=":material/close:", on_click=change_view, kwargs={"against": ""}
-            )
-
-
-def _held(layer: LayerView, tau: float, moved: bool) -> str:
-    """Return what is in view as the settings of an override."""
-    if moved:
-        return f"tau={exact_number(tau)}"
-    changed = layer.rule.changed(layer.params)
-    return ", ".join(
-        [f"rule={layer.rule.name}", *(f"{name}={exact_number(value)}" for name, value in changed.items())]
-    )
 
 
 def _open() -> None:

@@ -149,13 +149,39 @@ def compared_panels(
     return worker().call("compared_panels", group=_visitor(), **question)
 
 
+@st.cache_data(max_entries=64, show_spinner=False)
+def compared_update(
+    weight: Weight,
+    device: str,
+    stamp: str,
+    label: str,
+    plan: RepairPlan,
+    rank: int,
+    other: Weight | None,
+    _pair: CheckpointPair,
+) -> ComparedPanels:
+    """Return the maps of a plan's update of a weight, beside those of a threshold that keeps so many directions.
+
+    With `other`, the same weight in another fine-tune, the update is of that one.
+    """
+    question = {"pair": _pair, "weight": weight, "device": device, "label": label, "plan": plan, "rank": rank}
+    return worker().call("compared_update", group=_visitor(), **question, other=other)
+
+
 @st.cache_data(max_entries=16, show_spinner=False)
 def noise_twin(
-    weight: Weight, device: str, stamp: str, sigma: float, tau: float, rank: int, window: Window = WHOLE
+    weight: Weight,
+    device: str,
+    stamp: str,
+    sigma: float,
+    tau: float,
+    rank: int,
+    window: Window = WHOLE,
+    against: float | None = None,
 ) -> NoiseTwin:
     """Return noise of a weight's shape and sigma, drawn as its update at a tau that keeps so many directions."""
     question = {"weight": weight, "device": device, "sigma": sigma, "tau": tau, "rank": rank, "window": window}
-    return worker().call("noise_twin", group=f"{_visitor()} twin", **question)
+    return worker().call("noise_twin", group=f"{_visitor()} twin", **question, against=against)
 
 
 @st.cache_data(max_entries=128, show_spinner=False)

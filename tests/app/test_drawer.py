@@ -1,5 +1,7 @@
 """The plan beside the page: opened and closed, what it says that it does, and another method instead."""
 
+from urllib.parse import parse_qs, urlsplit
+
 import numpy as np
 import pytest
 from safetensors.torch import load_file
@@ -109,3 +111,26 @@ def test_a_home_that_nobody_has_is_a_sentence(paths):
     assert not app.exception and "nobody of that name has a home here" in texts(app)
     app = open_at("open?plan=open", base="~nobody-of-this-name/base", tuned=paths[1])
     assert "~nobody-of-this-name/base is not opened" in texts(app)
+
+
+def test_a_link_brings_a_plan_that_counts_when_it_is_taken(paths):
+    app = open_at("open", base=paths[0], tuned=paths[1], plan="open", rule="energy")
+    app.text_input(key="override-typed").set_value(f"name={UP}: tau=0.02").run()
+    link = next(code.value for code in app.code if "take=" in code.value)
+    given = {key: value for key, (value,) in parse_qs(urlsplit(link).query).items()}
+    app = press(open_at("open", base=paths[0], tuned=paths[1], plan="open"), "override-undo")
+    other = open_at("open", **given)
+    assert "This link brings a plan" in texts(other) and "override-0" not in keys(other)  # nothing by itself
+    press(other, "take-linked")
+    assert "override-0" in keys(other) and "take" not in other.query_params and "take-linked" not in keys(other)
+    assert other.query_params["rule"] in ("energy", ["energy"])
+
+
+@pytest.mark.parametrize(
+    "take", ["{", '{"rule": "best"}', '{"overrides": 3}', "[1]", "{" * 20_000, '{"dtype": "int3"}']
+)
+def test_a_spoiled_plan_of_a_link_is_one_sentence(paths, take):
+    app = open_at("open", base=paths[0], tuned=paths[1], plan="open", take=take)
+    assert "of this link" in texts(app) and "take-linked" not in keys(app) and not app.exception
+    press(app, "leave-linked")
+    assert "take" not in app.query_params

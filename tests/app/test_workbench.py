@@ -1,8 +1,11 @@
 """The workbench: one weight's figure beside the map, one line of controls, and the plan behind a button."""
 
+import shutil
+
 import pytest
 
 from dgviz.app.figure4 import script
+from dgviz.app.recents import note_opened
 from dgviz.checkpoint.module_path import module_path
 from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
@@ -73,10 +76,30 @@ def test_what_is_in_view_is_held_as_a_and_left(paths):
     assert "against" not in app.query_params and app.button(key="compare")
 
 
-@pytest.mark.parametrize("against", ["method=wise_ft", "keep=base", "nothing", "rule=best", "shrinker=frobenius"])
-def test_what_is_no_threshold_is_said(paths, against):
+@pytest.mark.parametrize("against", ["nothing", "rule=best", "method=ties", "wise_ft:beta=2"])
+def test_what_nothing_can_be_compared_with_is_said(paths, against):
     app = open_page(paths, weight=UP, against=against)
     assert "This did not work" in texts(app) and not app.exception
+
+
+def test_a_method_and_a_shrinker_are_compared_with_the_threshold_in_view(paths):
+    app = open_page(paths, weight=UP, against="shrinker=frobenius")
+    assert "This did not work" not in texts(app) and not app.exception
+    app.selectbox(key="against-method").set_value("wise_ft").run()
+    assert app.query_params["against"] in ("wise_ft", ["wise_ft"]) and not app.exception
+    assert "This did not work" not in texts(app) and app.selectbox(key="against-method").value is None
+
+
+def test_another_fine_tune_is_compared_by_its_title_or_said_to_be_missing(paths, tmp_path):
+    other = shutil.copytree(paths[1], tmp_path / "other")
+    app = open_page(paths, weight=UP, against="fine-tune=nobody")
+    assert "no other fine-tune 'nobody' is open" in texts(app) and not app.exception
+    note_opened(str(paths[0]), str(other))
+    app = open_page(paths, weight=UP, others=str(other), against="rank=3")
+    (title,) = app.selectbox(key="against-other").options
+    app.selectbox(key="against-other").set_value(title).run()
+    assert app.query_params["against"] in (f"fine-tune={title}", [f"fine-tune={title}"])
+    assert "This did not work" not in texts(app) and not app.exception
 
 
 def test_what_the_map_shows_is_chosen_and_kept_in_the_link(paths):

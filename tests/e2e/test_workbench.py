@@ -4,6 +4,7 @@ import re
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import expect
 
 from tests.e2e.conftest import noted_messages
@@ -190,6 +191,20 @@ def test_a_rectangle_zooms_to_entries_that_add_up(scanned, page):
     assert whole == pytest.approx(kept + dropped, abs=2e-5)
     page.keyboard.press("Escape")
     expect(grid).not_to_have_class(re.compile("zoomed"))
+
+
+def test_the_figure_is_saved_as_pixels(scanned, page):
+    open_bench(page, scanned)
+    page.get_by_role("button", name="Details").click()
+    with page.expect_download() as saved:
+        page.get_by_role("button", name="Figure 4 (PNG)").click()
+    assert saved.value.suggested_filename == f"{WEIGHT}.png"
+    with Image.open(saved.value.path()) as picture:
+        assert (
+            picture.format == "PNG"
+            and picture.width >= 3000
+            and len(set(picture.resize((90, 60)).get_flattened_data())) > 100
+        )
 
 
 def test_a_module_is_selected_for_the_plan_and_a_weight_found_by_its_name(scanned, page):

@@ -6,13 +6,15 @@ import torch
 
 from dgviz.analysis.effect import spectral_effect, yardstick
 from dgviz.checkpoint import open_pair, read_tensor
-from dgviz.figures.figure4.contrast import compute_method_panel
-from dgviz.figures.figure4.panels import compute_entry_panels, pooled_magnitudes
+from dgviz.figures.figure4.contrast import compare_update, compute_method_panel
+from dgviz.figures.figure4.panels import compute_entry_panels, compute_spectrum_panels, pooled_magnitudes
+from dgviz.figures.figure4.payload import figure4_payload, unpack
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.update import TensorUpdate, edited_blocks
 from dgviz.repair.whole_model import prepare_method
+from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.spectrum import Spectrum, effective_rank
 from dgviz.spectra.delta import compute_delta
@@ -133,3 +135,67 @@ def test_a_control_follows_the_threshold_of_its_plan(pair):
     panel, _, _ = panel_of(pair, EMBEDDING, plan)
     kept, _, _ = panel_of(pair, EMBEDDING, RepairPlan(rule="energy", params={"fraction": 0.5}))
     assert panel.effect.norm_kept**2 + kept.effect.norm_kept**2 == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "plan", [RepairPlan(shrinker="frobenius"), RepairPlan(method="wise_ft"), RepairPlan(keep="base")]
+)
+def test_an_update_beside_a_threshold_adds_up_to_the_whole_and_differs_by_what_is_said(pair, plan):
+    weight = OpenWeight(Weight(pair[EMBEDDING]), "cpu", SpectrumStore(pair.tuned.path / "store"))
+    rank = 2
+    entries = compute_entry_panels(weight.decomposition, weight.delta, rank)
+    lower = compute_spectrum_panels(weight.decomposition)
+    found = compare_update(weight, plan, None, "A", entries, lower)
+    delta = weight.delta.double()
+    left, s, right = torch.linalg.svd(delta, full_matrices=False)
+    values = torch.from_numpy(plan.reshape(weight.measured).values)
+    update, other = (left * values) @ right, (left[:, :rank] * s[:rank]) @ right[:rank]
+    for codes, matrix in (
+        (found.entries.repaired, update),
+        (found.entries.discarded, delta - update),
+        (found.between, update - other),
+    ):
+        expected = entries.scale.encode(pooled_magnitudes(matrix)).astype(int)
+        small = entries.scale.decode()[2]  # float32 leaves a trace where nothing is
+        magnitudes = entries.scale.decode()[codes.astype(int)]
+        assert (np.abs(codes.astype(int) - expected) <= 1)[magnitudes > small].all()
+    ratio = values.numpy() / s.numpy()
+    magnitudes = lower.scale.decode()[lower.directions]
+    kept = (np.arange(ratio.size) < rank).astype(float)
+    for codes, part in zip(found.update.directions, (ratio, 1 - ratio, np.abs(ratio - kept)), strict=True):
+        apart = np.abs(codes.astype(int) - lower.scale.encode(magnitudes * np.abs(part)).astype(int))
+        assert apart.max() <= 1
+    assert found.update.energy == pytest.approx(float((values**2).sum() / (s**2).sum()), abs=1e-6)
+
+
+def test_an_update_with_directions_of_its_own_says_so(pair):
+    weight = OpenWeight(Weight(pair[EMBEDDING]), "cpu", SpectrumStore(pair.tuned.path / "store"))
+    plan = RepairPlan(method="magnitude", method_params={"density": 0.25})
+    entries = compute_entry_panels(weight.decomposition, weight.delta, 2)
+    facts = prepare_method(pair, plan, "cpu")
+    found = compare_update(weight, plan, facts, "A", entries, compute_spectrum_panels(weight.decomposition))
+    assert found.tau is None and found.update.rank is None and found.update.directions is None
+    spectrum = weight.measured
+    payload = figure4_payload(
+        "v", spectrum.s, spectrum.shape, apply_rule(spectrum, "dg_hard", {}), entries=entries, compared=found
+    )
+    header, arrays = unpack(payload)
+    assert header["compare"]["own"]["energy"] == pytest.approx(found.update.energy) and "directionsA" not in arrays
+    assert {"repairedA", "discardedA", "between"} <= arrays.keys() and header["compare"]["other"] == 2
+
+
+def test_another_fine_tune_of_the_weight_beside_a_threshold(pair, tmp_path):
+    base, _ = write_pair(tmp_path)
+    tensors = {paired.name: read_tensor(paired.tuned) for paired in pair.tensors}
+    weight = OpenWeight(Weight(pair[EMBEDDING]), "cpu", SpectrumStore(tmp_path / "store"))
+    moved = write_checkpoint(tmp_path / "other", tensors | {EMBEDDING: 2 * tensors[EMBEDDING]})
+    other = OpenWeight(Weight(open_pair(base, moved)[EMBEDDING]), "cpu", SpectrumStore(tmp_path / "store"))
+    entries = compute_entry_panels(weight.decomposition, weight.delta, 1)
+    lower, plan = compute_spectrum_panels(weight.decomposition), RepairPlan(rule="fixed_rank", params={"rank": 2})
+    found = compare_update(weight, plan, None, "other", entries, lower, other)
+    left, s, right = torch.linalg.svd(other.delta.double(), full_matrices=False)
+    kept = (left[:, :2] * s[:2]) @ right[:2]
+    expected = entries.scale.encode(pooled_magnitudes(kept))
+    assert np.abs(found.entries.repaired.astype(int) - expected.astype(int)).max() <= 1
+    assert found.update.rank == 2 and found.update.directions is None
+    assert found.update.energy == pytest.approx(float((s[:2] ** 2).sum() / (s**2).sum()), abs=1e-5)

@@ -406,7 +406,7 @@ def test_browser_tells_two_thresholds_and_their_difference(run_js):
     taus = [DG_HARD.tau, DG_HARD.edge / 2]
     rows = run_js(
         "const s = Float64Array.from(data.s), law = Float64Array.from(data.law);"
-        "return compareTable({ s, law, compare: { label: 'DG-Hard', tau: data.taus[0] } }, data.taus[1]);",
+        "return compareTable({ s, law, compare: { label: 'DG-Hard', tau: data.taus[0], own: null } }, data.taus[1]);",
         {"s": S.tolist(), "law": arrays["law"].tolist(), "taus": taus},
     )
     ranks = [int(np.count_nonzero(tau < S)) for tau in taus]
@@ -416,6 +416,17 @@ def test_browser_tells_two_thresholds_and_their_difference(run_js):
         assert row[2] == str(rank) and row[3] == f"{energy:.1f} %"
         assert row[4:] == [f"{fit['repaired']:.1f}", f"{fit['discarded']:.1f}"]
     assert rows[3][2] == f"+{ranks[1] - ranks[0]}" and rows[3][3] == f"+{energies[1] - energies[0]:.1f} points"
+
+
+@needs_node
+def test_browser_tells_an_update_that_has_no_tau(run_js):
+    rows = run_js(
+        "const s = Float64Array.from(data), own = { energy: 0.25, fits: [null, 90] };"
+        "return compareTable({ s, compare: { label: 'WiSE-FT', tau: null, rank: null, own } }, 2);",
+        [3.0, 1.0],
+    )
+    assert rows[1] == ["A: WiSE-FT", "–", "–", "25.0 %", "–", "90.0"]
+    assert rows[3][1:4] == ["–", "–", "+65.0 points"]
 
 
 @needs_node

@@ -16,6 +16,7 @@ from dgviz.figures.figure4.panels import (
     MAX_COLUMNS,
     MAX_DIRECTION_BYTES,
     MAX_ROWS,
+    TWIN_SEED,
     compute_between,
     compute_entry_panels,
     compute_spectrum_panels,
@@ -39,7 +40,13 @@ def test_a_noise_twin_follows_the_law_and_is_the_same_every_time():
     assert np.array_equal(twin.entries.discarded, twin.entries.tuned) and twin.entries.scale == scale
     assert mp_fit(twin.s, sigma, shape) > 95
     low = compute_twin(own, sigma, float(twin.s[4]), "cpu")
-    assert low.entries.rank == 4 and low.entries.repaired.any()
+    assert low.entries.rank == 4 and low.entries.repaired.any() and low.compared is None
+    other, between = compute_twin(own, sigma, float(twin.s[4]), "cpu", against=float(twin.s[1])).compared
+    assert other.rank == 1 and np.array_equal(other.tuned, low.entries.tuned)
+    noise = sigma * torch.randn(shape, generator=torch.Generator().manual_seed(TWIN_SEED))
+    left, s, right = torch.linalg.svd(noise.double(), full_matrices=False)
+    expected = scale.encode(pooled_magnitudes((left[:, 1:4] * s[1:4]) @ right[1:4]))
+    assert np.abs(between.astype(int) - expected.astype(int)).max() <= 1
 
 
 @pytest.mark.parametrize("pooling", ["max", "rms"])

@@ -24,6 +24,7 @@ __all__ = [
     "figure4_payload",
     "map_order",
     "opened_weight",
+    "pictures_saved",
     "released_tau",
     "selected_names",
     "start_tau",
@@ -78,7 +79,7 @@ def workbench(
     on_decide: Callable[[], None] = lambda: None,
 ) -> None:
     """Draw the model's map and, beside it, all of Figure 4 of one weight; see `figure4_payload`."""
-    states = ("asked", "twin", "direction", "window", "pooling", "selected", "order")
+    states = ("asked", "twin", "direction", "window", "pooling", "selected", "order", "pictured")
     changes = {f"on_{name}_change": lambda: None for name in states}
     changes |= {"on_opened_change": on_open, "on_decided_change": on_decide}
     _component()(key=key, data=payload, on_released_change=on_release, **changes)
@@ -100,6 +101,11 @@ def decided_direction(key: str, weight: str) -> tuple[int, str] | None:
     """Return the direction of a weight that was decided about last, and whether to keep, drop or leave it."""
     decided = _state(key).get("decided") or {}
     return (int(decided["number"]), str(decided["decision"])) if decided.get("weight") == weight else None
+
+
+def pictures_saved(key: str) -> int:
+    """Return how many pictures the browser was given and has saved."""
+    return int((_state(key).get("pictured") or {}).get("number", 0))
 
 
 def asked_window(key: str, weight: str, shape: tuple[int, int]) -> Window:

@@ -1,4 +1,4 @@
-// Two thresholds on one weight side by side: what each keeps and drops, and the directions between them.
+// Two updates of one weight side by side: A is any, B the threshold in view; what each keeps and drops, what differs.
 
 const COMPARED = {
   columns: [
@@ -24,11 +24,11 @@ class ComparePanels extends Panels {
 
   // Every direction's column stands once per rank that divides it, so that no pixel is of both sides.
   paintSpectrum(rank) {
-    const first = this.data.compare.rank;
+    const first = this.data.compare.rank, { own } = this.data.compare;
     if (rank === this.rank) return;
     this.rank = rank;
     const { height, width } = this.panels.fa, ratio = window.devicePixelRatio || 1;
-    const sides = [[first, "fa", "ga"], [rank, "fb", "gb"]];
+    const sides = own ? [[rank, "fb", "gb"]] : [[first, "fa", "ga"], [rank, "fb", "gb"]];
     const low = Math.min(first, rank), high = Math.max(first, rank), p = this.data.s.length;
     for (const [own, kept, dropped] of sides) {
       const blocks = columnBlocks(p, Math.max(1, Math.round(width * ratio)), own, this.logRanks);
@@ -39,15 +39,29 @@ class ComparePanels extends Panels {
       this.paint(kept, parts.kept, drawn.rows, drawn.rowBlocks, blocks);
       this.paint(dropped, parts.dropped, drawn.rows, drawn.rowBlocks, blocks);
     }
-    this.paintBetween(low, high);
+    if (own) this.paintOwn();
+    else this.paintBetween(low, high);
     this.nameBetween(low, high, first > rank);
     this.mark("chosen", this.data.direction ? this.data.direction.number : null);
     if (this.pointer) this.point(...this.pointer);
   }
 
-  pool(blocks, height) {
+  // The directions of an update that is no threshold's come drawn; none where it has singular vectors of its own.
+  paintOwn() {
+    const ratio = window.devicePixelRatio || 1, p = this.data.s.length;
+    for (const [id, name] of [["fa", "directionsA"], ["ga", "restA"], ["fx", "directionsBetween"]]) {
+      const panel = this.panels[id], blocks = columnBlocks(p, Math.max(1, Math.round(panel.width * ratio)), p, this.logRanks);
+      this.layDirectionAxis(panel, 1, p);
+      for (const side of [panel.kept, panel.dropped]) side.style.display = "none";
+      if (!this.data.spectrum || !this.data[name]) { this.blank(id); continue; }
+      const drawn = this.pool(blocks, panel.height * ratio, this.data[name]);
+      this.paint(id, drawn.codes, drawn.rows, drawn.rowBlocks, blocks);
+    }
+  }
+
+  pool(blocks, height, codes = this.data.directions) {
     const [rows, p] = this.data.directionsShape, rowBlocks = evenBlocks(rows, Math.round(height));
-    const pooled = poolColumns(this.data.directions, rows, p, blocks);
+    const pooled = poolColumns(codes, rows, p, blocks);
     return { codes: poolRows(pooled, blocks.lo.length, rowBlocks), rows: rowBlocks.lo.length, rowBlocks };
   }
 
@@ -68,6 +82,10 @@ class ComparePanels extends Panels {
   }
 
   nameBetween(low, high, moreInA) {
+    if (this.data.compare.own) {
+      for (const id of ["cx", "fx"]) this.panels[id].caption.lastChild.data = "A − B, in size";
+      return;
+    }
     const more = moreInA ? "A" : "B", count = high - low;
     const text = count ? `${count} direction${count > 1 ? "s" : ""} only ${more} keeps` : "nothing: both keep the same";
     for (const id of ["cx", "fx"]) this.panels[id].caption.lastChild.data = text;
@@ -77,9 +95,11 @@ class ComparePanels extends Panels {
     const { entries, spectrum, compare } = this.data;
     for (const [id, { note }] of Object.entries(this.panels)) {
       const present = id in this.plan.entry ? entries : spectrum;
-      const stale = present && ["cb", "db", "cx"].includes(id) && (entries.rank !== rank || compare.between[1] !== rank);
-      note.textContent = !present ? "computing" : stale ? `rank ${entries.rank}, updating` : "";
-      note.className = "note" + (present ? "" : " center");
+      const follows = ["cb", "db", "cx", ...(compare.own ? ["fx"] : [])].includes(id);
+      const stale = present && follows && (entries.rank !== rank || compare.other !== rank);
+      const apart = present && compare.own && !this.data.directionsA && ["fa", "ga", "fx"].includes(id);
+      note.textContent = !present ? "computing" : apart ? "A has directions of its own" : stale ? `rank ${entries.rank}, updating` : "";
+      note.className = "note" + (apart ? " center still" : present ? "" : " center");
       note.style.display = note.textContent ? "block" : "none";
     }
   }
@@ -94,21 +114,22 @@ class ComparePanels extends Panels {
   }
 }
 
-// A table of both thresholds and their difference.
+// A table of both updates and their difference; a dash stands for what an update has not, such as a tau.
 function compareTable(data, tau) {
-  const sums = cumulativeEnergy(data.s), sides = [data.compare.tau, tau].map((own) => {
-    const rank = rankAt(data.s, own), fit = data.law ? fitTriple(data.law, rank) : null;
-    return { tau: own, rank, energy: energyKept(sums, rank) || 0, kept: fit && fit.repaired, dropped: fit && fit.discarded };
-  });
-  const [a, b] = sides, fit = (value) => (value === null ? "n/a" : value.toFixed(1));
-  const told = (side) => [formatNumber(side.tau, 4), String(side.rank), formatPercent(side.energy), fit(side.kept), fit(side.dropped)];
-  const fits = a.kept === null ? ["", ""] : [signed(b.kept - a.kept, 1), signed(b.dropped - a.dropped, 1)];
+  const { compare } = data, sums = cumulativeEnergy(data.s), side = (at) => {
+    const rank = rankAt(data.s, at), fit = data.law ? fitTriple(data.law, rank) : null;
+    return { tau: at, rank, energy: energyKept(sums, rank) || 0, kept: fit && fit.repaired, dropped: fit && fit.discarded };
+  };
+  const given = compare.own && { tau: compare.tau, rank: compare.rank, energy: compare.own.energy, kept: compare.own.fits[0], dropped: compare.own.fits[1] };
+  const a = given || side(compare.tau), b = side(tau), or = (value, text) => (value === null ? "–" : text(value)), fit = (value) => or(value, (it) => it.toFixed(1));
+  const told = (it) => [or(it.tau, (at) => formatNumber(at, 4)), or(it.rank, String), formatPercent(it.energy), fit(it.kept), fit(it.dropped)];
+  const fits = ["kept", "dropped"].map((part) => (a[part] === null || b[part] === null ? "" : signed(b[part] - a[part], 1)));
   const points = `${signed(100 * (b.energy - a.energy), 1)} points`;
   return [
     ["", "τ", "rank", "energy kept", "MP-fit of the kept", "of the dropped"],
     [`A: ${data.compare.label}`, ...told(a)],
     ["B: what you look at", ...told(b)],
-    ["B against A", `${formatNumber(b.tau / (a.tau || 1), 3)} ×`, signed(b.rank - a.rank, 0), points, ...fits],
+    ["B against A", or(a.tau, (at) => `${formatNumber(b.tau / (at || 1), 3)} ×`), or(a.rank, (own) => signed(b.rank - own, 0)), points, ...fits],
   ];
 }
 

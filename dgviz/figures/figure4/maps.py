@@ -212,28 +212,54 @@ class EntryPanels:
 
 
 @dataclass(frozen=True)
+class ComparedUpdate:
+    """Figures and maps of directions of an update that is no threshold's: a method's, a shrinker's, one side's.
+
+    Attributes
+    ----------
+    rank : int or None
+        Directions left; None where that is all of them, or it has singular vectors of its own.
+    energy : float
+        Its sum of squares over that of D.
+    fits : (float or None, float or None)
+        MP-fit of it and of the rest of D, in percent, by the noise of D.
+    directions : three (rows, p) uint8 arrays or None
+        Codes of it, of the rest of D, and of what lies between it and the threshold in view, on the scale of the
+        figure's lower row; None where it has singular vectors of its own.
+    """
+
+    rank: int | None
+    energy: float
+    fits: tuple[float | None, float | None]
+    directions: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.uint8]] | None
+
+
+@dataclass(frozen=True)
 class ComparedPanels:
-    """The entry maps of a threshold that another one is compared with, and of what lies between the two.
+    """The entry maps of what the threshold in view is compared with, and of what lies between the two.
 
     Attributes
     ----------
     label : str
-        What the threshold is called.
-    tau : float
-        Where it stands.
+        What it is called.
+    tau : float or None
+        Where it stands, if it is a threshold.
     entries : EntryPanels
         Its maps, on the same scale.
     rank : int
-        Number of singular values that the other keeps.
+        Number of singular values that the threshold in view keeps.
     between : (rows, cols) uint8 array
-        Codes of the directions that one of the two keeps and the other drops.
+        Codes of the difference of the two updates: of two thresholds, the directions that only one of them keeps.
+    update : ComparedUpdate or None
+        What cannot be told from the spectrum and a rank: None for a threshold.
     """
 
     label: str
-    tau: float
+    tau: float | None
     entries: EntryPanels
     rank: int
     between: NDArray[np.uint8]
+    update: ComparedUpdate | None = None
 
 
 @dataclass(frozen=True)
@@ -246,7 +272,10 @@ class NoiseTwin:
         Its singular values, descending.
     entries : EntryPanels
         Its maps at the same tau, on the weight's own scale.
+    compared : (EntryPanels, (rows, cols) uint8 array) or None
+        Its maps at the tau that the one in view is compared with, and codes of the directions between the two.
     """
 
     s: NDArray[np.float64]
     entries: EntryPanels
+    compared: tuple[EntryPanels, NDArray[np.uint8]] | None = None

@@ -117,8 +117,11 @@ def compute_between(decomposition: "Decomposition", low: int, high: int, scale: 
     return scale.encode(_pooled_columns(torch.cat(rows), "max"))
 
 
-def compute_twin(own: EntryPanels, sigma: float, tau: float, device: str) -> NoiseTwin:
-    """Return noise of independent entries, drawn with `TWIN_SEED`, that a weight's own panels can be held against."""
+def compute_twin(own: EntryPanels, sigma: float, tau: float, device: str, against: float | None = None) -> NoiseTwin:
+    """Return noise of independent entries, drawn with `TWIN_SEED`, that a weight's own panels can be held against.
+
+    `against` is the tau that `tau` is compared with.
+    """
     shape, scale, window = own.shape, own.scale, own.window
     generator = torch.Generator().manual_seed(TWIN_SEED)
     noise = (sigma * torch.randn(shape, generator=generator)).to(device)
@@ -127,7 +130,13 @@ def compute_twin(own: EntryPanels, sigma: float, tau: float, device: str) -> Noi
     (top, bottom), (first, end) = window.spans(shape)
     tuned = scale.encode(pooled_magnitudes(noise[top:bottom, first:end], window.pooling))
     nothing = EntryPanels(shape, 0, scale, tuned, np.zeros_like(tuned), tuned, window)
-    return NoiseTwin(s, compute_entry_panels(found, noise, int(np.count_nonzero(s > tau)), nothing, window))
+    rank = int(np.count_nonzero(s > tau))
+    entries = compute_entry_panels(found, noise, rank, nothing, window)
+    if against is None:
+        return NoiseTwin(s, entries)
+    other = int(np.count_nonzero(s > against))
+    between = compute_between(found, min(rank, other), max(rank, other), scale)
+    return NoiseTwin(s, entries, (compute_entry_panels(found, noise, other, nothing, window), between))
 
 
 def entry_scale(

@@ -108,12 +108,12 @@ def figure4_payload(
         The model's map beside it, as plain values: see `dgviz.figures.model_cells`.
 
     compared : ComparedPanels, optional
-        Another threshold on the same weight, to be drawn beside it.
+        Another update of the same weight, to be drawn beside it.
     twin : NoiseTwin, optional
         Noise to be shown in the update's place while a key is held.
     about : mapping, optional
         Further plain values of the header: ``axes`` (`matrix_axes`), ``direction`` and ``alone``, the direction that
-        was asked for and those that the plan treats by themselves.
+        was asked for and those that the plan treats by themselves, and ``picture``, a static figure to be saved.
 
     Returns
     -------
@@ -167,11 +167,19 @@ def figure4_payload(
     if twin is not None:
         arrays |= {"twinS": twin.s, "twinTuned": twin.entries.tuned}
         arrays |= {"twinRepaired": twin.entries.repaired, "twinDiscarded": twin.entries.discarded}
+        if twin.compared is not None:
+            other, between = twin.compared
+            arrays |= {"twinRepairedA": other.repaired, "twinDiscardedA": other.discarded, "twinBetween": between}
     if compared is not None:
-        about = {"label": compared.label, "tau": compared.tau, "rank": compared.entries.rank}
-        header["compare"] = about | {"between": [compared.entries.rank, compared.rank]}
+        header["compare"] = {"label": compared.label, "tau": compared.tau, "other": compared.rank, "own": None}
         arrays |= {"repairedA": compared.entries.repaired, "discardedA": compared.entries.discarded}
         arrays["between"] = compared.between
+        if (own := compared.update) is None:
+            header["compare"]["rank"] = compared.entries.rank
+        else:
+            header["compare"] |= {"rank": own.rank, "own": {"energy": own.energy, "fits": own.fits}}
+            names = ("directionsA", "restA", "directionsBetween")
+            arrays |= {} if own.directions is None else dict(zip(names, own.directions, strict=True))
     if entries is not None:
         rows, columns = entries.window.spans(entries.shape)
         header["entries"] = {"rank": int(entries.rank), "rows": rows, "columns": columns} | _scale(entries.scale)

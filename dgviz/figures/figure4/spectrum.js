@@ -132,9 +132,9 @@ class SpectrumPanel {
     this.line = shape("line", { class: "tau", x1: left, x2: right });
     this.label = shape("text", { class: "tau-label end", x: split - 22 });
     this.svg.append(this.kept, this.line, this.label);
-    if (data.compare) {
+    if (data.compare && data.compare.tau !== null) {
       const y = this.yOf(data.compare.tau);
-      const words = `A: τ ${formatNumber(data.compare.tau, 4)} keeps ${data.compare.rank}`;
+      const { tau, rank } = data.compare, words = `A: τ ${formatNumber(tau, 4)}${rank === null ? "" : ` keeps ${rank}`}`;
       this.svg.append(shape("line", { class: "tau-a", x1: left, x2: right, y1: y, y2: y }));
       this.svg.append(shape("text", { class: "tau-a-label end", x: right, y: y < 22 ? y + 14 : y - 6 }, words));
     }

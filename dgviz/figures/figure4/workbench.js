@@ -1,5 +1,6 @@
 // The workbench: the model's map, and all of Figure 4 of one weight beside it, on one screen.
 
+const PICTURE_SCALE = 3; // 300 dots per inch where the figure is printed a page wide
 const BESIDES = 172, BESIDES_COMPARED = 222; // captions, axes and the line below the rows of panels
 
 class Workbench extends Figure4 {
@@ -106,7 +107,7 @@ class Workbench extends Figure4 {
       if (isTyping(event) || event.ctrlKey || event.metaKey || event.altKey || event.repeat || !this.data) return;
       const compared = this.panels instanceof ComparePanels, key = event.key.toLowerCase();
       if (key === "b" && compared) this.panels.blink(on);
-      if (key === "z" && !compared && this.data.sigma) this.holdTwin(on);
+      if (key === "z" && !(compared && this.data.compare.own) && this.data.sigma) this.holdTwin(on);
       if (!on || this.el.help.open) return;
       if (key === "?") this.help.open();
       if (key === "/") { event.preventDefault(); this.find(); }
@@ -137,19 +138,23 @@ class Workbench extends Figure4 {
     this.showTwin();
   }
 
-  // The update's own data, or that of its twin in (a) to (d), as long as the key is held.
+  // The update's own data, or that of its twin in (a) and all maps of entries, as long as the key is held.
   showTwin() {
     const { data } = this, on = Boolean(this.twinHeld) && data.twin !== null;
     if (on === Boolean(this.twinShown)) return;
     this.twinShown = on;
     const twin = { tuned: data.twinTuned, repaired: data.twinRepaired, discarded: data.twinDiscarded };
+    if (on && data.compare) {
+      const compare = { ...data.compare, rank: rankAt(data.twinS, data.compare.tau) };
+      Object.assign(twin, { repairedA: data.twinRepairedA, discardedA: data.twinDiscardedA, between: data.twinBetween, compare });
+    }
     const shown = on ? { ...data, ...twin, s: data.twinS, axis: data.s, tunedExact: undefined, entries: { ...data.entries, rank: data.twin } } : data;
     this.panels.data = shown;
     this.panels.paintEntries();
     this.spectrum.layout(shown, this.el["log-ranks"].checked);
     this.spectrum.follow(shown, this.tau, rankAt(shown.s, this.tau));
     this.root.classList.toggle("twin", on);
-    if (on) this.el.said.textContent = "noise twin in (a) to (d): pure noise of this shape and sigma, seed 0";
+    if (on) this.el.said.textContent = `noise twin in (a) ${data.compare ? "and what is kept, dropped and differs" : "to (d)"}: pure noise of this shape and sigma, seed 0`;
     else this.follow();
   }
 
@@ -233,6 +238,21 @@ class Workbench extends Figure4 {
     this.map.layout(payload.map, isDark(ground));
     if (this.map.names.length) this.search.names = this.map.names;
     this.sayScales();
+    if (payload.picture && payload.picture.number !== this.pictured) this.savePicture(payload.picture);
+  }
+
+  // The static figure as pixels; said once it is there, so that it is not sent again.
+  async savePicture({ number, name, svg }) {
+    this.pictured = number;
+    const image = new Image(), link = element("a");
+    image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(svg)}`;
+    await image.decode();
+    const canvas = element("canvas");
+    Object.assign(canvas, { width: PICTURE_SCALE * image.width, height: PICTURE_SCALE * image.height });
+    canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+    Object.assign(link, { href: canvas.toDataURL("image/png"), download: name });
+    link.click();
+    this.setStateValue("pictured", { number });
   }
 
   follow() {
