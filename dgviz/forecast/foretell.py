@@ -30,7 +30,15 @@ OUTCOMES = {"healed": "healing", "target_kept": "target kept"}
 
 @dataclass(frozen=True)
 class Range:
-    """A forecast in percent, with the ends of its 80 % interval."""
+    """A forecast in percent, with the ends of its 80 % interval.
+
+    Attributes
+    ----------
+    value : float
+        The forecast.
+    low, high : float
+        Ends of the interval.
+    """
 
     value: float
     low: float
