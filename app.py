@@ -1,5 +1,8 @@
-"""The dashboard: ``streamlit run app.py``."""
+"""The dashboard: ``streamlit run app.py``. It asks for the token that is printed when it starts."""
 
-from dgviz.app.frame import run_app
+from streamlit.starlette import App
 
-run_app()
+from dgviz.app.launch import MAIN, announced, guarded, server_token
+
+token = server_token()
+app = App(MAIN, middleware=guarded(token), lifespan=announced(token))

@@ -586,6 +586,13 @@ GRAMMAR: dict[str, Form] = {
                 Argument("tuned", "TUNED", "its fine-tuned descendant", form="optional"),
                 Argument("--port", "N", "port to listen on (default: the first free one from 8501)", kind=int),
                 _switch("--no-browser", "print the address and open no browser"),
+                Argument(
+                    "--allow-host", "NAME", "a host name that browsers reach it by, without the port", form="many"
+                ),
+                _switch("--no-token", "let in whoever reaches the port: for a proxy in front that knows its people"),
+                Argument(
+                    "--frame-ancestors", "ORIGIN", "with --no-token: the origin whose pages may embed it", default=""
+                ),
             ),
         ),
         (

@@ -125,7 +125,7 @@ def read_sweep(content: bytes, source: str) -> dict[str, Any]:
     """Return what ``sweep --save`` has written, if it holds scores."""
     try:
         sweep = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ScoresError(f"{source} cannot be read as JSON ({error}); give what sweep --save FILE wrote") from None
     if not isinstance(sweep, dict) or not isinstance(sweep.get("lines"), list):
         raise ScoresError(f"{source} holds no sweep; give what sweep --save FILE wrote")

@@ -11,9 +11,13 @@ import streamlit as st
 from dgviz.app.messages import plain
 from dgviz.app.picker import open_here
 from dgviz.app.state import View
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
 from dgviz.command import Command
+from dgviz.errors import AccessError
 from dgviz.export.card import checked_words
 from dgviz.jobs import Job
+from dgviz.opening import read_named
+from dgviz.repair.plan import MAX_PLAN_BYTES
 from dgviz.words import duration, number, size
 
 
@@ -77,17 +81,17 @@ def _draw_overall(result: Mapping[str, Any]) -> None:
 def _model_class(out: Path) -> str | None:
     """Return the transformers class that the output's config names, or the general one; None without a config."""
     try:
-        names = json.loads((out / "config.json").read_bytes()).get("architectures") or []
-    except (OSError, ValueError):
+        names = json.loads(read_named(out / "config.json", MAX_CONFIG_BYTES)).get("architectures") or []
+    except (AccessError, OSError, ValueError, RecursionError, AttributeError):
         return None
-    return names[0] if names else "AutoModel"
+    return str(names[0]) if isinstance(names, list) and names else "AutoModel"
 
 
 def _draw_rows(out: Path) -> None:
     """Show the report the output carries."""
     try:
-        report = orjson.loads((out / "dgviz.json").read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
+        report = orjson.loads(read_named(out / "dgviz.json", MAX_PLAN_BYTES))
+    except (AccessError, OSError, orjson.JSONDecodeError) as error:
         st.text(f"{out / 'dgviz.json'} cannot be read any more: {error}")
         return
     rows = []

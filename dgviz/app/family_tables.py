@@ -11,7 +11,7 @@ from dgviz.analysis.model_map import towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, verdict_of
 from dgviz.analysis.noise_table import noise_table
 from dgviz.app.family import Member
-from dgviz.app.messages import show_error
+from dgviz.app.messages import plain, show_error
 from dgviz.app.model_verdict import check_weights
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.errors import ThresholdError
@@ -49,10 +49,9 @@ def read_members(
 def _missing(member: Member, spectra: ModelSpectra) -> str:
     """Return in words how much of a model is not stored."""
     total = len(spectra.missing) + len(spectra.weights)
-    name = member.name.replace("*", r"\*").replace("_", r"\_")
     return (
-        f":material/hourglass_empty: **{name}**: {len(spectra.missing):,} of {total:,} weights have no stored "
-        "spectrum and are not part of the tables below. Comparing computes them."
+        f":material/hourglass_empty: **{plain(member.name)}**: {len(spectra.missing):,} of {total:,} weights have no "
+        "stored spectrum and are not part of the tables below. Comparing computes them."
     )
 
 

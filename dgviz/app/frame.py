@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import streamlit as st
+from streamlit import config
 
 from dgviz.app import worker as work
 from dgviz.app.jobs import draw_running, running_jobs
@@ -15,7 +16,7 @@ from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.recents import note_opened, remember_pair, was_opened
 from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import DgvizError, PairError
+from dgviz.errors import DgvizError, PairError, ServerError
 
 _DRAWER = "26rem"
 """The width of the plan's drawer."""
@@ -24,6 +25,7 @@ _DRAWER = "26rem"
 def run_app() -> None:
     """Set the app up and run the page that the URL names; all that app.py does."""
     _configure()
+    _refuse_unguarded()
     work.worker()  # warms up while the first page is read
     chosen = navigate()
     st.session_state["routed"] = True
@@ -42,6 +44,13 @@ def run_app() -> None:
         readdress_late_reruns()
 
 
+def _refuse_unguarded() -> None:
+    """Stop where Streamlit serves a script of the dashboard by itself, and so to everybody."""
+    if config._server_mode == "starlette-managed":
+        show_error(ServerError(f"{config._main_script_path} asks nobody for a token: start app.py, or `dgviz app`"))
+        st.stop()
+
+
 def _configure() -> None:
     """Set title and icon: a picture of our own, since Streamlit would fetch a named one from elsewhere."""
     st.set_page_config(page_title="dgviz", page_icon=str(Path(__file__).with_name("icon.png")), layout="wide")
@@ -56,6 +65,7 @@ def enter_page(title: str) -> View:
     if not st.session_state.get("routed"):
         st.session_state["routed"] = True
         _configure()
+        _refuse_unguarded()
         navigate()
         st.rerun()
     view = current_view()

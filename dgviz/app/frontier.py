@@ -14,6 +14,7 @@ from dgviz.demo import read_frontier
 from dgviz.errors import AccessError, ScoresError
 from dgviz.figures import frontier_plot, plot_config
 from dgviz.repair.methods import METHODS
+from dgviz.scores.read import read_scores_file
 
 _FIRST = ("dg_hard", "wise_ft", "lines", "ties", "norm_matched", "norm_matched_global", "complement")
 
@@ -59,7 +60,7 @@ def _sweep(view: View) -> dict[str, Any] | None:
         return read_sweep(upload.getvalue(), upload.name)
     if typed:
         path = confine(typed_path(typed))
-        return read_sweep(path.read_bytes(), str(path))
+        return read_sweep(read_scores_file(path), str(path))
     st.markdown(
         "Which repair heals more is not in the weights: it takes scores. Write the points of a sweep (`repair-all`), "
         "score base, tuned and each of them on your own tasks, and let `sweep` put the scores beside the figures. In "

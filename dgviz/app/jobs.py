@@ -11,8 +11,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import page
-from dgviz.app.pair import state_dir
-from dgviz.app.roots import confine
+from dgviz.app.pair import checkpoint_path, state_dir
+from dgviz.app.roots import allowed_roots, confine
 from dgviz.app.state import address
 from dgviz.command import Command
 from dgviz.errors import DgvizError
@@ -119,21 +119,42 @@ def root(name: str) -> Path:
     return state_dir() / KINDS[name].folder
 
 
+def known_jobs(name: str) -> list[Job]:
+    """Return every job of a kind, the newest first, but for those about what this server may not open."""
+    return [job for job in list_jobs(root(name)) if allowed_roots() is None or _is_allowed(job)]
+
+
+def _is_allowed(job: Job) -> bool:
+    try:
+        _confine(Command.parse(job.command), job.lock)
+    except (DgvizError, OSError):
+        return False
+    return True
+
+
+def _confine(command: Command, lock: Path | None) -> None:
+    """Refuse a command that reads or writes what this server may not open; a job's own files are its own."""
+    tuned = command.given.get("tuned", ())
+    for side in filter(None, (command.given.get("base"), *([tuned] if isinstance(tuned, str) else tuned))):
+        checkpoint_path(side)
+    if KINDS[command.name].outside and lock is not None:
+        confine(lock)
+
+
 def find_job(name: str, lock: Path, title: str | None = None) -> Job | None:
     """Return the last job of a kind that writes something, of that title where one is given; or None."""
     real = Path(os.path.realpath(lock))
-    return next((job for job in list_jobs(root(name)) if job.lock == real and title in (None, job.title)), None)
+    return next((job for job in known_jobs(name) if job.lock == real and title in (None, job.title)), None)
 
 
 def running_jobs() -> list[tuple[str, Job]]:
     """Return every job that runs now, of every kind, with the name of its kind."""
-    return [(name, job) for name in KINDS for job in list_jobs(root(name)) if job.state == "running"]
+    return [(name, job) for name in KINDS for job in known_jobs(name) if job.state == "running"]
 
 
 def start(command: Command, title: str, lock: Path, cwd: Path | None = None) -> Job:
     """Start a job that outlives the page and the server."""
-    if KINDS[command.name].outside:
-        confine(lock)
+    _confine(command, lock)
     return start_job(command, root(command.name), title, lock=lock, cwd=cwd)
 
 
@@ -253,7 +274,7 @@ def draw_list(
     name: str, result: Callable[[Job], None], most: int = 8, of: Callable[[Job], bool] = lambda job: True
 ) -> None:
     """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
-    jobs = [job for job in list_jobs(root(name)) if job.state == "running" or of(job)][:most]
+    jobs = [job for job in known_jobs(name) if job.state == "running" or of(job)][:most]
     if jobs:
         st.subheader(f"{KINDS[name].title}s", anchor=False)
     for job in jobs:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from dgviz.app import worker as work
 from dgviz.app.figure4 import released_tau
-from dgviz.app.messages import answered
+from dgviz.app.messages import answered, plain
 from dgviz.app.pair import checkpoint_path
 from dgviz.app.state import change_view, view_visit
 from dgviz.command import Command
@@ -56,7 +56,7 @@ def chosen_tau() -> float | None:
 def read_weight_spectrum(weight: tuple) -> Spectrum:
     """Return the spectrum of a weight, with a spinner while it is computed."""
     rows, columns = weight[0].shape
-    with st.spinner(f"Decomposing the update of {weight[0].name} ({rows} x {columns}) ..."), answered():
+    with st.spinner(plain(f"Decomposing the update of {weight[0].name} ({rows} x {columns}) ...")), answered():
         return work.spectrum(*weight)
 
 

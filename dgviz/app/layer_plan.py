@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import streamlit as st
 
 from dgviz.app.layer import LayerView
-from dgviz.app.messages import show_error
+from dgviz.app.messages import code_span, show_error
 from dgviz.app.plans import add_override, draw_problem, drop_override, read_saved, undo_plan
 from dgviz.app.rules import link_params
 from dgviz.app.state import View, change_view
@@ -168,13 +168,13 @@ def _treatment(own: RepairPlan, spectrum: Spectrum) -> str:
 def _button(title: str, text: str, view: View, icon: str, key: str, disabled: bool = False) -> None:
     """Offer an override."""
     shown = text if len(text) <= _LONG else f"{text[:_LONG]} ..."
-    hint = f"Move τ first: it becomes an override of `{shown.rpartition(': ')[0] or shown}`."
+    hint = f"Move τ first: it becomes an override of {code_span(shown.rpartition(': ')[0] or shown)}."
     st.button(
         title,
         key=key,
         icon=icon,
         disabled=disabled,
-        help=hint if disabled else f"Adds `{shown}` to the plan.",
+        help=hint if disabled else f"Adds {code_span(shown)} to the plan.",
         on_click=add_override,
         args=(view, text),
     )

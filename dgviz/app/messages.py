@@ -1,5 +1,6 @@
 """Errors and warnings on a page, and text that Markdown must not read: names and links may hold any character."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,9 +29,20 @@ def as_sentence(warning: str) -> str:
     return f"{warning[0].upper()}{warning[1:]}."
 
 
+_BY_ITSELF = re.compile(r":(?=//|[\w/+-]+:)|www(?=\.)|(?<=\w)(?=@)", re.IGNORECASE)
+"""What becomes a link, an icon or an emoji without any mark, and by a backslash before it too."""
+
+
 def plain(text: str) -> str:
-    """Return text that Markdown, in labels and tooltips too, prints as it is."""
-    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in text)
+    """Return text that Markdown, in labels and tooltips too, prints as it is; addresses in it are no links."""
+    apart = _BY_ITSELF.sub("\\g<0>\u2060", text)  # a word joiner, which is not seen
+    return "".join(f"\\{letter}" if letter in "\\`*_[]#~$<>|" else letter for letter in apart)
+
+
+def code_span(text: str) -> str:
+    """Return text as code for Markdown, backticks in it included."""
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    return f"{fence} {text} {fence}" if "`" in text else f"`{text}`"
 
 
 @contextmanager

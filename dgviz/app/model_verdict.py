@@ -69,5 +69,4 @@ def _draw(diagnosis: Diagnosis, title: str, foretold: Forecast | None) -> None:
 
 def _listed(sentences: tuple[str, ...]) -> str:
     """Return sentences as a list; names may hold characters that Markdown takes for its own."""
-    marked = (sentence.replace("*", r"\*").replace("_", r"\_").replace("$", r"\$") for sentence in sentences)
-    return "\n".join(f"- {sentence}" for sentence in marked)
+    return "\n".join(f"- {plain(sentence)}" for sentence in sentences)

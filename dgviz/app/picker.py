@@ -82,7 +82,7 @@ def _paths(typed: str) -> list[str]:
         folder, begun = (path, "") if typed.endswith("/") else (path.parent, path.name)
         confine(folder)
         with os.scandir(folder) as entries:
-            seen = [entry for entry, _ in zip(entries, range(_LOOKED_AT), strict=False)]
+            seen = [entry for entry, _ in zip(entries, range(_LOOKED_AT), strict=False) if not _leads_out(entry)]
     except (AccessError, OSError):
         return []
     hidden = begun.startswith(".")
@@ -92,6 +92,14 @@ def _paths(typed: str) -> list[str]:
     ordered = sorted(folders, key=lambda entry: (not _is_checkpoint(Path(entry.path)), entry.name))
     found = [*(f"{entry.path}/" for entry in ordered), *sorted(entry.path for entry in files)]
     return [name for name in found if name.rstrip("/") != str(path)][:_OFFERED]
+
+
+def _leads_out(entry: os.DirEntry) -> bool:
+    """Return whether an entry is a link to what this server may not open."""
+    try:
+        return entry.is_symlink() and confine(Path(entry.path)) is None
+    except (AccessError, OSError):
+        return True
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import streamlit as st
 
-from dgviz.app.messages import show_warning
+from dgviz.app.messages import plain, show_warning
 from dgviz.checkpoint import CheckpointPair, Notice, Preflight, PreflightRow
 from dgviz.checkpoint.expression import compile_expression
 from dgviz.demo import read_scores
-from dgviz.errors import PairError
+from dgviz.errors import AccessError, DgvizError, PairError
 from dgviz.repair.methods import find_method
 from dgviz.words import size
 
@@ -33,7 +33,7 @@ def draw_sides(pair: CheckpointPair) -> None:
         parameters = sum(info.numel for info in checkpoint.tensors.values())
         dtypes = Counter(info.dtype for info in checkpoint.tensors.values())
         files = f"{len(checkpoint.shards)} file" + ("s" if len(checkpoint.shards) != 1 else "")
-        column.metric(title, _count(parameters), help=str(checkpoint.path), border=True)
+        column.metric(title, _count(parameters), help=plain(str(checkpoint.path)), border=True)
         column.caption(f"parameters · {size(checkpoint.nbytes)} · {', '.join(dtypes)} · {files}")
     total = len(pair.tensors)
     for column, (fate, (title, meaning)) in zip(columns[2:], _FATES.items(), strict=True):
@@ -70,9 +70,30 @@ def _draw_list(notices: list[Notice]) -> None:
 
 def draw_scores(folder: Path, tuned: str) -> bool:
     """Show the scores that lie beside a pair, and return whether there are any."""
-    scores = read_scores(folder)
-    if scores is None:
+    try:
+        scores = read_scores(folder)
+        if scores is None:
+            return False
+        rows, titles = _score_rows(scores, tuned)
+        pictures = scores["split"]["held_out"]
+    except AccessError:
         return False
+    except (DgvizError, KeyError, TypeError, ValueError, AttributeError) as error:
+        show_warning(f"{folder / 'scores.json'} is not read: it is no table as the demo has it ({error!r})")
+        return False
+    st.subheader("What the models can do, measured", anchor=False)
+    st.dataframe(rows, hide_index=True, width="stretch", column_order=["model", *titles])
+    st.caption(
+        f"Accuracy in % ± standard error on {int(pictures)} pictures no training saw. *Target*: the "
+        "scrambled pixels of the fine-tune. *Held-out*: the four views the base already knew. Higher is better. "
+        "WiSE-FT is plain averaging with the base and needs no spectrum; where it does better than DG-Hard, that is "
+        "what was measured."
+    )
+    return True
+
+
+def _score_rows(scores: dict, tuned: str) -> tuple[list[dict[str, str]], list[str]]:
+    """Return the scores of a pair and of its repairs, a row for each model, and the columns."""
     held_out = [name for name, about in scores["benchmarks"].items() if about["role"] == "held_out"]
     titles = {"held_out": "held-out mean", "target": "target"} | {name: f"held-out: {name}" for name in held_out}
     rows: dict[str, dict[str, str]] = {}
@@ -81,15 +102,7 @@ def draw_scores(folder: Path, tuned: str) -> bool:
         if row["model"] in ("base", tuned) or (about.get("tuned") == tuned and about.get("method") in _SHOWN):
             cells = rows.setdefault(row["model"], {"model": _model_title(row["model"], about)})
             cells[titles[row["benchmark"]]] = f"{100 * row['score']:.1f} ± {100 * row['stderr']:.1f}"
-    st.subheader("What the models can do, measured", anchor=False)
-    st.dataframe(list(rows.values()), hide_index=True, width="stretch", column_order=["model", *titles.values()])
-    st.caption(
-        f"Accuracy in % ± standard error on {scores['split']['held_out']} pictures no training saw. *Target*: the "
-        "scrambled pixels of the fine-tune. *Held-out*: the four views the base already knew. Higher is better. "
-        "WiSE-FT is plain averaging with the base and needs no spectrum; where it does better than DG-Hard, that is "
-        "what was measured."
-    )
-    return True
+    return list(rows.values()), list(titles.values())
 
 
 def _model_title(name: str, about: dict) -> str:

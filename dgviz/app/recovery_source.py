@@ -12,11 +12,14 @@ from streamlit.delta_generator import DeltaGenerator
 
 from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import DEMO, checkpoint_path
+from dgviz.app.recents import was_opened
+from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View
 from dgviz.command import Command
 from dgviz.demo import demo_scores
-from dgviz.errors import ScoresError
+from dgviz.errors import AccessError, DgvizError, ScoresError
 from dgviz.scores import SUFFIXES, ChosenScores, ScoreTable, choose_scores, merge_tables, parse_scores, read_scores
+from dgviz.scores.read import split_name
 from dgviz.scores.recovery import AVERAGES, COMBINATIONS, Recovery, Study, Tolerance, assess, plan_study, read_study
 from dgviz.scores.recovery.study import PARTS_OF_A_STUDY, study_arguments
 
@@ -40,7 +43,7 @@ def recover_chosen(view: View, aside: DeltaGenerator) -> Recovery:
         with choices:
             study = _cell(replace(study, **settings.pop("study")), view, given)
         recovery = _assess(study, chosen, Tolerance(**settings.pop("tolerance")), **settings)
-    except (ScoresError, OSError) as error:
+    except (DgvizError, OSError) as error:
         show_error(error)
         st.stop()
     with aside, st.expander("The same on the command line", icon=":material/terminal:"):
@@ -56,9 +59,12 @@ def _assess(study: Study, chosen: ChosenScores, tolerance: Tolerance, **options:
 
 def _beside(view: View) -> Path | None:
     """Return the file of scores that lies beside the pair in view, unless it is the demo's."""
-    if not view.has_pair or view.tuned.startswith(DEMO):
+    if not view.has_pair or view.tuned.startswith(DEMO) or not was_opened(view):
         return None
-    found = checkpoint_path(view.tuned).parent / "scores.json"
+    try:
+        found = confine(checkpoint_path(view.tuned).parent / "scores.json")
+    except AccessError:
+        return None
     return found if found.is_file() else None
 
 
@@ -85,6 +91,8 @@ def _table(view: View, choices: DeltaGenerator) -> tuple[ScoreTable, dict[str, A
         paths = [path.strip().strip("'\"") for path in typed.split(",") if path.strip()]
         if not paths:
             _explain(view)
+        for path in filter(None, (*(split_name(path)[1] for path in paths), study.strip())):
+            confine(typed_path(str(path)))
         said = read_study(study.strip()) if study.strip() else nothing
         return read_scores(paths), said, {"scores": paths, "study": study.strip()}
     uploads = st.file_uploader(
@@ -112,7 +120,7 @@ def _study_content(content: bytes) -> dict[str, Any] | None:
     """Return an uploaded study file's content; None where it is something else."""
     try:
         value = json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) and value and value.keys() <= set(PARTS_OF_A_STUDY) else None
 

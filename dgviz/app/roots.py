@@ -12,14 +12,12 @@ from pathlib import Path
 import streamlit as st
 
 from dgviz.errors import AccessError
-
-ROOTS = "DGVIZ_ROOTS"
+from dgviz.opening import ROOTS, comes_with_dgviz, lies_in, named_roots, refusal
 
 
 def allowed_roots() -> tuple[Path, ...] | None:
     """Return the folders that paths are confined to, resolved; None where every path is allowed."""
-    given = os.environ.get(ROOTS, "").split(os.pathsep)
-    roots = tuple(Path(os.path.realpath(Path(root).expanduser())) for root in given if root.strip())
+    roots = named_roots()
     return roots if roots or not _is_loopback(st.get_option("server.address")) else None
 
 
@@ -42,16 +40,14 @@ def confine(path: Path) -> Path:
                 f"{path} is not opened: this server can be reached from other machines and names no folders to open; "
                 f"set {ROOTS} to them (separated by {os.pathsep!r}) where it is started"
             )
-        raise AccessError(
-            f"{path} is not opened: it lies outside the folders that this server may open "
-            f"({', '.join(map(str, roots))}); give a path inside them, or add its folder to {ROOTS} where the server "
-            "is started"
-        )
+        raise AccessError(refusal(path, roots))
     return path
 
 
 def confine_checkpoint(path: Path) -> Path:
     """Return the path of a checkpoint that this server may open, with every link in its folder."""
+    if comes_with_dgviz(_real(path)):
+        return path
     confine(path)
     if allowed_roots() is not None:
         folder = path if path.is_dir() else path.parent
@@ -67,10 +63,15 @@ def writable_home() -> Path:
 
 
 def _inside(path: Path, roots: tuple[Path, ...]) -> bool:
+    return any(lies_in(_real(path), root) for root in roots)
+
+
+def _real(path: Path) -> str:
+    """Return where a path leads; empty where no path is written so."""
     try:
-        return any(Path(os.path.realpath(path)).is_relative_to(root) for root in roots)
+        return os.path.realpath(path)
     except (OSError, ValueError):  # a null byte, a loop of links
-        return False
+        return ""
 
 
 def _is_loopback(address: str | None) -> bool:

@@ -1,50 +1,65 @@
 """Files of a checkpoint, read with care: no link out of the directory, no size without a cap, strict JSON.
 
-A checkpoint is somebody else's directory. A link in it could lead to any file of this machine, and an export copies
-configs and tokenizers: only what the directory itself holds is read. The one exception is the Hugging Face cache,
-whose snapshots are links to the blobs of the same repository.
+A checkpoint is somebody else's directory. A link in it could lead to any file of this machine, at any time, and an
+export copies configs and tokenizers: only what the directory itself holds is read, as the opened file tells. The one
+exception is the Hugging Face cache, whose snapshots are links to the blobs of the same repository.
 """
 
 import json
 import os
-import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dgviz.errors import CheckpointError
+from dgviz.opening import lies_in, open_named
 
 MAX_CONFIG_BYTES = 64_000_000
 """Real ones have kilobytes, a megabyte with 20,000 class names; beyond this the file is no config."""
 
 
-def refuse_stray_link(file: Path) -> None:
-    """Raise where a file of a checkpoint is a link that leads out of its directory."""
-    target = Path(os.path.realpath(file))
-    directory = Path(os.path.realpath(file.parent))
-    parents = [directory, *directory.parents]
-    allowed = [directory, *(folder.parent / "blobs" for folder in parents if folder.name == "snapshots")]
+def open_own(file: Path, directory: Path | None = None) -> BinaryIO:
+    """Open a file of a checkpoint; raise where it does not lie in its directory, by default the file's own.
+
+    The directory is given as it was resolved when the checkpoint was opened: it may have become a link since.
+    """
+    directory = directory or file.parent
+    stream, target = open_named(file)
     # Compared as they are: blobs that were a link themselves would lead anywhere.
-    if not any(target.is_relative_to(folder) for folder in allowed):
+    if not lies_in(target, directory) and not any(lies_in(target, blobs) for blobs in _blobs(directory)):
+        stream.close()
         raise CheckpointError(
             f"{file} is a link to {target}, outside its directory, and only links of the Hugging Face cache to its "
             "own blobs are followed: copy the file there, or give the directory it lies in"
         )
+    return stream
+
+
+def _blobs(directory: Path) -> Iterator[Path]:
+    """Yield the folder that the links of a snapshot in the Hugging Face cache lead to."""
+    for folder in (directory, *directory.parents):
+        if folder.name == "snapshots":
+            yield folder.parent / "blobs"
+
+
+@contextmanager
+def opened_path(stream: BinaryIO) -> Iterator[Path]:
+    """Give a path of an open file, for libraries that open by name: it leads there, whatever the name does now."""
+    with stream:
+        yield Path(f"/dev/fd/{stream.fileno()}")
 
 
 def read_document(file: Path, most: int, what: str) -> bytes:
     """Return the bytes of a small file."""
-    refuse_stray_link(file)
     try:
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, a device never ends
-            raise CheckpointError(f"{file} is no regular file: put the {what} itself there")
-        if found.st_size > most:
+        with open_own(file) as stream:
+            found = os.fstat(stream.fileno()).st_size
+            content = stream.read(most + 1)
+        if len(content) > most:
             article = "an" if what[0] in "aeiou" else "a"
-            raise CheckpointError(
-                f"{file} has {found.st_size} bytes, above the cap of {most}: it is not {article} {what}"
-            )
-        return file.read_bytes()
+            raise CheckpointError(f"{file} has {found} bytes, above the cap of {most}: it is not {article} {what}")
+        return content
     except FileNotFoundError as error:
         if file.is_symlink():
             raise CheckpointError(f"{file} is a link to a file that is gone: fetch it again") from error

@@ -10,6 +10,8 @@ import shlex
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, read_document
+from dgviz.errors import CheckpointError
 from dgviz.words import some
 
 PIPELINE = "model_index.json"
@@ -226,9 +228,9 @@ def _original(directory: Path) -> str:
 def _modules(directory: Path) -> str:
     """Tell a sentence-transformers model whose transformer has a folder of its own."""
     try:
-        modules = json.loads((directory / "modules.json").read_bytes())
+        modules = json.loads(read_document(directory / "modules.json", MAX_CONFIG_BYTES, "list of modules"))
         paths = [directory / str(module["path"]) for module in modules if module["path"]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError, RecursionError):
         return ""
     found = [path for path in paths if path.parent == directory and _has_weights(path)]
     if not found:

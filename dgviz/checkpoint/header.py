@@ -12,11 +12,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from safetensors import SafetensorError, safe_open
 
-from dgviz.checkpoint.documents import parse_json_object, refuse_stray_link
+from dgviz.checkpoint.documents import open_own, opened_path, parse_json_object
 from dgviz.checkpoint.types import TensorInfo
 from dgviz.errors import CheckpointError
 
@@ -61,12 +61,20 @@ class Header:
 
 def read_header(file: Path) -> Header:
     """Read and check the header of one safetensors file; no tensor data is read."""
-    refuse_stray_link(file)
     try:
-        with file.open("rb") as stream:
-            stat = os.fstat(stream.fileno())
-            length = _header_length(file, stream.read(8), stat.st_size)
-            raw = stream.read(length)
+        stream = open_own(file)
+    except OSError as error:
+        raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
+    with opened_path(stream) as path:
+        return _read_header(file, stream, path)
+
+
+def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
+    """Return the header of an open file; `path` leads to it."""
+    try:
+        stat = os.fstat(stream.fileno())
+        length = _header_length(file, stream.read(8), stat.st_size)
+        raw = stream.read(length)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
     if not raw.startswith(b"{"):
@@ -81,7 +89,7 @@ def read_header(file: Path) -> Header:
         else:
             tensors[name] = _tensor_info(file, name, entry, data_start)
     _check_contiguous(file, tensors, data_start, stat.st_size)
-    _check_with_safetensors(file)
+    _check_with_safetensors(file, path)
     digest = hashlib.sha256(raw + f"|{stat.st_size}|{stat.st_mtime_ns}".encode()).hexdigest()
     return Header(tensors, digest, metadata)
 
@@ -159,10 +167,10 @@ def _check_contiguous(file: Path, tensors: dict[str, TensorInfo], data_start: in
         )
 
 
-def _check_with_safetensors(file: Path) -> None:
+def _check_with_safetensors(file: Path, path: Path) -> None:
     """Ask the reference reader as well, so that nothing passes here that it would refuse."""
     try:
-        with safe_open(file, framework="numpy"):
+        with safe_open(path, framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
         cause = " ".join(str(error).split())

@@ -9,12 +9,12 @@ import os
 import warnings
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from dgviz.checkpoint.documents import refuse_stray_link
+from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.header import DTYPES, UNPRINTABLE, Header
 from dgviz.checkpoint.types import TensorInfo
-from dgviz.errors import CheckpointError
+from dgviz.errors import CheckpointError, DgvizError
 
 ALLOW = "DGVIZ_ALLOW_BIN"
 _NAMES = {name for name, _ in DTYPES.values()}
@@ -31,13 +31,15 @@ def read_pickled(file: Path) -> Header:
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    refuse_stray_link(file)
     try:
-        stat = file.stat()
-        with warnings.catch_warnings(), FakeTensorMode():
-            warnings.simplefilter("ignore")
-            content = torch.load(file, weights_only=True, map_location="cpu")
-        records = _stored_records(file) if zipfile.is_zipfile(file) else {}
+        with open_own(file) as stream:
+            stat = os.fstat(stream.fileno())
+            with warnings.catch_warnings(), FakeTensorMode():
+                warnings.simplefilter("ignore")
+                content = torch.load(stream, weights_only=True, map_location="cpu")
+            records = _stored_records(stream) if zipfile.is_zipfile(stream) else {}
+    except DgvizError:
+        raise
     except Exception as error:  # a damaged or hostile pickle raises anything
         cause = " ".join(str(error).split())[:160]
         raise CheckpointError(f"{file} cannot be read as plain tensors ({type(error).__name__}: {cause})") from error
@@ -49,10 +51,10 @@ def read_pickled(file: Path) -> Header:
     return Header(tensors, digest)
 
 
-def _stored_records(file: Path) -> dict[int, int]:
+def _stored_records(stream: BinaryIO) -> dict[int, int]:
     """Return the sizes of a zip file's uncompressed records by the offsets of their data."""
     records = {}
-    with zipfile.ZipFile(file) as archive, file.open("rb") as stream:
+    with zipfile.ZipFile(stream) as archive:
         for entry in archive.infolist():
             if entry.compress_type == zipfile.ZIP_STORED:
                 stream.seek(entry.header_offset + 26)  # of the local header: lengths of name and extra field

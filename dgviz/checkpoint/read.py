@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
 
@@ -39,7 +40,7 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
         return _computed_bytes(info)[start : start + nbytes]
     buffer = bytearray(nbytes)
     try:
-        with info.file.open("rb") as stream:
+        with open_own(info.file) as stream:
             stream.seek(info.start + start)
             got = stream.readinto(buffer)  # reads on until the buffer is full or the file ends
     except OSError as error:

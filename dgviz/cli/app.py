@@ -11,5 +11,13 @@ def run(options: argparse.Namespace) -> int:
 
     if options.base and not options.tuned:
         raise PairError(f"only BASE is given ({options.base}): give TUNED too, or neither to begin with the demo")
-    serve(options.base, options.tuned, options.port, browser=not options.no_browser)
+    serve(
+        options.base,
+        options.tuned,
+        options.port,
+        browser=not options.no_browser,
+        token=not options.no_token,
+        hosts=options.allow_host,
+        frame_ancestors=options.frame_ancestors,
+    )
     return 0

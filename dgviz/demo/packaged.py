@@ -10,6 +10,7 @@ from typing import Any
 
 from dgviz.command import Command
 from dgviz.errors import CheckpointError, ExportError
+from dgviz.opening import read_named
 
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
 FINE_TUNES = ("clean", "noisy")
@@ -17,6 +18,7 @@ MODELS = ("base", *FINE_TUNES)
 SCORES = "scores.json"
 FRONTIER = "frontier.json"
 _MODEL_FILES = ("config.json", "model.safetensors")
+_MOST = 10_000_000  # bytes of a table, which has some tens of thousands
 
 
 def demo_files(directory: str | Path) -> dict[str, Path]:
@@ -124,8 +126,8 @@ def _load_table(
         return None
     remedy = f"delete it, or write the demo out again by `{Command('demo', directory='DIR')}`"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_named(path, _MOST))
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read as JSON ({error}): {remedy}") from error
     rows = find_rows(content) if isinstance(content, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) and row.keys() >= set(columns) for row in rows):

@@ -4,12 +4,13 @@ import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 import torch
 
 from dgviz.checkpoint import PairedTensor, read_bytes
+from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.tied import ties, untied
 from dgviz.errors import CheckpointError
 from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
@@ -99,8 +100,11 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
         total = sum(shard.nbytes for shard in plan.shards)
         weight_map = {item.name: shard.name for shard in plan.shards for item in shard.tensors}
         index = pretty_json({"metadata": {"total_size": total}, "weight_map": weight_map})
-    config = next((source for name, _, source in plan.sidecars if name == "config.json"), None)
-    config_data = None if config is None else _config(read_sidecar(config), plan)
+    config_data = None
+    for name, side, source in plan.sidecars:
+        if name == "config.json":
+            with _open_sidecar(plan, side, source) as stream:
+                config_data = _config(stream.read(), plan)
     samples = {name: digest for record in shards.values() for name, digest in record["samples"].items()}
     values = verify_values(plan, samples, rows)
     loaded, seconds = verify_load(plan, config_data, index, device)
@@ -119,28 +123,18 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
 
 def copy_sidecars(plan: ExportPlan) -> None:
     """Copy the other files of the plan, all but the config."""
-    for name, _, source in plan.sidecars:
+    for name, side, source in plan.sidecars:
         if name != "config.json":
             target = plan.out / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(target) as fresh:
-                _copy(source, fresh)
+            with _open_sidecar(plan, side, source) as stream, replacing(target) as fresh, fresh.open("wb") as out:
+                shutil.copyfileobj(stream, out)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file of an input, of whatever size."""
+def _open_sidecar(plan: ExportPlan, side: str, source: Path) -> BinaryIO:
+    """Open a file beside an input, which may have become a link to elsewhere since it was planned."""
     try:
-        stream = source.open("rb")
-    except OSError as error:
-        raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
-    with stream, target.open("wb") as out:
-        shutil.copyfileobj(stream, out)
-
-
-def read_sidecar(source: Path) -> bytes:
-    """Return what a file of an input holds."""
-    try:
-        return source.read_bytes()
+        return open_own(source, {"base": plan.pair.base, "tuned": plan.pair.tuned}[side].path)
     except OSError as error:
         raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
 

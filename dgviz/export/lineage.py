@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dgviz.checkpoint import Checkpoint, CheckpointPair
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, open_own, opened_path, read_document
 from dgviz.checkpoint.hub import HUB_ID
+from dgviz.errors import CheckpointError
 
 _LICENCE = "license", "license_name", "license_link"
 _MINE = ["dgviz", "svd", "weight-repair"]
@@ -25,9 +27,9 @@ def base_id(pair: CheckpointPair, given: str = "") -> str | None:
 def _adapter_base(tuned: Checkpoint) -> list[str]:
     """Return what an adapter's config calls its base."""
     try:
-        config = json.loads((tuned.path / "adapter_config.json").read_bytes())
+        config = json.loads(read_document(tuned.path / "adapter_config.json", MAX_CONFIG_BYTES, "config"))
         return _listed(config.get("base_model_name_or_path"))
-    except (OSError, ValueError, AttributeError):
+    except (CheckpointError, OSError, ValueError, AttributeError, RecursionError):
         return []
 
 
@@ -54,9 +56,9 @@ def card_header(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Return the header of a checkpoint's own card; empty where there is none, or it is no YAML."""
     from huggingface_hub import metadata_load
 
-    card = checkpoint.path / "README.md"
     try:
-        found = metadata_load(card) if card.is_file() else None
+        with opened_path(open_own(checkpoint.path / "README.md")) as card:
+            found = metadata_load(card)
     except Exception:  # whatever the parser raises: such a header says nothing
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from dgviz.checkpoint import Checkpoint, CheckpointPair
-from dgviz.checkpoint.documents import refuse_stray_link
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, open_own, read_document
 
 _LEFT = {
     "training state": r"optimizer|scheduler\.|scaler\.|rng_state|random_states|training_args|trainer_(state|log)"
@@ -125,7 +125,7 @@ def _beside(checkpoint: Checkpoint, output: str, allow_code: bool) -> tuple[dict
         if reason:
             left[name] = reason
         else:
-            refuse_stray_link(path)
+            open_own(path, root).close()
             carried[name] = path
     return carried, left
 
@@ -162,9 +162,9 @@ def _whole(folder: Path) -> str:
 def _modules(root: Path) -> tuple[str, ...]:
     """Return the folders that a sentence-transformers model's ``modules.json`` names."""
     try:
-        modules = json.loads((root / "modules.json").read_bytes())
+        modules = json.loads(read_document(root / "modules.json", MAX_CONFIG_BYTES, "list of modules"))
         return tuple(str(module["path"]) for module in modules if module["path"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dgviz.analysis.model_map import Cell, TowerMap
-from dgviz.figures.style import LEGEND_ABOVE, RULE_COLOURS, base_figure, series_colour
+from dgviz.figures.style import LEGEND_ABOVE, RULE_COLOURS, as_text, base_figure, series_colour
 
 _DASHES = ("solid", "dash", "dot", "dashdot")
 
@@ -45,8 +45,8 @@ def depth_curves(
             [None if cell is None else cell.value for cell in own],
             series_colour(number),
             _DASHES[number // len(RULE_COLOURS) % len(_DASHES)],
-            text=["" if cell is None else hover(cell) for cell in own],
-            name=tower.columns[column],
+            text=["" if cell is None else as_text(hover(cell)) for cell in own],
+            name=as_text(tower.columns[column]),
             hovertemplate="layer %{customdata}: %{text}<extra>%{fullData.name}</extra>",
         )
     return figure
@@ -78,7 +78,7 @@ def overlap_curves(
                 [None if value is None else 100 * value[at] for value in values],
                 series_colour(number),
                 dash,
-                name=pair,
+                name=as_text(pair),
                 legendgroup=pair,
                 hovertemplate=f"layer %{{customdata}}, {what}: %{{y:.2f}} %<extra>%{{fullData.name}}</extra>",
                 **style,

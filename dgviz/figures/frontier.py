@@ -7,7 +7,7 @@ from typing import Any
 import plotly.graph_objects as go
 
 from dgviz.figures.recovery import RepairPoint, family_colours, label_places
-from dgviz.figures.style import GRID, MUTED, base_figure
+from dgviz.figures.style import GRID, MUTED, as_text, base_figure
 from dgviz.repair.methods import find_method
 
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagram", "diamond")
@@ -78,13 +78,13 @@ def frontier_plot(
         figure.add_scatter(
             x=[across],
             y=[up],
-            name=name,
+            name=as_text(name),
             mode="markers+text",
-            text=[name],
+            text=[as_text(name)],
             textposition="bottom left" if name == "tuned" else "bottom right",
             textfont={"color": MUTED, "size": 13},
             marker={"color": MUTED, "size": 13, "symbol": "diamond-open", "line": {"width": 2}},
-            hovertemplate=f"<b>{name}</b><br>%{{x:.1f}} %, %{{y:.1f}} %<extra></extra>",
+            hovertemplate=f"<b>{as_text(name)}</b><br>%{{x:.1f}} %, %{{y:.1f}} %<extra></extra>",
             showlegend=False,
         )
     return figure
@@ -127,4 +127,4 @@ def _detail(point: Mapping[str, Any], benchmarks: Sequence[str]) -> str:
         row = point["scores"][name]
         spread = "" if row["stderr"] is None else f" ± {100 * row['stderr']:.1f}"
         rows.append(f"{_NAMES.get(name, name)}: {100 * row['score']:.1f}{spread} %")
-    return "<br>".join([*rows, f"length of the update: {100 * point['norm_kept']:.0f} %"])
+    return as_text("<br>".join([*rows, f"length of the update: {100 * point['norm_kept']:.0f} %"]))

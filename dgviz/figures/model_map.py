@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Sequence
 import plotly.graph_objects as go
 
 from dgviz.analysis.model_map import Cell, TowerMap
-from dgviz.figures.style import MUTED, base_layout
+from dgviz.figures.style import MUTED, as_text, base_layout
 
 # Pale to dark on a light page, dark to pale on a dark one: the page's own sequence of blues, and orange never, which
 # marks what is kept.
@@ -104,7 +104,7 @@ def model_map(
         x=[at[id(cell)][0] for cell in cells],
         y=[at[id(cell)][1] for cell in cells],
         customdata=[identity(cell) for cell in cells],
-        text=[hover(cell) for cell in cells],
+        text=[as_text(hover(cell)) for cell in cells],
         hovertemplate="%{text}<extra></extra>",
         mode="markers",
         marker={"size": height, "opacity": 0},
@@ -158,7 +158,7 @@ def _tail(name: str, length: int) -> str:
     """Return the end of a dotted name, as much as fits."""
     while "." in name and len(name) > length:
         name = name.partition(".")[2]
-    return name if len(name) <= length else "…" + name[1 - length :]
+    return as_text(name if len(name) <= length else "…" + name[1 - length :])
 
 
 def _layout(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import plotly.graph_objects as go
 
 from dgviz.analysis.noise_table import NoiseRow
-from dgviz.figures.style import ACCENT, LAW, LEGEND_ABOVE, MUTED, base_figure, series_colour
+from dgviz.figures.style import ACCENT, LAW, LEGEND_ABOVE, MUTED, as_text, base_figure, series_colour
 
 _HEIGHT = 20  # pixels of a bar in a comparison of models
 
@@ -40,8 +40,8 @@ def _share_bars(
     for name, (colour, shares) in bars.items():
         figure.add_bar(
             x=[100 * shares[group] if group in shares else None for group in groups],
-            y=groups,
-            name=name,
+            y=list(map(as_text, groups)),
+            name=as_text(name),
             orientation="h",
             marker={"color": colour},
             text=[f"{100 * shares[group]:.1f}" if group in shares else "" for group in groups],

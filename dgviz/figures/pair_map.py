@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.style import DEEP, PALE, base_figure
+from dgviz.figures.style import DEEP, PALE, as_text, base_figure
 
 _MODEL, _RULE = 62, 46  # pixels of a row
 
@@ -30,11 +30,11 @@ def _pair_map(
     plain = {"ticks": "", "showgrid": False, "showline": False}
     heat = go.Heatmap(
         x=numbers,
-        y=[f"{name}  {number}" for number, name in zip(numbers, names, strict=True)],
+        y=[f"{as_text(name)}  {number}" for number, name in zip(numbers, names, strict=True)],
         z=values,
         text=[["" if math.isnan(value) else write(value) for value in row] for row in values],
         texttemplate="%{text}",
-        customdata=hover,
+        customdata=[list(map(as_text, row)) for row in hover],
         hovertemplate="%{customdata}<extra></extra>",
         zmin=0,
         zmax=1,

@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-from dgviz.figures.style import ACCENT, MUTED, RULE_COLOURS, SMALL_LEGEND_ABOVE, base_figure
+from dgviz.figures.style import ACCENT, MUTED, RULE_COLOURS, SMALL_LEGEND_ABOVE, as_text, base_figure
 
 Interval = tuple[float, float]
 
@@ -94,8 +94,8 @@ def recovery_plane(
     spans = _range([(p.x, p.x_interval) for p in points]), _range([(p.y, p.y_interval) for p in points])
     figure = base_figure(
         500,
-        xaxis=percent | {"title": {"text": x_title}, "range": spans[0]},
-        yaxis=percent | {"title": {"text": y_title}, "range": spans[1]},
+        xaxis=percent | {"title": {"text": as_text(x_title)}, "range": spans[0]},
+        yaxis=percent | {"title": {"text": as_text(y_title)}, "range": spans[1]},
     )
     lines = {f"harmonic mean {CONTOUR:g}": CONTOUR} if contours is None else contours
     for (text, level), dash in zip(lines.items(), itertools.cycle(_DASHES)):
@@ -119,15 +119,15 @@ def recovery_plane(
         figure.add_scatter(
             x=[point.x],
             y=[point.y],
-            name=point.label,
+            name=as_text(point.label),
             mode="markers+text" if place else "markers",
-            text=[point.label],
+            text=[as_text(point.label)],
             textposition=place or "top right",
             textfont={"color": colour, "size": 12},
             marker={"color": colour, "size": 11, "symbol": symbol},
             error_x=interval_bars([point.x], [point.x_interval], color=colour, thickness=1),
             error_y=interval_bars([point.y], [point.y_interval], color=colour, thickness=1),
-            hovertemplate=f"<b>{point.label}</b><br>{point.detail}<extra></extra>",
+            hovertemplate=as_text(f"<b>{point.label}</b><br>{point.detail}") + "<extra></extra>",
             cliponaxis=False,
             showlegend=False,
         )
@@ -243,7 +243,11 @@ def recovery_bars(
     rows = math.ceil(sum(len(name) + 6 for name in labels) / 110)
     figure = base_figure(
         420,
-        xaxis={"tickvals": list(range(len(groups))), "ticktext": groups, "range": [-0.5, len(groups) - 0.5]},
+        xaxis={
+            "tickvals": list(range(len(groups))),
+            "ticktext": list(map(as_text, groups)),
+            "range": [-0.5, len(groups) - 0.5],
+        },
         yaxis={"title": {"text": title}, "range": span, "ticksuffix": " %"},
         legend=SMALL_LEGEND_ABOVE | {"y": 1.02},
         margin={"l": 64, "r": 16, "t": 14 + 22 * rows, "b": 52},
@@ -260,14 +264,15 @@ def recovery_bars(
             x=[groups.index(bar.group) + shift for bar in known],
             y=[bar.value for bar in known],
             width=0.9 * width,
-            name=label,
+            name=as_text(label),
             # Settings of one method share its colour, from faint to full.
             marker={"color": _faded(colours[families[label]], (same.index(label) + 1) / len(same))},
             error_y=interval_bars(
                 [bar.value for bar in known], [bar.interval for bar in known], color=MUTED, thickness=1.2
             ),
             customdata=[(bar.n, _interval_words(bar.interval)) for bar in known],
-            hovertemplate=f"<b>{label}</b><br>%{{y:.1f}} % %{{customdata[1]}}, n = %{{customdata[0]}}<extra></extra>",
+            hovertemplate=as_text(f"<b>{label}</b><br>%{{y:.1f}} % %{{customdata[1]}}, n = %{{customdata[0]}}")
+            + "<extra></extra>",
         )
         for bar in own:
             if bar.value is None:

@@ -7,7 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
-from dgviz.figures.style import LEGEND_ABOVE, MUTED, base_figure, series_colour
+from dgviz.figures.style import LEGEND_ABOVE, MUTED, as_text, base_figure, series_colour
 
 _SHARES = (0, 0.01, 0.05, 0.1, 0.25, 0.5, 1)  # ticks of an axis that is even in the square root
 _BOX = 38  # pixels of a row
@@ -58,11 +58,11 @@ def rank_boxes(shares: Mapping[str, Mapping[str, float]], ends: Mapping[str, tup
             mode="markers",
             marker={"color": colour, "size": [7, 12, 7], "opacity": [1, 0, 1], "symbol": "circle-open"},
             text=[
-                f"least: {100 * row['low']:.3g} %<br>{ends[title][0]}",
+                f"least: {100 * row['low']:.3g} %<br>{as_text(ends[title][0])}",
                 f"half of the weights: {100 * row['q1']:.3g} to {100 * row['q3']:.3g} %, "
                 f"median {100 * row['median']:.3g} %"
                 f"<br>nine in ten: {100 * row['p5']:.3g} to {100 * row['p95']:.3g} %",
-                f"most: {100 * row['high']:.3g} %<br>{ends[title][1]}",
+                f"most: {100 * row['high']:.3g} %<br>{as_text(ends[title][1])}",
             ],
             hovertemplate=f"<b>{title}</b><br>%{{text}}<extra></extra>",
             name=title,

@@ -1,5 +1,6 @@
 """What every figure shares: colours that read on light and dark pages, a transparent ground, and image export."""
 
+import re
 from typing import Any
 
 import plotly.graph_objects as go
@@ -22,6 +23,7 @@ LABEL_HEIGHT = 18  # pixels from one line of annotation text to the next
 QUIET_AXIS = {"gridcolor": GRID, "zeroline": False, "linecolor": MUTED, "showline": True, "ticks": "outside"}
 QUIET_AXIS |= {"tickcolor": MUTED, "ticklen": 4, "automargin": True}
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
+_FOREIGN = re.compile(r"<(?!/?(?:b|br|sub)>)")
 SMALL_LEGEND_ABOVE = LEGEND_ABOVE | {"y": 1.0, "font": {"size": 12}}
 
 
@@ -41,6 +43,17 @@ def plot_config(filename: str, image: str = "svg") -> dict[str, Any]:
         "modeBarButtonsToRemove": ["select2d", "lasso2d", "autoScale2d"],
         "toImageButtonOptions": {"format": image, "filename": filename, "width": 1000, "height": 480, "scale": scale},
     }
+
+
+def as_text(text: str) -> str:
+    """Return text that may hold names, which Plotly would else read as HTML: nothing but our own tags stays one.
+
+    Parameters
+    ----------
+    text : str
+        A name, or a text for the hover with a name in it.
+    """
+    return _FOREIGN.sub("&lt;", text)
 
 
 def base_figure(height: int, *traces: BaseTraceType, **settings: Any) -> go.Figure:

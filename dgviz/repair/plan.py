@@ -13,6 +13,7 @@ from dgviz.checkpoint import PairedTensor, TensorInfo
 from dgviz.checkpoint.selection import Selection
 from dgviz.errors import DgvizError, ExportError, MethodError, PlanError
 from dgviz.files import json_number
+from dgviz.opening import read_named
 from dgviz.repair.methods import METHODS, Method, find_method
 from dgviz.repair.methods.method import Delta, Reshaped
 from dgviz.repair.overrides import SIDES, Override
@@ -21,6 +22,9 @@ from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number
+
+MAX_PLAN_BYTES = 100_000_000
+"""An export's report, which holds its plan, has a row for every tensor: some megabytes."""
 
 OUTPUT_DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -281,9 +285,9 @@ def read_plan_file(path: str | Path) -> RepairPlan:
         If it cannot be read or holds no plan.
     """
     try:
-        data = Path(path).expanduser().read_bytes()
-    except OSError as error:
-        raise PlanError(f"the plan {path} cannot be read: {error.strerror or error}") from None
+        data = read_named(Path(path).expanduser(), MAX_PLAN_BYTES)
+    except (OSError, RuntimeError) as error:
+        raise PlanError(f"the plan {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
     return parse_plan(data, str(path))
 
 

@@ -6,6 +6,7 @@ the standard error of the others.
 
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from dgviz.scores.types import Score, ScoreTable, count, finite, objects
 _SPREADS = ("stderr", "bootstrap_stderr")
 _NO_SCORES = (*_SPREADS, "std", "var")
 _HEADER = "header.json"
+_MOST = 100_000_000  # bytes of it, unpacked
 
 
 def is_archive(content: bytes) -> bool:
@@ -25,8 +27,8 @@ def is_archive(content: bytes) -> bool:
 def read_archive(content: bytes, source: str) -> bytes:
     """Return the header of an ``.eval`` archive."""
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return archive.read(_HEADER)
+        with zipfile.ZipFile(io.BytesIO(content)) as archive, archive.open(_HEADER) as stream:
+            header = stream.read(_MOST + 1)
     except KeyError as error:
         raise ScoresError(
             f"{source} has no {_HEADER}: it is no finished log of Inspect; name a finished .eval or a JSON file"
@@ -36,8 +38,11 @@ def read_archive(content: bytes, source: str) -> bytes:
             f"{source} is compressed in a way that Python cannot read here ({error}): "
             f"name what `inspect log dump {source}` prints"
         ) from error
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, zlib.error) as error:
         raise ScoresError(f"{source} cannot be read as a zip archive ({error}): fetch it again") from error
+    if len(header) > _MOST:
+        raise ScoresError(f"{source} has a {_HEADER} of more than {_MOST:,} bytes: it is no log of Inspect")
+    return header
 
 
 def is_inspect(content: Mapping[str, Any]) -> bool:

@@ -1,11 +1,14 @@
 """Files, folders and uploads of scores, read into one table."""
 
+import fnmatch
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from dgviz.errors import ScoresError
+from dgviz.errors import AccessError, ScoresError
+from dgviz.opening import read_named
 from dgviz.scores.dghard import is_dghard, parse_dghard
 from dgviz.scores.harness import is_harness, parse_harness
 from dgviz.scores.inspect_log import is_archive, is_inspect, parse_inspect, read_archive
@@ -17,6 +20,9 @@ SUFFIXES = ("json", "csv", "eval")
 # What counts as scores in a folder; anything named outright is read whatever its name.
 _IN_FOLDERS = ("results*.json", "scores*.json", "*.csv", "*.eval")
 _PERHAPS = "*.json"  # in a folder without any of these: whatever JSON is a file of scores
+MAX_SCORES_BYTES = 100_000_000
+"""Results of a harness have megabytes, a log with every sample of a benchmark some tens of them."""
+_LOOKED_AT = 100_000  # files in a folder and below: a folder of results has some hundred
 
 
 def read_scores(sources: Iterable[str | Path]) -> ScoreTable:
@@ -36,42 +42,81 @@ def read_scores(sources: Iterable[str | Path]) -> ScoreTable:
     """
     tables = []
     for source in sources:
-        name, path = _split_name(str(source))
+        name, path = split_name(str(source))
         for file in _files(path):
-            try:
-                content = file.read_bytes()
-            except OSError as error:
-                raise ScoresError(f"{file} cannot be read: {error.strerror or error}") from error
+            content = read_scores_file(file)
             tables.append(parse_scores(content, str(file), name, file.parent.name))
     return merge_tables(tables)
 
 
-def _split_name(source: str) -> tuple[str, Path]:
+def read_scores_file(path: str | Path) -> bytes:
+    """Return what a file of scores, or what says how to look at them, holds.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+
+    Raises
+    ------
+    ScoresError
+        If it cannot be read, is no regular file, or is larger than any file of scores.
+    """
+    try:
+        return read_named(Path(path).expanduser(), MAX_SCORES_BYTES)
+    except (OSError, RuntimeError) as error:  # a home of nobody
+        raise ScoresError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def split_name(source: str) -> tuple[str, Path]:
     """Return the name given and the path; a path that holds an equals sign itself is one."""
     name, equals, rest = source.partition("=")
-    if equals and name and not Path(source).expanduser().exists():
-        return name, Path(rest).expanduser()
-    return "", Path(source).expanduser()
+    try:
+        if equals and name and not Path(source).expanduser().exists():
+            return name, Path(rest).expanduser()
+        return "", Path(source).expanduser()
+    except (OSError, RuntimeError, ValueError) as error:  # nobody's home, a null byte, a name too long
+        raise ScoresError(f"{source} cannot be opened ({error}): give a whole path") from error
 
 
 def _files(path: Path) -> list[Path]:
     """Return the files of scores that a path means."""
-    if path.is_file():
+    try:
+        there, folder = path.exists(), path.is_dir()
+    except (OSError, ValueError) as error:
+        raise ScoresError(f"{path} cannot be opened ({error}): name a file or folder") from error
+    if there and not folder:
         return [path]
-    if not path.is_dir():
+    if not folder:
         raise ScoresError(f"there is no file or folder {path}: name a results file, a CSV, or the folder they are in")
-    found = sorted({file for pattern in _IN_FOLDERS for file in path.rglob(pattern) if file.is_file()})
-    found = found or sorted(file for file in path.rglob(_PERHAPS) if _has_scores(file))
+    try:
+        files = sorted(_walk(path))
+    except OSError as error:
+        raise ScoresError(
+            f"{path} cannot be looked through ({error}): name the folder that the scores are in"
+        ) from error
+    found = [file for file in files if any(fnmatch.fnmatchcase(file.name, pattern) for pattern in _IN_FOLDERS)]
+    found = found or [file for file in files if fnmatch.fnmatchcase(file.name, _PERHAPS) and _has_scores(file)]
     if not found:
         raise ScoresError(f"{path} holds no scores: looked for {', '.join(_IN_FOLDERS)} in it and below")
     return found
 
 
+def _walk(path: Path) -> Iterator[Path]:
+    """Yield every regular file in a folder and below."""
+    seen = 0
+    for folder, folders, names in os.walk(path):
+        seen += len(folders) + len(names)
+        if seen > _LOOKED_AT:
+            raise ScoresError(f"{path} holds more than {_LOOKED_AT:,} files: name the folder that the scores are in")
+        yield from (file for file in (Path(folder, name) for name in names) if file.is_file())
+
+
 def _has_scores(file: Path) -> bool:
     """Return whether a JSON file is one of scores, whatever its name."""
     try:
-        value = json.loads(file.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        value = json.loads(read_scores_file(file))
+    except (ScoresError, AccessError, ValueError, RecursionError):
         return False
     return isinstance(value, dict) and (is_table(value) or is_harness(value) or is_inspect(value) or is_dghard(value))
 

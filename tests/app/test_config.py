@@ -42,7 +42,7 @@ def test_streamlit_run_finds_the_same_as_the_package():
 def test_the_server_is_for_this_machine_and_sends_nothing_out():
     values = app_options()
     assert values["server.address"] == "127.0.0.1"
-    assert values["server.allowedHosts"] == ["localhost", "127.0.0.1"]
+    assert values["server.allowedHosts"] == ["localhost", "127.0.0.1", "::1"]
     assert values["browser.gatherUsageStats"] is False
     assert values["client.showErrorDetails"] == "type"
     assert "server.enableXsrfProtection" not in values

@@ -134,8 +134,9 @@ def test_what_cannot_be_started_is_said(pair, tmp_path, monkeypatch):
     job = start(Command("repair", base=pair[0], tuned=pair[1], out=out), "tuned → out", out)
     job.cancel(force=True)
     ended(job)
-    monkeypatch.setenv("DGVIZ_ROOTS", str(tmp_path / "elsewhere"))
     app = AppTest.from_function(exports, default_timeout=300).run()
+    monkeypatch.setenv("DGVIZ_ROOTS", str(tmp_path / "elsewhere"))
     app.button(key=f"go-on-{job.id}").click().run()
-    assert any("out is not opened: it lies outside the folders" in text.value for text in app.text)
+    assert any("is not opened: it lies outside the folders" in text.value for text in app.text)
+    assert not any(button.key == f"go-on-{job.id}" for button in app.button)  # nothing of it is told
     assert list_jobs(root("repair")) == [job]

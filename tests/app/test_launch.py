@@ -8,8 +8,10 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 import zipfile
+from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -103,7 +105,25 @@ def address(site, folder):
             process.terminate()
 
 
-def visit(address, host=None):
+def ask(address, path="", **headers):
+    """Return status and text of what a server answers to a path, or to its whole address."""
+    place = urlsplit(address)
+    url = f"http://{place.netloc}{path}" if path else address
+    jar = urllib.request.HTTPCookieProcessor(CookieJar())
+    try:
+        with urllib.request.build_opener(jar).open(urllib.request.Request(url, headers=headers)) as reply:
+            return reply.status, reply.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def cookie(address):
+    """Return the cookie that a browser gets for an address that holds the token."""
+    place = urlsplit(address)
+    return f"dgviz-token-{place.port}={parse_qs(place.query)['token'][0]}"
+
+
+def visit(address, host=None, origin=None, card=True):
     """Return what the server sends to one visitor until the page is drawn."""
     port = urlsplit(address).port
     host = host or f"127.0.0.1:{port}"
@@ -112,7 +132,8 @@ def visit(address, host=None):
         messages = []
         async with websockets.connect(
             f"ws://{host}/_stcore/stream",
-            origin=f"http://{host}",
+            origin=origin or f"http://{host}",
+            additional_headers={"Cookie": cookie(address)} if card else None,
             subprotocols=["streamlit"],
             host="127.0.0.1",
             port=port,
@@ -144,7 +165,9 @@ def test_the_wheel_brings_the_command(wheel):
 
 
 def test_a_relative_pair_is_opened_by_its_whole_path(address, folder):
-    assert parse_qs(urlsplit(address).query) == {"base": [str(folder / "base")], "tuned": [str(folder / "tuned")]}
+    query = parse_qs(urlsplit(address).query)
+    assert len(query.pop("token")[0]) > 40
+    assert query == {"base": [str(folder / "base")], "tuned": [str(folder / "tuned")]}
 
 
 def test_it_is_served_to_this_machine_only(address):
@@ -185,9 +208,58 @@ def test_streamlits_own_variable_names_the_port_where_none_is_given(site, folder
     assert f"http://127.0.0.1:{port}/" in said
 
 
-def test_another_host_name_gets_no_session(address):
-    with pytest.raises(websockets.exceptions.InvalidStatus):
-        visit(address, host=f"elsewhere.example:{urlsplit(address).port}")
+@pytest.fixture(scope="module")
+def streamlits_own(tmp_path_factory):
+    """Where `streamlit run app.py` serves the dashboard, from a folder that has other ideas."""
+    folder = tmp_path_factory.mktemp("checkout")
+    (folder / ".streamlit").mkdir()
+    (folder / ".streamlit" / "config.toml").write_text('[server]\naddress = "0.0.0.0"\nallowedHosts = ["*"]\n')
+    command = [sys.executable, "-m", "streamlit", "run", ROOT / "app.py", "--server.headless=true", "--server.port=0"]
+    process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    with process:
+        try:
+            said = ""
+            while "http://" not in said:
+                line = process.stdout.readline()
+                assert line, said
+                said += line
+            yield re.search(r"http://\S+", said)[0]
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(params=["dgviz app", "streamlit run app.py"])
+def served(request):
+    """The address of a server, started in each way."""
+    return request.getfixturevalue("address" if request.param == "dgviz app" else "streamlits_own")
+
+
+def test_nobody_is_let_in_without_the_token(served):
+    assert urlsplit(served).hostname == "127.0.0.1"
+    for path in ("/", "/workbench", "/static/js/none.js", "/_stcore/host-config"):
+        status, said = ask(served, path)
+        assert status == 403 and "asks for its token" in said
+    assert ask(served, "/_stcore/health") == (200, "ok")
+    with pytest.raises(websockets.exceptions.InvalidStatus, match="403"):
+        visit(served, card=False)
+
+
+def test_whoever_has_the_token_is_let_in(served):
+    status, page = ask(served)
+    assert status == 200 and "<title>Streamlit</title>" in page
+    assert "Open a pair" in [
+        message.delta.new_element.heading.body for message in visit(served) if message.WhichOneof("type") == "delta"
+    ]
+
+
+def test_another_origin_and_another_host_name_get_nothing(served):
+    port = urlsplit(served).port
+    for strange in ({"origin": f"http://127.0.0.1:{port + 1}"}, {"host": f"elsewhere.example:{port}"}):
+        with pytest.raises(websockets.exceptions.InvalidStatus, match="403"):
+            visit(served, **strange)
+    assert ask(served, "/", Cookie=cookie(served), Origin="http://elsewhere.example")[0] == 403
+    status, said = ask(served, "/", Cookie=cookie(served), Host=f"elsewhere.example:{port}")
+    assert status == 403 and said.startswith("This server does not go by the name 'elsewhere.example")
 
 
 @pytest.mark.slow
@@ -221,6 +293,9 @@ def test_ctrl_c_ends_it_and_the_processes_it_started(site, tmp_path):
         (["base"], "only BASE is given (base): give TUNED too"),
         (["base", "gone"], "gone does not exist: give a checkpoint's folder or a hub id"),
         (["--port", "99999"], "port 99999 does not exist"),
+        (["--allow-host", "http://a.example"], "is no host name"),
+        (["--frame-ancestors", "https://a.example"], "needs --no-token"),
+        (["--no-token", "--frame-ancestors", "https://a.example; script-src *"], "is no origin"),
     ],
 )
 def test_what_cannot_be_served(site, folder, words, message):

@@ -9,7 +9,7 @@ from dgviz.app.navigation import MOVED
 from dgviz.app.weights import first_weight
 from dgviz.checkpoint.module_path import module_path
 from dgviz.jobs import list_jobs
-from tests.app.pages import open_at, texts, turn_to
+from tests.app.pages import open_app, open_at, texts, turn_to
 from tests.checkpoints import write_checkpoint, write_pair
 
 PLACES = ("open", "workbench", "workbench?show=model", "workbench?plan=open")
@@ -305,3 +305,9 @@ def test_what_a_link_says_is_never_read_as_markdown(pair_paths, field):
         for element in getattr(app, kind)
     ]
     assert not [text for text in marked if picture in text]
+
+
+def test_a_script_that_streamlit_serves_by_itself_shows_nothing(monkeypatch):
+    monkeypatch.setattr("streamlit.config._server_mode", "starlette-managed")  # as `streamlit run main.py` sets it
+    app = open_app().run()
+    assert "asks nobody for a token: start app.py, or `dgviz app`" in texts(app) and not app.title

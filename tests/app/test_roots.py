@@ -5,13 +5,22 @@ from pathlib import Path
 import pytest
 
 from dgviz.app import roots
-from dgviz.app.jobs import start
+from dgviz.app import worker as work
+from dgviz.app.jobs import find_job, known_jobs, root, start
 from dgviz.app.pair import checkpoint_path
+from dgviz.app.picker import completions
 from dgviz.command import Command
 from dgviz.errors import AccessError
+from dgviz.jobs import list_jobs, start_job
 from tests.app.pages import open_at, texts
 from tests.checkpoint.test_hub import cached_snapshot
 from tests.checkpoints import write_pair
+
+
+@pytest.fixture(autouse=True)
+def worker():
+    """The worker that later tests share is started without the folders that these tests name."""
+    return work.worker()
 
 
 @pytest.fixture
@@ -115,3 +124,54 @@ def test_an_output_elsewhere_is_a_sentence_before_it_is_looked_at(tmp_path, monk
     field.set_value(str(tmp_path / "secret")).run()
     assert "secret is not opened: it lies outside the folders" in texts(app) and "diary" not in texts(app)
     assert not any(button.label == "Write checkpoint" for button in app.button)
+
+
+def test_scores_and_studies_elsewhere_are_a_sentence(tmp_path, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "secret.csv").write_text("model,benchmark,score\nbase,a,0.5\nspy,a,0.4\ntuned,a,0.3\n")
+    (tmp_path / "inside" / "link.csv").symlink_to(tmp_path / "secret.csv")
+    monkeypatch.setenv(roots.ROOTS, str(tmp_path / "inside"))
+    app = open_at("evidence", base="none")
+    app.segmented_control(key="scores-source").set_value("path").run()
+    for path in (tmp_path / "secret.csv", f"spy={tmp_path / 'secret.csv'}", tmp_path / "inside" / "link.csv"):
+        app.text_input(key="scores-path").set_value(str(path)).run()
+        assert "is not opened: it lies outside the folders" in texts(app)
+        assert not [box for box in app.selectbox if "spy" in box.options]
+    (tmp_path / "inside" / "own.csv").write_text("model,benchmark,score\nbase,a,0.5\nspy,a,0.4\ntuned,a,0.3\n")
+    app.text_input(key="scores-path").set_value(str(tmp_path / "inside" / "own.csv")).run()
+    app.text_input(key="study-path").set_value("/dev/zero").run()
+    assert "/dev/zero is not opened: it lies outside the folders" in texts(app)
+
+
+def test_a_link_to_a_pair_reads_no_scores_beside_it_before_somebody_says_yes(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    (tmp_path / "scores.json").write_text("{}")
+    app = open_at("evidence", opened=False, base=base, tuned=tuned)
+    assert not app.text_input(key="scores-path").value
+    app = open_at("evidence", base=base, tuned=tuned)
+    assert app.text_input(key="scores-path").value == str(tmp_path / "scores.json")
+
+
+def test_jobs_about_what_lies_elsewhere_are_not_told(tmp_path, monkeypatch):
+    monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    for folder in ("in", "out"):
+        base, tuned = write_pair(tmp_path / folder)
+        command = Command("scan", base=base, tuned=tuned)
+        start_job(command, root("scan"), folder, lock=tmp_path / f"{folder}-lock")
+    assert [job.title for job in known_jobs("scan")] == ["out", "in"]
+    monkeypatch.setenv(roots.ROOTS, str(tmp_path / "in"))
+    assert [job.title for job in known_jobs("scan")] == ["in"]
+    assert find_job("scan", tmp_path / "out-lock") is None
+    with pytest.raises(AccessError, match="lies outside"):
+        start(command, "again", tmp_path / "out-lock")
+    for job in list_jobs(root("scan")):
+        job.cancel(force=True)
+
+
+def test_completions_tell_nothing_of_what_links_lead_to(tmp_path, monkeypatch):
+    (tmp_path / "in" / "mine").mkdir(parents=True)
+    (tmp_path / "in" / "minor").symlink_to(tmp_path)
+    assert completions(f"{tmp_path}/in/mi") == [f"{tmp_path}/in/mine/", f"{tmp_path}/in/minor/"]
+    monkeypatch.setenv(roots.ROOTS, str(tmp_path / "in"))
+    assert completions(f"{tmp_path}/in/mi") == [f"{tmp_path}/in/mine/"]
+    assert completions(f"{tmp_path}/in/../") == []

@@ -161,6 +161,7 @@ def measure(home, rounds, clicks):
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_browser(), args=CHROMIUM_FLAGS)
             page = browser.new_page(viewport={"width": 1440, "height": 1000})
+            page.goto(server.entrance)
             pages = Pages(page, server.url, wide)
             pages.block(SEEN, 0)  # every weight of the demo has been seen, all libraries are loaded
             first = SEEN

@@ -116,7 +116,7 @@ def test_an_export_copies_no_file_from_elsewhere(tmp_path):
 def test_a_pipe_is_not_waited_for(model):
     (model / "config.json").unlink()
     os.mkfifo(model / "config.json")
-    assert "config.json is no regular file: put the config itself there" in refusal(open_checkpoint, model)
+    assert "config.json cannot be read: it is a pipe and no regular file" in refusal(open_checkpoint, model)
 
 
 def test_sizes_have_caps(model):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -28,6 +29,8 @@ CHROMIUM_FLAGS = [
     "--disable-sync",
 ]
 START_SECONDS = 300
+TOKEN = secrets.token_urlsafe()
+STARTED = {}  # servers by their ports
 PATIENCE = (
     300_000  # milliseconds: on a busy machine the worker imports torch for a minute; what is there does not wait
 )
@@ -55,11 +58,13 @@ class AppServer:
             "XDG_CACHE_HOME": str(self.home / ".cache"),
             "DGVIZ_CACHE_DIR": str(self.home / "cache"),
             "DGVIZ_STATE_DIR": str(self.home / "state"),
+            "DGVIZ_TOKEN": TOKEN,
             "STREAMLIT_SERVER_PORT": str(self.port),
             "STREAMLIT_SERVER_HEADLESS": "true",
         }
 
     def start(self):
+        STARTED[self.port] = self
         command = [sys.executable, "-m", "streamlit", "run", "app.py"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -80,6 +85,16 @@ class AppServer:
                 return reply.status == 200
         except OSError:
             return False
+
+    @property
+    def entrance(self):
+        """The address that it prints."""
+        return f"{self.url}/?token={TOKEN}"
+
+    @property
+    def cookie(self):
+        """What a browser holds that has been let in."""
+        return {"name": f"dgviz-token-{self.port}", "value": TOKEN, "url": self.url}
 
     def stop(self):
         if self.process is not None:
@@ -138,7 +153,8 @@ def new_page(browser, request):
     """A function that opens a page in a browser of its own: no shared storage, as another person would have.
 
     Takes what Playwright's `new_context` takes, such as `color_scheme="dark"`.  When the test fails every page
-    leaves a screenshot and its HTML in build/e2e.  A request to anywhere but this machine fails the test.
+    leaves a screenshot and its HTML in build/e2e.  A request to anywhere but this machine, or a page that asks for
+    what its content policy forbids, fails the test.  The browser has been let in before, unless it is `stranger`.
     """
     pages, foreign = [], []
 
@@ -146,8 +162,9 @@ def new_page(browser, request):
         if not re.match(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|data:|blob:|about:", sent.url):
             foreign.append(sent.url)
 
-    def open_page(**options):
+    def open_page(stranger=False, **options):
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **options})
+        context.add_cookies([] if stranger else [server.cookie for server in STARTED.values()])
         context.set_default_timeout(PATIENCE)
         page = context.new_page()
         page.on("request", note)
@@ -164,6 +181,7 @@ def new_page(browser, request):
     for page in pages:
         page.context.close()
     assert foreign == [], "the app asked for something outside this machine"
+    assert [line for page in pages for line in page.console if "Content Security Policy" in line] == []
 
 
 @pytest.fixture

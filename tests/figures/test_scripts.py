@@ -1,5 +1,7 @@
 """The component's JavaScript as a linter reads it."""
 
+import re
+
 from dgviz.app.figure4 import script, script_files
 from tests.lint_scripts import lint, places_of
 
@@ -13,3 +15,11 @@ def test_the_linter_finds_nothing_and_would_tell_where():
     (problem,) = lint(broken, places)
     assert "nowhere" in problem and places[at].endswith("model.js:" + places[at].rpartition(":")[2])
     assert problem.startswith(places[at])
+
+
+def test_names_are_never_read_as_html():
+    """Every text goes in as text: no script has a way from a string to elements, or to what is loaded."""
+    ways = r"innerHTML|outerHTML|insertAdjacentHTML|createContextualFragment|document\.write|DOMParser|srcdoc|setHTML"
+    ways += r"|\beval\b|new Function|\.src\s*=|[\"']src[\"']|[\"'](xlink:)?href[\"']|\.href\s*=|javascript:"
+    assert re.findall(ways, script()) == []
+    assert "textContent" in script()

@@ -92,6 +92,9 @@ def refuse_lora(file: Path, names: Iterable[str]) -> None:
 
 def find_lora_file(path: Path) -> LoraFile | None:
     """Return the LoRA that a path means: the file itself, or the one in a folder that holds nothing else."""
+    if not path.exists():
+        return None
+    path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
     file = path
     if path.is_dir():
         named = [path / name for name in _FOLDER_NAMES if (path / name).is_file()]

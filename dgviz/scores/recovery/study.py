@@ -8,6 +8,7 @@ from typing import Any
 
 from dgviz.errors import ScoresError
 from dgviz.scores import ScoreTable
+from dgviz.scores.read import read_scores_file
 
 PARTS_OF_A_STUDY = {"cells": list, "cohorts": dict, "lower_is_better": list}
 """What a study file may hold."""
@@ -219,8 +220,8 @@ def read_study(path: str | Path) -> dict[str, Any]:
         If the file cannot be read or says anything else.
     """
     try:
-        content = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(read_scores_file(path))
+    except (ValueError, RecursionError) as error:
         raise ScoresError(f"{path} cannot be read as JSON ({error}): name a study file") from error
     return study_arguments(content, str(path))
 
