@@ -13,6 +13,7 @@ from pathlib import Path
 import orjson
 
 from dgviz.analysis.figures import FIGURES
+from dgviz.calibration import RUNS
 from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
 from dgviz.forecast import Calibration, calibration
@@ -27,6 +28,7 @@ from dgviz.rmt.diagnosis.flags import TITLES
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES, Parameter
 from dgviz.scores.recovery import AVERAGES, COMBINATIONS, METRICS
+from dgviz.words import duration
 from tests.docs.api import api_page, rooms
 from tests.docs.json_shapes import json_page
 
@@ -243,7 +245,12 @@ def made_words() -> str:
     """Return what the pairs were made with."""
     made = orjson.loads(TABLE.read_bytes())["made"]
     versions = "; ".join(", ".join(f"{name} {number}" for name, number in own.items()) for own in made["versions"])
-    return f"Data: {', '.join(made['data'])}. Versions: {versions}."
+    seconds = sum(row["seconds"] for row in orjson.loads(TABLE.read_bytes())["pairs"])
+    return (
+        f"{len(calibration().pairs)} of the {len(RUNS)} pairs that the command makes are in the table; the others "
+        f"were not measured. They took {duration(seconds)} of processes of one thread, two at a time, on two cores "
+        f"that were busy with other work. Data: {', '.join(made['data'])}. Versions: {versions}."
+    )
 
 
 def standing_words(measured: Calibration) -> str:

@@ -6,6 +6,10 @@ from dgviz.forecast.words import averaging_leads, averaging_words, control_leads
 
 _ACTIONS = {
     "keep": ("Keep this weight as it is", "Leave these weights as they are, by a selection or --exclude"),
+    "emptied": (
+        "Keep this weight as it is",
+        "Leave the weights of which nothing is kept as they are, by a selection or --exclude",
+    ),
     "adapter": ("Take the adapter instead of the merge", "Take the adapter instead of the merge"),
     "merge": ("Merge the adapter again in float32", "Merge the adapter again in float32"),
     "float32": ("Get the fine-tuned weight in float32", "Get the fine-tuned weights in float32"),
@@ -44,7 +48,7 @@ _ADVICE: dict[str, tuple[tuple[str, str], ...]] = {
         ("shrinker", "it scales doubtful directions down instead of cutting"),
     ),
     "kept_share": (("screenot", "it takes many strong directions out before it judges the noise"),),
-    "nothing_kept": (("keep", "small steps along many directions look like noise too"),),
+    "nothing_kept": (("emptied", "small steps along many directions look like noise too"),),
     "autocorrelation": (("screenot", "it allows for entries that move together"),),
 }
 """Per check: actions and why each helps."""
