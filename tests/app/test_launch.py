@@ -20,6 +20,7 @@ import pytest
 import websockets
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.exceptions import InvalidStatus
 
 from dgviz.app.launch import app_options
 
@@ -240,7 +241,7 @@ def test_nobody_is_let_in_without_the_token(served):
         status, said = ask(served, path)
         assert status == 403 and "asks for its token" in said
     assert ask(served, "/_stcore/health") == (200, "ok")
-    with pytest.raises(websockets.exceptions.InvalidStatus, match="403"):
+    with pytest.raises(InvalidStatus, match="403"):
         visit(served, card=False)
 
 
@@ -255,7 +256,7 @@ def test_whoever_has_the_token_is_let_in(served):
 def test_another_origin_and_another_host_name_get_nothing(served):
     port = urlsplit(served).port
     for strange in ({"origin": f"http://127.0.0.1:{port + 1}"}, {"host": f"elsewhere.example:{port}"}):
-        with pytest.raises(websockets.exceptions.InvalidStatus, match="403"):
+        with pytest.raises(InvalidStatus, match="403"):
             visit(served, **strange)
     assert ask(served, "/", Cookie=cookie(served), Origin="http://elsewhere.example")[0] == 403
     status, said = ask(served, "/", Cookie=cookie(served), Host=f"elsewhere.example:{port}")
