@@ -529,6 +529,17 @@ GRAMMAR: dict[str, Form] = {
             ),
         ),
         (
+            "calibrate",
+            "train, repair and score the pairs that the forecast is made from; takes long",
+            (
+                Argument("directory", "DIR", "of the pairs and their table; what a stopped run left there goes on"),
+                Argument("--pairs", "RE", "only pairs whose name matches"),
+                Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
+                Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
+                _JSON,
+            ),
+        ),
+        (
             "recovery",
             "what a repair healed and preserved, from benchmark scores",
             (

@@ -20,6 +20,7 @@ print(json.dumps(sorted(set(json.loads(sys.argv[2])) & set(sys.modules))))
 # What the page's process and the command line import: all of these rooms but what works on tensors.
 LIGHT = {
     "dgviz.jobs": [],
+    "dgviz.forecast": [],
     "dgviz.checkpoint": [],
     "dgviz.rmt": [],
     "dgviz.scores": [],

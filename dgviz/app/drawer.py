@@ -23,6 +23,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.command import Command
 from dgviz.errors import DgvizError, ExportError
 from dgviz.files import pretty_json
+from dgviz.forecast.words import averaging_words
 from dgviz.jobs import Job
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, parse_plan
@@ -166,12 +167,12 @@ def _draw_effect(pair: CheckpointPair, plan: RepairPlan) -> None:
 
 
 def _draw_alternative(view: View, plan: RepairPlan) -> None:
-    """Name what has done better wherever it was measured, next to DG-Hard."""
+    """Say how averaging did where it was measured, next to DG-Hard."""
     if plan.method != RepairPlan().method:
         return
-    for method in (method for method in METHODS.values() if method.merit):
+    for method in (method for method in METHODS.values() if method.averages):
         with st.container(horizontal=True, vertical_alignment="center"):
-            st.caption(f"{method.title}: {method.merit}.")
+            st.caption(f"Averaging with base ({method.title}): {averaging_words()}.")
             st.button(
                 "Use it instead",
                 key=f"plan-instead-{method.name}",

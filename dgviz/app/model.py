@@ -67,7 +67,7 @@ def draw_model(model: ModelView) -> None:
     shown, quantity = draw_map(model, spectra, rows)
     _draw_totals(rows, spectra)
     if rows:
-        draw_verdict(rows, model.rule.title, whole=not spectra.missing)
+        draw_verdict(model.pair, rows, model.rule, model.params, whole=not spectra.missing)
         if _choosing():
             draw_selection(model.view, model.names, rows)
         _draw_details(model, rows, shown, quantity)

@@ -48,8 +48,8 @@ def draw_verdict(title: str, diagnosis: Diagnosis) -> None:
                 "\n".join([badge, "", *lines, *([f"- and {more} more, in the list below"] if more > 0 else [])])
             )
         if diagnosis.advice:
-            lead = "Also worth a look" if diagnosis.verdict == "applies" else "Try instead"
-            st.caption(f"**{lead}:** " + " ".join(diagnosis.advice))
+            first, *rest = diagnosis.advice
+            st.caption(f"**What to do first:** {first}" + (f" **Then:** {' '.join(rest)}" if rest else ""))
         if diagnosis.flags:
             with st.expander(f"What the checks found ({len(diagnosis.flags)})", icon=":material/checklist:"):
                 _draw_flags(diagnosis.flags)

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from typing import Any
 
+from dgviz.analysis.forecast import forecast_scan
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import (
     NUMBERS,
@@ -19,6 +20,7 @@ from dgviz.cli.options import (
 )
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
+from dgviz.rmt.diagnosis import Diagnosis
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
 from dgviz.spectra.schedule import plan_tasks
 from dgviz.words import duration, number
@@ -31,7 +33,8 @@ def run(options: argparse.Namespace) -> int:
     total = sum(task.work for task in plan_tasks(pair))
     results: list[ScannedMatrix] = []
     stored = 0
-    own = functools.partial(own_rule, rule_plan(options, pair))
+    plan = rule_plan(options, pair)
+    own = functools.partial(own_rule, plan)
     scan = iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
@@ -43,17 +46,20 @@ def run(options: argparse.Namespace) -> int:
             stored += result.row is not None and result.row["stored"]
             progress.tell(result.work, result.name, matrices=len(results), stored=stored)
     report = scan_report(pair, results, time.perf_counter() - started)
+    forecast = forecast_scan(pair, results, plan)
+    if report["model"]:
+        report["model"]["forecast"] = forecast.to_json()
     errors = report["errors"]
     summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
     if errors:
         summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
     JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
-    print_result(options, report, lambda: _print_scan(report))
+    print_result(options, report, lambda: _print_scan(report, forecast.sentence))
     return report_failures("scan", errors)
 
 
-def _print_scan(report: dict[str, Any]) -> None:
-    """Print one line per matrix, and what is odd about them."""
+def _print_scan(report: dict[str, Any], forecast: str) -> None:
+    """Print one line per matrix and what is odd about them, then the verdict on the model and what to do first."""
     rows = {}
     for name, tensor in report["weights"].items():
         stacked = len(tensor["matrices"]) > 1
@@ -64,4 +70,7 @@ def _print_scan(report: dict[str, Any]) -> None:
     lines = [(*(number(row[column]) for column in NUMBERS), shape, name) for name, (row, shape) in rows.items()]
     print_columns((*NUMBERS, "shape", "name"), lines)
     warn(f"{name}: {warning}" for name, (row, _) in rows.items() for warning in row["warnings"])
+    if report["model"]:
+        diagnosis = Diagnosis.from_json(report["model"])
+        print(f"\nThe rule {diagnosis.word}. {forecast}\nWhat to do first: {' '.join(diagnosis.advice[:2])}")
     print(f"\n{report['computed']} computed, {report['stored']} from the store, {duration(report['seconds'])}")

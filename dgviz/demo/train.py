@@ -149,7 +149,7 @@ def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[
     pixels = torch.stack([torch.from_numpy(apply_view(digits.images, view)) for view in phase.views]).unsqueeze(2)
     draws = torch.Generator().manual_seed(phase.seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.learning_rate, weight_decay=phase.weight_decay)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate_factor(step, phase))
+    rate = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate_factor(step, phase.warmup, phase.steps))
     model.train()
     for first in range(0, phase.steps, _STEPS_PER_EVENT):
         last = min(first + _STEPS_PER_EVENT, phase.steps)
@@ -163,7 +163,7 @@ def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[
                 optimizer.zero_grad()
                 loss = model(pixel_values=shown, labels=labels[picture]).loss
                 loss.backward()
-                privatise_gradient(model, phase, draws)
+                privatise_gradient(list(model.parameters()), phase.clip_norm, phase.noise, draws)
                 optimizer.step()
                 rate.step()
         if not math.isfinite(loss.item()):
@@ -175,21 +175,23 @@ def iter_training(model: "nn.Module", phase: Phase, digits: Digits) -> Iterator[
     model.eval()
 
 
-def _rate_factor(step: int, phase: Phase) -> float:
-    """Return the learning rate of a step as a share of the phase's peak."""
-    if phase.warmup == 0:
+def rate_factor(step: int, warmup: int, steps: int) -> float:
+    """Return the learning rate of a step as a share of its peak; without warm-up it is constant."""
+    if warmup == 0:
         return 1.0
-    if step < phase.warmup:
-        return (step + 1) / phase.warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - phase.warmup) / max(1, phase.steps - phase.warmup)))
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
 
 
-def privatise_gradient(model: "nn.Module", phase: Phase, draws: "torch.Generator") -> None:
-    """Clip the batch gradient and add noise to it, where the phase asks for that."""
+def privatise_gradient(
+    parameters: Sequence["nn.Parameter"], clip_norm: float | None, noise: float, draws: "torch.Generator"
+) -> None:
+    """Clip the batch gradient and add noise to it, where that is asked for."""
     import torch
 
-    if phase.clip_norm is not None:
-        torch.nn.utils.clip_grad_norm_(model.parameters(), phase.clip_norm)
-    if phase.noise > 0:
-        for parameter in model.parameters():
-            parameter.grad.add_(torch.randn(parameter.shape, generator=draws), alpha=phase.noise)
+    if clip_norm is not None:
+        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+    if noise > 0:
+        for parameter in parameters:
+            parameter.grad.add_(torch.randn(parameter.shape, generator=draws), alpha=noise)

@@ -69,6 +69,9 @@ def test_a_scanned_pair_is_drawn_with_its_sums(home, known):
     assert not [button for button in app.button if button.key == "start-scan"]
     assert "Singular directions that the rule keeps" in texts(app)
     assert any(line.startswith("#### ") and "DG-Hard" in line for line in texts(app).split("\n"))
+    dropped = sum(row.dropped_energy for row in rows) / sum(row.spectrum.energy for row in rows)
+    assert f"**What it would do:** {100 * dropped:.1f} % of the update's energy is dropped" in texts(app)
+    assert "names no architecture" in texts(app) and "**What to do first:** " in texts(app)
 
 
 def test_a_pair_that_nobody_scanned_offers_the_scan(home, tmp_path, monkeypatch):

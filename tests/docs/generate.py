@@ -10,16 +10,25 @@ import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import orjson
+
 from dgviz.analysis.figures import FIGURES
+from dgviz.calibration import RUNS
 from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
+from dgviz.forecast import Calibration, calibration
+from dgviz.forecast.foretell import LITTLE
+from dgviz.forecast.report import BAND_TITLES, FIT_TITLES, PAIR_TITLES, band_rows, fit_rows, pair_rows
+from dgviz.forecast.table import TABLE
+from dgviz.forecast.words import averaging_leads, averaging_words, control_words, worth_words
 from dgviz.repair.methods import METHODS
 from dgviz.rmt.diagnosis import LIMITS, VERDICTS
-from dgviz.rmt.diagnosis.advice import advise
+from dgviz.rmt.diagnosis.advice import advise, advise_verdict
 from dgviz.rmt.diagnosis.flags import TITLES
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES, Parameter
 from dgviz.scores.recovery import AVERAGES, COMBINATIONS, METRICS
+from dgviz.words import duration
 from tests.docs.api import api_page, rooms
 from tests.docs.json_shapes import json_page
 
@@ -157,11 +166,12 @@ def diagnosis_page() -> str:
     """Return the reference of checks, limits and verdicts."""
     meanings = {
         "applies": "No check warns. That nothing is kept of noise which follows the law is what the rule is for.",
-        "care": "A check warns; the reasons and what to try instead stand beside it.",
+        "care": "A check warns; the reasons and what to do stand beside it.",
         "no_effect": "The update is zero, or everything is kept.",
         "not_applicable": "The median measures no noise.",
     }
     checks = [(f"`{name}`", title, " ".join(advise([name], model=False))) for name, title in TITLES.items()]
+    verdicts = [(f"`{n}`", VERDICTS[n], meanings[n], advise_verdict(n, [], model=True)[0]) for n in VERDICTS]
     return page(
         "Diagnosis",
         "DG-Hard takes an update for a few strong directions plus noise whose entries are independent and of one "
@@ -169,7 +179,10 @@ def diagnosis_page() -> str:
         "what a scan gathers of the entries. `scan --json` has the result as `diagnosis` of every weight and as "
         "`model`.",
         "## Verdicts",
-        table(("`verdict`", "on pages", "meaning"), [(f"`{n}`", VERDICTS[n], meanings[n]) for n in VERDICTS]),
+        table(("`verdict`", "on pages", "meaning", "what to do first with a model"), verdicts),
+        "Every verdict leads with one action. What averaging and the control did is read from "
+        "[the pairs measured](../development/forecast.md), and the better one leads. An action is left out where its "
+        "opposite is asked for: no rule that keeps more beside one that keeps less.",
         "A model has the verdict of most of it, each matrix weighed by its share of the parameters and of the "
         "update's energy. Layers that were left out, tensors that were not changed, embeddings of which few rows "
         "were, and the rank that merged matrices share are named in its reasons.",
@@ -228,6 +241,34 @@ def demo_table() -> str:
     return table(("", "clean: held-out", "clean: target", "noisy: held-out", "noisy: target"), rows)
 
 
+def made_words() -> str:
+    """Return what the pairs were made with."""
+    made = orjson.loads(TABLE.read_bytes())["made"]
+    versions = "; ".join(", ".join(f"{name} {number}" for name, number in own.items()) for own in made["versions"])
+    seconds = sum(row["seconds"] for row in orjson.loads(TABLE.read_bytes())["pairs"])
+    return (
+        f"{len(calibration().pairs)} of the {len(RUNS)} pairs that the command makes are in the table; the others "
+        f"were not measured. They took {duration(seconds)} of processes of one thread, two at a time, on two cores "
+        f"that were busy with other work. Data: {', '.join(made['data'])}. Versions: {versions}."
+    )
+
+
+def standing_words(measured: Calibration) -> str:
+    """Return how both alternatives stand against DG-Hard."""
+    averaging = f"averaging with base (WiSE-FT): {averaging_words(measured)}"
+    return f"{averaging}. D at the same length: {control_words(measured)}."
+
+
+def averaging_point() -> str:
+    """Return what README says of averaging, as a point of its list."""
+    lead = "Average with base first" if averaging_leads() else "Score averaging beside it"
+    return (
+        f"- **{lead}.** WiSE-FT is `(1 - a) W_base + a W_tuned`: {averaging_words()}. The control, every matrix's "
+        f"update shortened to the length of what DG-Hard keeps: {control_words()} "
+        "([all of them](docs/development/forecast.md))."
+    )
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/json.md": lambda: page("JSON", json_page()),
@@ -241,6 +282,18 @@ PAGES: dict[str, Callable[[], str]] = {
 BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
     ("development/demo.md", "scores"): demo_table,
     ("development/design.md", "rooms"): rooms,
+    ("development/forecast.md", "worth"): worth_words,
+    ("development/forecast.md", "left out"): lambda: table(FIT_TITLES, fit_rows(calibration())),
+    ("development/forecast.md", "bands"): lambda: table(BAND_TITLES, band_rows(calibration())),
+    ("development/forecast.md", "standing"): lambda: (
+        "Of all pairs: "
+        + standing_words(calibration())
+        + f"\n\nOf the pairs on which DG-Hard drops {LITTLE:g} % or more: "
+        + standing_words(Calibration(tuple(pair for pair in calibration().pairs if pair.dropped >= LITTLE)))
+    ),
+    ("development/forecast.md", "pairs"): lambda: table(PAIR_TITLES, pair_rows(calibration().pairs)),
+    ("development/forecast.md", "made"): made_words,
+    ("../README.md", "averaging"): averaging_point,
 }
 
 

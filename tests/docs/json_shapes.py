@@ -191,7 +191,9 @@ def json_page() -> str:
         "each with `label`, `folder` and `written` (false where it was there already); `evaluate` prints `file`, "
         "`checkpoint_sha256`, `eval_results` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` "
         "prints `repo`, "
-        "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`.",
+        "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`; `calibrate` prints `table`, "
+        "`pairs`, `counted`, `families`, `wise_ft`, `norm_matched` and, by outcome, `outcomes`: `rank_correlation`, "
+        "`left_out` and `refused`.",
     ]
     shared: dict[str, Shapes] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -262,6 +264,9 @@ MEANINGS: dict[str, str] = {
     "mp_fit.discarded": "of what is dropped; pure noise scores 99.6 to 99.9",
     "warnings": "what to know before trusting it",
     "diagnosis": "whether the threshold can be trusted",
+    "diagnosis.forecast": "of a model: what the plan would heal and keep",
+    "forecast.healed": "of the damage to what base knew, in percent; null where `reason` says why",
+    "forecast.target_kept": "of the gain on the target, in percent; null where `reason` says why",
     "diagnosis.verdict": "`applies`, `care`, `no_effect` or `not_applicable`",
     "flags.severity": "`error`: the threshold has no meaning; `warn`: it may be wrong; `info`: it is worth knowing",
     "rounding": "rounding of the stored weights in this update: `format`, `side`, `sigma`, `sigma_most`, `gain`, "

@@ -114,7 +114,7 @@ def test_the_banner_shows_word_reasons_advice_and_every_flag(word):
     for sentence in (*found.reasons, *found.advice, *(flag.reference for flag in found.flags)):
         assert sentence in text
     assert app.expander[0].label == f"What the checks found ({len(found.flags)})"
-    assert ("Also worth a look" if word == "applies" else "Try instead") in text
+    assert f"**What to do first:** {found.advice[0]}" in text
 
 
 def test_without_flags_there_is_nothing_to_unfold():

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from dgviz.checkpoint.module_path import module_path
+from dgviz.forecast.words import averaging_leads, averaging_words, control_words
 from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.diagnosis import LIMITS, SEVERITIES, VERDICTS, Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
+from dgviz.rmt.diagnosis.advice import advise, advise_verdict
 from dgviz.rmt.law import bulk_edge, optimal_threshold, sigma_from_median
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import RULES
@@ -227,6 +229,25 @@ def test_advice_to_a_model_is_about_weights_and_says_everything_once():
     assert len({advice.split(":")[0] for advice in found.advice}) == len(found.advice)
     assert text.count("ScreeNOT:") == 1 and "unequal size" in text and "move together" in text
     assert "this weight" in " ".join(lora[0].diagnosis.advice)
+
+
+@pytest.mark.parametrize("verdict", VERDICTS)
+@pytest.mark.parametrize("model", [True, False])
+def test_every_verdict_leads_with_one_action(verdict, model):
+    first, *rest = advise_verdict(verdict, ["near_tau", "kurtosis"], model)
+    assert first.endswith(".") and first not in rest
+    if model and verdict in ("applies", "care"):
+        text = f"{first} {rest[0]}"
+        assert all(words in text for words in ("WiSE-FT", averaging_words(), "norm_matched", control_words()))
+        assert first.startswith("Average with base") == averaging_leads()
+
+
+def test_a_rule_that_keeps_more_does_not_stand_beside_one_that_keeps_less():
+    assert "bulk edge" in " ".join(advise(["near_tau"], True))
+    for check in ("screenot", "row_variance", "kept_share", "autocorrelation"):
+        for checks in (["near_tau", check], [check, "near_tau"]):
+            text = " ".join(advise(checks, True))
+            assert "ScreeNOT" in text and "bulk edge" not in text
 
 
 SMALL = (0.02 * noise(*SHAPE, 9)).bfloat16()

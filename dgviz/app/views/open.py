@@ -88,7 +88,7 @@ def _draw_verdict(view: View, pair: CheckpointPair) -> bool:
     except DgvizError as error:
         show_error(error)
         return True
-    diagnosis = draw_verdict(rows, rule.title, whole=True)
+    diagnosis = draw_verdict(pair, rows, rule, params, whole=True)
     if not rule.changed(params):
         remember_pair(view, f"{rule.title} {VERDICTS[diagnosis.verdict]}")
     return True

@@ -166,8 +166,6 @@ class Method:
         What can be set.
     strengths : tuple of Strength
         What a sweep varies, the first by default.
-    merit : str
-        What has been measured in its favour against DG-Hard, by which it is offered in its place; empty for none.
     every_tensor : bool
         True when it changes vectors and small tensors too; False when these stay tuned's, bit for bit.
     whole_model : bool
@@ -182,6 +180,8 @@ class Method:
         True when its update of a matrix is a product of two factors, as a LoRA adapter is.
     control : bool
         True when it is there for comparison.
+    averages : bool
+        True when it averages with base: what the calibration has measured against DG-Hard, and is offered in its place.
     """
 
     name: str
@@ -190,8 +190,7 @@ class Method:
     citation: str
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
-    merit: str = ""
-    every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = False
+    every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = averages = False
 
     @property
     def prepares(self) -> bool:

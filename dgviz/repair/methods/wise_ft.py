@@ -14,8 +14,7 @@ class WiseFT(Scaling):
     citation = "Wortsman et al. 2022, arXiv 2109.01903"
     parameters = (number("alpha", 0.5, 2.0, "share of tuned"),)
     strengths = (Strength("alpha", TENTHS),)
-    merit = "averaging with base healed more at the same target on every pair measured so far"
-    every_tensor = True
+    every_tensor = averages = True
 
     def factor(self, params: Params, tensor: str, facts: Any) -> float:
         """Return alpha."""

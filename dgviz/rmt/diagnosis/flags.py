@@ -86,7 +86,7 @@ class Diagnosis:
     reasons : tuple of str
         Sentences that led to it, the weightiest first.
     advice : tuple of str
-        What to do instead, or beside.
+        What to do, the first thing first.
     flags : tuple of Flag
         Everything the checks had to say, errors first.
     """

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from dgviz.rmt.diagnosis import checks
-from dgviz.rmt.diagnosis.advice import advise
+from dgviz.rmt.diagnosis.advice import advise_verdict
 from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import SEVERITIES, VERDICTS, Diagnosis, Flag
 from dgviz.rmt.diagnosis.rounding import check_merged_lora
@@ -60,7 +60,9 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
         )
         if reasons
     )
-    return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=False), tuple(flags))
+    return Diagnosis(
+        verdict, tuple(reasons), advise_verdict(verdict, [flag.check for flag in flags], model=False), tuple(flags)
+    )
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,9 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
     # Rows that never occurred are the usual case of an embedding, and worth a word however sound the rest is.
     named = [flag for flag in flags if flag.check == "trimmed"]
     reasons += [flag.message for flag in dict.fromkeys((*(serious or flags)[:3], *named))]
-    return Diagnosis(verdict, tuple(reasons), advise((flag.check for flag in flags), model=True), tuple(flags))
+    return Diagnosis(
+        verdict, tuple(reasons), advise_verdict(verdict, [flag.check for flag in flags], model=True), tuple(flags)
+    )
 
 
 def _unchanged(weights: list[WeighedDiagnosis]) -> str:

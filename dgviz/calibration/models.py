@@ -1,0 +1,62 @@
+"""The small models: architectures of transformers with random weights, and their checkpoints on disk."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dgviz.demo.evaluation import quiet_transformers
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_WIDTH = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+_NO_TOKENS = {"bos_token_id": None, "eos_token_id": None}
+_NO_MARKS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
+_DIGITS = {"image_size": 8, "patch_size": 2, "num_channels": 1, "num_labels": 10}
+
+
+def build_model(architecture: str, seed: int) -> "nn.Module":
+    """Return a model with random weights, of 0.2 to 0.5 million parameters in float32."""
+    import torch
+    import transformers as hf
+
+    makers = {
+        "vit": lambda: hf.ViTForImageClassification(hf.ViTConfig(**_DIGITS, **_WIDTH, intermediate_size=256)),
+        "convnext": lambda: hf.ConvNextForImageClassification(
+            hf.ConvNextConfig(**_DIGITS, num_stages=2, hidden_sizes=[64, 128], depths=[2, 2])
+        ),
+        "llama": lambda: hf.LlamaForCausalLM(
+            hf.LlamaConfig(**_WIDTH, vocab_size=256, intermediate_size=384, max_position_embeddings=128, **_NO_TOKENS)
+        ),
+        "gpt2": lambda: hf.GPT2LMHeadModel(
+            hf.GPT2Config(vocab_size=256, n_positions=128, n_embd=128, n_layer=2, n_head=4, **_NO_TOKENS)
+        ),
+        "bert": lambda: hf.ModernBertForMaskedLM(
+            hf.ModernBertConfig(
+                **_WIDTH, **_NO_MARKS, vocab_size=257, intermediate_size=256, global_attn_every_n_layers=1
+            )
+        ),
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return makers[architecture]()
+
+
+def load_model(folder: Path) -> "nn.Module":
+    """Return a checkpoint as transformers loads it, in float32, ready to be asked."""
+    import torch
+    import transformers as hf
+
+    with quiet_transformers():
+        config = hf.AutoConfig.from_pretrained(folder, local_files_only=True)
+        kind = getattr(hf, config.architectures[0])
+        return kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+
+
+def save_model(model: "nn.Module", folder: Path, dtype: str) -> None:
+    """Write a checkpoint in a dtype; the model keeps its own."""
+    import copy
+
+    import torch
+
+    with quiet_transformers():
+        copy.deepcopy(model).to(getattr(torch, dtype)).save_pretrained(folder)

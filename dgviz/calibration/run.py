@@ -1,0 +1,132 @@
+"""A calibration: pair after pair into a folder, from which a run that was stopped goes on."""
+
+import dataclasses
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import orjson
+from filelock import FileLock, Timeout
+
+from dgviz.calibration.recipes import ALPHAS, BASES, FULL, LORA, RUNS, Run
+from dgviz.errors import DgvizError
+from dgviz.files import write_file, write_json
+from dgviz.jobs import Worker
+
+_SETTINGS = "calibration.json"
+
+
+def iter_calibration(
+    directory: str | Path,
+    runs: Sequence[Run] = RUNS,
+    workers: int = 1,
+    steps: int | None = None,
+    alphas: Sequence[float] = ALPHAS,
+) -> Iterator[dict[str, Any]]:
+    """Measure pairs, yielding the result of each: those that are there already first, then as they are done.
+
+    Parameters
+    ----------
+    directory : str or Path
+        New, or that of a calibration with the same settings, which goes on. ``pairs/NAME.json`` are the results,
+        ``bases/NAME`` and ``checkpoints/NAME`` the models.
+    runs : sequence of Run
+        What to measure; runs of one base follow each other.
+    workers : int
+        Processes, of one thread each; a base and its fine-tunes are one process's.
+    steps : int, optional
+        At most so many steps of every training, to try it out.
+    alphas : sequence of float
+        Strengths of WiSE-FT that are scored.
+
+    Yields
+    ------
+    dict
+        As `dgviz.calibration.measure.measure_run` returns it.
+
+    Raises
+    ------
+    DgvizError
+        If the folder is in use or holds a calibration with other settings, or a training diverges.
+    """
+    folder = Path(directory).expanduser()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            _check_settings(folder, steps)
+            yield from _iter(folder, runs, workers, {"steps": steps, "alphas": tuple(alphas)})
+    except Timeout:
+        raise DgvizError(
+            f"another calibration is writing into {folder}: wait for it, or choose a new folder"
+        ) from None
+
+
+def read_results(directory: Path, runs: Sequence[Run] = RUNS) -> list[dict[str, Any]]:
+    """Return the results that lie in a calibration's folder, in the order of the runs."""
+    files = (directory / "pairs" / f"{run.name}.json" for run in runs)
+    return [orjson.loads(file.read_bytes()) for file in files if file.exists()]
+
+
+def write_table(directory: Path, runs: Sequence[Run] = RUNS) -> Path:
+    """Write the table of all results that lie in a calibration's folder, as the package has it; return where.
+
+    The package's own is ``dgviz/forecast/pairs.json``.
+    """
+    results = read_results(directory, runs)
+    data = sorted({text for result in results for text in result["data"].split(", ")})
+    versions = {json.dumps(result["versions"], sort_keys=True) for result in results}
+    made = {"data": data, "versions": [json.loads(text) for text in sorted(versions)]}
+    left_out = ("data", "versions")
+    rows = [{name: value for name, value in result.items() if name not in left_out} for result in results]
+    lines = ",\n".join(json.dumps(row) for row in rows)  # a pair is a line, so that a change shows where it is
+    text = f'{{"made": {json.dumps(made)},\n"pairs": [\n{lines}\n]}}\n'
+    write_file(directory / "table.json", text.encode())
+    return directory / "table.json"
+
+
+def _check_settings(folder: Path, steps: int | None) -> None:
+    """Write down how everything is made, or refuse a folder where it was made otherwise."""
+    recipes = {name: dataclasses.asdict(recipe) for name, recipe in (BASES | FULL | LORA).items()}
+    settings, file = {"recipes": recipes, "steps": steps}, folder / _SETTINGS
+    if file.exists() and orjson.loads(file.read_bytes()) != settings:
+        raise DgvizError(f"{folder} holds a calibration with other recipes or steps: choose a new folder")
+    write_json(file, settings)
+
+
+def _iter(folder: Path, runs: Sequence[Run], count: int, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield what is there, then what the workers measure."""
+    yield from read_results(folder, runs)
+    left = [run for run in runs if not (folder / "pairs" / f"{run.name}.json").exists()]
+    groups = [list(group) for _, group in groupby(left, key=lambda run: run.base)]
+    workers = [Worker("dgviz.calibration.measure", threads=1) for _ in range(min(count, len(groups)))]
+    idle, stopped = list(workers), threading.Event()
+    done: list[dict[str, Any]] = []
+
+    def work(group: list[Run]) -> None:
+        worker = idle.pop()
+        try:
+            for run in group:
+                if not stopped.is_set():
+                    done.append(worker.call("measure_run", run=run, directory=folder, **settings))
+        finally:
+            idle.append(worker)
+
+    with ThreadPoolExecutor(max(1, len(workers))) as pool:
+        waiting: set[Future] = {pool.submit(work, group) for group in groups}
+        try:
+            while waiting or done:
+                while done:
+                    yield done.pop(0)
+                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    future.result()
+        finally:
+            stopped.set()
+            for future in waiting:
+                future.cancel()
+            for worker in workers:
+                worker.stop()

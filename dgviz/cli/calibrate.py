@@ -1,0 +1,63 @@
+"""``calibrate``: the pairs that the forecast is made from, trained, repaired and scored again."""
+
+import argparse
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from dgviz.checkpoint.selection import Selection
+from dgviz.cli.options import print_columns, print_result
+from dgviz.cli.progress import Progress
+from dgviz.errors import DgvizError
+from dgviz.forecast import Calibration, read_pairs
+from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
+from dgviz.forecast.words import averaging_words, control_words
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure every pair that has no result yet, and print the table of all of them."""
+    from dgviz.calibration import RUNS, iter_calibration, write_table
+
+    chosen = Selection(options.pairs or "", "")
+    runs = [run for run in RUNS if not chosen.drops(run.name)]
+    if not runs:
+        raise DgvizError(f"no pair matches {options.pairs}; there are {', '.join(run.name for run in RUNS)}")
+    folder = Path(options.directory).expanduser()
+    measured = iter_calibration(folder, runs, options.workers, options.steps)
+    with closing(measured), Progress("calibrate", len(runs), unit="pair") as progress:
+        for result in measured:
+            progress.tell(1, result["name"])
+    file = write_table(folder)
+    found = Calibration(read_pairs(file))
+    result = {"table": str(file), **_worth(found)}
+    print_result(options, result, lambda: _print(found, result))
+    return 0
+
+
+def _worth(found: Calibration) -> dict[str, Any]:
+    """Return what the pairs say, as plain values."""
+    counted = len(found.counted)
+    worth = {"pairs": len(found.pairs), "counted": counted, "families": found.families}
+    worth |= {"wise_ft": averaging_words(found), "norm_matched": control_words(found)}
+    if len(found.families) > 1:
+        worth["outcomes"] = {
+            name: {
+                "rank_correlation": outcome.correlation,
+                "left_out": [vars(left) for left in outcome.left_out],
+                "refused": found.refusal(name) or None,
+            }
+            for name, outcome in found.outcomes.items()
+        }
+    return worth
+
+
+def _print(found: Calibration, result: dict[str, Any]) -> None:
+    """Print the pairs, the fit's worth, and the sentences made from them."""
+    print_columns(PAIR_TITLES, pair_rows(found.pairs))
+    if "outcomes" in result:
+        print()
+        print_columns(FIT_TITLES, fit_rows(found))
+        for name, outcome in result["outcomes"].items():
+            print(f"{name}: rank correlation {outcome['rank_correlation']:.2f}", end="")
+            print(f"; no number: {outcome['refused']}" if outcome["refused"] else "")
+    print(f"WiSE-FT: {result['wise_ft']}\nnorm_matched: {result['norm_matched']}\nwrote {result['table']}")
