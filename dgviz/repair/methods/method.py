@@ -181,7 +181,7 @@ class Method:
     control : bool
         True when it is there for comparison.
     averages : bool
-        True when it averages with base, which the calibration has measured against DG-Hard: it is offered in its place.
+        True when it averages with base: measured against DG-Hard by the calibration, and offered in its place.
     """
 
     name: str
