@@ -76,14 +76,20 @@ def opened(server, page, path, query=""):
     assert [line for line in page.console if line.startswith("uncaught")] == []
 
 
-@pytest.mark.parametrize(("path", "scheme"), zip(PLACES, ("light", "dark", "light", "dark"), strict=True))
+@pytest.mark.parametrize(("path", "scheme"), list(zip(PLACES, ("dark", "light", "dark", "light"), strict=True)))
 def test_every_page_opens_without_a_pair(server, new_page, path, scheme):
     opened(server, new_page(color_scheme=scheme), path, "base=none")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("path", PLACES)
-def test_every_page_opens_and_can_be_read(server, new_page, scheme, path):
+@pytest.mark.parametrize(
+    ("path", "scheme"),
+    [
+        pytest.param(path, scheme, marks=[pytest.mark.soak] if number % 2 == (scheme == "light") else [])
+        for number, path in enumerate(PLACES)
+        for scheme in ("light", "dark")
+    ],
+)
+def test_every_page_opens_and_can_be_read(server, new_page, path, scheme):
     page = new_page(color_scheme=scheme)
     opened(server, page, path)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
