@@ -10,7 +10,7 @@ from dgviz.app import worker as work
 from dgviz.app.jobs import draw_running, running_jobs
 from dgviz.app.late import readdress_late_reruns
 from dgviz.app.messages import plain, show_error
-from dgviz.app.navigation import lead_on, navigate, page
+from dgviz.app.navigation import navigate, page
 from dgviz.app.pair import checkpoint_label, load_pair
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.recents import note_opened, remember_pair, was_opened
@@ -29,7 +29,6 @@ def run_app() -> None:
     work.worker()  # warms up while the first page is read
     chosen = navigate()
     st.session_state["routed"] = True
-    lead_on(chosen.url_path)
     try:
         view = current_view()
         st.session_state.pop(PLAN_CHANGED, None)  # this run draws it

@@ -24,12 +24,15 @@ from streamlit import config
 from streamlit.starlette import App
 from streamlit.web.server.server_util import get_display_address, get_url
 
+from dgviz.app.addresses import Addresses
 from dgviz.app.guard import Guard, inline_scripts
+from dgviz.app.navigation import load_places
 from dgviz.app.recents import note_opened
 from dgviz.checkpoint.hub import split_hub_id
 from dgviz.errors import CheckpointError, ServerError
 
 _HERE = Path(__file__).parent
+_STATIC = Path(streamlit.__file__).parent / "static"
 MAIN = _HERE / "main.py"
 """The one script of the dashboard."""
 TOKEN = "DGVIZ_TOKEN"
@@ -93,11 +96,15 @@ def guarded(token: str, frame_ancestors: str = "") -> list[Middleware]:
     def guard(app: ASGIApp) -> Guard:
         hosts = {*config.get_option("server.allowedHosts"), config.get_option("server.address") or ""}
         config.set_option("server.allowedHosts", sorted(hosts))  # of the websocket, which Streamlit looks at as well
-        page = (Path(streamlit.__file__).parent / "static" / "index.html").read_text(encoding="utf-8")
+        page = (_STATIC / "index.html").read_text(encoding="utf-8")
         base = config.get_option("server.baseUrlPath")
         return Guard(app, token, hosts, base, frame_ancestors, inline_scripts(page))
 
-    return [Middleware(guard)]
+    def addresses(app: ASGIApp) -> Addresses:
+        charts = [f"./{file.relative_to(_STATIC).as_posix()}" for file in _STATIC.glob("static/js/PlotlyChart.*.js")]
+        return Addresses(app, config.get_option("server.baseUrlPath"), charts)
+
+    return [Middleware(guard), Middleware(addresses)]
 
 
 def announced(
@@ -114,6 +121,7 @@ def announced(
         print(f"The dashboard is at {url} (Ctrl-C ends it)", flush=True)
         if not token:
             print("It asks for no token: whoever reaches this port reads and writes as you do", flush=True)
+        threading.Thread(target=load_places, daemon=True).start()
         with tempfile.TemporaryDirectory(prefix="dgviz-") as folder:
             if browser and not config.get_option("server.headless"):
                 # Not by the address itself: every user of a machine sees what its programs are started with.

@@ -21,7 +21,7 @@ def draw_model_scale(view: View, pair: CheckpointPair) -> None:
     """Draw the part of the whole model that is in view."""
     with st.container(horizontal=True, vertical_alignment="center"):
         choose_scale(view)
-        choose_shown(view, MODEL_PARTS)
+        choose_shown(view, MODEL_PARTS, required=True)
     {"model": _map, "model-rules": _rules, "model-methods": _methods, "family": _family}[view.show](view, pair)
 
 

@@ -93,7 +93,6 @@ def draw_verdict(recovery: Recovery) -> None:
 
 def draw_overview(recovery: Recovery) -> None:
     """Show how many benchmarks were damaged, and every metric of every repair."""
-    st.subheader("Every metric", anchor=False)
     counts = recovery.counts()
     total = sum(counts.values())
     columns = st.columns(4)

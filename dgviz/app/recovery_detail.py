@@ -15,7 +15,6 @@ _PARTS = {"damaged": "▼ damaged", "improved": "▲ improved", "unchanged": "= 
 
 def draw_benchmarks(recovery: Recovery) -> None:
     """Show raw scores of base, tuned and every repair, with arrows."""
-    st.subheader("Every benchmark", anchor=False)
     several = len(recovery.study.cells) > 1
     rows = []
     for item in recovery.comparisons:
@@ -54,7 +53,6 @@ def _arrow(item: Comparison, score: Score, reference: Score) -> str:
 
 def draw_sizes(recovery: Recovery) -> None:
     """Draw how much was healed, or preserved, by how much fine-tuning had changed."""
-    st.subheader("Healed by size of change", anchor=False)
     parts = [part for part in ("damaged", "improved") if recovery.counts()[part]]
     if not parts:
         st.info("No held-out benchmark changed by more than the tolerance.")
@@ -86,7 +84,6 @@ def draw_sizes(recovery: Recovery) -> None:
 
 def draw_tolerance(recovery: Recovery) -> None:
     """Show how the metrics of one repair hang on what counts as unchanged."""
-    st.subheader("Under other tolerances", anchor=False)
     labels = list(recovery.repaired)
     label = st.selectbox(
         "Repair",
@@ -104,7 +101,7 @@ def draw_tolerance(recovery: Recovery) -> None:
             **{part: row[part] for part in ("damaged", "improved", "unchanged")},
             **{METRICS[name].title: "–" if row[name] is None else f"{row[name]:.1f}" for name in names},
         }
-        for row in recovery.repaired[label].sensitivity
+        for row in recovery.sensitivity(label)
     ]
     config = {"tolerance": st.column_config.NumberColumn(format="%.4g")}
     st.dataframe(rows, hide_index=True, width="stretch", column_config=config)
@@ -133,15 +130,14 @@ def draw_notes(recovery: Recovery) -> None:
 
 def draw_definitions(recovery: Recovery) -> None:
     """Show what every metric means and what was resampled."""
-    with st.expander("Definitions", icon=":material/function:"):
-        st.text("b, t, r: scores of base, tuned and repaired.")
-        rows = [{"metric": METRICS[name].title, "definition": definition(recovery, name)} for name in METRICS]
-        st.dataframe(
-            rows,
-            hide_index=True,
-            width="stretch",
-            row_height=54,
-            column_config={"metric": st.column_config.TextColumn(width="small")},
-        )
-        st.text(f"Intervals: {recovery.replicates} replicates, seed {recovery.seed}. {RESAMPLED}")
-        st.text("Source: arXiv 2605.20296; where it is silent, the definition says what was chosen.")
+    st.text("b, t, r: scores of base, tuned and repaired.")
+    rows = [{"metric": METRICS[name].title, "definition": definition(recovery, name)} for name in METRICS]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        width="stretch",
+        row_height=54,
+        column_config={"metric": st.column_config.TextColumn(width="small")},
+    )
+    st.text(f"Intervals: {recovery.replicates} replicates, seed {recovery.seed}. {RESAMPLED}")
+    st.text("Source: arXiv 2605.20296; where it is silent, the definition says what was chosen.")

@@ -82,7 +82,6 @@ def _by_cohort(recovery: Recovery, found: Assessment) -> dict[str, Mapping[str, 
 
 def draw_bars(recovery: Recovery, paper: bool) -> None:
     """Draw a metric by cohort."""
-    st.subheader("Combined by cohort", anchor=False)
     names = ["combined_population", "combined_cell", "balance"]
     name = st.segmented_control(
         "Metric", names, format_func=lambda n: METRICS[n].title, key="bars-metric", default=names[0], required=True
@@ -120,7 +119,6 @@ def draw_bars(recovery: Recovery, paper: bool) -> None:
 
 def draw_frontiers(recovery: Recovery, paper: bool) -> None:
     """Draw Clean-up against Retention, and one cohort against another, with what no other repair beats."""
-    st.subheader("Frontiers", anchor=False)
     cohorts = list(recovery.study.cohorts)
     left, right = st.columns(2) if len(cohorts) > 1 else (st.container(), None)
     with left:

@@ -46,7 +46,8 @@ def recover_chosen(view: View, aside: DeltaGenerator) -> Recovery:
     except (DgvizError, OSError) as error:
         show_error(error)
         st.stop()
-    with aside, st.expander("The same on the command line", icon=":material/terminal:"):
+    # A popover: the browser makes what is in it when it is opened, and colouring code takes it a while.
+    with aside, st.popover("The same on the command line", icon=":material/terminal:"):
         st.code(str(Command("recovery", **given)), language="bash", wrap_lines=True)
     return recovery
 

@@ -1,4 +1,4 @@
-"""What the workbench shows of the pair in view: one weight, or the whole model; and which part of either."""
+"""Which part of a place is shown, and the two scales of the workbench: one weight, or the whole model."""
 
 from collections.abc import Mapping
 
@@ -11,6 +11,17 @@ WEIGHT_PARTS = {"spectrum": "Spectrum", "rules": "Rules", "methods": "Methods"}
 
 MODEL_PARTS = {"model": "Map", "model-rules": "Rules", "model-methods": "Methods", "family": "Fine-tunes"}
 """What is drawn of the whole model, by the view's `show`."""
+
+EVIDENCE_PARTS = {
+    "metrics": "Every metric",
+    "cohorts": "By cohort",
+    "frontiers": "Frontiers",
+    "benchmarks": "Every benchmark",
+    "sizes": "Sizes of change",
+    "tolerances": "Tolerances",
+    "definitions": "Definitions",
+}
+"""What is drawn below the plane of recovery and preservation, by the view's `show`."""
 
 _SCALES = ("Weight", "Model")
 
@@ -40,15 +51,17 @@ def _other(show: str) -> str:
     return back.get(show, "") if show in MODEL_PARTS else pairs.get(show, "model")
 
 
-def choose_shown(view: View, parts: Mapping[str, str]) -> None:
-    """Let the user choose a part of the scale in view."""
-    st.session_state["shown"] = view.show if view.show in parts else None
+def choose_shown(view: View, parts: Mapping[str, str], required: bool = False) -> str:
+    """Let the user choose a part; return the one that is in view: none, or the first where one is required."""
+    shown = view.show if view.show in parts else next(iter(parts)) if required else ""
+    st.session_state["shown"] = shown or None
     st.segmented_control(
         "Shown",
         list(parts),
         format_func=parts.get,
         key="shown",
-        required=on_model(view),
+        required=required,
         label_visibility="collapsed",
         on_change=lambda: change_view(show=st.session_state["shown"] or ""),
     )
+    return shown

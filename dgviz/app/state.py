@@ -74,6 +74,7 @@ def _named(text: str) -> dict[str, str]:
 
 
 _ECHO_SECONDS = 2.0
+_UNASKED = "view-unasked-weight"  # named in the URL, it would be an entry of the history
 _KEYS = tuple(field.name for field in fields(View))
 _DEFAULTS = View()
 
@@ -84,11 +85,14 @@ def current_view() -> View:
     remembered: dict[str, str] = st.session_state.get("view", {})
     if given and given != _in_url(remembered) and not _is_echo(given):
         remembered = given  # a link, or Back: the whole view, so that nothing of another one is mixed in
+        if "weight" in given:
+            st.session_state.pop(_UNASKED, None)
         st.session_state["view-visit"] = view_visit() + 1
     if "base" not in remembered:
         remembered = FIRST_PAIR | remembered
-    if remembered["base"].startswith("demo:"):
-        remembered = {"weight": _DEMO_WEIGHT} | remembered
+    if remembered["base"].startswith("demo:") and "weight" not in remembered:
+        remembered = remembered | {"weight": _DEMO_WEIGHT}
+        st.session_state[_UNASKED] = _DEMO_WEIGHT
     view = View(**remembered)
     _store(view)
     return view
@@ -110,6 +114,7 @@ def change_view(**changes: Any) -> View:
     view = View(**st.session_state.get("view", {}))
     if {"base", "tuned"} & changes.keys():
         view = View(device=view.device)
+        st.session_state.pop(_UNASKED, None)
     elif "weight" in changes and changes["weight"] != view.weight:
         view = replace(view, slice="", tau="")
     elif {"rule", "params", "slice"} & changes.keys():
@@ -117,6 +122,12 @@ def change_view(**changes: Any) -> View:
     view = replace(view, **{key: str(value) for key, value in changes.items()})
     _store(view)
     return view
+
+
+def take_first(weight: str) -> None:
+    """Look at a weight where nobody has chosen one."""
+    st.session_state[_UNASKED] = weight
+    change_view(weight=weight)
 
 
 def address(**changes: str) -> dict[str, str]:
@@ -130,8 +141,9 @@ def close_pair() -> None:
 
 
 def _in_url(values: dict[str, str]) -> dict[str, str]:
-    """Return the part of a view that its URL names: whatever is not a default."""
-    return {key: value for key, value in values.items() if value and value != getattr(_DEFAULTS, key)}
+    """Return the part of a view that its URL names: whatever is not a default, nor a weight that nobody chose."""
+    unasked = {"weight": st.session_state.get(_UNASKED)}
+    return {k: v for k, v in values.items() if v and v not in (getattr(_DEFAULTS, k), unasked.get(k))}
 
 
 def _store(view: View) -> None:

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from dgviz.app.messages import show_warning
-from dgviz.app.state import View, change_view
+from dgviz.app.state import View, change_view, take_first
 from dgviz.checkpoint import CheckpointPair, MatrixLayout
 from dgviz.checkpoint.module_path import module_path
 from dgviz.spectra.weight import Weight
@@ -23,7 +23,7 @@ def _current(view: View, pair: CheckpointPair, names: list[str]) -> str:
     if view.weight and view.weight not in names:
         show_warning(f"{view.weight} is not a repairable weight of this pair; showing {current}.")
     if current != view.weight:
-        change_view(weight=current)
+        take_first(current)
     return current
 
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from dgviz.app.scale import EVIDENCE_PARTS
 from dgviz.demo import write_demo
 from tests.app.pages import open_at, texts
 
@@ -39,6 +40,13 @@ def key_of(kind, start):
     return next(element.key for element in kind if element.key and element.key.startswith(start))
 
 
+def benchmarks(app):
+    """The table of every benchmark."""
+    app.button_group(key="shown").set_value("benchmarks").run()
+    assert not app.exception, [error.value for error in app.exception]
+    return app.dataframe[0].value
+
+
 def test_it_opens_on_the_demo():
     app = open_page()
     assert "DG-Hard is number" in texts(app) or "has the highest Combined" in texts(app)
@@ -53,8 +61,13 @@ def test_it_opens_on_the_demo():
     values = {metric.label: metric.value for metric in app.metric}
     assert values["Damaged: of 4 held-out"] == "4" and values["Repairs"] == str(controls.count(False))
     assert "--cell noisy" in texts(app)
-    assert set(app.dataframe[1].value["benchmark"]) == {"plain", "negative", "rotated", "transposed", "target"}
     assert "no held-out benchmark is improved" in texts(app)
+    assert set(benchmarks(app)["benchmark"]) == {"plain", "negative", "rotated", "transposed", "target"}
+
+
+@pytest.mark.parametrize("part", EVIDENCE_PARTS)
+def test_every_part_is_there(part):
+    assert open_page(show=part).button_group(key="shown").value == part
 
 
 @pytest.mark.slow
@@ -64,6 +77,7 @@ def test_all_fine_tunes_of_the_demo():
     assert not app.exception
     values = {metric.label: metric.value for metric in app.metric}
     assert values["Damaged: of 8 held-out"] == "8"
+    app.button_group(key="shown").set_value("cohorts").run()
     app.toggle(key="paper").set_value(True).run()
     assert not app.exception and "they are not about these models" in texts(app)
 
@@ -89,10 +103,10 @@ def test_a_csv_asks_for_the_roles(tmp_path):
     assert [values[f"{part}: of 3 held-out"] for part in ("Damaged", "Improved", "Unchanged")] == ["1", "1", "1"]
     row = app.dataframe[0].value.set_index("repair").loc["fixed"]
     assert row["% healed"].startswith("80.0 [") and row["% preserved"].startswith("70.0 [")
-    benchmarks = app.dataframe[1].value.set_index("benchmark")
-    assert benchmarks.loc["b", "tuned"].startswith("▼ 0.5") and benchmarks.loc["b", "fixed"].startswith("▲ 0.58")
-    assert benchmarks.loc["d", "fixed"].startswith("= 0.49")
     assert f"{path} --base base --tuned tuned --on-task task" in texts(app)
+    table = benchmarks(app).set_index("benchmark")
+    assert table.loc["b", "tuned"].startswith("▼ 0.5") and table.loc["b", "fixed"].startswith("▲ 0.58")
+    assert table.loc["d", "fixed"].startswith("= 0.49")
 
 
 def test_settings_change_the_parts(tmp_path):
@@ -117,7 +131,7 @@ def test_lower_is_better_can_be_declared(tmp_path):
     app = open_path(path)
     app.multiselect(key=key_of(app.multiselect, "lower")).set_value(["b"]).run()
     assert not app.exception and "lower is better of b" in texts(app)
-    assert app.dataframe[1].value.set_index("benchmark").loc["b", "tuned"].startswith("▲")
+    assert benchmarks(app).set_index("benchmark").loc["b", "tuned"].startswith("▲")
 
 
 @pytest.mark.slow
@@ -151,9 +165,9 @@ def test_several_cells(tmp_path):
     path.write_text(CELLS)
     app = open_path(path)
     assert app.button_group(key="cell").value == "all cells"
-    assert len(app.dataframe[1].value) == 8
+    assert len(benchmarks(app)) == 8
     app.button_group(key="cell").set_value("two").run()
-    assert not app.exception and len(app.dataframe[1].value) == 4
+    assert not app.exception and len(app.dataframe[0].value) == 4
 
 
 def test_uploads(tmp_path):

@@ -5,11 +5,10 @@ import time
 import pytest
 
 from dgviz.app.jobs import root
-from dgviz.app.navigation import MOVED
 from dgviz.app.weights import first_weight
 from dgviz.checkpoint.module_path import module_path
 from dgviz.jobs import list_jobs
-from tests.app.pages import open_app, open_at, texts, turn_to
+from tests.app.pages import open_app, open_at, texts
 from tests.checkpoints import write_checkpoint, write_pair
 
 PLACES = ("open", "workbench", "workbench?show=model", "workbench?plan=open")
@@ -262,24 +261,6 @@ def test_a_short_scan_begins_by_itself_where_the_pair_is_opened_and_never_from_a
         while job.exit_code is None and time.monotonic() < deadline:
             time.sleep(0.1)
         assert job.state == "done", job.log_tail()
-
-
-@pytest.mark.parametrize("former", MOVED)
-def test_a_former_address_leads_on_once_and_has_a_link_for_who_comes_back(former):
-    place, changes = MOVED[former]
-    app = open_at(former, base="none")
-    view = {name: value for name, value in changes.items() if value}
-
-    def is_there():
-        shown = {name: app.query_params.get(name) for name in view}
-        return app.title[0].value.startswith(TITLES[place]) and shown in (view, {k: [v] for k, v in view.items()})
-
-    assert is_there()
-    turn_to(app, former).run()
-    app._page_hash = ""
-    assert app.title[0].value == former.capitalize() and "has moved" in texts(app)
-    next(button for button in app.button if button.label.startswith("Go to ")).click().run()
-    assert not app.exception and is_there()
 
 
 def test_a_link_reads_nothing_before_somebody_says_yes(tmp_path):

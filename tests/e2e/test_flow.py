@@ -58,11 +58,14 @@ def test_from_the_demo_to_a_checkpoint_that_transformers_loads(server, page, new
 
 
 def test_an_address_of_a_former_page_on_a_fresh_server(fresh_server, page):
+    page.goto("about:blank")
+    steps = page.evaluate("history.length")
     page.goto(f"{fresh_server.url}/thresholds?base=demo:base&tuned=demo:clean&rule=mp_edge")
     expect(page.get_by_text("clean (demo)").first).to_be_visible()
     expect(page.get_by_role("button", name="Reset to Marchenko-Pastur edge")).to_be_attached()
     expect(page.get_by_text("The repaired update under two rules")).to_be_visible()
     page.wait_for_url("**/workbench?**show=rules**")
+    assert page.evaluate("history.length") == steps + 1
 
 
 PLACES = ("/", "/workbench", "/workbench?show=model", "/evidence")

@@ -236,7 +236,7 @@ class TestParts:
 
     def test_sensitivity_covers_the_tolerance(self):
         found = recover(table(("a", 0.6, 0.585, 0.6), ("b", 0.6, 0.5, 0.55), TASK, stderr=0.001))
-        rows = found.repaired["repaired"].sensitivity
+        rows = found.sensitivity("repaired")
         assert [(row["tolerance"], row["z"]) for row in rows] == [
             (factor * 0.01, z) for z in (1.96, 0.0) for factor in (0, 0.5, 1, 2, 4)
         ]

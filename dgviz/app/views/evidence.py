@@ -7,10 +7,20 @@ from dgviz.app.recovery import choose_display, choose_repairs, draw_overview, dr
 from dgviz.app.recovery_detail import draw_benchmarks, draw_definitions, draw_notes, draw_sizes, draw_tolerance
 from dgviz.app.recovery_figures import draw_bars, draw_frontiers, draw_plane
 from dgviz.app.recovery_source import recover_chosen
+from dgviz.app.scale import EVIDENCE_PARTS, choose_shown
+
+_PARTS = {
+    "metrics": draw_overview,
+    "benchmarks": draw_benchmarks,
+    "sizes": draw_sizes,
+    "tolerances": draw_tolerance,
+    "definitions": draw_definitions,
+}
+_FIGURES = {"cohorts": draw_bars, "frontiers": draw_frontiers}  # these can have the paper's values in them
 
 
 def draw() -> None:
-    """Draw the page."""
+    """Draw the page: the verdict and the plane, and one part of the rest; all at once they take seconds."""
     view = enter_page("Evidence: did a repair heal anything?")
     st.markdown(
         "A spectrum suggests; benchmarks decide. A repair is good when it brings back what fine-tuning damaged *and* "
@@ -25,11 +35,9 @@ def draw() -> None:
     with head:
         draw_verdict(shown)
         draw_plane(shown, paper)
-    draw_overview(shown)
-    draw_bars(shown, paper)
-    draw_frontiers(shown, paper)
-    draw_benchmarks(shown)
-    draw_sizes(shown)
-    draw_tolerance(shown)
+        part = choose_shown(view, EVIDENCE_PARTS, required=True)
+        if part in _PARTS:
+            _PARTS[part](shown)
+        else:
+            _FIGURES[part](shown, paper)
     draw_notes(shown)
-    draw_definitions(shown)

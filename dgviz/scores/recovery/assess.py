@@ -38,8 +38,6 @@ class Assessment:
         Over the benchmarks or cells of a cohort.
     sizes : tuple of SizeBin
         By size of change; empty bins are left out.
-    sensitivity : tuple of mapping
-        Point values under other tolerances.
     notes : tuple of str
         What to beware of.
     """
@@ -50,7 +48,6 @@ class Assessment:
     cells: Mapping[str, float | None]
     cohorts: Mapping[str, Mapping[str, MetricValue]]
     sizes: tuple[SizeBin, ...]
-    sensitivity: tuple[Mapping[str, float | None], ...]
     notes: tuple[str, ...]
 
 
@@ -74,6 +71,8 @@ class Recovery:
         Every repair; and what reverting to base and keeping tuned would get.
     missing, notes : tuple of str
         Scores that are not there, and what to beware of.
+    variants : tuple of (Tolerance, list of Comparison)
+        Every benchmark under other tolerances.
     """
 
     study: Study
@@ -87,6 +86,7 @@ class Recovery:
     controls: Mapping[str, Assessment]
     missing: tuple[str, ...]
     notes: tuple[str, ...]
+    variants: tuple[tuple[Tolerance, list[Comparison]], ...]
 
     def counts(self) -> dict[str, int]:
         """Return how many held-out benchmarks belong to each part."""
@@ -101,6 +101,17 @@ class Recovery:
             Of `repaired` or `controls`.
         """
         return label in self.controls or label in self.study.controls
+
+    def sensitivity(self, label: str) -> tuple[dict[str, float | None], ...]:
+        """Return the point values of one repair under other tolerances.
+
+        Parameters
+        ----------
+        label : str
+            Of `repaired` or `controls`.
+        """
+        settings = label, self.average, self.combination
+        return tuple(compute_sensitivity(*variant, *settings) for variant in self.variants)
 
     def cohort_of(self, item: Comparison) -> str:
         """Return the cohorts a comparison belongs to, joined; empty where there is none.
@@ -157,7 +168,6 @@ def assess(
     comparisons, missing = compare_scores(study, chosen, tolerance)
     extended = [with_controls(item) for item in comparisons]
     resampler = Resampler(extended, average, combination, replicates, seed)
-    variants = list(iter_variants(study, chosen, tolerance, comparisons))
 
     def assessed(label: str) -> Assessment:
         found = [item for item in extended if label in item.repaired]
@@ -170,7 +180,6 @@ def assess(
             cells=resampler.by_cell(found, label),
             cohorts={name: resampler.metrics(items, label) for name, items in cohorts.items()},
             sizes=compute_sizes(found, label),
-            sensitivity=tuple(compute_sensitivity(*variant, label, average, combination) for variant in variants),
             notes=repair_notes(found, label, metrics),
         )
 
@@ -186,6 +195,7 @@ def assess(
         controls={label: assessed(label) for label in CONTROLS},
         missing=missing,
         notes=(*chosen.notes, *study_notes(study, comparisons, tolerance)),
+        variants=tuple(iter_variants(study, chosen, tolerance, comparisons)),
     )
 
 

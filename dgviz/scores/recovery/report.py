@@ -75,7 +75,7 @@ def _assessed(recovery: Recovery, found: Assessment) -> dict[str, Any]:
         "cells": found.cells,
         "cohorts": {name: _values(recovery, metrics) for name, metrics in found.cohorts.items()},
         "by_size": [asdict(item) for item in found.sizes],
-        "sensitivity": found.sensitivity,
+        "sensitivity": recovery.sensitivity(found.label),
         "notes": found.notes,
     }
 
