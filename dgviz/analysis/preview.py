@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.analysis.model_spectra import StoredWeight
+from dgviz.analysis.model_spectra import StoredWeight, assess
+from dgviz.analysis.rules import ShrunkAssessment
 from dgviz.repair.methods.method import keep
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.spectrum import effective_rank, norm_ratio
@@ -48,6 +49,17 @@ def preview_model(matrices: Sequence[StoredWeight], plan: RepairPlan, names: Seq
         int(np.count_nonzero(found)),
         float(np.median([effective_rank(own) for own in values])),
     )
+
+
+def preview_matrices(
+    matrices: Sequence[StoredWeight], plan: RepairPlan, names: Sequence[str]
+) -> list[ShrunkAssessment]:
+    """Return what a method makes of every matrix, beside what the plan's rule finds in it."""
+    facts = prepare_stored(matrices, plan, names)
+    return [
+        ShrunkAssessment.of(assess(matrix, plan.rule, plan.params), _values(matrix, plan, facts))
+        for matrix in matrices
+    ]
 
 
 def prepare_stored(matrices: Sequence[StoredWeight], plan: RepairPlan, names: Sequence[str]) -> Any:

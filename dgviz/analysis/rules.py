@@ -15,7 +15,7 @@ from dgviz.repair.methods.method import Reshaped
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.law import mp_fit
-from dgviz.rmt.shrinkage import SHRINKERS, find_shrinker
+from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import norm_ratio
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
 from dgviz.words import exact_number
@@ -37,6 +37,12 @@ class ShrunkAssessment(Assessment):
     """
 
     values: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, row: Assessment, values: NDArray[np.float64]) -> "ShrunkAssessment":
+        """Return a matrix of whose nonzero block these singular values are left."""
+        rank, kept = int(np.count_nonzero(values)), norm_ratio(values, row.spectrum.nonzero_s) ** 2
+        return cls(row.weight, row.spectrum, row.threshold, rank, kept, values)
 
     @cached_property
     def residual_fit(self) -> float | None:
@@ -171,15 +177,6 @@ def rule_label(plan: RepairPlan) -> str:
     return ":".join(parts + ([f"shrinker={plan.shrinker}"] if plan.shrinker != "hard" else []))
 
 
-def rule_title(plan: RepairPlan) -> str:
-    """Return a plan's rule, settings and shrinker as a page shows them."""
-    rule = find_rule(plan.rule)
-    settings = [f"{name} {value:.4g}" for name, value in rule.changed(plan.params).items()]
-    if plan.shrinker != "hard":
-        settings.append(f"{SHRINKERS[plan.shrinker].name} shrinker")
-    return ", ".join([rule.title, *settings])
-
-
 def cut_model(
     matrices: Sequence[StoredWeight], plan: RepairPlan, rows: Sequence[Assessment] | None = None
 ) -> ModelCut:
@@ -226,8 +223,7 @@ def _shrink(row: Assessment, plan: RepairPlan) -> Assessment:
     if not plan.keep:
         values[row.threshold.rank :] = 0.0
         values = plan.directions.applied(values, row.spectrum.nonzero_s, row.weight.name)
-    rank, kept = int(np.count_nonzero(values)), norm_ratio(values, row.spectrum.nonzero_s) ** 2
-    return ShrunkAssessment(row.weight, row.spectrum, row.threshold, rank, kept, values)
+    return ShrunkAssessment.of(row, values)
 
 
 def sum_up(cut: ModelCut) -> RuleTotals:

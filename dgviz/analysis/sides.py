@@ -1,6 +1,6 @@
 """One side of a comparison: what a plan makes of a weight in one fine-tune."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.repair.plan import RepairPlan
@@ -32,10 +32,3 @@ class Side:
     def key(self) -> str:
         """What tells it from other sides."""
         return f"{self.pair.tuned.fingerprint} {self.weight.name} {self.plan.to_json()}"
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether it is a threshold alone: every direction is kept as it is, or dropped."""
-        usual = RepairPlan()
-        own = replace(self.plan, rule=usual.rule, params={})
-        return own == usual

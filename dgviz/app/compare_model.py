@@ -9,7 +9,6 @@ from dgviz.analysis.rules import (
     RuleTotals,
     TauCurve,
     compare_cuts,
-    rule_title,
     scaled_plan,
     sum_up,
 )
@@ -50,7 +49,9 @@ def draw_missing(view: View, pair: CheckpointPair) -> ModelSpectra:
             more = f"\n... and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
             st.code("\n".join(missing[:_SHOWN]) + more, language=None, height=min(240, 60 + 21 * len(missing)))
     draw_task(scan_task(view, pair))
-    _follow(pair, len(spectra.weights), _finished_scan(pair))
+    job = find_scan(pair)
+    scanning = job is not None and job.state == "running"
+    st.fragment(_follow, run_every=3.0 if scanning else None)(pair, len(spectra.weights), _finished_scan(pair))
     return spectra
 
 
@@ -60,7 +61,6 @@ def _finished_scan(pair: CheckpointPair) -> str:
     return job.id if job is not None and job.state == "done" else ""
 
 
-@st.fragment(run_every=3.0)
 def _follow(pair: CheckpointPair, known: int, finished: str) -> None:
     """Draw the page again when a scan has stored more, or has ended."""
     if len(load_spectra(pair).weights) != known or _finished_scan(pair) != finished:
@@ -91,8 +91,8 @@ def draw_comparison(view: View, pair: CheckpointPair, spectra: ModelSpectra, pla
     found: dict[str, tuple[ModelCut, TauCurve | None]] = {}
     for plan in plans:
         try:
-            with st.spinner(f"Applying {rule_title(plan)} to {len(spectra.weights):,} weights ..."):
-                found[rule_title(plan)] = load_cut(pair, spectra, plan)
+            with st.spinner(f"Applying {plan.rule_title} to {len(spectra.weights):,} weights ..."):
+                found[plan.rule_title] = load_cut(pair, spectra, plan)
         except DgvizError as error:
             _draw_refused(view, pair, spectra, plan, error)
     if not found:
@@ -128,7 +128,9 @@ def _draw_refused(
     if not rule.needs_delta or spectra.missing:
         return
     draw_task(scan_task(view, pair, plan))
-    _follow(pair, len(spectra.weights), _finished_scan(pair))
+    job = find_scan(pair)
+    scanning = job is not None and job.state == "running"
+    st.fragment(_follow, run_every=3.0 if scanning else None)(pair, len(spectra.weights), _finished_scan(pair))
 
 
 def _draw_table(totals: dict[str, RuleTotals]) -> None:

@@ -27,6 +27,7 @@ from dgviz.forecast.words import averaging_words
 from dgviz.jobs import Job
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan, parse_plan
+from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.words import exact_number
 
 
@@ -133,13 +134,12 @@ def _load(view: View, plan: RepairPlan | None = None) -> None:
 def _default_words(view: View) -> str:
     """Return in a few words what every weight gets."""
     method, settings = current_method(view)
-    words = [method.title, *(f"{name} {value:g}" for name, value in method.changed(settings).items())]
+    default = {"method": method.name, "method_params": settings}
     if method.thresholded:
         rule, params = current_rule(view)
-        words += [rule.title] * (rule.title != method.title)
-        words += [f"{name} {value:.4g}" for name, value in rule.changed(params).items()]
-    if view.include or view.exclude:
-        words.append("not every weight")
+        shrinker = view.shrinker if view.shrinker in SHRINKERS else RepairPlan().shrinker
+        default |= {"rule": rule.name, "params": params, "shrinker": shrinker}
+    words = [RepairPlan(**default).title, *["not every weight"] * bool(view.include or view.exclude)]
     return ", ".join(words).replace("*", r"\*")
 
 

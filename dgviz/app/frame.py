@@ -158,8 +158,8 @@ def _style(drawer: bool) -> str:
 
 def _bar(view: View) -> None:
     """Show the pair, what runs, and the plan."""
-    waiting = work.devices() is None or running_jobs()
-    st.fragment(_running, run_every=2 if waiting else None)()
+    waits = _waits()
+    st.fragment(_running, run_every=2 if waits else None)(waits)
     pair = f"{checkpoint_label(view.base)}  →  {checkpoint_label(view.tuned)}" if view.has_pair else "no pair is open"
     with st.popover(plain(pair), icon=":material/difference:", type="tertiary", wrap=False):
         if view.has_pair:
@@ -167,7 +167,7 @@ def _bar(view: View) -> None:
             st.button(
                 "Close the pair", icon=":material/close:", on_click=close_pair, type="tertiary", key="close-pair"
             )
-        st.fragment(_machine, run_every=2 if work.devices() is None else None)(view)
+        st.fragment(_machine, run_every=2 if waits else None)(view)
     if view.has_pair:
         st.button(
             plan_label(view),
@@ -191,8 +191,15 @@ def _drawer(view: View) -> None:
     importlib.import_module("dgviz.app.drawer").draw_drawer(view)
 
 
-def _running() -> None:
-    """Show the jobs that run, each with how far it is, behind a button."""
+def _waits() -> bool:
+    """Return whether something of the bar will change by itself."""
+    return work.devices() is None or any(not job.damage for _, job in running_jobs())
+
+
+def _running(waited: bool) -> None:
+    """Show the jobs that run, each with how far it is, behind a button; look again until there is nothing more."""
+    if waited and not _waits():
+        st.rerun()  # only a run of the whole page ends its looks
     jobs = running_jobs()
     if jobs:
         damaged = sum(bool(job.damage) for _, job in jobs)

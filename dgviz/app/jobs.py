@@ -295,11 +295,18 @@ def draw_command(command: Command, details: Callable[[], None] | None = None) ->
             details()
 
 
-@st.fragment(run_every=1.0)
 def draw_list(
     name: str, result: Callable[[Job], None], most: int = 8, of: Callable[[Job], bool] = lambda job: True
 ) -> None:
-    """Show the last jobs of a kind, live, each with what can be done about it and, where it is done, its result."""
+    """Show the last jobs of a kind, each with what can be done about it and, where it is done, its result."""
+    running = {job.id for job in known_jobs(name) if job.state == "running"}
+    st.fragment(_draw_list, run_every=1.0 if running else None)(name, result, most, of, running)
+
+
+def _draw_list(
+    name: str, result: Callable[[Job], None], most: int, of: Callable[[Job], bool], watched: set[str]
+) -> None:
+    """Show them as they are now; the whole page runs again when one has ended, or runs that is not watched."""
     jobs = [job for job in known_jobs(name) if job.state == "running" or (not job.damage and of(job))][:most]
     if jobs:
         st.subheader(f"{KINDS[name].title}s", anchor=False)
@@ -318,8 +325,8 @@ def draw_list(
     running = {job.id for job in jobs if job.state == "running"}
     before = st.session_state.get(f"seen-{name}", running)
     st.session_state[f"seen-{name}"] = running
-    if before - running:
-        st.rerun()  # one has ended: what the page says of its output is no longer so
+    if before - running or running - watched:
+        st.rerun()  # what the page says of an output is no longer so, or has to be followed from now on
 
 
 def _draw_buttons(name: str, job: Job, state: str) -> None:

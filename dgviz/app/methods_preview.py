@@ -3,7 +3,8 @@
 import streamlit as st
 
 from dgviz.analysis.model_spectra import ModelSpectra
-from dgviz.analysis.preview import ModelPreview, preview_model
+from dgviz.analysis.preview import ModelPreview, preview_matrices, preview_model
+from dgviz.analysis.rules import ShrunkAssessment
 from dgviz.app.kept import kept
 from dgviz.app.messages import show_warning
 from dgviz.app.spectra import load_spectra
@@ -50,17 +51,30 @@ def draw_preview(pair: CheckpointPair, plans: dict[str, RepairPlan]) -> None:
 
 def load_preview(pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan) -> ModelPreview:
     """Return what a method, overrides included, makes of the matrices whose spectra are stored."""
-    names = [item.name for item in pair.tensors if item.tuned is not None]
-    stamp = (pair.base.fingerprint, pair.tuned.fingerprint, len(spectra.weights))
-    return _preview(stamp, str((plan.label, plan.overrides, plan.include, plan.exclude)), spectra, plan, names)
+    return _preview(*_known(pair, spectra), plan, spectra)
+
+
+def load_matrices(pair: CheckpointPair, spectra: ModelSpectra, plan: RepairPlan) -> list[ShrunkAssessment]:
+    """Return what a method makes of each matrix whose spectrum is stored."""
+    return _matrices(*_known(pair, spectra), plan, spectra)
+
+
+def _known(pair: CheckpointPair, spectra: ModelSpectra) -> tuple[tuple[str, str, int], tuple[str, ...]]:
+    """Return what tells a pair, and how many of its spectra are stored, from others; and its tensors' names."""
+    names = tuple(item.name for item in pair.tensors if item.tuned is not None)
+    return (pair.base.fingerprint, pair.tuned.fingerprint, len(spectra.weights)), names
 
 
 @kept
-def _preview(
-    stamp: tuple[str, str, int], label: str, _spectra: ModelSpectra, _plan: RepairPlan, _names: list[str]
-) -> ModelPreview:
-    """Return a method's figures; known by the pair, how many spectra are stored, and the plan in words."""
-    return preview_model(_spectra.weights, _plan, _names)
+def _preview(stamp: tuple, names: tuple[str, ...], plan: RepairPlan, _spectra: ModelSpectra) -> ModelPreview:
+    return preview_model(_spectra.weights, plan, names)
+
+
+@kept
+def _matrices(
+    stamp: tuple, names: tuple[str, ...], plan: RepairPlan, _spectra: ModelSpectra
+) -> list[ShrunkAssessment]:
+    return preview_matrices(_spectra.weights, plan, names)
 
 
 _COLUMN_CONFIG = {

@@ -4,12 +4,11 @@ Both stand in the address in the words of an override, with one more setting, `t
 family. What A leaves out is as published, what B leaves out is as in view.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
-from dgviz.analysis.rules import rule_title
 from dgviz.analysis.sides import Side
 from dgviz.app.family import counterpart, named_others
 from dgviz.app.layer import LayerView
@@ -57,14 +56,14 @@ class Comparison:
             "labels": self.labels,
             "live": self.live,
             "same": a.pair.tuned.fingerprint == b.pair.tuned.fingerprint,
-            "cuts": [side.is_cut for side in self.sides],
+            "cuts": [side.plan.is_threshold for side in self.sides],
             "model": [_on_model(side) for side in self.sides],
         }
 
     @property
     def has_twin(self) -> bool:
         """Whether noise can stand in the update's place: both sides are thresholds on it."""
-        return all(side.own and side.is_cut for side in self.sides)
+        return all(side.own and side.plan.is_threshold for side in self.sides)
 
 
 def read_comparison(view: View, pair: CheckpointPair, layer: LayerView, tau: float, moved: bool) -> Comparison | None:
@@ -88,15 +87,15 @@ def read_comparison(view: View, pair: CheckpointPair, layer: LayerView, tau: flo
     return Comparison((a, b), (label_a, label_b if view.beside else "what you look at"), not view.beside)
 
 
-def threshold_against(view: View) -> RepairPlan | None:
-    """Return A where the map can show B minus A: both are thresholds on the pair's own update."""
+def plan_against(view: View) -> RepairPlan | None:
+    """Return A where the map can show B minus A: of the pair's own update, and known from spectra."""
     if not view.against or view.beside:
         return None
     try:
-        plan = _parse(view.against, RepairPlan())[0]
+        plan, tuned = _parse(view.against, RepairPlan())
     except DgvizError:
         return None  # it is said where it is compared
-    return plan if replace(plan, rule=RepairPlan().rule, params={}) == RepairPlan() else None
+    return plan if not tuned and (plan.keep or plan.recipe.spectral) else None
 
 
 def _parse(text: str, default: RepairPlan) -> tuple[RepairPlan, str]:
@@ -114,26 +113,14 @@ def _parse(text: str, default: RepairPlan) -> tuple[RepairPlan, str]:
 def _read(text: str, default: RepairPlan, view: View, pair: CheckpointPair, layer: LayerView) -> tuple[Side, str]:
     """Return a side of the weight in view and what it is called."""
     plan, tuned = _parse(text, default)
-    label = _label(plan)
     if not tuned:
-        return Side(plan, layer.matrix, pair), label
+        return Side(plan, layer.matrix, pair), plan.title
     known = named_others(view)
     if tuned not in known:
         there = f"there are {', '.join(known)}" if known else "there is none yet"
         raise PlanError(f"{text!r} names the fine-tune {tuned!r}; {there}: add it under Model, Fine-tunes")
     other, weight = counterpart(view, pair, layer.matrix, known[tuned])
-    return Side(plan, weight, other, own=False), f"{tuned}, {label}"
-
-
-def _label(plan: RepairPlan) -> str:
-    """Return what a plan is called."""
-    if plan.keep:
-        return f"{plan.keep}'s values"
-    settings = [f"{name} {value:.4g}" for name, value in plan.recipe.changed(plan.method_params).items()]
-    if plan.method == RepairPlan().method:
-        return rule_title(plan)
-    own = [rule_title(plan)] if plan.recipe.thresholded else []
-    return ", ".join([plan.recipe.title, *settings, *own])
+    return Side(plan, weight, other, own=False), f"{tuned}, {plan.title}"
 
 
 def _on_model(side: Side) -> dict[str, Any]:

@@ -30,11 +30,12 @@ from dgviz.app.layer import LayerView, chosen_tau, draw_provenance, draw_spectru
 from dgviz.app.layer_plan import Selection, draw_in_plan, selection_of
 from dgviz.app.messages import answered, as_sentence, show_error, show_warning
 from dgviz.app.methods import draw_methods
+from dgviz.app.methods_preview import load_matrices
 from dgviz.app.pair import checkpoint_label
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.rules import rule_button
 from dgviz.app.scale import WEIGHT_PARTS, choose_scale, choose_shown, on_model
-from dgviz.app.sides import Comparison, draw_sides, read_comparison, threshold_against
+from dgviz.app.sides import Comparison, draw_sides, plan_against, read_comparison
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View, change_view, current_view
 from dgviz.app.verdict import diagnosed, draw_verdict, verdict_badge
@@ -238,17 +239,16 @@ def _offer_picture(
 def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
     """Return the model's map under the rule in view."""
     spectra, order = load_spectra(pair), map_order(_KEY)
-    against = threshold_against(view)
+    against = plan_against(view)
     if order == "between" and against is None:
         order = "layers"
     figure = "residual_fit" if order == "fit" else _colour(view)
     known, before = len(spectra.weights), []
     try:
-        settings = tuple(sorted(layer.params.items()))
-        parts, note = _parts(layer.stamp, layer.rule.name, settings, figure, known, pair, spectra)
+        looked = RepairPlan(layer.rule.name, layer.params)
+        parts, note = _parts(layer.stamp, looked, figure, known, pair, spectra)
         if against is not None:
-            settings = tuple(sorted(against.params.items()))
-            before, _ = _parts(layer.stamp, against.rule, settings, figure, known, pair, spectra)
+            before, _ = _parts(layer.stamp, against, figure, known, pair, spectra)
     except DgvizError as error:  # a rule that needs more than what a scan has stored
         show_error(error)
         return model_cells((), FIGURES[figure], layer.matrix.tensor.name, ())
@@ -258,10 +258,13 @@ def _map(view: View, pair: CheckpointPair, layer: LayerView) -> dict[str, Any]:
 
 @kept
 def _parts(
-    stamp: str, rule: str, params: tuple, figure: str, known: int, _pair: CheckpointPair, _spectra: ModelSpectra
+    stamp: str, plan: RepairPlan, figure: str, known: int, _pair: CheckpointPair, _spectra: ModelSpectra
 ) -> tuple[list[TowerMap], str]:
-    """Return the cells of every tower under a rule, and a sentence on all weights; once for what is known."""
-    rows = load_assessments(_pair, _spectra, rule, dict(params))
+    """Return the cells of every tower under a plan, and a sentence on all weights; once for what is known."""
+    if plan.is_threshold:
+        rows = load_assessments(_pair, _spectra, plan.rule, plan.params)
+    else:
+        rows = load_matrices(_pair, _spectra, plan)
     names = [paired.name for paired in _pair.repairable]
     parts = [map_tower(rows, _spectra.missing, FIGURES[figure], tower) for tower in (*towers(names), "")]
     return parts, _words(rows, _spectra)

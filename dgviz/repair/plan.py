@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,31 @@ class RepairPlan:
             parts += [f"{name}={exact_number(value)}" for name, value in changed.items()]
             parts += [f"shrinker={self.shrinker}"] if self.shrinker != "hard" else []
         return ":".join(parts)
+
+    @property
+    def title(self) -> str:
+        """What a page calls this plan, such as ``WiSE-FT, alpha 0.5``: a strength is said at its default as well."""
+        if self.keep:
+            return f"{self.keep}'s values"
+        changed, usual = self.recipe.changed(self.method_params), self.method == "dg_hard"
+        strong = set() if usual else {strength.parameter for strength in self.recipe.strengths}
+        said = {name: value for name, value in self.method_params.items() if name in strong | changed.keys()}
+        settings = [f"{name} {value:.4g}" for name, value in said.items()]
+        if usual:
+            return ", ".join([self.rule_title, *settings])
+        return ", ".join([self.recipe.title, *settings, *[self.rule_title] * self.recipe.thresholded])
+
+    @property
+    def rule_title(self) -> str:
+        """What a page calls the rule, its settings and the shrinker."""
+        rule = find_rule(self.rule)
+        settings = [f"{name} {value:.4g}" for name, value in rule.changed(self.params).items()]
+        return ", ".join([rule.title, *settings, *[f"{self.shrinker} shrinker"] * (self.shrinker != "hard")])
+
+    @property
+    def is_threshold(self) -> bool:
+        """Whether it is a threshold alone: every direction of every tensor is kept as it is, or dropped."""
+        return replace(self, rule="dg_hard", params={}) == RepairPlan()
 
     @property
     def arguments(self) -> dict[str, Any]:

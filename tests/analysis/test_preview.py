@@ -4,11 +4,11 @@ import pytest
 
 from dgviz.analysis.methods import comparison_table, iter_comparison
 from dgviz.analysis.model_spectra import read_spectra
-from dgviz.analysis.preview import preview_model
+from dgviz.analysis.preview import preview_matrices, preview_model
 from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.module_path import block_depths
 from dgviz.errors import MethodError
-from dgviz.repair.plan import read_plan
+from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import weights_of
@@ -57,6 +57,17 @@ def test_figures_are_those_of_what_would_be_written(pair, matrices):
         assert found.distance == pytest.approx(row["distance"], abs=1e-4)
         assert found.effective_rank == pytest.approx(row["effective_rank"], rel=0.02)
     assert preview_model(matrices, plans[2], depths).directions == 5 * len(matrices)
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "keep"])
+def test_matrices_add_up_to_the_model(pair, matrices, text):
+    plan = RepairPlan(keep="base") if text == "keep" else read_plan(text)
+    depths = block_depths(item.name for item in pair.tensors)
+    rows, whole = preview_matrices(matrices, plan, depths), preview_model(matrices, plan, depths)
+    energy = sum(row.spectrum.energy for row in rows)
+    kept = sum(row.energy_kept * row.spectrum.energy for row in rows)
+    assert kept / energy == pytest.approx(whole.norm_kept**2)
+    assert sum(row.rank for row in rows) == whole.directions
 
 
 def test_methods_that_change_entries_are_refused(matrices):

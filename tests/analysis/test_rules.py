@@ -12,7 +12,6 @@ from dgviz.analysis.rules import (
     cut_model,
     read_rule,
     rule_label,
-    rule_title,
     scaled_plan,
     sum_up,
     trace_tau,
@@ -162,8 +161,10 @@ def test_updates_of_low_rank_and_of_zero(tmp_path):
 def test_rules_as_text():
     for text in TEXTS:
         assert rule_label(read_rule(text)) == text
-    assert rule_title(read_rule("energy:fraction=0.8")) == "Energy fraction, fraction 0.8"
-    assert rule_title(read_rule("mp_edge:shrinker=frobenius")) == "Marchenko-Pastur edge, frobenius shrinker"
+    assert read_rule("energy:fraction=0.8").rule_title == "Energy fraction, fraction 0.8"
+    assert read_rule("mp_edge:shrinker=frobenius").rule_title == "Marchenko-Pastur edge, frobenius shrinker"
+    assert RepairPlan(method="wise_ft").title == "WiSE-FT, alpha 0.5"  # its strength, though that is the default
+    assert RepairPlan(rule="mp_edge", method_params={"alpha": 0.7}).title == "Marchenko-Pastur edge, alpha 0.7"
     for text, message in {
         "none": "no threshold rule 'none'",
         "dg_hard:alpha=0.5": "parameter of a method",
