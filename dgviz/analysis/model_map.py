@@ -30,8 +30,8 @@ class Cell:
         The matrices in it that are known.
     missing : tuple of Weight
         Those that are not.
-    value, low, high : float or None
-        What it shows, and the range over its matrices; None where nothing is known.
+    value, low, high, median : float or None
+        What it shows, and the range and the middle over its matrices; None where nothing is known.
     extreme : Assessment or None
         The matrix with the largest value (the smallest, where the cell shows that).
     """
@@ -44,6 +44,7 @@ class Cell:
     low: float | None = None
     high: float | None = None
     extreme: Assessment | None = None
+    median: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -133,4 +134,4 @@ def _cell(
     shown = {"mean": float(np.mean(values)), "low": min(values), "high": max(values)}[statistic]
     pick = min if statistic == "low" else max
     extreme = pick(valued, key=lambda pair: pair[0])[1]
-    return Cell(*where, shown, min(values), max(values), extreme)
+    return Cell(*where, shown, min(values), max(values), extreme, float(np.median(values)))

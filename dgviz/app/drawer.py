@@ -12,8 +12,10 @@ from dgviz.app.jobs import draw_command, draw_list, draw_start_error, try_start
 from dgviz.app.messages import plain, show_error
 from dgviz.app.method import choose_method, current_method
 from dgviz.app.methods_preview import load_preview
+from dgviz.app.overrides import draw_overrides
 from dgviz.app.pair import checkpoint_path, load_pair
-from dgviz.app.plans import add_override, draw_overrides, offer_plan, plan_link, planned, read_saved, take_plan
+from dgviz.app.plan_link import offer_plan, plan_link
+from dgviz.app.plans import add_override, planned, read_saved, take_plan
 from dgviz.app.roots import confine, typed_path, writable_home
 from dgviz.app.rules import current_rule
 from dgviz.app.selection import choose_names
@@ -90,8 +92,10 @@ def draw_drawer(view: View) -> None:
     if draw_plan(chosen, repair, out, output):
         _draw_effect(chosen, repair)
         _draw_alternative(view, repair)
+        # At the drawer's lower edge: a button that the lines above it push down while they load loses clicks.
         st.button(
             "Write checkpoint",
+            key="write",
             type="primary",
             icon=":material/save:",
             on_click=try_start,

@@ -8,7 +8,8 @@ import streamlit as st
 
 from dgviz.app.layer import LayerView
 from dgviz.app.messages import code_span, show_error
-from dgviz.app.plans import add_override, draw_problem, drop_override, read_saved, undo_plan
+from dgviz.app.overrides import draw_problem
+from dgviz.app.plans import add_override, drop_override, read_saved, undo_plan
 from dgviz.app.rules import link_params
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair

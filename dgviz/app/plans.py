@@ -9,27 +9,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-import orjson
 import streamlit as st
 
-from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import checkpoint_path, state_dir
 from dgviz.app.rules import link_params
-from dgviz.app.state import View, address, change_view
+from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import AccessError, DgvizError, PlanError
-from dgviz.files import pretty_json, read_record, write_json
+from dgviz.errors import AccessError, DgvizError
+from dgviz.files import read_record, write_json
 from dgviz.repair.overrides import Override, refuse_idle
-from dgviz.repair.plan import RepairPlan, parse_plan
+from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.threshold import find_rule
 
 PLAN_CHANGED = "plan-changed"
 """Set in the session where a part of a page has changed the plan, which stands beside the page too."""
 
 _STEPS = 50  # that can be undone
-_LONGEST_LINK = 6000  # characters of the query: what browsers, proxies and chats pass on
 
 
 @dataclass(frozen=True)
@@ -128,57 +124,6 @@ def take_plan(view: View, plan: RepairPlan) -> None:
     save_plan(view, read_saved(view).changed([str(override) for override in plan.overrides]))
 
 
-def plan_link(plan: RepairPlan) -> str:
-    """Return a link to what is in view that brings a plan, which whoever follows it is asked to take.
-
-    Raises
-    ------
-    PlanError
-        If the plan is too long for a link.
-    """
-    query = urlencode(address(plan="open", take=orjson.dumps(_changed(plan)).decode()))
-    if len(query) > _LONGEST_LINK:
-        raise PlanError(
-            f"a link that brings this plan would have {len(query):,} characters; what browsers and chats pass on is "
-            f"{_LONGEST_LINK:,}: save the plan as a file"
-        )
-    return f"{str(st.context.url or '').partition('?')[0]}?{query}"
-
-
-def offer_plan(view: View) -> None:
-    """Say what plan a link brings, and let the user take or leave it; a link changes nothing by itself."""
-    if not view.take:
-        return
-    try:
-        if len(view.take) > _LONGEST_LINK:
-            raise PlanError(f"the plan of this link has {len(view.take):,} characters, more than {_LONGEST_LINK:,}")
-        plan = parse_plan(view.take.encode("utf-8", "replace"), "of this link")
-    except DgvizError as error:
-        show_error(error)
-        plan = None
-    with st.container(border=True):
-        if plan is not None:
-            st.markdown(
-                "**This link brings a plan.** It takes the place of the one below, which an undo brings back."
-            )
-            st.code(pretty_json(_changed(plan)).decode(), language="json")
-        with st.container(horizontal=True):
-            if plan is not None:
-                st.button("Use it", key="take-linked", type="primary", on_click=_take_linked, args=(view, plan))
-            st.button("Leave it", key="leave-linked", on_click=change_view, kwargs={"take": ""})
-
-
-def _changed(plan: RepairPlan) -> dict[str, Any]:
-    """Return what a plan says otherwise than DG-Hard as published, as JSON values."""
-    usual = RepairPlan().to_json()
-    return {name: value for name, value in plan.to_json().items() if value != usual[name]}
-
-
-def _take_linked(view: View, plan: RepairPlan) -> None:
-    take_plan(view, plan)
-    change_view(take="")
-
-
 def planned(view: View, pair: CheckpointPair, **fields: Any) -> RepairPlan:
     """Return the plan of the pair in view, its overrides included.
 
@@ -197,100 +142,6 @@ def planned(view: View, pair: CheckpointPair, **fields: Any) -> RepairPlan:
     plan = RepairPlan(**fields, overrides=read_saved(view).overrides)
     refuse_idle(plan, pair)
     return plan
-
-
-def draw_problem(saved: SavedPlan) -> None:
-    """Say what kept the plan from being read or written."""
-    for problem in filter(None, (saved.problem, st.session_state.pop("plan-error", ""))):
-        show_error(PlanError(problem))
-
-
-def draw_overrides(view: View) -> None:
-    """List the overrides, each with a way to take it out; add one by its words; undo."""
-    saved = read_saved(view)
-    draw_problem(saved)
-    for field, text in _masks(view):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.button(
-                "Take out",
-                key=f"mask-{field}",
-                icon=":material/close:",
-                on_click=change_view,
-                kwargs={field: ""},
-                help="It is an expression of the default, above: what it leaves out stays tuned's, whatever follows.",
-            )
-            st.code(text, language=None)
-            st.button(
-                "Into the list",
-                key=f"mask-override-{field}",
-                icon=":material/playlist_add:",
-                type="tertiary",
-                on_click=_mask_to_override,
-                args=(view, field, text),
-                help="Makes it an override, which is kept with the plan, has an undo, and gives way to later ones.",
-            )
-    for number, text in enumerate(saved.overrides):
-        with st.container(horizontal=True, vertical_alignment="center"):
-            st.button(
-                "Take out",
-                key=f"override-{number}",
-                icon=":material/close:",
-                on_click=drop_override,
-                args=(view, text),
-                help="What it selected gets the default again, or what another override says.",
-            )
-            st.code(text, language=None)
-    with st.container(horizontal=True, vertical_alignment="bottom"):
-        st.text_input(
-            "Add an override",
-            key="override-typed",
-            placeholder="layers=3-7: factor=0.5, or lm_head: keep=tuned",
-            help="SELECTION: SETTING. Of several overrides that select a weight the last one counts.",
-            on_change=_add_typed,
-            args=(view,),
-        )
-        st.button(
-            "Undo",
-            key="override-undo",
-            icon=":material/undo:",
-            disabled=not saved.past,
-            on_click=undo_plan,
-            args=(view,),
-            help="The plan is kept at every change; this goes back one.",
-        )
-    if problem := st.session_state.pop("override-problem", ""):
-        show_warning(problem)
-
-
-def _masks(view: View) -> list[tuple[str, str]]:
-    """Return the expressions that leave weights out, as the overrides that say the same."""
-    said = {"include": f"not re={view.include}", "exclude": f"re={view.exclude}"}
-    return [(field, f"{selection}: keep=tuned") for field, selection in said.items() if getattr(view, field)]
-
-
-def _mask_to_override(view: View, field: str, text: str) -> None:
-    """Put an override in the place of an expression that leaves weights out."""
-    try:
-        add_override(view, text)
-    except DgvizError as error:
-        st.session_state["override-problem"] = str(error)
-    else:
-        change_view(**{field: ""})
-
-
-def _add_typed(view: View) -> None:
-    """Add what was typed; what is no override stays in the field, with the reason."""
-    text = st.session_state["override-typed"].strip()
-    if not text:
-        return
-    try:
-        parsed = Override.parse(text)
-        parsed.applied(RepairPlan())
-        add_override(view, str(parsed))
-    except DgvizError as error:
-        st.session_state["override-problem"] = str(error)
-    else:
-        st.session_state["override-typed"] = ""
 
 
 def _file(view: View) -> Path:

@@ -67,7 +67,7 @@ def draw_workbench(pair: CheckpointPair) -> None:
         st.rerun()  # what stands outside this part of the page is another
     weight = weight_in_view(view, pair)
     st.set_page_config(page_title=f"{weight.name} · {checkpoint_label(view.tuned)}")
-    line = st.container(horizontal=True, vertical_alignment="center", gap="small")
+    line = st.container(key="line", horizontal=True, vertical_alignment="center")
     with line:
         choose_scale(view)
         step_weight(view, pair, weight)

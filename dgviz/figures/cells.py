@@ -6,6 +6,7 @@ from typing import Any
 
 from dgviz.analysis.figures import Figure
 from dgviz.analysis.model_map import Cell, TowerMap
+from dgviz.analysis.model_spectra import Assessment
 
 _SCALE_FROM = 0.0
 MOST_LISTED = 100
@@ -48,14 +49,19 @@ def model_cells(
         parts, most = _differences(parts, before)
         cells = [_part(part, figure, 0.0, most, overridden, differs=True) for part in parts if part.cells]
         return {"title": f"B − A: {title}", "low": f"−{most:.3g}", "high": f"+{most:.3g}", "parts": cells, **about}
+    strip = []
     if order == "fit":
         parts = [_listed(parts)]
     low, high = value_span(figure, (cell for part in parts for cell in part.cells))
+    if order == "layers":
+        shared = (cell for part in parts for cell in part.cells if open_name in cell.names and len(cell.rows) > 1)
+        strip = [_expert(row, figure, low, high) for cell in shared for row in cell.rows]
     return {
         "title": title,
         "low": figure.words[0] if figure.words else f"{low:.3g}",
         "high": figure.words[-1] if figure.words else f"{high:.3g}",
         "parts": [_part(part, figure, low, high, overridden) for part in parts if part.cells],
+        "strip": strip,
         **about,
     }
 
@@ -135,7 +141,8 @@ def _cell(
     value = f"{cell.value:+.3g} more than A" if differs and cell.value is not None else figure.text(cell.value)
     lines.append(f"{figure.title}: {value}" if cell.rows else "not scanned yet")
     if cell.low is not None and len(cell.rows) > 1:
-        lines.append(f"{figure.text(cell.low)} to {figure.text(cell.high)} over {len(cell.rows)} matrices")
+        middle = f"median {figure.text(cell.median)}"
+        lines.append(f"{figure.text(cell.low)} to {figure.text(cell.high)}, {middle}, over {len(cell.rows)} matrices")
     if apart:
         lines.append("has an override in the plan")
     return {
@@ -145,6 +152,16 @@ def _cell(
         "text": "" if cell.value is None or figure.words else _number(cell.value, differs),
         "title": "\n".join(lines),
         "overridden": apart,
+    }
+
+
+def _expert(row: Assessment, figure: Figure, low: float, high: float) -> dict[str, Any]:
+    """Return one matrix of a cell that has several."""
+    value = figure.value(row)
+    return {
+        "weight": row.weight.name,
+        "share": None if value is None else min(1.0, max(0.0, (value - low) / (high - low))),
+        "title": f"{row.weight.name}\n{figure.title}: {figure.text(value)}",
     }
 
 

@@ -60,9 +60,19 @@ def test_layers_rise_and_experts_are_one_cell(drawn):
         if len(cell["names"]) == 1 and "[" not in cell["weight"]:
             assert cell["share"] == pytest.approx(value[cell["weight"]] / float(high))
     (stack,) = (cell for cell in layers["cells"] if "experts" in cell["names"][0])
-    assert stack["weight"].endswith("]") and "over 4 matrices" in stack["title"]
+    assert stack["weight"].endswith("]") and "over 4 matrices" in stack["title"] and "median" in stack["title"]
     assert outside["rows"] == ["lm_head"] and shown["open"] == "lm_head.weight"
     json.dumps(shown, allow_nan=False)
+
+
+def test_experts_stand_side_by_side_where_their_cell_is_open(drawn):
+    assert drawn[1]("energy_kept")[0]["strip"] == []
+    shown, rows = drawn[1]("energy_kept", open_name="model.layers.1.mlp.experts.up_proj")
+    value = {row.weight.name: 100 * row.energy_kept for row in rows}
+    names = [f"model.layers.1.mlp.experts.up_proj[{index}]" for index in range(4)]
+    assert [item["weight"] for item in shown["strip"]] == names
+    for item in shown["strip"]:
+        assert item["share"] == pytest.approx(value[item["weight"]] / float(max(value.values())))
 
 
 def test_overrides_are_marked(drawn):

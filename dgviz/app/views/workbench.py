@@ -12,7 +12,8 @@ from dgviz.app.workbench import draw_workbench
 
 # The page is a screen, not a document: its figure takes the room that others give to margins.
 _STYLE = """<style>
-.stMainBlockContainer { padding: 4.1rem 1.4rem 0.5rem; }
+.stMainBlockContainer { padding: 3.4rem 1.4rem 0.5rem; }
+.st-key-line { gap: 0.5rem; }
 .stMainBlockContainer .stHeading:has(h1) { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
 </style>"""
 

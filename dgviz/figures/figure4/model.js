@@ -2,6 +2,8 @@
 
 const MOST_NUMBERED = 34; // layers up to which a cell has room for its number
 
+const CURVED_FROM = 12; // layers from which a curve over the depth says more than its cells
+
 const ORDERS = { layers: "layers × modules", fit: "worst fit first", between: "B − A" };
 
 // `figure` has open(weight), tellSelected(names) and tellOrder(order).
@@ -32,6 +34,7 @@ class ModelMap {
     legend.append(element("span", "", map.low), bar, element("span", "", map.high));
     this.host.append(title, order, legend);
     for (const part of map.parts) this.host.append(this.layPart(part, dark, map));
+    if (map.strip && map.strip.length) this.host.append(this.layStrip(map, dark));
     this.host.append(this.layMeanings(), this.chosen = element("div", "chosen-cells"));
     if (map.note) this.host.append(element("p", "map-note", map.note));
     const open = this.cells.find(({ button }) => button.getAttribute("aria-current")) || this.cells[0];
@@ -63,6 +66,7 @@ class ModelMap {
     table.style.gridTemplateColumns = `${map.order === "fit" ? "minmax(0, 1fr) 56px" : `auto repeat(${part.columns.length}, minmax(0, 1fr))`}`;
     table.classList.toggle("small", !numbered);
     table.append(element("span", "corner"), ...part.columns.map(([name, whole], j) => this.layHead("column", name, `every ${whole}`, part, "column", j)));
+    if (part.heads && part.rows.length >= CURVED_FROM) table.append(element("span", "corner"), ...part.columns.map((_, j) => this.layCurve(part, j, map)));
     const at = new Map(part.cells.map((cell) => [`${cell.row} ${cell.column}`, cell]));
     part.rows.forEach((row, i) => {
       table.append(this.layHead("row", numbered || i % 5 === 0 ? row : "", `layer ${row}`, part, "row", i));
@@ -72,6 +76,31 @@ class ModelMap {
       });
     });
     return table;
+  }
+
+  // A module's values from the first layer, at the left, to the last.
+  layCurve(part, column, map) {
+    const svg = shape("svg", { class: "curve", viewBox: "0 0 100 24", preserveAspectRatio: "none", "aria-hidden": "true" });
+    svg.append(shape("polyline", { points: depthCurve(part, column, map.diverging) }));
+    return svg;
+  }
+
+  // Every matrix of the open cell, where it has several: experts side by side, one click each.
+  layStrip(map, dark) {
+    const strip = element("div", "strip"), list = element("div", "experts");
+    strip.append(element("span", "", `${map.strip.length} matrices of this cell`), list);
+    for (const { weight, share, title } of map.strip) {
+      const button = element("button", "expert");
+      Object.assign(button, { type: "button", title });
+      button.setAttribute("aria-label", title.replaceAll("\n", ", "));
+      button.dataset.held = `expert ${weight}`;
+      if (share === null) button.classList.add("unknown");
+      else button.style.background = cssColour(cellRgb(share, dark, false));
+      if (this.figure.data && this.figure.data.weight === weight) button.setAttribute("aria-current", "true");
+      button.addEventListener("click", () => this.figure.open(weight));
+      list.append(button);
+    }
+    return strip;
   }
 
   // A module's or a layer's name: a click selects what it stands for.
@@ -186,6 +215,16 @@ class ModelMap {
     }
     if (best) { from.tabIndex = -1; best.tabIndex = 0; best.focus(); }
   }
+}
+
+// The points of a module's curve in a box of 100 by 24; what is not known has none.
+function depthCurve(part, column, diverging) {
+  const last = part.rows.length - 1, shown = part.cells.filter((cell) => cell.column === column && cell.share !== null);
+  const points = shown.sort((one, other) => other.row - one.row).map(({ row, share }) => {
+    const height = Math.min(1, Math.max(0, diverging ? (share + 1) / 2 : share));
+    return `${((100 * (last - row)) / last).toFixed(1)},${(23 - 22 * height).toFixed(1)}`;
+  });
+  return points.join(" ");
 }
 
 // One hue from pale to full: a blue, apart from the accent and from the maps' own colours.

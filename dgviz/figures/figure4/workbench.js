@@ -2,6 +2,7 @@
 
 const PICTURE_SCALE = 3; // 300 dots per inch where the figure is printed a page wide
 const BESIDES = 172, BESIDES_COMPARED = 222; // captions, axes and the line below the rows of panels
+const SHORT_SCREEN = 760, SAVED = 32; // where the axes of panels compared go without names
 
 class Workbench extends Figure4 {
   constructor(root) {
@@ -213,9 +214,9 @@ class Workbench extends Figure4 {
     if (!this.data) return;
     this.showTable(); // its height is known before that of the panels
     this.showDirection(rankAt(this.data.s, this.tau)); // so is the room it leaves to the figure
-    const tabbed = this.el.tabs.offsetHeight > 0, compared = Boolean(this.data.compare), rows = (compared ? 4 : 2) / (tabbed ? 2 : 1), between = compared ? BESIDES_COMPARED : BESIDES;
+    const tabbed = this.el.tabs.offsetHeight > 0, compared = Boolean(this.data.compare), rows = (compared ? 4 : 2) / (tabbed ? 2 : 1), between = compared ? BESIDES_COMPARED - SAVED * (window.innerHeight <= SHORT_SCREEN) : BESIDES;
     const top = Math.max(0, Math.min(this.el.grid.getBoundingClientRect().top, 520));
-    this.panels.wanted = Math.min(320, Math.max(compared ? 60 : 104, Math.floor((window.innerHeight - top - between) / rows)));
+    this.panels.wanted = Math.min(320, Math.max(compared ? 36 : 104, Math.floor((window.innerHeight - top - between) / rows)));
     if (this.spectrum) this.spectrum.layout(this.data, this.el["log-ranks"].checked);
     super.layout();
     this.showDirection(rankAt(this.data.s, this.tau));
