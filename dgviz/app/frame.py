@@ -148,7 +148,7 @@ def _style(drawer: bool) -> str:
 .st-key-drawer {{ position: fixed; top: 3.75rem; right: 0; bottom: 0; width: {_DRAWER};
   max-width: 100vw; z-index: 999;  overflow-y: auto; padding: 1rem 1.25rem 2rem;
   background: {ground}; border-left: 1px solid {border}; }}
-.st-key-write {{ position: sticky; bottom: 0; z-index: 1; width: 100% !important; padding: 0.5rem 0;
+.st-key-write {{ position: sticky; bottom: -2rem; z-index: 1; width: 100% !important; padding: 0.5rem 0 1rem;
   background: {ground}; }}
 .stMainBlockContainer {{ padding-top: 4.75rem; }}
 [data-testid=stCaptionContainer] {{ opacity: 0.75; }}
