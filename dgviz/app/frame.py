@@ -150,6 +150,7 @@ def _style(drawer: bool) -> str:
   background: {ground}; border-left: 1px solid {border}; }}
 .st-key-write {{ position: sticky; bottom: -2rem; z-index: 1; width: 100% !important; padding: 0.5rem 0 1rem;
   background: {ground}; }}
+[data-testid=stStatusWidget] {{ position: fixed; right: 1rem; bottom: 0.75rem; }}
 .stMainBlockContainer {{ padding-top: 4.75rem; }}
 [data-testid=stCaptionContainer] {{ opacity: 0.75; }}
 {chosen}
