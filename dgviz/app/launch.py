@@ -28,6 +28,7 @@ from dgviz.app.addresses import Addresses
 from dgviz.app.guard import Guard, inline_scripts
 from dgviz.app.navigation import load_places
 from dgviz.app.recents import note_opened
+from dgviz.app.uploads import BoundUploads
 from dgviz.checkpoint.hub import split_hub_id
 from dgviz.errors import CheckpointError, ServerError
 
@@ -104,7 +105,7 @@ def guarded(token: str, frame_ancestors: str = "") -> list[Middleware]:
         charts = [f"./{file.relative_to(_STATIC).as_posix()}" for file in _STATIC.glob("static/js/PlotlyChart.*.js")]
         return Addresses(app, config.get_option("server.baseUrlPath"), charts)
 
-    return [Middleware(guard), Middleware(addresses)]
+    return [Middleware(guard), Middleware(addresses), Middleware(BoundUploads)]
 
 
 def announced(
