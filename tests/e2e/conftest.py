@@ -152,9 +152,10 @@ def browser():
 def new_page(browser, request):
     """A function that opens a page in a browser of its own: no shared storage, as another person would have.
 
-    Takes what Playwright's `new_context` takes, such as `color_scheme="dark"`; nothing moves unless it is asked for.  When the test fails every page
-    leaves a screenshot and its HTML in build/e2e.  A request to anywhere but this machine, or a page that asks for
-    what its content policy forbids, fails the test.  The browser has been let in before, unless it is `stranger`.
+    Takes what Playwright's `new_context` takes, such as `color_scheme="dark"`; nothing moves unless it is asked for.
+    When the test fails every page leaves a screenshot and its HTML in build/e2e.  A request to anywhere but this
+    machine, or a page that asks for what its content policy forbids, fails the test.  The browser has been let in
+    before, unless it is `stranger`.
     """
     pages, foreign = [], []
 
