@@ -37,6 +37,14 @@ def test_the_map_and_all_seven_panels_are_on_one_screen(scanned, page):
     for left, top, right, bottom in (*places["panels"], places["a"], places["map"]):
         assert 0 <= left < right <= 1440 and 0 < top < bottom <= 900
 
+    # So are those of two thresholds compared, on a short screen.
+    page.set_viewport_size({"width": 1280, "height": 720})
+    page.get_by_role("button", name="Compare").click()
+    expect(page.locator("[data-panel$=x] canvas")).to_have_count(2)
+    expect(page.locator(".note:visible")).to_have_count(0)
+    page.wait_for_function(f"() => ({PLACES})().panels.every((box) => box[3] <= 720)")
+    assert len(page.evaluate(PLACES)["panels"]) == 10
+
 
 def test_tau_is_dragged_in_the_spectrum_and_goes_into_the_plan(scanned, page):
     sent = noted_messages(page)
