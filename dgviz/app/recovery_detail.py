@@ -2,8 +2,9 @@
 
 import streamlit as st
 
-from dgviz.app.recovery import method_words, picture_config, titled
+from dgviz.app.recovery import picture_config, titled
 from dgviz.figures import Bar, recovery_bars
+from dgviz.repair.methods import method_words
 from dgviz.scores import Score
 from dgviz.scores.recovery import METRICS, Comparison, Recovery
 from dgviz.scores.recovery.detail import SIZES
