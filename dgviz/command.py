@@ -614,9 +614,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--z", "Z", "at least so many standard errors (default 1.96)", kind=float, default=1.96),
                 Argument("--average", "A", "over benchmarks: {averages}", default="mean"),
                 Argument("--combine", "C", "of two sides: {combinations}", default="harmonic"),
-                Argument(
-                    "--tables", "DIR", "also write the paper's tables there, as CSV, LaTeX and Markdown, and figures"
-                ),
+                Argument("--tables", "DIR", "also write the paper's tables (CSV, LaTeX, Markdown) and figures there"),
                 Argument("--bootstrap", "N", "replicates (default 2000)", kind=int, default=2000),
                 Argument("--seed", "N", "of the bootstrap", kind=int, default=0),
                 _JSON,

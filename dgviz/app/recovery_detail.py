@@ -11,6 +11,7 @@ from dgviz.scores.recovery.detail import SIZES
 from dgviz.scores.recovery.report import benchmarks_csv, definition
 from dgviz.scores.recovery.resample import RESAMPLED
 
+_NOTES = 12  # so many are shown at once
 _PARTS = {"damaged": "▼ damaged", "improved": "▲ improved", "unchanged": "= unchanged", "on_task": "on-task"}
 
 
@@ -124,9 +125,16 @@ def draw_notes(recovery: Recovery) -> None:
     if not notes and not recovery.missing:
         return
     st.subheader("To beware of", anchor=False)
-    for note, about in notes.items():
-        everything = not about or len(about) == len(recovery.repaired)
-        st.text(f"· {note}" if everything else f"· {', '.join(about)}: {note}")
+    whole = len(recovery.repaired)
+    lines = [
+        f"· {note}" if not about or len(about) == whole else f"· {', '.join(about)}: {note}"
+        for note, about in notes.items()
+    ]
+    for line in lines[:_NOTES]:
+        st.text(line)
+    if lines[_NOTES:]:
+        with st.expander(f"{len(lines) - _NOTES} more", icon=":material/more_horiz:"):
+            st.text("\n".join(lines[_NOTES:]))
     if recovery.missing:
         with st.expander(f"Missing scores: {len(recovery.missing)}", icon=":material/playlist_remove:"):
             st.text("\n".join(recovery.missing))

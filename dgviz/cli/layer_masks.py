@@ -6,14 +6,14 @@ from contextlib import closing
 from pathlib import Path
 
 import dgviz.demo.backend  # noqa: F401  (the demo among the evaluators)
-from dgviz.analysis.study import typeset, write_tables
+from dgviz.analysis.study import write_tables
 from dgviz.analysis.study.masks import LayerMask, layer_masks
 from dgviz.analysis.study.tables import PaperTable
 from dgviz.cli.evaluate import evaluation_settings
 from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plan, warn
 from dgviz.cli.progress import Progress
 from dgviz.errors import EvaluationError
-from dgviz.files import write_file, pretty_json
+from dgviz.files import pretty_json, write_file
 from dgviz.jobs import JobReporter
 from dgviz.scores import choose_scores
 from dgviz.scores.recovery import Tolerance, assess, plan_study, recovery_report

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dgviz.cli.options import print_columns, print_result, warn
+from dgviz.command import Command
 from dgviz.errors import ScoresError
 from dgviz.scores import choose_scores, read_scores
 from dgviz.scores.recovery import (
@@ -56,7 +57,11 @@ def run(options: argparse.Namespace) -> int:
     result = recovery_report(recovery) | {"written": list(map(str, written))}
     print_result(options, result, lambda: _print_recovery(recovery, written))
     warn(recovery.notes, "note")
-    warn(recovery.missing, "missing")
+    if recovery.study.design.benchmarks and recovery.missing:
+        asked = Command("study", study=options.study, scores=options.scores)
+        warn([f"{len(recovery.missing)} scores of the study; {asked} says which"], "missing")
+    else:
+        warn(recovery.missing, "missing")
     return 0
 
 

@@ -26,16 +26,23 @@ def run(options: argparse.Namespace) -> int:
     if not study.design.benchmarks:
         raise ScoresError(f"{file} names no benchmarks, so nothing of it can be missing: `recovery --study` takes it")
     coverage = find_coverage(study, choose_scores(table, study.design.metrics_of(table)))
-    lacking = [item for item in coverage if item.missing]
-    commands = {item.model: _command(item, study, content) for item in reversed(lacking)}
-    models = {item.model: item for item in coverage}.values()  # a base stands in several cells and is scored once
+    # A base stands in several cells and is scored once.
+    there, missing = (
+        {(item.model, name): item.cell for item in reversed(coverage) for name in reversed(getattr(item, part))}
+        for part in ("there", "missing")
+    )
+    lacking: dict[str, list[str]] = {}
+    for model, name in reversed(missing):
+        lacking.setdefault(model, []).append(name)
+    cells = {item.model: item.cell for item in coverage}
+    commands = [_command(model, cells[model], names, study, content) for model, names in lacking.items()]
     result = {
         "title": content.get("title") or "",
         "open": study.design.open,
         "coverage": [vars(item) for item in coverage],
-        "planned": sum(len(item.there) + len(item.missing) for item in models),
-        "scored": sum(len(item.there) for item in models),
-        "commands": list(map(str, reversed(commands.values()))),
+        "planned": len(there) + len(missing),
+        "scored": len(there),
+        "commands": list(map(str, commands)),
     }
     print_result(options, result, lambda: _print(result, coverage, study))
     return 0
@@ -55,11 +62,10 @@ def _table(sources: Sequence[str]) -> ScoreTable:
     return read_scores(sources) if sources else ScoreTable(())
 
 
-def _command(item: Coverage, study: Study, content: Mapping[str, Any]) -> Command:
+def _command(model: str, cell: str, tasks: Sequence[str], study: Study, content: Mapping[str, Any]) -> Command:
     """Return the command that scores what a model lacks, under the study's inference settings."""
     settings = study.design.inference
-    cell = next(cell for cell in study.cells if cell.name == item.cell)
-    about = (content.get("models") or {}).get(cell.model) or {}
+    about = (content.get("models") or {}).get(next(c.model for c in study.cells if c.name == cell)) or {}
     given = {
         "model_arg": {**(settings.get("model_args") or {}), **(about.get("model_args") or {})},
         "gen_arg": settings.get("generation") or {},
@@ -70,9 +76,7 @@ def _command(item: Coverage, study: Study, content: Mapping[str, Any]) -> Comman
     }
     backend = settings.get("backend") or "hf"
     chat = bool(settings.get("chat"))
-    return Command(
-        "evaluate", model=item.model, tasks=item.missing, backend=backend, name=item.model, chat=chat, **words
-    )
+    return Command("evaluate", model=model, tasks=tasks, backend=backend, name=model, chat=chat, **words)
 
 
 def _print(result: Mapping[str, Any], coverage: Sequence[Coverage], study: Study) -> None:
@@ -80,8 +84,8 @@ def _print(result: Mapping[str, Any], coverage: Sequence[Coverage], study: Study
     print(result["title"])
     fields: dict[str, list[str]] = {}
     for path in study.design.open:
-        part, *middle, last = path.split(".")
-        fields.setdefault(f"{part}.*.{last}" if middle else path, []).append(".".join(middle))
+        parts = path.split(".")
+        fields.setdefault(".".join([parts[0], "*", *parts[2:]]) if len(parts) > 2 else path, []).append(path)
     if fields:
         print()
         rows = [(str(len(names)), field) for field, names in fields.items()]

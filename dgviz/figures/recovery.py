@@ -300,4 +300,5 @@ def _faded(colour: str, strength: float) -> str:
 
 
 def interval_words(interval: Interval | None) -> str:
+    """Return an interval for the hover; nothing where there is none."""
     return f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""

@@ -26,7 +26,7 @@ from dgviz.figures.style import (
 from dgviz.scores.recovery import MetricValue, Recovery
 
 _ABREAST = 3
-_PANEL, _HEAD = 330, 84  # pixels of a row of panels, and of what stands above them
+_PANEL, _HEAD = 350, 84  # pixels of a row of panels, and of what stands above them
 _SYMBOLS = ("circle", "square", "triangle-up", "cross", "star", "triangle-down", "pentagon", "hexagram")
 _SMALL = {"size": 12, "color": MUTED}
 
@@ -222,7 +222,7 @@ def write_figures(recovery: Recovery, folder: Path) -> list[Path]:
 
 def method_looks(labels: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Return colour and symbol of every method as the paper has them: DG-Hard is the blue diamond."""
-    palette = [colour for colour in RULE_COLOURS if colour not in (LAW, MUTED)]
+    palette = [colour for colour in RULE_COLOURS if colour not in (ACCENT, LAW, MUTED)]
     others = zip(
         (label for label in labels if label != "dg_hard"), itertools.cycle(palette), itertools.cycle(_SYMBOLS)
     )
@@ -234,12 +234,12 @@ def _cohorts(recovery: Recovery) -> dict[str, str]:
     study = recovery.study
     items = {OVERALL: recovery.comparisons} | {name: recovery.of_cohort(name) for name in study.cohorts}
     titles = {name: f"{name}, {counts_words(own)}" for name, own in items.items()}
-    return titles | {name: f"{name}, open" for name in study.design.open_cohorts()}
+    return titles | {name: f"{name}, open" for name in study.open_cohorts()}
 
 
 def _metrics(recovery: Recovery, cohort: str) -> dict[str, Mapping[str, MetricValue]]:
     """Return the metrics of every method over a cohort; none of one that is open."""
-    if cohort in recovery.study.design.open_cohorts():
+    if cohort in recovery.study.open_cohorts():
         return {}
     found = {label: recovery.repaired[label] for label in methods_of(recovery)}
     return {label: own.cohorts.get(cohort, own.metrics) for label, own in found.items()}
@@ -253,7 +253,7 @@ def _panels(recovery: Recovery, titles: Mapping[str, str]) -> tuple[go.Figure, d
     height = _HEAD + _PANEL * rows + (24 if note else 0)
     figure = make_subplots(
         rows, cols, subplot_titles=list(map(as_text, titles.values())), horizontal_spacing=0.09,
-        vertical_spacing=0.24 / rows,
+        vertical_spacing=0.36 / rows,
     )  # fmt: skip
     top = (24 if note else 0) + _HEAD
     legend = LEGEND_ABOVE | {"y": 1 + 34 / (height - top - 60), "font": {"size": 12}}
@@ -267,7 +267,7 @@ def _panels(recovery: Recovery, titles: Mapping[str, str]) -> tuple[go.Figure, d
         )
         figure.update_layout(title_yanchor="top", title_automargin=False)
     places = {name: (i // cols + 1, i % cols + 1) for i, name in enumerate(titles)}
-    for name in set(recovery.study.design.open_cohorts()) & places.keys():
+    for name in set(recovery.study.open_cohorts()) & places.keys():
         _say(figure, *places[name], "the study file leaves open<br>what belongs to this cohort", "middle")
     return figure, places
 

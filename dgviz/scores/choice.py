@@ -143,7 +143,7 @@ def _metric(benchmark: str, rows: list[Score], named: str | None) -> str | None:
 def _means(parts: list[list[Score]], metric: str) -> tuple[list[Score], list[Score]]:
     """Return the mean of several metrics of each model, and a row of each model that lacks one of them.
 
-    The metrics are of the same answers, so the mean of their standard errors is what the error of the mean is at most.
+    The metrics are of the same answers: the error of their mean is at most the mean of their errors.
     """
     models: dict[tuple[str, str], list[Score]] = {}
     for row in itertools.chain(*parts):

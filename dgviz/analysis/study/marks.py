@@ -44,7 +44,7 @@ def rank_entries(
     Parameters
     ----------
     entries : sequence of Entry
-        Those without a number get no mark.
+        Those without a number get no mark, nor does a number that is alone.
     gap : float
         Values that differ by less are level.
     second : bool
@@ -59,8 +59,9 @@ def rank_entries(
             for i, entry in enumerate(entries)
             if isinstance(entry.value, int | float) and i not in marks
         }
-        top = max(left.values(), default=0.0)
-        marks |= {i: mark for i, value in left.items() if top - value < gap * (1 - 1e-9)}
+        if len(left) + len(marks) > 1:
+            top = max(left.values(), default=0.0)
+            marks |= {i: mark for i, value in left.items() if top - value < gap * (1 - 1e-9)}
     return [dataclasses.replace(entry, mark=marks.get(i, "")) for i, entry in enumerate(entries)]
 
 

@@ -1,6 +1,7 @@
 """Layer masks: the repair of a part of the layers, all others left as tuned (the paper's App. I.2).
 
-Which masks the paper took is not known. Here they are each third of the depth, each class of weight, and all but each.
+Which masks the paper took is not known. Here they are each third of the depth, each class of weight, and all but each
+of these.
 """
 
 import re
@@ -86,7 +87,7 @@ def _masked(plan: RepairPlan, names: Iterable[str]) -> RepairPlan:
 
 
 def _pattern(name: str) -> str:
-    """Return an expression for a tensor; for one expert's, for those of all experts of its layer, which go together."""
+    """Return an expression for a tensor; for an expert's, for all experts' of its layer, which go together."""
     path = module_path(name)
     if path.expert is None:
         return re.escape(name)

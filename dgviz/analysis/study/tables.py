@@ -189,12 +189,12 @@ def _is_whole(recovery: Recovery, cell: Cell, label: str, benchmarks: Iterable[s
 
 def _open_notes(recovery: Recovery, cohorts: bool = True) -> list[str]:
     """Say which cohorts are left out because nobody has said what belongs to them."""
-    names = recovery.study.design.open_cohorts() if cohorts else ()
+    names = recovery.study.open_cohorts() if cohorts else ()
     return [f"left out, because the study file leaves open what belongs to it: {some(names, 9)}"] if names else []
 
 
 def _aggregates(recovery: Recovery, number: str, cohorts: Sequence[str]) -> PaperTable:
-    """Return Tables 1, 11 or 12: every metric of every method, a block per cohort; of the last two the best marked."""
+    """Return Tables 1, 11 or 12: every metric of every method, a block per cohort; best marked but in the first."""
     names = (*_MADE_OF, *_COMBINED) if number == "1" else (*_COMBINED, *_MADE_OF)
     labels, rows = methods_of(recovery), []
     for cohort in cohorts:

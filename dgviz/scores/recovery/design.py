@@ -66,10 +66,6 @@ class Design:
     note: str = ""
     open: tuple[str, ...] = ()
 
-    def open_cohorts(self) -> tuple[str, ...]:
-        """Return the cohorts of which nobody has said what belongs to them."""
-        return tuple(name.removeprefix("cohorts.") for name in self.open if name.startswith("cohorts."))
-
     def metrics_of(self, table: ScoreTable) -> dict[str, str]:
         """Return the metrics of the benchmarks that have scores, as `choose_scores` takes them.
 

@@ -82,6 +82,6 @@ def unplanned_notes(study: Study, chosen: ChosenScores) -> list[str]:
     ):
         if names:
             notes.append(f"left aside, {what} that the study does not name: {', '.join(sorted(names))}")
-    for cohort in design.open_cohorts():
+    for cohort in study.open_cohorts():
         notes.append(f"cohort {cohort} is open: the study file does not say what belongs to it, and no figure has it")
     return notes

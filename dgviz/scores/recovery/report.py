@@ -24,8 +24,9 @@ def recovery_report(recovery: Recovery) -> dict[str, Any]:
     -------
     dict
         ``cells``, ``counts`` of the parts, ``tolerance``, ``average``, ``combination``, ``bootstrap``, ``benchmarks``
-        (raw scores and changes), ``axes`` (the same of safety), ``open`` fields of the study file, ``repaired`` (label -> metrics, each with value, n, interval and definition, and
-        their detail), ``controls``, ``cohorts``, ``missing`` and ``notes``.
+        (raw scores and changes), ``axes`` (the same of safety), ``open`` (fields of the study file), ``repaired``
+        (label -> metrics, each with value, n, interval and definition, and their detail), ``controls``, ``cohorts``,
+        ``missing`` and ``notes``.
     """
     return {
         "cells": [asdict(cell) | {"on_task": cell.on_task or None} for cell in recovery.study.cells],

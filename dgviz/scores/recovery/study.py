@@ -74,6 +74,11 @@ class Study:
         """Return what the repairs are called, in the order of the cells."""
         return tuple(dict.fromkeys(label for cell in self.cells for label in cell.repaired))
 
+    def open_cohorts(self) -> tuple[str, ...]:
+        """Return the cohorts of which nobody has said what belongs to them."""
+        paths = (path.removeprefix("cohorts.") for path in self.design.open if path.startswith("cohorts."))
+        return tuple(name for name in paths if name not in self.cohorts)
+
     def only(self, names: Iterable[str]) -> "Study":
         """Return the study of some cells; cohorts that it leaves empty, or that are all of it, go.
 
@@ -131,7 +136,7 @@ def plan_study(
     lower_is_better : iterable of str
         Benchmarks of which less is better.
     design : Design, optional
-        What was meant to be scored: where it names the benchmarks, a score that is not there is missing, not an error.
+        What was meant to be scored: where it names benchmarks, a score that is not there is missing and no error.
 
     Raises
     ------
