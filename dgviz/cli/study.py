@@ -28,11 +28,11 @@ def run(options: argparse.Namespace) -> int:
     coverage = find_coverage(study, choose_scores(table, study.design.metrics_of(table)))
     # A base stands in several cells and is scored once.
     there, missing = (
-        {(item.model, name): item.cell for item in reversed(coverage) for name in reversed(getattr(item, part))}
+        dict.fromkeys((item.model, name) for item in coverage for name in getattr(item, part))
         for part in ("there", "missing")
     )
     lacking: dict[str, list[str]] = {}
-    for model, name in reversed(missing):
+    for model, name in missing:
         lacking.setdefault(model, []).append(name)
     cells = {item.model: item.cell for item in coverage}
     commands = [_command(model, cells[model], names, study, content) for model, names in lacking.items()]

@@ -138,7 +138,7 @@ def write_tables(tables: Sequence[PaperTable], folder: Path) -> list[Path]:
         for table in tables:
             for form in FORMS:
                 written.append(folder / f"{table.name}.{form}")
-                write_file(written[-1], typeset(table, form).encode())
+                write_file(written[-1], typeset(table, form).encode(), durable=False)
     except OSError as error:
         raise ScoresError(f"tables cannot be written into {folder}: {error.strerror or error}") from error
     return written
