@@ -197,9 +197,10 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
             else:
                 metrics[item.benchmark] = picked
         left, right, third, fourth = st.columns(4)
-        first = Tolerance().value if study.design.tolerance is None else study.design.tolerance
+        said = study.design.tolerance
+        first, key = (Tolerance().value, "tolerance") if said is None else (said, f"tolerance-{said:g}")
         value = left.number_input(
-            "Tolerance", 0.0, None, first, step=0.005, format="%g", key="tolerance",
+            "Tolerance", 0.0, None, first, step=0.005, format="%g", key=key,
             help="Tuned and base that differ by no more, in units of the score, count as unchanged.",
         )  # fmt: skip
         z = right.number_input(

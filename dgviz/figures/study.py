@@ -142,8 +142,8 @@ def axis_trends(recovery: Recovery) -> go.Figure:
     Returns
     -------
     go.Figure
-        Faint are single cells, dotted is the level of each model's base. Where a model lacks a score in some cells,
-        the mean is of the others, drawn open; where it lacks all, it is named.
+        Faint are single cells, dotted is the level of each model's base, a line joins base and tuned. Where a model
+        lacks a score in some cells, the mean is of the others, drawn open; where it lacks all, it is named.
     """
     axes, models = recovery.study.design.axes, cells_by_model(recovery)
     roles = ["base", "tuned", *methods_of(recovery)]
@@ -164,10 +164,12 @@ def axis_trends(recovery: Recovery) -> go.Figure:
             dot = {"color": colour, "size": 5, "opacity": 0.35}
             x, y = zip(*dots, strict=True) if dots else ((), ())
             _add(figure, row, col, model, "", x=x, y=y, mode="markers", marker=dot, hoverinfo="skip")
+            quiet = {"mode": "lines", "hoverinfo": "skip"}
             if means[0] is not None:
                 line = {"color": colour, "width": 1.2, "dash": "dot"}
-                ends = [-0.5, len(roles) - 0.5]
-                _add(figure, row, col, model, "", x=ends, y=[means[0]] * 2, mode="lines", line=line, hoverinfo="skip")
+                _add(figure, row, col, model, "", x=[-0.5, len(roles) - 0.5], y=[means[0]] * 2, line=line, **quiet)
+            line = {"color": colour, "width": 1.2}
+            _add(figure, row, col, model, "", x=[shift, 1 + shift], y=means[:2], line=line, **quiet)
             symbol = _SYMBOLS[number % len(_SYMBOLS)]
             _add(
                 figure,
@@ -176,8 +178,7 @@ def axis_trends(recovery: Recovery) -> go.Figure:
                 model,
                 x=[place + shift for place in range(len(roles))],
                 y=means,
-                mode="markers+lines",
-                line={"color": colour, "width": 1.2},
+                mode="markers",
                 marker={"color": colour, "size": 10, "symbol": [symbol if w else f"{symbol}-open" for w in whole]},
                 customdata=[
                     (title, f"{len(own)} of {len(cells)} cells") for title, own in zip(titles, known, strict=True)
@@ -274,7 +275,7 @@ def _panels(recovery: Recovery, titles: Mapping[str, str]) -> tuple[go.Figure, d
 
 def _add(figure: go.Figure, row: int, col: int, name: str, legend: str | None = None, **trace: Any) -> None:
     """Add a trace to a panel, in the legend once for all panels unless its name there is empty."""
-    shown = legend is None and (row, col) == (1, 1)
+    shown = legend is None and not any(other.legendgroup == name and other.showlegend for other in figure.data)
     figure.add_scatter(row=row, col=col, name=as_text(name), legendgroup=name, showlegend=shown, **trace)
 
 
