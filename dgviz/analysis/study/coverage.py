@@ -14,10 +14,16 @@ class Coverage:
 
     Attributes
     ----------
-    cell, role, model : str
-        Where it stands, what it is there, and its name.
-    there, missing : tuple of str
-        Benchmarks and safety axes with a score, and those without.
+    cell : str
+        Where it stands.
+    role : str
+        What it is there: ``base``, ``tuned`` or the label of a repair.
+    model : str
+        Its name.
+    there : tuple of str
+        Benchmarks and safety axes with a score.
+    missing : tuple of str
+        Those without.
     """
 
     cell: str
