@@ -436,7 +436,7 @@ def _scores(recovery: Recovery, number: str, model: str, cells: Sequence[Cell]) 
     titles = (recovery.study.design.title_of(name) for name in held_out)
     columns = ("Method", *titles, "Avg.", "On-task", "Combined")
     notes = [
-        f"best bold, second underlined in a column within a task; scores that differ by less than {GAP:g} are level",
+        f"best and second marked in every column within a task; scores that differ by less than {GAP:g} are level",
         "Combined: per cell, in percent, among the methods only; Avg. and Combined only where no score is missing",
     ]
     return PaperTable(number, f"{model}, every score", "Task", columns, tuple(rows), tuple(notes))
