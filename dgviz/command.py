@@ -336,6 +336,21 @@ _METHOD = (
 _LIST = "methods with commas between, each with its settings: wise_ft:alpha=0.3,dg_hard:shrinker=frobenius"
 _METHODS = Argument("--methods", "LIST", f"{_LIST}; default: all", form="list")
 _SAVE = Argument("--save", "FILE", "also write the result there, as JSON")
+_EVALUATE = (
+    Argument("--tasks", "A,B", "tasks or groups, by the harness's names", default=(), form="list"),
+    Argument("--backend", "B", "{backends} (default hf)", default="hf"),
+    Argument("--task-path", "DIR", "folder of task files of your own; they may hold code"),
+    Argument("--limit", "N", "only N examples of every task, to try out", kind=int),
+    Argument("--shots", "N", "worked examples; default the task's own", kind=int),
+    _switch("--chat", "put questions through the chat template"),
+    Argument("--batch-size", "N", "default 1; or auto", default="1"),
+    Argument("--model-arg", "K=V", "of the harness's model, e.g. dtype=bfloat16 or enforce_eager=true", form="pairs"),
+    Argument("--gen-arg", "K=V", "of its generation, e.g. temperature=0", form="pairs"),
+    _DEVICE,
+)
+_METRIC = Argument(
+    "--metric", "BENCHMARK=METRIC", "which metric of several is meant; A+B is their mean", form="pairs"
+)
 _PAIR = (_BASE, _TUNED)
 _SHOWN = (*_NAMES, _JSON)
 
@@ -515,14 +530,7 @@ GRAMMAR: dict[str, Form] = {
             "score a checkpoint on benchmarks, for `recovery`",
             (
                 Argument("model", "MODEL", "checkpoint with its tokenizer"),
-                Argument("--tasks", "A,B", "tasks or groups, by the harness's names", default=(), form="list"),
-                Argument("--backend", "B", "{backends} (default hf)", default="hf"),
-                Argument("--task-path", "DIR", "folder of task files of your own; they may hold code"),
-                Argument("--limit", "N", "only N examples of every task, to try out", kind=int),
-                Argument("--shots", "N", "worked examples; default the task's own", kind=int),
-                _switch("--chat", "put questions through the chat template"),
-                Argument("--batch-size", "N", "default 1; or auto", default="1"),
-                _DEVICE,
+                *_EVALUATE,
                 Argument("--name", "NAME", "what to call the model; default its folder", default=""),
                 Argument("--out", "DIR", "folder of results (default results)", default="results"),
                 _JSON,
@@ -536,6 +544,42 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--pairs", "RE", "only pairs whose name matches"),
                 Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
                 Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
+                _JSON,
+            ),
+        ),
+        (
+            "layer-masks",
+            "repair only parts of the layers, score each and tabulate; goes on where it was stopped",
+            (
+                *_PAIR,
+                Argument("directory", "DIR", "of scores and tables; what a stopped run left there goes on"),
+                Argument("--on-task", "BENCHMARK", "what fine-tuning was for", default=""),
+                *_EVALUATE,
+                Argument(
+                    "--scorer",
+                    "COMMAND",
+                    "your own, in place of --tasks: {model} is the checkpoint's folder, {out} the one for its scores",
+                    default="",
+                ),
+                _METRIC,
+                Argument("--masks", "LIST", "only these; default: thirds, classes, and all but each", form="list"),
+                _switch("--keep", "keep the checkpoints that were scored"),
+                *_RULE,
+                *_PLAN,
+                *_METHOD,
+                *_NAMES,
+                _FORCE,
+                _DTYPE,
+                _JSON,
+            ),
+        ),
+        (
+            "study",
+            "a study that names what is to be scored: the paper's as a file, and what of it is missing",
+            (
+                Argument("study", "FILE", "study file, for `recovery --study`"),
+                Argument("--scores", "SCORES", "what there is, as `recovery` takes it", form="many"),
+                _switch("--new", "write the paper's study there, to be filled in"),
                 _JSON,
             ),
         ),
@@ -556,7 +600,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--repaired", "NAME", "a repaired model; default all other models", form="many"),
                 Argument("--study", "FILE", "JSON that names cells, cohorts and directions"),
                 Argument("--cell", "NAME", "only this cell; default all", form="many"),
-                Argument("--metric", "BENCHMARK=METRIC", "which metric of several is meant", form="pairs"),
+                _METRIC,
                 Argument("--cohort", "NAME=A,B", "benchmarks or cells looked at together", form="pairs"),
                 Argument("--lower-is-better", "BENCHMARK", "of which less is better", form="many"),
                 Argument("--benchmarks", "A,B", "only these, members of groups included", default=(), form="list"),
@@ -570,6 +614,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--z", "Z", "at least so many standard errors (default 1.96)", kind=float, default=1.96),
                 Argument("--average", "A", "over benchmarks: {averages}", default="mean"),
                 Argument("--combine", "C", "of two sides: {combinations}", default="harmonic"),
+                Argument("--tables", "DIR", "also write the paper's tables (CSV, LaTeX, Markdown) and figures there"),
                 Argument("--bootstrap", "N", "replicates (default 2000)", kind=int, default=2000),
                 Argument("--seed", "N", "of the bootstrap", kind=int, default=0),
                 _JSON,

@@ -1,6 +1,5 @@
 """The Recovery page's table of metrics, and how its figures are shown."""
 
-import re
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +7,7 @@ import streamlit as st
 
 from dgviz.app.messages import plain
 from dgviz.figures import plot_config
-from dgviz.repair.methods import METHODS
+from dgviz.repair.methods import method_words
 from dgviz.scores.recovery import METRICS, MetricValue, Recovery
 from dgviz.scores.recovery.report import definition, metrics_csv, tolerance_sentence
 
@@ -67,15 +66,6 @@ def titled(recovery: Recovery, label: str) -> str:
     """Return what a repair is called in tables and figures: by its method's title, and a control says so."""
     title = method_words(label)
     return f"{title} (control)" if label in recovery.study.controls and "ontrol" not in title else title
-
-
-def method_words(label: str) -> str:
-    """Return a repair's label with the method that it begins with called by its title: ``WiSE-FT 0.25``."""
-    names = [name for name in METHODS if re.fullmatch(rf"{name}([_:].*)?", label)]
-    if not names:
-        return label
-    name = max(names, key=len)
-    return " ".join(filter(None, (METHODS[name].title, label.removeprefix(name).strip("_:"))))
 
 
 def shown_value(found: MetricValue) -> str:

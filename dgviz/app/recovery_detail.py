@@ -2,14 +2,16 @@
 
 import streamlit as st
 
-from dgviz.app.recovery import method_words, picture_config, titled
+from dgviz.app.recovery import picture_config, titled
 from dgviz.figures import Bar, recovery_bars
+from dgviz.repair.methods import method_words
 from dgviz.scores import Score
 from dgviz.scores.recovery import METRICS, Comparison, Recovery
 from dgviz.scores.recovery.detail import SIZES
 from dgviz.scores.recovery.report import benchmarks_csv, definition
 from dgviz.scores.recovery.resample import RESAMPLED
 
+_NOTES = 12  # so many are shown at once
 _PARTS = {"damaged": "▼ damaged", "improved": "▲ improved", "unchanged": "= unchanged", "on_task": "on-task"}
 
 
@@ -120,9 +122,16 @@ def draw_notes(recovery: Recovery) -> None:
     if not notes and not recovery.missing:
         return
     st.subheader("To beware of", anchor=False)
-    for note, about in notes.items():
-        everything = not about or len(about) == len(recovery.repaired)
-        st.text(f"· {note}" if everything else f"· {', '.join(about)}: {note}")
+    whole = len(recovery.repaired)
+    lines = [
+        f"· {note}" if not about or len(about) == whole else f"· {', '.join(about)}: {note}"
+        for note, about in notes.items()
+    ]
+    for line in lines[:_NOTES]:
+        st.text(line)
+    if lines[_NOTES:]:
+        with st.expander(f"{len(lines) - _NOTES} more", icon=":material/more_horiz:"):
+            st.text("\n".join(lines[_NOTES:]))
     if recovery.missing:
         with st.expander(f"Missing scores: {len(recovery.missing)}", icon=":material/playlist_remove:"):
             st.text("\n".join(recovery.missing))

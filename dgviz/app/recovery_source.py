@@ -13,6 +13,7 @@ from streamlit.delta_generator import DeltaGenerator
 from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import DEMO, checkpoint_path
 from dgviz.app.recents import was_opened
+from dgviz.app.recovery_study import offer_template
 from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View
 from dgviz.command import Command
@@ -29,10 +30,10 @@ _REPLICATES = 2000
 _FEW = 6  # so many cells are each a cohort, where none are named
 
 
-def recover_chosen(view: View, aside: DeltaGenerator) -> Recovery:
-    """Let the user choose scores and how they are looked at; return what they say, or stop the page and say why.
+def recover_chosen(view: View, aside: DeltaGenerator) -> tuple[Recovery, str]:
+    """Let the user choose scores and how they are looked at; return what they say and the study file on this machine.
 
-    What few need is drawn `aside`.
+    Where they say nothing the page stops and says why. What few need is drawn `aside`.
     """
     try:
         choices = st.container(horizontal=True, gap="large")
@@ -49,7 +50,9 @@ def recover_chosen(view: View, aside: DeltaGenerator) -> Recovery:
     # A popover: the browser makes what is in it when it is opened, and colouring code takes it a while.
     with aside, st.popover("The same on the command line", icon=":material/terminal:"):
         st.code(str(Command("recovery", **given)), language="bash", wrap_lines=True)
-    return recovery
+        st.caption("With `--tables DIR` it also writes the paper's tables and figures.")
+        offer_template()
+    return recovery, given.get("study", "") if st.session_state["scores-source"] == "path" else ""
 
 
 @st.cache_data(max_entries=16, show_spinner="Resampling ...")
@@ -79,7 +82,7 @@ def _table(view: View, choices: DeltaGenerator) -> tuple[ScoreTable, dict[str, A
         st.session_state["scores-source"] = "path" if own else "demo"
     with choices:
         source = st.segmented_control("Scores", sources, format_func=_SOURCES.get, key="scores-source", required=True)
-    nothing = {"cells": [], "cohorts": {}, "lower_is_better": []}
+    nothing = study_arguments({}, "")
     if source == "demo":
         content = json.dumps(demo_scores()).encode()
         return merge_tables([parse_scores(content, "scores.json")]), nothing, {"scores": ["scores.json"]}
@@ -133,6 +136,7 @@ def _explain(view: View) -> None:
         "lm-evaluation-harness (a folder of them does), or a CSV with the columns model, benchmark, score and, where "
         "known, stderr, n, cell, metric, higher_is_better."
     )
+    offer_template()
     if view.has_pair:
         st.markdown(
             "Nothing is known yet of this pair. These commands score base and tuned; a repaired model likewise."
@@ -181,7 +185,8 @@ def _guess(names: list[str], wanted: str, otherwise: int | None) -> int | None:
 
 def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[ChosenScores, dict[str, Any]]:
     """Let the user set tolerance, cohorts, directions and averages; ask for every metric that is not clear."""
-    chosen = choose_scores(table)
+    named = study.design.metrics_of(table)
+    chosen = choose_scores(table, named)
     with st.expander("Tolerance, cohorts, directions", icon=":material/tune:", expanded=bool(chosen.ambiguous)):
         metrics = {}
         for item in chosen.ambiguous:
@@ -193,8 +198,10 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
             else:
                 metrics[item.benchmark] = picked
         left, right, third, fourth = st.columns(4)
+        said = study.design.tolerance
+        first, key = (Tolerance().value, "tolerance") if said is None else (said, f"tolerance-{said:g}")
         value = left.number_input(
-            "Tolerance", 0.0, None, 0.01, step=0.005, format="%g", key="tolerance",
+            "Tolerance", 0.0, None, first, step=0.005, format="%g", key=key,
             help="Tuned and base that differ by no more, in units of the score, count as unchanged.",
         )  # fmt: skip
         z = right.number_input(
@@ -205,7 +212,7 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
         combination = fourth.selectbox("Of two sides", list(COMBINATIONS), key="combination")
         lower = st.multiselect(
             "Lower is better of",
-            list(table.benchmark_names()),
+            list(dict.fromkeys([*table.benchmark_names(), *sorted(study.lower_is_better)])),
             sorted(study.lower_is_better),
             key=f"lower-{_stamp(table)}",
         )
@@ -220,10 +227,11 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
         st.info("Some benchmarks have several metrics: choose which one is meant above.")
         st.stop()
     if metrics:
-        chosen = choose_scores(table, metrics)
-    cohorts = _cohorts(typed or "", [*table.benchmark_names(), *(cell.name for cell in study.cells)])
+        chosen = choose_scores(table, named | metrics)
+    known = [*table.benchmark_names(), *study.design.benchmarks, *(cell.name for cell in study.cells)]
+    cohorts = _cohorts(typed or "", list(dict.fromkeys(known)))
     given |= {"metric": metrics, "cohort": {name: ",".join(members) for name, members in cohorts.items()}}
-    given |= {"lower_is_better": lower, "tolerance": [value] if value != Tolerance().value else []}
+    given |= {"lower_is_better": lower, "tolerance": [value] if value != first else []}
     given |= {"z": z, "average": average, "combine": combination}
     return chosen, {
         "study": {"cohorts": cohorts, "lower_is_better": frozenset(lower)},

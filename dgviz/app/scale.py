@@ -14,11 +14,13 @@ MODEL_PARTS = {"model": "Map", "model-rules": "Rules", "model-methods": "Methods
 
 EVIDENCE_PARTS = {
     "metrics": "Every metric",
+    "panels": "Panels",
     "cohorts": "By cohort",
     "frontiers": "Frontiers",
     "benchmarks": "Every benchmark",
     "sizes": "Sizes of change",
     "tolerances": "Tolerances",
+    "tables": "Paper's tables",
     "definitions": "Definitions",
 }
 """What is drawn below the plane of recovery and preservation, by the view's `show`."""

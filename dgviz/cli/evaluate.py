@@ -16,10 +16,23 @@ from dgviz.words import number
 _COLUMNS = "benchmark", "metric", "score", "stderr", "n"
 
 
+def evaluation_settings(options: argparse.Namespace) -> Settings:
+    """Return how a checkpoint is scored, as options describe it."""
+    return Settings(
+        limit=options.limit,
+        shots=options.shots,
+        task_path=Path(options.task_path).expanduser() if options.task_path else None,
+        batch_size=options.batch_size,
+        device=options.device,
+        chat=options.chat,
+        model_args=options.model_arg,
+        generation=options.gen_arg,
+    )
+
+
 def run(options: argparse.Namespace) -> int:
     """Score every task; what is done stays remembered when the run is stopped."""
-    path = Path(options.task_path).expanduser() if options.task_path else None
-    settings = Settings(options.limit, options.shots, path, options.batch_size, options.device, options.chat)
+    settings = evaluation_settings(options)
     scored: list[TaskScores] = []
     evaluation = iter_evaluation(options.model, options.tasks, options.backend, settings)
     with closing(evaluation), Progress("evaluate", len(set(options.tasks)), unit="task") as progress:

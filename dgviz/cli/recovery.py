@@ -2,8 +2,10 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from dgviz.cli.options import print_columns, print_result, warn
+from dgviz.command import Command
 from dgviz.errors import ScoresError
 from dgviz.scores import choose_scores, read_scores
 from dgviz.scores.recovery import (
@@ -18,6 +20,7 @@ from dgviz.scores.recovery import (
 )
 from dgviz.scores.recovery.report import definition, tolerance_sentence
 from dgviz.scores.recovery.resample import RESAMPLED
+from dgviz.scores.recovery.study import study_arguments
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     if options.bootstrap < 0 or options.seed < 0:
         raise ScoresError(f"--bootstrap {options.bootstrap} --seed {options.seed}: neither may be negative")
     table = read_scores(options.scores)
-    said = read_study(options.study) if options.study else {"cells": [], "cohorts": {}, "lower_is_better": []}
+    said = read_study(options.study) if options.study else study_arguments({}, "")
     cohorts = {name: _list(members) for name, members in options.cohort.items()}
     # Of every cell named; under an empty name that of all others.
     on_task = {cell: benchmark for cell, _, benchmark in (item.rpartition("=") for item in options.on_task)}
@@ -38,20 +41,27 @@ def run(options: argparse.Namespace) -> int:
         cells=said["cells"],
         cohorts=said["cohorts"] | cohorts,
         lower_is_better=[*said["lower_is_better"], *options.lower_is_better],
+        design=said["design"],
     )
-    chosen = choose_scores(table, options.metric, options.benchmarks)
+    chosen = choose_scores(table, study.design.metrics_of(table) | options.metric, options.benchmarks)
     recovery = assess(
         study.only(options.cell),
         chosen,
-        _tolerance(options.tolerance, options.z),
+        _tolerance(options.tolerance, options.z, study.design.tolerance),
         average=options.average,
         combination=options.combine,
         replicates=options.bootstrap,
         seed=options.seed,
     )
-    print_result(options, recovery_report(recovery), lambda: _print_recovery(recovery))
+    written = _write(recovery, options) if options.tables else []
+    result = recovery_report(recovery) | {"written": list(map(str, written))}
+    print_result(options, result, lambda: _print_recovery(recovery, written))
     warn(recovery.notes, "note")
-    warn(recovery.missing, "missing")
+    if recovery.study.design.benchmarks and recovery.missing:
+        asked = Command("study", study=options.study, scores=options.scores)
+        warn([f"{len(recovery.missing)} scores of the study; {asked} says which"], "missing")
+    else:
+        warn(recovery.missing, "missing")
     return 0
 
 
@@ -60,9 +70,19 @@ def _list(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _tolerance(items: Sequence[str], z: float) -> Tolerance:
-    """Return the tolerance that options state."""
-    of = {"": Tolerance().value}
+def _write(recovery: Recovery, options: argparse.Namespace) -> list[Path]:
+    """Write the paper's tables and figures into a folder; return the files."""
+    from dgviz.analysis.study import noise_files, paper_tables, read_noise, write_tables
+    from dgviz.figures.study import write_figures
+
+    folder = Path(options.tables).expanduser()
+    noise = read_noise(noise_files(recovery.study, Path(options.study).expanduser().parent))
+    return [*write_tables(paper_tables(recovery, noise), folder), *write_figures(recovery, folder)]
+
+
+def _tolerance(items: Sequence[str], z: float, of_study: float | None) -> Tolerance:
+    """Return the tolerance that options state, else the study's."""
+    of = {"": Tolerance().value if of_study is None else of_study}
     for item in items:
         name, _, number = item.rpartition("=")
         try:
@@ -72,7 +92,7 @@ def _tolerance(items: Sequence[str], z: float) -> Tolerance:
     return Tolerance(of.pop(""), of, z)
 
 
-def _print_recovery(recovery: Recovery) -> None:
+def _print_recovery(recovery: Recovery, written: Sequence[Path]) -> None:
     """Print raw scores, the metrics of every repair, and what they mean."""
     counts = ", ".join(f"{count} {part}" for part, count in recovery.counts().items())
     print(f"{counts}; {tolerance_sentence(recovery)}\n")
@@ -107,6 +127,8 @@ def _print_recovery(recovery: Recovery) -> None:
     for note in dict.fromkeys(note for found in recovery.repaired.values() for note in found.notes):
         about = [label for label, found in recovery.repaired.items() if note in found.notes]
         warn([note if len(about) == len(recovery.repaired) else f"{', '.join(about)}: {note}"], "note")
+    if written:
+        print(f"wrote {len(written)} files into {written[0].parent}")
 
 
 def _shown(found: MetricValue) -> str:

@@ -12,6 +12,9 @@ from dgviz.errors import EvaluationError
 from dgviz.scores.evaluate.backends import BACKENDS, Scorer
 from dgviz.scores.evaluate.settings import Settings
 
+_NOT_TAKEN = {name: f"--{name.replace('_', '-')}" for name in ("limit", "shots", "task_path", "chat")}
+_NOT_TAKEN |= {"model_args": "--model-arg", "generation": "--gen-arg"}
+
 
 @dataclass(frozen=True)
 class DemoBackend:
@@ -32,9 +35,9 @@ class DemoBackend:
                 raise EvaluationError(f"the demo has no task {task!r}; it has {', '.join(known)}")
         if not tasks:
             raise EvaluationError(f"no task is named: give --tasks {','.join(known)}")
-        for name in ("limit", "shots", "task_path", "chat"):
-            if getattr(settings, name) not in (None, False):
-                raise EvaluationError(f"the demo takes no --{name.replace('_', '-')}: leave it out")
+        for name, flag in _NOT_TAKEN.items():
+            if getattr(settings, name):
+                raise EvaluationError(f"the demo takes no {flag}: leave it out")
 
     def open(self, path: Path, settings: Settings) -> Scorer:
         """Return what scores a checkpoint of the demo; all tasks are scored at the first."""

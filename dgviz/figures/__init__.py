@@ -12,12 +12,15 @@ from dgviz.figures.recovery import Bar, RepairPoint, recovery_bars, recovery_pla
 from dgviz.figures.rule_model import rank_boxes, tau_curves
 from dgviz.figures.rules import rules_plot
 from dgviz.figures.spectrum import effect_plot, spectrum_plot
+from dgviz.figures.study import axis_trends, combined_panels, recovery_panels
 from dgviz.figures.style import plot_config, series_colour
 
 __all__ = [
     "Bar",
     "RepairPoint",
     "agreement_map",
+    "axis_trends",
+    "combined_panels",
     "comparison_bars",
     "depth_curves",
     "effect_plot",
@@ -31,6 +34,7 @@ __all__ = [
     "plot_config",
     "rank_boxes",
     "recovery_bars",
+    "recovery_panels",
     "recovery_plane",
     "rules_plot",
     "series_colour",

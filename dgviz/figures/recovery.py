@@ -99,7 +99,7 @@ def recovery_plane(
     )
     lines = {f"harmonic mean {CONTOUR:g}": CONTOUR} if contours is None else contours
     for (text, level), dash in zip(lines.items(), itertools.cycle(_DASHES)):
-        x, y = _contour(level, max(spans[0][1], spans[1][1]))
+        x, y = contour_line(level, max(spans[0][1], spans[1][1]))
         _draw_line(figure, x, y, text, color=MUTED, width=1.6, dash=dash)
     if lines:
         figure.update_layout(showlegend=True, legend=SMALL_LEGEND_ABOVE, margin={"t": 30})
@@ -153,7 +153,7 @@ def interval_bars(values: Sequence[float], intervals: Sequence[Interval | None],
     }
 
 
-def _contour(level: float, top: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def contour_line(level: float, top: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the line on which the harmonic mean of both axes is `level`, from `top` to `top`."""
     x = np.geomspace(level * top / (2 * top - level), top, 160)
     return x, level * x / (2 * x - level)
@@ -270,7 +270,7 @@ def recovery_bars(
             error_y=interval_bars(
                 [bar.value for bar in known], [bar.interval for bar in known], color=MUTED, thickness=1.2
             ),
-            customdata=[(bar.n, _interval_words(bar.interval)) for bar in known],
+            customdata=[(bar.n, interval_words(bar.interval)) for bar in known],
             hovertemplate=as_text(f"<b>{label}</b><br>%{{y:.1f}} % %{{customdata[1]}}, n = %{{customdata[0]}}")
             + "<extra></extra>",
         )
@@ -299,5 +299,6 @@ def _faded(colour: str, strength: float) -> str:
     return f"rgba({red}, {green}, {blue}, {0.35 + 0.65 * strength:.2f})"
 
 
-def _interval_words(interval: Interval | None) -> str:
+def interval_words(interval: Interval | None) -> str:
+    """Return an interval for the hover; nothing where there is none."""
     return f"[{interval[0]:.1f}, {interval[1]:.1f}]" if interval else ""

@@ -1,5 +1,8 @@
 """One number per model and benchmark: which metric is meant, and what cannot be decided."""
 
+import dataclasses
+import itertools
+import statistics
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -69,7 +72,8 @@ def choose_scores(
     table : ScoreTable
         From `dgviz.scores.read_scores`.
     metrics : mapping of benchmark to str, optional
-        The metric of a benchmark, with its filter where it has several (``exact_match,strict-match``).
+        The metric of a benchmark, with its filter where it has several (``exact_match,strict-match``); several with
+        ``+`` between them for their mean.
     benchmarks : iterable of str, optional
         The only benchmarks wanted, members of groups included; all by default.
 
@@ -106,6 +110,10 @@ def choose_scores(
             continue
         chosen[benchmark] = metric
         kept = _distinct(row for row in rows if row.metric == metric)
+        if not kept:
+            parts = [_distinct(row for row in rows if row.metric == part) for part in metric.split("+")]
+            kept, lacking = _means(parts, metric)
+            missing += [f"{_place(row)}: not all of {metric}, so no mean of them" for row in lacking]
         missing += [f"{_place(row)} in {row.source}" for row in kept if row.value is None]
         scores |= {(row.cell, row.model, benchmark): row for row in kept if row.value is not None}
         notes += _comparable(benchmark, kept)
@@ -116,8 +124,9 @@ def _metric(benchmark: str, rows: list[Score], named: str | None) -> str | None:
     """Return the metric a benchmark is judged by, or None where that is not clear."""
     there = list(dict.fromkeys(row.metric for row in rows))
     if named is not None:
-        if named not in there:
-            raise ScoresError(f"{benchmark} has no metric {named!r}; it has {', '.join(map(repr, there))}")
+        for part in [named] if named in there else named.split("+"):
+            if part not in there:
+                raise ScoresError(f"{benchmark} has no metric {part!r}; it has {', '.join(map(repr, there))}")
         return named
     if len(there) == 1:
         return there[0]
@@ -129,6 +138,32 @@ def _metric(benchmark: str, rows: list[Score], named: str | None) -> str | None:
             # Several filters are several answers to the same question: which one is meant is not ours to say.
             return filters[0] if len(filters) == 1 else None
     return None
+
+
+def _means(parts: list[list[Score]], metric: str) -> tuple[list[Score], list[Score]]:
+    """Return the mean of several metrics of each model, and a row of each model that lacks one of them.
+
+    The metrics are of the same answers: the error of their mean is at most the mean of their errors.
+    """
+    models: dict[tuple[str, str], list[Score]] = {}
+    for row in itertools.chain(*parts):
+        models.setdefault((row.cell, row.model), []).append(row)
+    kept, lacking = [], []
+    for own in models.values():
+        values, errors = [row.value for row in own], [row.stderr for row in own]
+        if len(own) < len(parts) or None in values:
+            lacking.append(own[0])
+            continue
+        kept.append(
+            dataclasses.replace(
+                own[0],
+                metric=metric,
+                value=statistics.fmean(values),
+                stderr=None if None in errors else statistics.fmean(errors),
+                n=own[0].n if len({row.n for row in own}) == 1 else None,
+            )
+        )
+    return kept, lacking
 
 
 def _place(row: Score) -> str:

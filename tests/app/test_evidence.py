@@ -195,3 +195,41 @@ def test_repairs_shown(wanted):
         assert app.dataframe[0].value["repair"].tolist() == ["DG-Hard", "revert to base", "keep tuned"]
     else:
         assert "Choose at least one repair." in texts(app)
+
+
+def test_a_study_has_panels_and_tables_in_three_forms(tmp_path):
+    lines = [
+        f"{cell},{model},{name},{value}"
+        for cell in ("one", "two")
+        for name, *values in (*ROWS, ("harm", 0.1, 0.4, 0.2))
+        for model, value in zip(("base", "tuned", "fixed"), values, strict=True)
+    ]
+    (tmp_path / "scores.csv").write_text("\n".join(["cell,model,benchmark,score", *lines]))
+    study = {
+        "note": "made up",
+        "cells": [
+            {"name": cell, "base": "base", "tuned": "tuned", "on_task": "task", "repaired": {"dg_hard": "fixed"}}
+            for cell in ("one", "two")
+        ],
+        "benchmarks": {"b": {}, "c": {}, "d": {}, "e": {"title": "Never scored"}},
+        "axes": {"harm": {"lower_is_better": True}},
+        "cohorts": {"One": ["one"], "Knowledge": None},
+        "tolerance": 0.02,
+    }
+    (tmp_path / "study.json").write_text(json.dumps(study))
+    app = open_page()
+    app.button_group(key="scores-source").set_value("path").run()
+    app.text_input(key="study-path").set_value(str(tmp_path / "study.json"))
+    app.text_input(key="scores-path").set_value(str(tmp_path / "scores.csv")).run()
+    assert not app.exception, [error.value for error in app.exception]
+    said = texts(app)
+    assert "made up" in said and "cohort Knowledge is open" in said
+    assert app.number_input(key="tolerance-0.02").value == 0.02
+    assert "Missing scores: 6" in [item.label for item in app.expander]
+    buttons = {button.label for button in app.get("download_button")}
+    assert {"CSV", "LaTeX", "Markdown", "The paper's study, to fill in"} <= buttons
+    app.button_group(key="panels").set_value("safety-trends").run()
+    assert not app.exception and "single cells" in texts(app)
+    app.selectbox(key="paper-table").set_value("table-9").run()
+    counts = app.dataframe[-2].value
+    assert list(counts["Missing"]) == ["1", "1", "2"] and list(counts["Damaged"]) == ["1", "1", "2"]

@@ -27,6 +27,7 @@ EXAMPLES = {
     "repair": "repair pair/base pair/noisy repaired",
     "compare-methods": "compare-methods pair/base pair/noisy --methods wise_ft",
     "sweep": "sweep pair/base pair/noisy --methods wise_ft",
+    "study": "study study.json --new",
     "recovery": "recovery pair/scores.json --bootstrap 2",
 }
 
@@ -411,9 +412,20 @@ MEANINGS: dict[str, str] = {
     "control": "whether it is there for comparison and no repair",
     "points": "one per value of the strength",
     "points.value": "value of the strength",
-    # recovery
+    # study, recovery
+    "study.title": "what the study file calls itself",
+    "open": "fields of the study file that are null: nobody has said them yet",
+    "coverage": "one per model of every cell",
+    "coverage.missing": "benchmarks and safety axes without a score",
+    "planned": "how many scores the study asks for",
+    "scored": "how many of them there are",
+    "commands": "one per model that lacks some",
+    "axes": "safety axes of every cell, as `benchmarks`; they count in no metric",
+    "recovery.written": "files of tables and figures that `--tables` wrote",
     "cells": "base, tuned and repairs that belong together; of a repair, its Combined by cell",
     "cells.repaired": "model of every repair",
+    "cells.model": "what was fine-tuned, as tables call it; empty where no study file says it",
+    "cells.task": "and for what",
     "on_task": "the benchmark that fine-tuning was for",
     "cohorts": "benchmarks or cells looked at together",
     "damaged": "number of damaged benchmarks",

@@ -1,5 +1,6 @@
 """Scores made here: the real harness on a tiny model with local tasks, remembered by content, read by `recovery`."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from dgviz.errors import EvaluationError
 from dgviz.scores import choose_scores, parse_scores, read_scores
 from dgviz.scores.evaluate import Settings, checkpoint_hash, iter_evaluation, write_results
 from dgviz.scores.evaluate import backends as backends_room
+from dgviz.scores.evaluate.settings import task_key
 
 # The harness, datasets and transformers warn of their own affairs.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -255,6 +257,22 @@ def test_the_demo_scores_itself(capsys, tmp_path):
     assert {key: pytest.approx(stored[key], abs=0.01) for key in found} == found
 
 
+def test_arguments_of_the_model_reach_it_and_are_scores_of_their_own(models, tasks, tmp_path):
+    with pytest.raises(EvaluationError, match=r"does not load as a language model.*nonsense"):
+        score(models / "base", ["toy_b"], tasks, model_args={"dtype": "nonsense"})
+    plain = Settings(task_path=tasks)
+    assert Settings(model_args={"enforce_eager": "True"}).values_of("model_args") == {"enforce_eager": True}
+    keys = {
+        task_key("checkpoint", "hf", "1", "toy_a", settings)
+        for settings in (
+            plain,
+            dataclasses.replace(plain, model_args={"dtype": "bfloat16"}),
+            dataclasses.replace(plain, generation={"temperature": "0"}),
+        )
+    }
+    assert len(keys) == 3
+
+
 def test_the_hash_is_of_the_content(models, tmp_path):
     assert checkpoint_hash(open_checkpoint(models / "base")) != checkpoint_hash(open_checkpoint(models / "tuned"))
     shutil.copytree(models / "base", tmp_path / "copy")
@@ -276,6 +294,7 @@ class TestComplaints:
             (["--tasks", "a", "--task-path", "/nowhere"], "there is no folder of tasks /nowhere"),
             (["--backend", "demo", "--tasks", "held_out"], "the demo has no task 'held_out'; it has plain"),
             (["--backend", "demo", "--tasks", "plain", "--limit", "3"], "the demo takes no --limit"),
+            (["--backend", "demo", "--tasks", "plain", "--gen-arg", "temperature=0"], "the demo takes no --gen-arg"),
         ],
     )
     def test_arguments(self, capsys, models, arguments, words):

@@ -7,10 +7,12 @@ from dgviz.app.recovery import choose_display, choose_repairs, draw_overview, dr
 from dgviz.app.recovery_detail import draw_benchmarks, draw_definitions, draw_notes, draw_sizes, draw_tolerance
 from dgviz.app.recovery_figures import draw_bars, draw_frontiers, draw_plane
 from dgviz.app.recovery_source import recover_chosen
+from dgviz.app.recovery_study import draw_note, draw_panels, draw_tables
 from dgviz.app.scale import EVIDENCE_PARTS, choose_shown
 
 _PARTS = {
     "metrics": draw_overview,
+    "panels": draw_panels,
     "benchmarks": draw_benchmarks,
     "sizes": draw_sizes,
     "tolerances": draw_tolerance,
@@ -35,16 +37,19 @@ def draw() -> None:
     )
     head, aside = st.container(), st.container()
     with head:
-        recovery = recover_chosen(view, aside)
+        recovery, study_file = recover_chosen(view, aside)
     with aside, st.expander("Which repairs, and how figures are drawn", icon=":material/tune:"):
         shown = choose_repairs(recovery)
         paper = choose_display()
     with head:
+        draw_note(shown)
         draw_verdict(shown)
         draw_plane(shown, paper)
         part = choose_shown(view, EVIDENCE_PARTS, required=True)
         if part in _PARTS:
             _PARTS[part](shown)
-        else:
+        elif part in _FIGURES:
             _FIGURES[part](shown, paper)
+        else:
+            draw_tables(shown, study_file)
     draw_notes(shown)

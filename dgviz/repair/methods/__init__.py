@@ -5,6 +5,8 @@ shrinker, ``W0 + D'`` the method's result. Controls are no repairs: they show wh
 method is a file with a class, its line below and its test.
 """
 
+import re
+
 from dgviz.errors import MethodError
 from dgviz.repair.methods.complement import Complement
 from dgviz.repair.methods.dare import Dare
@@ -18,7 +20,7 @@ from dgviz.repair.methods.rank_r import RankTruncation
 from dgviz.repair.methods.ties import Ties, TiesPerTensor
 from dgviz.repair.methods.wise_ft import WiseFT
 
-__all__ = ["METHODS", "Method", "Strength", "find_method"]
+__all__ = ["METHODS", "Method", "Strength", "find_method", "method_words"]
 
 _METHODS = (
     DGHard(),
@@ -60,3 +62,23 @@ def find_method(name: str) -> Method:
     if name not in METHODS:
         raise MethodError(f"no repair method {name!r}; there are {', '.join(METHODS)}")
     return METHODS[name]
+
+
+def method_words(label: str) -> str:
+    """Return a repair's label with the method that it begins with called by its title.
+
+    Parameters
+    ----------
+    label : str
+        Such as ``wise_ft_0.25`` or ``dg_hard:scale=2``; one that begins with no method stays as it is.
+
+    Examples
+    --------
+    >>> method_words("wise_ft_0.25")
+    'WiSE-FT 0.25'
+    """
+    names = [name for name in METHODS if re.fullmatch(rf"{name}([_:].*)?", label)]
+    if not names:
+        return label
+    name = max(names, key=len)
+    return " ".join(filter(None, (METHODS[name].title, label.removeprefix(name).strip("_:"))))

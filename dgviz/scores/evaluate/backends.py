@@ -97,7 +97,7 @@ class HarnessBackend:
             batch = settings.batch_size if settings.batch_size == "auto" else int(settings.batch_size)
             try:
                 model = get_model(self.name).create_from_arg_obj(
-                    {"pretrained": str(path), "dtype": "auto"},
+                    {"pretrained": str(path), "dtype": "auto", **settings.values_of("model_args")},
                     {"batch_size": batch, "device": None if settings.device == "auto" else settings.device},
                 )
             except Exception as error:  # whatever the model's own code raises is about this checkpoint
@@ -113,6 +113,7 @@ class HarnessBackend:
                         limit=settings.limit,
                         num_fewshot=settings.shots,
                         apply_chat_template=settings.chat,
+                        gen_kwargs=settings.values_of("generation") or None,
                         log_samples=False,
                     )
                 except Exception as error:  # tasks are code, and data may be out of reach

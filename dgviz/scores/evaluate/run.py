@@ -168,7 +168,12 @@ def write_results(
     now = datetime.now()
     content = {
         **merged,
-        "config": {"model": backend, "model_args": {"pretrained": model}, "limit": settings.limit},
+        "config": {
+            "model": backend,
+            "model_args": {"pretrained": model, **settings.values_of("model_args")},
+            "gen_kwargs": settings.values_of("generation"),
+            "limit": settings.limit,
+        },
         "date": now.timestamp(),
         "lm_eval_version": next((item.results.get("lm_eval_version") for item in scored), None),
         "model_source": backend,

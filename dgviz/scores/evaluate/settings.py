@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ class Settings:
         ``auto``, ``cpu``, ``cuda:1`` ...
     chat : bool
         Whether questions are put through the tokenizer's chat template.
+    model_args, generation : mapping of str to str
+        What the harness's model and its generation take beside, as JSON where it is no text: ``{"dtype": "bfloat16",
+        "enforce_eager": "true"}``, ``{"temperature": "0"}``.
     """
 
     limit: int | None = None
@@ -54,6 +58,8 @@ class Settings:
     batch_size: str = "1"
     device: str = "auto"
     chat: bool = False
+    model_args: Mapping[str, str] = field(default_factory=dict)
+    generation: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("limit", 1), ("shots", 0)):
@@ -64,6 +70,24 @@ class Settings:
             raise EvaluationError(f"--batch-size is {self.batch_size!r}: give a whole number from 1 on, or auto")
         if self.task_path is not None and not self.task_path.is_dir():
             raise EvaluationError(f"there is no folder of tasks {self.task_path}: name the one with your task files")
+
+    def values_of(self, name: str) -> dict[str, Any]:
+        """Return `model_args` or `generation` as values.
+
+        Parameters
+        ----------
+        name : str
+            Which.
+        """
+        return {key: _value(text) for key, text in getattr(self, name).items()}
+
+
+def _value(text: str) -> Any:
+    """Return what a text is as JSON, also with Python's capitals; else the text."""
+    try:
+        return json.loads({"True": "true", "False": "false", "None": "null"}.get(text, text))
+    except ValueError:
+        return text
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:
@@ -127,4 +151,5 @@ def task_key(content: str, backend: str, version: str, task: str, settings: Sett
         "chat": settings.chat,
         "task_files": folder_hash(settings.task_path),
     }
+    parts |= {name: given for name in ("model_args", "generation") if (given := settings.values_of(name))}
     return _sha256(json.dumps(parts, sort_keys=True).encode())

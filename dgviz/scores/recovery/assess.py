@@ -14,8 +14,8 @@ from dgviz.scores.recovery.detail import (
     with_controls,
 )
 from dgviz.scores.recovery.metrics import AVERAGES, COMBINATIONS
-from dgviz.scores.recovery.notes import repair_notes, study_notes
-from dgviz.scores.recovery.partition import Comparison, Tolerance, compare_scores, count_parts
+from dgviz.scores.recovery.notes import repair_notes, study_notes, unplanned_notes
+from dgviz.scores.recovery.partition import Comparison, Tolerance, compare_axes, compare_scores, count_parts
 from dgviz.scores.recovery.resample import MetricValue, Resampler
 from dgviz.scores.recovery.study import Study
 
@@ -73,6 +73,10 @@ class Recovery:
         Scores that are not there, and what to beware of.
     variants : tuple of (Tolerance, list of Comparison)
         Every benchmark under other tolerances.
+    chosen : ChosenScores
+        What it was assessed from.
+    axes : tuple of Comparison
+        Every safety axis of every cell; they count in no metric.
     """
 
     study: Study
@@ -87,10 +91,23 @@ class Recovery:
     missing: tuple[str, ...]
     notes: tuple[str, ...]
     variants: tuple[tuple[Tolerance, list[Comparison]], ...]
+    chosen: ChosenScores
+    axes: tuple[Comparison, ...]
 
     def counts(self) -> dict[str, int]:
         """Return how many held-out benchmarks belong to each part."""
         return count_parts(self.comparisons)
+
+    def of_cohort(self, cohort: str) -> tuple[Comparison, ...]:
+        """Return the comparisons of a cohort, its on-task ones included.
+
+        Parameters
+        ----------
+        cohort : str
+            One of the study; empty for everything.
+        """
+        own = self.comparisons
+        return tuple(i for i in own if _belongs(i, cohort, self.study, task=True)) if cohort else own
 
     def is_control(self, label: str) -> bool:
         """Return whether a label names no repair: a control of the study, reverting to base or keeping tuned.
@@ -166,6 +183,7 @@ def assess(
     if not study.labels():
         raise ScoresError("no repaired model has scores: score one, or name it with --repaired")
     comparisons, missing = compare_scores(study, chosen, tolerance)
+    axes, more = compare_axes(study, chosen, tolerance)
     extended = [with_controls(item) for item in comparisons]
     resampler = Resampler(extended, average, combination, replicates, seed)
 
@@ -193,9 +211,11 @@ def assess(
         seed=seed,
         repaired={label: assessed(label) for label in study.labels()},
         controls={label: assessed(label) for label in CONTROLS},
-        missing=missing,
-        notes=(*chosen.notes, *study_notes(study, comparisons, tolerance)),
         variants=tuple(iter_variants(study, chosen, tolerance, comparisons)),
+        missing=(*missing, *more),
+        notes=(*chosen.notes, *study_notes(study, comparisons, tolerance), *unplanned_notes(study, chosen)),
+        chosen=chosen,
+        axes=axes,
     )
 
 

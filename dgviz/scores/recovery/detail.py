@@ -1,7 +1,7 @@
 """A repair in detail: by size of change, under other tolerances, and beside the two repairs that do nothing."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +33,7 @@ class SizeBin:
     part : str
         ``damaged`` or ``improved``.
     percent_of_base : str
-        One of `SIZES`.
+        Which size, one of `SIZES` or of a study's own.
     n : int
         How many benchmarks.
     mean_change : float
@@ -54,13 +54,15 @@ def with_controls(item: Comparison) -> Comparison:
     return replace(item, repaired={**item.repaired, **{k: getattr(item, role) for k, role in CONTROLS.items()}})
 
 
-def compute_sizes(comparisons: Sequence[Comparison], label: str) -> tuple[SizeBin, ...]:
+def compute_sizes(
+    comparisons: Sequence[Comparison], label: str, bounds: Mapping[str, tuple[float, float]] = SIZES
+) -> tuple[SizeBin, ...]:
     """Return % healed and % preserved by size of change, relative to base (the paper's Table 2)."""
     result = []
     for part in CHANGES:
         members = [item for item in comparisons if item.part == part]
         sizes = [100 * abs(i.gain) / abs(i.base.value) if i.base.value else math.inf for i in members]
-        for words, (low, high) in SIZES.items():
+        for words, (low, high) in bounds.items():
             inside = [item for item, size in zip(members, sizes, strict=True) if low < size <= high]
             if inside:
                 change = np.mean([item.tuned.value - item.base.value for item in inside])

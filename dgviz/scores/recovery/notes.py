@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from dgviz.scores import ChosenScores
 from dgviz.scores.recovery.partition import CHANGES, Comparison, Tolerance
 from dgviz.scores.recovery.resample import MetricValue
 from dgviz.scores.recovery.study import Study
@@ -64,4 +65,23 @@ def study_notes(study: Study, comparisons: Sequence[Comparison], tolerance: Tole
             notes.append(f"cell {cell.name}: {cell.on_task} has no score of both base and tuned")
         if not cell.on_task:
             notes.append(f"cell {cell.name}: no benchmark is called on-task, and all count as held-out")
+    return notes
+
+
+def unplanned_notes(study: Study, chosen: ChosenScores) -> list[str]:
+    """Return which scores a study that names its benchmarks does not ask for, and what of it is open."""
+    design = study.design
+    if not design.benchmarks:
+        return []
+    models = {name for cell in study.cells for name in (cell.base, cell.tuned, *cell.repaired.values())}
+    planned = {*design.benchmarks, *design.axes, *(cell.on_task for cell in study.cells)}
+    notes = [design.note] if design.note else []
+    for what, names in (
+        ("models", {model for _, model, _ in chosen.scores} - models),
+        ("benchmarks", set(chosen.metrics) - planned),
+    ):
+        if names:
+            notes.append(f"left aside, {what} that the study does not name: {', '.join(sorted(names))}")
+    for cohort in study.open_cohorts():
+        notes.append(f"cohort {cohort} is open: the study file does not say what belongs to it, and no figure has it")
     return notes

@@ -168,7 +168,7 @@ def compare_scores(
         raise ScoresError(f"no benchmark {unknown[0]!r} to give a tolerance; there are {', '.join(chosen.metrics)}")
     found, missing = [], list(chosen.missing)
     for cell in study.cells:
-        found += _compare_cell(cell, study, chosen, tolerance, missing)
+        found += _compare_cell(cell, planned_benchmarks(cell, study, chosen), study, chosen, tolerance, missing)
     if all(item.on_task for item in found):
         raise ScoresError(
             "no benchmark beside the on-task one has a score of both base and tuned; "
@@ -177,17 +177,41 @@ def compare_scores(
     return tuple(found), tuple(dict.fromkeys(missing))
 
 
+def compare_axes(
+    study: Study, chosen: ChosenScores, tolerance: Tolerance
+) -> tuple[tuple[Comparison, ...], tuple[str, ...]]:
+    """Return every safety axis of every cell, as `compare_scores` returns benchmarks, and what is missing."""
+    found, missing = [], []
+    for cell in study.cells:
+        found += _compare_cell(cell, study.design.axes, study, chosen, tolerance, missing)
+    return tuple(found), tuple(dict.fromkeys(missing))
+
+
+def planned_benchmarks(cell: Cell, study: Study, chosen: ChosenScores) -> list[str]:
+    """Return the held-out benchmarks of a cell and its on-task one: those planned, else all that were scored."""
+    if study.design.benchmarks:
+        return list(dict.fromkeys([*study.design.benchmarks, *filter(None, [cell.on_task])]))
+    return [name for name in chosen.metrics if name not in study.design.axes]
+
+
+def score_of(chosen: ChosenScores, cell: Cell, model: str, benchmark: str) -> Score | None:
+    """Return a model's score in a cell, else the one that names no cell."""
+    return chosen.scores.get((cell.name, model, benchmark)) or chosen.scores.get(("", model, benchmark))
+
+
 def _compare_cell(
-    cell: Cell, study: Study, chosen: ChosenScores, tolerance: Tolerance, missing: list[str]
+    cell: Cell,
+    benchmarks: Iterable[str],
+    study: Study,
+    chosen: ChosenScores,
+    tolerance: Tolerance,
+    missing: list[str],
 ) -> Iterator[Comparison]:
     """Yield the benchmarks of a cell; what lacks a score is added to `missing`."""
-    for benchmark, metric in chosen.metrics.items():
+    for benchmark in benchmarks:
         models = cell.base, cell.tuned, *cell.repaired.values()
-        scores = [
-            chosen.scores.get((cell.name, model, benchmark)) or chosen.scores.get(("", model, benchmark))
-            for model in models
-        ]
-        if not any(scores):
+        scores = [score_of(chosen, cell, model, benchmark) for model in models]
+        if not (any(scores) or study.design.benchmarks):
             continue
         where = f" in cell {cell.name}" if len(study.cells) > 1 else ""
         missing += [
@@ -198,9 +222,9 @@ def _compare_cell(
             yield Comparison(
                 cell=cell.name,
                 benchmark=benchmark,
-                metric=metric,
+                metric=chosen.metrics[benchmark],
                 on_task=benchmark == cell.on_task,
-                higher_is_better=_direction(benchmark, scores, study),
+                higher_is_better=is_higher_better(benchmark, scores, study),
                 base=base,
                 tuned=tuned,
                 repaired={label: score for label, score in zip(cell.repaired, repaired, strict=True) if score},
@@ -208,7 +232,7 @@ def _compare_cell(
             )
 
 
-def _direction(benchmark: str, scores: list[Score | None], study: Study) -> bool:
+def is_higher_better(benchmark: str, scores: Iterable[Score | None], study: Study) -> bool:
     """Return whether higher is better; what was declared goes before what files say."""
     if benchmark in study.lower_is_better:
         return False

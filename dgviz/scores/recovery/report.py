@@ -1,6 +1,6 @@
 """An assessed study as plain values: one JSON document, and the table of benchmarks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -8,6 +8,7 @@ from dgviz.files import csv_text
 from dgviz.scores import Score
 from dgviz.scores.recovery.assess import Assessment, Recovery
 from dgviz.scores.recovery.metrics import AVERAGES, METRICS
+from dgviz.scores.recovery.partition import Comparison
 from dgviz.scores.recovery.resample import RESAMPLED, MetricValue
 
 
@@ -23,8 +24,9 @@ def recovery_report(recovery: Recovery) -> dict[str, Any]:
     -------
     dict
         ``cells``, ``counts`` of the parts, ``tolerance``, ``average``, ``combination``, ``bootstrap``, ``benchmarks``
-        (raw scores and changes), ``repaired`` (label -> metrics, each with value, n, interval and definition, and
-        their detail), ``controls``, ``cohorts``, ``missing`` and ``notes``.
+        (raw scores and changes), ``axes`` (the same of safety), ``open`` (fields of the study file), ``repaired``
+        (label -> metrics, each with value, n, interval and definition, and their detail), ``controls``, ``cohorts``,
+        ``missing`` and ``notes``.
     """
     return {
         "cells": [asdict(cell) | {"on_task": cell.on_task or None} for cell in recovery.study.cells],
@@ -35,6 +37,8 @@ def recovery_report(recovery: Recovery) -> dict[str, Any]:
         "combination": recovery.combination,
         "bootstrap": {"replicates": recovery.replicates, "seed": recovery.seed, "resampled": RESAMPLED},
         "benchmarks": recovery_rows(recovery),
+        "axes": recovery_rows(recovery, recovery.axes),
+        "open": recovery.study.design.open,
         "repaired": {label: _assessed(recovery, found) for label, found in recovery.repaired.items()},
         "controls": {label: _assessed(recovery, found) for label, found in recovery.controls.items()},
         "missing": recovery.missing,
@@ -80,13 +84,15 @@ def _assessed(recovery: Recovery, found: Assessment) -> dict[str, Any]:
     }
 
 
-def recovery_rows(recovery: Recovery) -> list[dict[str, Any]]:
+def recovery_rows(recovery: Recovery, items: Sequence[Comparison] | None = None) -> list[dict[str, Any]]:
     """Return every benchmark of every cell, raw scores and what became of them.
 
     Parameters
     ----------
     recovery : Recovery
         The assessed study.
+    items : sequence of Comparison, optional
+        In place of its benchmarks, such as its safety axes.
     """
     return [
         {
@@ -110,7 +116,7 @@ def recovery_rows(recovery: Recovery) -> list[dict[str, Any]]:
                 for label, score in item.repaired.items()
             },
         }
-        for item in recovery.comparisons
+        for item in (recovery.comparisons if items is None else items)
     ]
 
 

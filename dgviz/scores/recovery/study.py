@@ -1,5 +1,6 @@
 """Which models and benchmarks belong together: cells, each with its base, tuned and repaired models."""
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,8 +10,9 @@ from typing import Any
 from dgviz.errors import ScoresError
 from dgviz.scores import ScoreTable
 from dgviz.scores.read import read_scores_file
+from dgviz.scores.recovery.design import PARTS_OF_A_DESIGN, Design, read_design
 
-PARTS_OF_A_STUDY = {"cells": list, "cohorts": dict, "lower_is_better": list}
+PARTS_OF_A_STUDY = {"cells": list, "cohorts": dict, "lower_is_better": list, **PARTS_OF_A_DESIGN}
 """What a study file may hold."""
 
 
@@ -28,6 +30,8 @@ class Cell:
         The benchmark fine-tuning was for; empty where it was not scored.
     repaired : mapping of label to model
         The label is what the same repair is called in every cell.
+    model, task : str
+        What was fine-tuned, and for what, as tables call them; empty where no study file says it.
     """
 
     name: str
@@ -35,6 +39,8 @@ class Cell:
     tuned: str
     on_task: str = ""
     repaired: Mapping[str, str] = field(default_factory=dict)
+    model: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True)
@@ -53,6 +59,8 @@ class Study:
         The method a repair is a setting of, where a file says it.
     controls : frozenset of str
         Labels that a file says are no repairs but what repairs are compared with.
+    design : Design
+        What was meant to be scored, and how tables call it.
     """
 
     cells: tuple[Cell, ...]
@@ -60,10 +68,16 @@ class Study:
     lower_is_better: frozenset[str] = frozenset()
     families: Mapping[str, str] = field(default_factory=dict)
     controls: frozenset[str] = frozenset()
+    design: Design = field(default_factory=Design)
 
     def labels(self) -> tuple[str, ...]:
         """Return what the repairs are called, in the order of the cells."""
         return tuple(dict.fromkeys(label for cell in self.cells for label in cell.repaired))
+
+    def open_cohorts(self) -> tuple[str, ...]:
+        """Return the cohorts of which nobody has said what belongs to them."""
+        paths = (path.removeprefix("cohorts.") for path in self.design.open if path.startswith("cohorts."))
+        return tuple(name for name in paths if name not in self.cohorts)
 
     def only(self, names: Iterable[str]) -> "Study":
         """Return the study of some cells; cohorts that it leaves empty, or that are all of it, go.
@@ -100,6 +114,7 @@ def plan_study(
     cells: Iterable[Cell] = (),
     cohorts: Mapping[str, Iterable[str]] | None = None,
     lower_is_better: Iterable[str] = (),
+    design: Design | None = None,
 ) -> Study:
     """Return what is compared with what.
 
@@ -120,14 +135,20 @@ def plan_study(
         What is looked at together.
     lower_is_better : iterable of str
         Benchmarks of which less is better.
+    design : Design, optional
+        What was meant to be scored: where it names benchmarks, a score that is not there is missing and no error.
 
     Raises
     ------
     ScoresError
         If a name does not exist, or base, tuned or the on-task benchmark cannot be told.
     """
+    design = design or Design()
     cells = tuple(cells) or _cells(table, base, tuned, on_task, list(repaired))
-    known_models, known_benchmarks = table.model_names(), table.benchmark_names()
+    known_models, known_benchmarks = table.model_names(), (*table.benchmark_names(), *design.benchmarks, *design.axes)
+    if design.benchmarks:
+        known_models += tuple(name for cell in cells for name in (cell.base, cell.tuned, *cell.repaired.values()))
+        known_benchmarks += tuple(cell.on_task for cell in cells)
     for cell in cells:
         for role, model in (("base", cell.base), ("tuned", cell.tuned), *cell.repaired.items()):
             _must_be(model, known_models, f"cell {cell.name}: {role} model")
@@ -148,7 +169,7 @@ def plan_study(
     roles = {label: table.role_of(model) for cell in cells for label, model in cell.repaired.items()}
     families = {label: role.family for label, role in roles.items() if role.family}
     controls = frozenset(label for label, role in roles.items() if role.control)
-    return Study(cells, groups, frozenset(lower_is_better), families, controls)
+    return Study(cells, groups, frozenset(lower_is_better), families, controls, design)
 
 
 def _must_be(name: str, known: Iterable[str], what: str) -> None:
@@ -211,19 +232,24 @@ def read_study(path: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     path : str or Path
-        JSON: ``{"cells": [{"name", "base", "tuned", "on_task", "repaired": {label: model}}], "cohorts": {name:
-        [benchmark or cell]}, "lower_is_better": [benchmark]}``; every part may be left out.
+        JSON: ``{"cells": [{"name", "base", "tuned", "on_task", "repaired": {label: model}, "model", "task"}],
+        "cohorts": {name: [benchmark or cell]}, "lower_is_better": [benchmark]}`` and the parts of a `Design`; every
+        part may be left out. What is null is an open field.
 
     Raises
     ------
     ScoresError
         If the file cannot be read or says anything else.
     """
+    return study_arguments(read_study_file(path), str(path))
+
+
+def read_study_file(path: str | Path) -> Any:
+    """Return the content of a study file, not looked at."""
     try:
-        content = json.loads(read_scores_file(path))
+        return json.loads(read_scores_file(path))
     except (ValueError, RecursionError) as error:
         raise ScoresError(f"{path} cannot be read as JSON ({error}): name a study file") from error
-    return study_arguments(content, str(path))
 
 
 def study_arguments(content: Any, source: str) -> dict[str, Any]:
@@ -231,26 +257,29 @@ def study_arguments(content: Any, source: str) -> dict[str, Any]:
     if not isinstance(content, dict) or not content.keys() <= PARTS_OF_A_STUDY.keys():
         raise ScoresError(f"{source} is no study: it may hold {', '.join(PARTS_OF_A_STUDY)} and nothing else")
     for name, kind in PARTS_OF_A_STUDY.items():
-        if not isinstance(content.get(name, kind()), kind):
-            raise ScoresError(
-                f"{source}: {name} is no {'list' if kind is list else 'object'}: see docs/how-to/judge-recovery.md"
-            )
-    fields = {"name", "base", "tuned", "on_task", "repaired"}
+        if content.get(name) is not None and not isinstance(content[name], kind):
+            word = {list: "list", str: "text", dict: "object"}.get(kind, "number")
+            raise ScoresError(f"{source}: {name} is no {word}: see docs/how-to/judge-recovery.md")
+    fields = {field.name for field in dataclasses.fields(Cell)}
     cells = []
-    for number, row in enumerate(content.get("cells", [])):
+    for number, row in enumerate(content.get("cells") or []):
         if not isinstance(row, dict) or not {"name", "base", "tuned"} <= row.keys() <= fields:
             raise ScoresError(
-                f"{source} cells[{number}] needs name, base and tuned, and may have on_task and repaired"
+                f"{source} cells[{number}] needs name, base and tuned, and may have on_task, repaired, model and task"
             )
         if not isinstance(row.get("repaired", {}), dict):
             raise ScoresError(f'{source} cells[{number}]: repaired is no object: write {{"label": "model"}}')
         cells.append(Cell(**row))
-    cohorts = content.get("cohorts", {})
+    cohorts = content.get("cohorts") or {}
     for name, members in cohorts.items():
-        if not isinstance(members, list):
+        if members is not None and not isinstance(members, list):
             raise ScoresError(f"{source}: cohort {name} is no list: write the benchmarks or cells that belong to it")
+    design = read_design(content, source)
+    about = {**(content.get("benchmarks") or {}), **(content.get("axes") or {})}
+    lower = [*(content.get("lower_is_better") or []), *(name for name in about if about[name].get("lower_is_better"))]
     return {
         "cells": cells,
-        "cohorts": {name: list(map(str, members)) for name, members in cohorts.items()},
-        "lower_is_better": list(map(str, content.get("lower_is_better", []))),
+        "cohorts": {name: list(map(str, members)) for name, members in cohorts.items() if members is not None},
+        "lower_is_better": list(dict.fromkeys(map(str, lower))),
+        "design": design,
     }
