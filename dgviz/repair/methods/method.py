@@ -19,7 +19,7 @@ from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.law import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
-from dgviz.rmt.threshold import Parameter, Threshold, checked_parameters, find_rule
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Parameter, Threshold, checked_parameters, find_rule
 
 if TYPE_CHECKING:
     import torch
@@ -124,9 +124,17 @@ class Update(Protocol):
 
     name: str
     numel: int
+    shape: tuple[int, int, int]
+    """Matrices, and rows and columns of each."""
 
     def blocks(self) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
         """Yield base and delta of every block, in order, flat."""
+
+    def entries(self, block: slice) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return base and delta of some entries, flat."""
+
+    def base_matrix(self, index: int) -> "torch.Tensor":
+        """Return one of base's matrices; zeros where an entry is infinite."""
 
 
 class WholeModel(Protocol):
@@ -140,6 +148,9 @@ class WholeModel(Protocol):
 
     def squares(self) -> tuple[float, float]:
         """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
+
+    def tensor_squares(self) -> Mapping[str, tuple[float, float]]:
+        """Return |D|^2 and |W0|^2 of every tensor that the plan changes and whose update is not zero."""
 
 
 class OpenUpdate(Protocol):
@@ -243,7 +254,11 @@ class MatrixMethod(Method):
 
     @abstractmethod
     def values(self, params: Params, s: Values, kept: Values) -> Values:
-        """Return the singular values of the method's update, from those of D and of D*."""
+        """Return the singular values of the method's update, from those of D and of what is kept."""
+
+    def choose(self, params: Params, s: Values, kept: Values, tensor: str) -> Values:
+        """Return which values are kept, from those of D and of D*; single directions are decided afterwards."""
+        return kept
 
     def rank(self, threshold: Threshold, values: Values) -> int | None:
         """Return how many directions are left; None where that is all of them by construction."""
@@ -255,10 +270,11 @@ class MatrixMethod(Method):
         """Return what the method makes of the singular values of one matrix."""
         s = spectrum.nonzero_s
         threshold, kept = keep(spectrum, *self.cut(plan), delta)
+        chosen = self.choose(plan.method_params, s, kept, tensor)
         if plan.directions:
-            kept = plan.directions.applied(kept, s, tensor)
-        values = self.values(plan.method_params, s, kept)
-        rank = int(np.count_nonzero(kept)) if plan.directions else self.rank(threshold, values)
+            chosen = plan.directions.applied(chosen, s, tensor)
+        values = self.values(plan.method_params, s, chosen)
+        rank = int(np.count_nonzero(chosen)) if plan.directions else self.rank(threshold, values)
         return Reshaped(s, values, spectrum.nonzero_shape, threshold, kept, rank)
 
     def update(self, reshaped: Reshaped, weight: OpenUpdate) -> Rows:
@@ -303,6 +319,11 @@ class Scaling(EntryMethod):
         """Return the multiplication."""
         factor = self.factor(params, update.name, facts)
         return lambda base, delta: delta if factor == 1 else delta * factor
+
+
+def present(values: Values, s: Values) -> NDArray[np.int64]:
+    """Return the places of values that are more than rounding beside the largest of the update's own."""
+    return np.flatnonzero(values > DEGENERATE_MEDIAN * np.max(s, initial=0.0))
 
 
 def keep(
