@@ -77,7 +77,7 @@ def choose_methods() -> list[Method]:
         "Methods",
         list(METHODS),
         default=DEFAULT,
-        format_func=lambda name: METHODS[name].title,
+        format_func=lambda name: METHODS[name].listed,
         key="chosen-methods",
         help="Controls are no repairs: they show what a repair must be better than.",
     )

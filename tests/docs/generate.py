@@ -128,12 +128,12 @@ def rules_page() -> str:
 
 def methods_page() -> str:
     """Return the reference of repair methods."""
-    rows = []
+    rows: dict[str, list[tuple[str, ...]]] = {}
     for method in METHODS.values():
         settings = [_parameters(method.parameters), "rule, shrinker" if method.thresholded else ""]
         scope = "every tensor" if method.every_tensor else "matrices"
         scope += ", after a look at the whole model" if method.whole_model else ""
-        rows.append(
+        rows.setdefault("Controls" if method.control else method.group, []).append(
             (
                 f"`{method.name}`",
                 method.title,
@@ -149,7 +149,12 @@ def methods_page() -> str:
         "D\\* what DG-Hard keeps of D under the plan's rule and shrinker. Methods that change matrices leave all "
         "other tensors to tuned, bit for bit. Controls are no repairs: they show what a repair must be better "
         "than. [How to compare](../how-to/compare-methods.md), [measured on the demo](../development/demo.md).",
-        table(("name", "title", "result", "changes", "parameters", "source"), rows),
+        *(
+            text
+            for group, own in rows.items()
+            for text in (f"## {group}", table(("name", "title", "result", "changes", "parameters", "source"), own))
+        ),
+        "## Strengths",
         "What a sweep varies, the first by default:",
         table(
             ("method", "strength", "points"),

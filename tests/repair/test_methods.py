@@ -331,9 +331,7 @@ def test_flattening_a_merged_adapter_takes_all_its_directions(tmp_path):
     left, right = torch.randn(80, 4, generator=generator), torch.randn(4, 48, generator=generator)
     pair = write_one(tmp_path, base, base + (left * torch.tensor([1.0, 2.0, 4.0, 8.0])) @ right / 2000)
     name = "layers.0.weight"
-    _, (u, s, vh) = plain_svd(
-        [load_file(side.path / "model.safetensors") for side in (pair.base, pair.tuned)], name
-    )
+    _, (u, s, vh) = plain_svd([load_file(side.path / "model.safetensors") for side in (pair.base, pair.tuned)], name)
     for method, level in (("flat_fro", np.linalg.norm(s[0, :4]) / 2), ("flat_nuclear", s[0, :4].mean())):
         done = repair_tensor(pair[name], plan_of(method), "cpu")
         assert done.report.matrices[0].rank == 4

@@ -15,9 +15,10 @@ class BaseDamping(EntryMethod):
     """
 
     name = "base_damping"
-    title = "Damping along base's right singular space"
+    group = "Directions"
+    title = "Base-space damping"
     formula = (
-        "W0 + D (I - damping V V^T), V the fewest leading right singular vectors of W0 that hold the share `energy` "
+        "W0 + D (I - damping V V^T), V the fewest leading right singular vectors of W0 that hold the share energy "
         "of |W0|^2"
     )
     citation = "own; the right half of the projection that OPLoRA trains with, Xiong & Xie 2025, arXiv 2510.13003"

@@ -173,6 +173,8 @@ class Method:
         In plain notation.
     citation : str
         Where it comes from.
+    group : str
+        What it works on, in a word that lists put before the title; a control's title says that it is one.
     parameters : tuple of Parameter
         What can be set.
     strengths : tuple of Strength
@@ -199,6 +201,7 @@ class Method:
     title: str
     formula: str
     citation: str
+    group: str
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
     every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = averages = False
@@ -212,6 +215,11 @@ class Method:
     def seeded(self) -> bool:
         """Whether it draws random numbers."""
         return any(parameter.name == "seed" for parameter in self.parameters)
+
+    @property
+    def listed(self) -> str:
+        """The title among those of other methods."""
+        return self.title if self.control else f"{self.group}: {self.title}"
 
     @property
     def scope(self) -> str:
@@ -246,6 +254,7 @@ class Method:
 class MatrixMethod(Method):
     """A method that gives every matrix's update other singular values, made from those of D*."""
 
+    group = "Directions"
     spectral = by_matrix = True
 
     def cut(self, plan: "RepairPlan") -> tuple[str, Params, str]:
@@ -286,6 +295,8 @@ class MatrixMethod(Method):
 class EntryMethod(Method):
     """A method that goes through the entries of a tensor, block by block."""
 
+    group = "Entries"
+
     def factor(self, params: Params, tensor: str, facts: Any) -> float | None:
         """Return what a whole tensor's update is multiplied by; None where entries differ."""
 
@@ -297,6 +308,7 @@ class EntryMethod(Method):
 class Scaling(EntryMethod):
     """A method that multiplies every tensor's update by one number."""
 
+    group = "Averaging"
     spectral = True
 
     @abstractmethod

@@ -10,7 +10,7 @@ class NormCapped(Scaling):
     """No tensor's update longer, relative to its base, than so many times the update of all of them together."""
 
     name = "norm_capped"
-    title = "Relative size capped"
+    title = "Relative size cap"
     formula = (
         "W0 + a D in every tensor, a = min(1, cap r / r_t), r_t = |D| / |W0| of the tensor and r that of all together"
     )

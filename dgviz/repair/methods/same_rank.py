@@ -40,7 +40,7 @@ class RandomK(_SameRank):
     """The first k of a random order, which the seed and the tensor's name begin: a larger k adds to a smaller."""
 
     name = "random_k"
-    title = "Control: as many random directions"
+    title = "Control: random directions"
     formula = "W0 + k directions of D drawn at random, as many as DG-Hard keeps"
     citation = "control"
     parameters = (SEED,)
@@ -54,7 +54,7 @@ class BottomK(_SameRank):
     """The weakest directions."""
 
     name = "bottom_k"
-    title = "Control: as many of the weakest directions"
+    title = "Control: the weakest directions"
     formula = "W0 + the k weakest directions of D, as many as DG-Hard keeps"
     citation = "control"
 
