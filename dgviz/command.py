@@ -534,6 +534,7 @@ GRAMMAR: dict[str, Form] = {
             (
                 Argument("directory", "DIR", "of the pairs and their table; what a stopped run left there goes on"),
                 Argument("--pairs", "RE", "only pairs whose name matches"),
+                Argument("--methods", "", "every repair method, on the pairs that lie there", kind=bool),
                 Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
                 Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
                 _JSON,

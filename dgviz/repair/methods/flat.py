@@ -17,7 +17,7 @@ class _Flat(MatrixMethod):
     """A method that gives all directions kept one strength."""
 
     parameters = (number("alpha", 1.0, 2.0, "multiplies what is kept"),)
-    strengths = (TAU, Strength("alpha", TENTHS))
+    strengths = (Strength("alpha", TENTHS), TAU)  # on a merged adapter tau decides nothing
     thresholded = has_factors = True
 
     @abstractmethod
