@@ -170,7 +170,7 @@ def methods_page() -> str:
 def diagnosis_page() -> str:
     """Return the reference of checks, limits and verdicts."""
     meanings = {
-        "applies": "No check warns. That nothing is kept of noise which follows the law is what the rule is for.",
+        "applies": "No check warns: what is dropped has the spectrum of noise. That it was noise is not shown.",
         "care": "A check warns; the reasons and what to do stand beside it.",
         "no_effect": "The update is zero, or everything is kept.",
         "not_applicable": "The median measures no noise.",

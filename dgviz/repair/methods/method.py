@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dgviz.errors import MethodError
 from dgviz.rmt.assess import apply_rule
-from dgviz.rmt.law import mp_fits
+from dgviz.rmt.null import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Parameter, Threshold, checked_parameters, find_rule
