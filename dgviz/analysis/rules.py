@@ -251,11 +251,6 @@ def sum_up(cut: ModelCut) -> RuleTotals:
     energy = np.array([row.spectrum.energy for row in rows])
     energy_kept = np.array([row.energy_kept for row in rows]) * energy
     fitted = [row for row in rows if row.residual_fit is not None]
-    entries = [row.weight.parameters for row in fitted]
-    fits = {
-        name: float(np.average([getattr(row, name) for row in fitted], weights=entries)) if fitted else None
-        for name in ("residual_fit", "residual_own_fit", "noise_fit")
-    }
     parameters, kept = sum(row.weight.parameters for row in rows), sum(row.kept_parameters for row in rows)
     return RuleTotals(
         label=cut.label,
@@ -269,7 +264,9 @@ def sum_up(cut: ModelCut) -> RuleTotals:
         kept_parameters=kept,
         kept_share=kept / parameters,
         energy_kept=float(energy_kept.sum() / energy.sum()) if energy.sum() > 0 else 1.0,
-        **fits,
+        residual_fit=_weighted(fitted, "residual_fit"),
+        residual_own_fit=_weighted(fitted, "residual_own_fit"),
+        noise_fit=_weighted(fitted, "noise_fit"),
         residual_matrices=len(fitted),
         emptied=sum(row.emptied for row in rows),
         unchanged=sum(row.unchanged for row in rows),
@@ -277,6 +274,12 @@ def sum_up(cut: ModelCut) -> RuleTotals:
         lowest=trained[int(np.argmin(shares))].weight.name,
         highest=trained[int(np.argmax(shares))].weight.name,
     )
+
+
+def _weighted(rows: Sequence[Assessment], name: str) -> float | None:
+    """Return the mean of a figure, weighted by the matrices' entries, over those that have it."""
+    known = [(value, row.weight.parameters) for row in rows if (value := getattr(row, name)) is not None]
+    return float(np.average([value for value, _ in known], weights=[size for _, size in known])) if known else None
 
 
 def compare_cuts(cuts: Sequence[ModelCut]) -> Agreement:

@@ -16,7 +16,7 @@ from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.words import number
 
-FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
+FIGURES = "norm_kept", "norm_kept_matrices", "norm_kept_vectors", "drift", "sparsity", "distance", "effective_rank"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -26,7 +26,8 @@ def run(options: argparse.Namespace) -> int:
     table = measure(pair, plans, options.device, "compare-methods")
     result = {**sides(pair), "methods": table, "seconds": round(time.perf_counter() - started, 3)}
     rows = ((*(number(row[name]) for name in FIGURES), row["label"]) for row in table)
-    finish(options, result, lambda: print_columns((*FIGURES, "method"), rows))
+    titles = (name.replace("norm_kept_", "of ") for name in FIGURES)
+    finish(options, result, lambda: print_columns((*titles, "method"), rows))
     return 0
 
 

@@ -18,6 +18,7 @@ from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
 from dgviz.forecast import Calibration, calibration
 from dgviz.forecast.foretell import LITTLE
+from dgviz.forecast.methods import FLOORS, METHOD_TITLES, method_rows, pair_method_rows, read_methods
 from dgviz.forecast.report import BAND_TITLES, FIT_TITLES, PAIR_TITLES, band_rows, fit_rows, pair_rows
 from dgviz.forecast.table import TABLE
 from dgviz.forecast.words import averaging_leads, averaging_words, control_words, worth_words
@@ -167,6 +168,28 @@ def methods_page() -> str:
     )
 
 
+def methods_measured() -> str:
+    """Return what every method healed at three target scores, over the pairs measured."""
+    found = read_methods()
+    if len(found.counted) < 2:
+        return f"{len(found.counted)} pairs are in the table: too few for means over pairs."
+    families = sorted({pair["family"] for pair in found.counted})
+    left = len(found.pairs) - len(found.counted)
+    about = f"{len(found.counted)} pairs of {len(families)} families ({', '.join(families)})"
+    about += f"; {left} whose damage or gain is under two standard errors left out." if left else "."
+    return f"{about}\n\n{table(METHOD_TITLES, method_rows(found))}"
+
+
+def methods_by_pair() -> str:
+    """Return what every method healed on every pair, at each target score."""
+    found = read_methods()
+    parts = []
+    for floor in FLOORS if found.counted else ():
+        titles = ("method", *(pair["name"] for pair in found.counted))
+        parts += [f"At {floor} % of the target:", table(titles, pair_method_rows(found, floor))]
+    return "\n\n".join(parts) or "No pair is in the table."
+
+
 def diagnosis_page() -> str:
     """Return the reference of checks, limits and verdicts."""
     meanings = {
@@ -297,6 +320,8 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
         + standing_words(Calibration(tuple(pair for pair in calibration().pairs if pair.dropped >= LITTLE)))
     ),
     ("development/forecast.md", "pairs"): lambda: table(PAIR_TITLES, pair_rows(calibration().pairs)),
+    ("development/forecast.md", "methods"): methods_measured,
+    ("development/forecast.md", "methods by pair"): methods_by_pair,
     ("development/forecast.md", "made"): made_words,
     ("../README.md", "averaging"): averaging_point,
 }

@@ -388,6 +388,8 @@ MEANINGS: dict[str, str] = {
     "method": "repair method",
     "update_square": "sum of squares of the exact update",
     "removed_square": "sum of squares of what was taken away",
+    "norm_kept_matrices": "the same of matrices alone; null where their update is zero",
+    "norm_kept_vectors": "the same of vectors alone; null where their update is zero",
     "norm_kept": "length of the result's update over that of the fine-tuned one",
     "sparsity": "share of entries that are base's",
     "effective_rank": "of the result's update: `exp` of the entropy of its squared singular values",
