@@ -311,7 +311,10 @@ _NAMES = (
     Argument("--include", "RE", "repair only tensors whose name matches"),
     Argument("--exclude", "RE", "keep tuned's bytes of tensors whose name matches"),
 )
-_FORCE = _switch("--force", "repair although base and tuned have nothing in common")
+_FORCE = _switch(
+    "--force",
+    "repair although base and tuned have nothing in common, or tensors that differ in shape have to stay tuned's",
+)
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
@@ -542,6 +545,7 @@ GRAMMAR: dict[str, Form] = {
             (
                 Argument("directory", "DIR", "of the pairs and their table; what a stopped run left there goes on"),
                 Argument("--pairs", "RE", "only pairs whose name matches"),
+                Argument("--methods", "", "every repair method, on the pairs that lie there", kind=bool),
                 Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
                 Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
                 _JSON,

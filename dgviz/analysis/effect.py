@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.law import mp_fit
+from dgviz.rmt.null import noise_distance
 from dgviz.rmt.spectrum import Spectrum, effective_rank, norm_ratio
 from dgviz.rmt.threshold import RULES
 
@@ -44,8 +45,11 @@ class Effect:
         ``|D'| / |D|``.
     effective_rank : float
         `dgviz.rmt.spectrum.effective_rank` of D'.
-    mp_kept, mp_removed : float or None
-        MP-fit of D' and of D - D', in percent, by the noise of D; None where that is not known, or the part is zero.
+    mp_kept, mp_removed, mp_removed_own : float or None
+        MP-fit of D', of D - D', and of the latter's values that are not zero, in percent, by the noise of D; None
+        where that is not known, or the part is zero.
+    mp_noise : float or None
+        What noise of the shape scores; None where the noise of D is not known.
     subspace : float or None
         Share of D's leading directions that are among as many leading ones of D': the mean squared cosine between
         the two subspaces, averaged over the left and the right one. None where D has no leading directions.
@@ -56,6 +60,8 @@ class Effect:
     effective_rank: float
     mp_kept: float | None
     mp_removed: float | None
+    mp_removed_own: float | None
+    mp_noise: float | None
     subspace: float | None
 
 
@@ -95,10 +101,12 @@ def describe_effect(
     s: _Values, values: _Values, removed: _Values, shape: Sequence[int], measure: Yardstick, subspace: float | None
 ) -> Effect:
     """Return the figures of a method's update."""
-    kept, gone = (
-        mp_fit(part, measure.sigma, shape) if measure.sigma and part.any() else None for part in (values, removed)
-    )
-    return Effect(values, norm_ratio(values, s), effective_rank(values), kept, gone, subspace)
+    fits = [
+        mp_fit(part, measure.sigma, shape) if measure.sigma and part.any() else None
+        for part in (values, removed, removed[removed > 0])
+    ]
+    noise = noise_distance(shape).fit if measure.sigma else None
+    return Effect(values, norm_ratio(values, s), effective_rank(values), *fits, noise, subspace)
 
 
 def spectral_effect(plan: RepairPlan, spectrum: Spectrum, facts: Any = None, tensor: str = "") -> Effect:

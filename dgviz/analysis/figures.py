@@ -36,6 +36,8 @@ class Figure:
         The figure of a group that is not empty; None where no weight of it has one.
     from_zero : bool
         Whether its scale begins at zero; otherwise at the smallest value.
+    beside : str
+        The figure that it is to be read beside, wherever it stands alone.
     words : tuple of str
         What the values 0, 1, 2 ... mean where they are no amounts; of several, a cell shows the largest.
     """
@@ -49,6 +51,7 @@ class Figure:
     pooled: str = ""
     over: Callable[[_Rows], float | None] | None = None
     from_zero: bool = True
+    beside: str = ""
     words: tuple[str, ...] = ()
 
     @property
@@ -59,6 +62,13 @@ class Figure:
     def pool(self, rows: _Rows) -> float | None:
         """Return the figure of a group, None where no weight of it has one."""
         return self.over(rows) if rows and self.over else None
+
+    def told(self, value: float | None, rows: _Rows) -> str:
+        """Return the value of a group as people read it, with the figure that belongs beside it."""
+        if value is None or not self.beside:
+            return self.text(value)
+        other = FIGURES[self.beside]
+        return f"{self.text(value)} ({other.heading}: {other.text(other.pool(rows))})"
 
     def text(self, value: float | None) -> str:
         """Return a value as people read it."""
@@ -152,16 +162,30 @@ FIGURES = Registry(
     ),
     Figure(
         "mp_fit", "MP-fit", "%", "%.1f",
-        "How well all singular values follow the noise law, in percent; iid noise scores 99.6 to 99.9.",
+        "How well all singular values follow the noise law, in percent; to be read beside that of noise of the same "
+        "shape.",
         lambda row: row.mp_fit,
         "Median over the weights that have one.", _median(lambda row: row.mp_fit),
+        from_zero=False, beside="noise_fit",
+    ),
+    Figure(
+        "noise_fit", "MP-fit of noise", "%", "%.1f",
+        "What noise of independent entries of the weight's shape scores, the median of many matrices.",
+        lambda row: row.noise_fit,
+        "Median over the weights that have one.", _median(lambda row: row.noise_fit),
         from_zero=False,
     ),
     Figure(
-        "residual_fit", "MP-fit of what is dropped", "%", "%.1f",
-        "How well the dropped singular values follow the noise law; low where the rule drops more than noise.",
+        "residual_fit", "MP-fit of what is dropped, with zeros", "%", "%.1f",
+        "How well the dropped singular values follow the noise law, zeros in the place of those kept; low where the "
+        "rule drops more than noise, or keeps many.",
         lambda row: row.residual_fit,
-        from_zero=False,
+        from_zero=False, beside="noise_fit",
+    ),
+    Figure(
+        "residual_own_fit", "MP-fit of what is dropped, without zeros", "%", "%.1f",
+        "How well the dropped singular values alone follow the noise law.", lambda row: row.residual_own_fit,
+        from_zero=False, beside="noise_fit",
     ),
     Figure(
         "stable_rank", "Stable rank", "", "%.1f",

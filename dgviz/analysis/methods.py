@@ -23,6 +23,7 @@ from dgviz.spectra.delta import difference
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import decompose, resolve_device
 
+_KINDS = {"matrices": True, "vectors": False}
 REFERENCE = RepairPlan()
 """DG-Hard as published: what distances are measured from."""
 
@@ -37,6 +38,8 @@ class MeasuredTensor:
         The tensor.
     numel : int
         Entries that both sides have.
+    matrix : bool
+        Whether it is one, or a stack of them; else a vector.
     base_square, delta_square : float
         Sums of squares of W0 and of W1 - W0.
     rows : dict of str to dict
@@ -46,6 +49,7 @@ class MeasuredTensor:
 
     name: str
     numel: int
+    matrix: bool
     base_square: float
     delta_square: float
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -97,7 +101,8 @@ def _measure(repairs: TensorRepairs, plans: Sequence[RepairPlan], device: str, r
             "effective_rank": _ranks(plan, repairs, update, values, done) if ranks else [],
             "written": done.report.written,
         }
-    return MeasuredTensor(paired.name, update.numel, float(sums[0]), float(sums[1]), rows)
+    matrix = paired.layout is not None
+    return MeasuredTensor(paired.name, update.numel, matrix, float(sums[0]), float(sums[1]), rows)
 
 
 def _values(paired: PairedTensor, done: RepairedTensor) -> torch.Tensor:
@@ -150,6 +155,7 @@ def _ranks(
 def comparison_table(tensors: Sequence[MeasuredTensor], plans: Sequence[RepairPlan]) -> list[dict[str, Any]]:
     """Return one row per plan over the whole model, as plain values."""
     base, delta = (sum(getattr(tensor, name) for tensor in tensors) for name in ("base_square", "delta_square"))
+    kinds = {name: [item for item in tensors if item.matrix is own] for name, own in _KINDS.items()}
     numel = sum(tensor.numel for tensor in tensors)
     table = []
     for plan in plans:
@@ -162,6 +168,7 @@ def comparison_table(tensors: Sequence[MeasuredTensor], plans: Sequence[RepairPl
                 "method": plan.method,
                 "plan": plan.to_json(),
                 "norm_kept": float(np.sqrt(moved / delta)) if delta else 1.0,
+                **{f"norm_kept_{kind}": _norm_kept(own, plan.label) for kind, own in kinds.items()},
                 "drift": float(np.sqrt(moved / base)) if base else 0.0,
                 "sparsity": sum(row["unmoved"] for row in rows) / max(1, numel),
                 "distance": float(np.sqrt(distance / delta)) if delta else 0.0,
@@ -169,3 +176,9 @@ def comparison_table(tensors: Sequence[MeasuredTensor], plans: Sequence[RepairPl
             }
         )
     return table
+
+
+def _norm_kept(tensors: Sequence[MeasuredTensor], label: str) -> float | None:
+    """Return the length of a plan's update of some tensors over the fine-tuned one's; None where that is zero."""
+    delta = sum(tensor.delta_square for tensor in tensors)
+    return float(np.sqrt(sum(tensor.rows[label]["moved_square"] for tensor in tensors) / delta)) if delta else None

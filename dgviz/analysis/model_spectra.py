@@ -17,6 +17,7 @@ from dgviz.checkpoint.module_path import module_path
 from dgviz.rmt.assess import apply_rule, kept_values
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
+from dgviz.rmt.law import mp_fit
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.rmt.threshold import Threshold
 from dgviz.spectra.store import SpectrumStore
@@ -150,6 +151,21 @@ class Assessment(StoredWeight):
     def residual_fit(self) -> float | None:
         """MP-fit of what is dropped, in percent; None where the median measures no noise."""
         return self._fit(self.threshold.rank)
+
+    @cached_property
+    def residual_own_fit(self) -> float | None:
+        """The same over the values dropped, without the zeros that stand for what is kept."""
+        rest = self.spectrum.nonzero_s[self.threshold.rank :]
+        return (
+            None
+            if self.threshold.degenerate or not rest.any()
+            else mp_fit(rest[rest > 0], self.threshold.sigma, self.spectrum.nonzero_shape)
+        )
+
+    @property
+    def noise_fit(self) -> float | None:
+        """What noise of this shape scores; None where the median measures no noise."""
+        return None if self.threshold.degenerate else self.spectrum.noise_fit
 
     @cached_property
     def diagnosis(self) -> Diagnosis:

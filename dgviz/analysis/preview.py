@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 
 from dgviz.analysis.model_spectra import StoredWeight, assess
 from dgviz.analysis.rules import ShrunkAssessment
+from dgviz.errors import MethodError
 from dgviz.repair.methods.method import keep
 from dgviz.repair.plan import RepairPlan
-from dgviz.rmt.spectrum import effective_rank, norm_ratio
+from dgviz.rmt.spectrum import Spectrum, effective_rank, norm_ratio
 
 
 @dataclass(frozen=True)
@@ -75,17 +77,38 @@ class _StoredModel:
     matrices: Sequence[StoredWeight]
     plan: RepairPlan
 
+    @property
+    def _own(self) -> list[StoredWeight]:
+        """Matrices that no override decides."""
+        default, at = self.plan.default, self.plan.at
+        return [matrix for matrix in self.matrices if at(matrix.weight.tensor, matrix.weight.index) is default]
+
     def squares(self) -> tuple[float, float]:
         """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
-        plan = self.plan.default
-        spectra = [
-            matrix.spectrum
-            for matrix in self.matrices
-            if self.plan.at(matrix.weight.tensor, matrix.weight.index) is plan
-        ]
+        plan, spectra = self.plan.default, [matrix.spectrum for matrix in self._own]
         kept = [keep(spectrum, plan.rule, plan.params, plan.shrinker)[1] for spectrum in spectra]
         whole = [spectrum.nonzero_s for spectrum in spectra]
         return float(sum(np.sum(own**2) for own in kept)), float(sum(np.sum(own**2) for own in whole))
+
+    def tensor_squares(self) -> dict[str, tuple[float, float]]:
+        """Return |D|^2 and |W0|^2 of every tensor whose update is not zero: of zero no spectrum tells base's size."""
+        found: dict[str, tuple[float, float]] = {}
+        for name, own in groupby(self._own, key=lambda matrix: matrix.weight.tensor.name):
+            spectra = [matrix.spectrum for matrix in own]
+            if any(spectrum.energy for spectrum in spectra):
+                found[name] = sum(item.energy for item in spectra), sum(map(_base_square, spectra))
+        return found
+
+
+def _base_square(spectrum: Spectrum) -> float:
+    """Return |W0|^2 of a matrix, from the relative size of its update."""
+    size = spectrum.summary.get("relative_size", 0.0)
+    if size == 0:
+        raise MethodError(
+            f"{spectrum.name}: the size of base is not known from a spectrum with an update of zero, or without "
+            "figures of its entries; measure the method on the whole model instead (compare-methods)"
+        )
+    return 0.0 if size is None else spectrum.energy / size**2
 
 
 def _values(matrix: StoredWeight, plan: RepairPlan, facts: Any = None) -> NDArray[np.float64]:

@@ -48,6 +48,15 @@ class ShrunkAssessment(Assessment):
     def residual_fit(self) -> float | None:
         """MP-fit of what is taken away, in percent."""
         taken = np.abs(self.spectrum.nonzero_s - self.values)
+        return self._fit_of(taken)
+
+    @cached_property
+    def residual_own_fit(self) -> float | None:
+        """The same over the values that something is taken from."""
+        taken = np.abs(self.spectrum.nonzero_s - self.values)
+        return self._fit_of(taken[taken > 0])
+
+    def _fit_of(self, taken: NDArray[np.float64]) -> float | None:
         known = self.threshold.sigma > 0 and taken.any()
         return mp_fit(taken, self.threshold.sigma, self.spectrum.nonzero_shape) if known else None
 
@@ -94,7 +103,9 @@ class RuleTotals:
     energy_kept : float
         Share of the whole update's squared norm.
     residual_fit : float or None
-        Mean MP-fit of what is taken away, weighted by the matrices' entries, over those that have one.
+        Mean MP-fit of what is taken away, zeros included, weighted by the matrices' entries, over those with one.
+    residual_own_fit, noise_fit : float or None
+        The same over the values taken away alone, and what noise of the shapes of these matrices scores.
     residual_matrices : int
         How many have one.
     emptied, unchanged : int
@@ -118,6 +129,8 @@ class RuleTotals:
     kept_share: float
     energy_kept: float
     residual_fit: float | None
+    residual_own_fit: float | None
+    noise_fit: float | None
     residual_matrices: int
     emptied: int
     unchanged: int
@@ -234,7 +247,6 @@ def sum_up(cut: ModelCut) -> RuleTotals:
     energy = np.array([row.spectrum.energy for row in rows])
     energy_kept = np.array([row.energy_kept for row in rows]) * energy
     fitted = [row for row in rows if row.residual_fit is not None]
-    fits, entries = [row.residual_fit for row in fitted], [row.weight.parameters for row in fitted]
     parameters, kept = sum(row.weight.parameters for row in rows), sum(row.kept_parameters for row in rows)
     return RuleTotals(
         label=cut.label,
@@ -248,14 +260,22 @@ def sum_up(cut: ModelCut) -> RuleTotals:
         kept_parameters=kept,
         kept_share=kept / parameters,
         energy_kept=float(energy_kept.sum() / energy.sum()) if energy.sum() > 0 else 1.0,
-        residual_fit=float(np.average(fits, weights=entries)) if fits else None,
-        residual_matrices=len(fits),
+        residual_fit=_weighted(fitted, "residual_fit"),
+        residual_own_fit=_weighted(fitted, "residual_own_fit"),
+        noise_fit=_weighted(fitted, "noise_fit"),
+        residual_matrices=len(fitted),
         emptied=sum(row.emptied for row in rows),
         unchanged=sum(row.unchanged for row in rows),
         rank_share={name: float(np.percentile(shares, at)) for name, at in _QUANTILES.items()},
         lowest=trained[int(np.argmin(shares))].weight.name,
         highest=trained[int(np.argmax(shares))].weight.name,
     )
+
+
+def _weighted(rows: Sequence[Assessment], name: str) -> float | None:
+    """Return the mean of a figure, weighted by the matrices' entries, over those that have it."""
+    known = [(value, row.weight.parameters) for row in rows if (value := getattr(row, name)) is not None]
+    return float(np.average([value for value, _ in known], weights=[size for _, size in known])) if known else None
 
 
 def compare_cuts(cuts: Sequence[ModelCut]) -> Agreement:

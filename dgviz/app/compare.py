@@ -95,7 +95,9 @@ def _draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
                 "of": spectrum.s.size,
                 "energy kept %": 100 * spectrum.energy_kept(threshold.rank),
                 "MP-fit of what is kept": fit["repaired"],
-                "MP-fit of what is dropped": fit["discarded"],
+                "of what is dropped, with zeros": fit["discarded"],
+                "without zeros": fit["discarded_own"],
+                "of noise": fit["noise"],
                 "note": "; ".join(threshold.warnings),
             }
         )
@@ -108,9 +110,14 @@ def _draw_table(spectrum: Spectrum, found: dict[str, Threshold]) -> None:
             "tau / edge": st.column_config.NumberColumn(format="%.3f"),
             "energy kept %": st.column_config.NumberColumn(format="%.2f"),
             "MP-fit of what is kept": st.column_config.NumberColumn(format="%.1f"),
-            "MP-fit of what is dropped": st.column_config.NumberColumn(
-                format="%.1f",
-                help="How well the dropped part fits the noise law; pure iid noise scores 99.6 to 99.9.",
+            "of what is dropped, with zeros": st.column_config.NumberColumn(
+                format="%.1f", help="MP-fit of the dropped part, zeros in the place of what is kept."
+            ),
+            "without zeros": st.column_config.NumberColumn(
+                format="%.1f", help="MP-fit of the dropped part over its own values."
+            ),
+            "of noise": st.column_config.NumberColumn(
+                format="%.1f", help="MP-fit that noise of independent entries of this shape usually scores."
             ),
         },
     )

@@ -142,7 +142,9 @@ def _draw_table(totals: dict[str, RuleTotals]) -> None:
             "of all %": 100 * row.kept_share,
             "directions kept": row.rank,
             "energy kept %": 100 * row.energy_kept,
-            "MP-fit of dropped": row.residual_fit,
+            "MP-fit of dropped, with zeros": row.residual_fit,
+            "without zeros": row.residual_own_fit,
+            "of noise": row.noise_fit,
             "kept nothing": row.emptied,
             "kept all": row.unchanged,
         }
@@ -167,10 +169,14 @@ def _draw_table(totals: dict[str, RuleTotals]) -> None:
             ),
             "directions kept": number(format="localized", help=f"Of {first.directions:,} in all weights."),
             "energy kept %": number(format="%.2f", help="Share of the whole update's squared norm that is kept."),
-            "MP-fit of dropped": number(
+            "MP-fit of dropped, with zeros": number(
                 format="%.2f",
                 help=f"Mean over {measured:,} of {first.matrices:,} weights, weighted by their entries; in others "
-                "the median measures no noise. Pure iid noise scores 99.6 to 99.9.",
+                "the median measures no noise. Zeros stand in the place of what is kept.",
+            ),
+            "without zeros": number(format="%.2f", help="The same over the dropped values alone."),
+            "of noise": number(
+                format="%.2f", help="What noise of independent entries of the same shapes usually scores."
             ),
             "kept nothing": number(format="localized", help="Weights that become base."),
             "kept all": number(format="localized", help="Weights that stay as tuned."),

@@ -78,7 +78,8 @@ def _in_plan(view: View, layer: LayerView, spectrum: Spectrum, number: int) -> d
             return {"kept": None, "alone": False, "why": why}
         if needs_delta(spectrum, own.rule, own.params):
             return {"kept": None, "alone": False, "why": f"uses rule {own.rule}, which has not been applied here"}
-        return {"kept": bool(own.reshape(spectrum).values[number - 1 : number].any()), "alone": False, "why": ""}
+        values = own.reshape(spectrum, tensor=layer.matrix.tensor.name).values
+        return {"kept": bool(values[number - 1 : number].any()), "alone": False, "why": ""}
     except DgvizError as error:
         return {"kept": None, "alone": False, "why": f"cannot be applied: {error}"}
 

@@ -106,5 +106,8 @@ def _row(name: str, row: Mapping[str, Any]) -> dict[str, Any]:
     matrices = row["matrices"]
     shown = {"rank": "rank", "energy kept": "energy_kept", "gain after rounding": "gain"}
     columns = {title: number([matrix.get(key) for matrix in matrices]) for title, key in shown.items()}
-    columns["MP-fit of what was dropped"] = number([matrix.get("mp_fit", {}).get("discarded") for matrix in matrices])
+    titles = "discarded", "discarded_own", "noise"
+    fits = "MP-fit of what was dropped, with zeros", "without zeros", "of noise of this shape"
+    for title, key in zip(fits, titles, strict=True):
+        columns[title] = number([matrix.get("mp_fit", {}).get(key) for matrix in matrices])
     return {"tensor": name, "written": row["written"], **columns}

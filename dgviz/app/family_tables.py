@@ -126,7 +126,7 @@ def _draw_depth(rows: dict[str, list[Assessment]]) -> None:
             layers,
             title=figure.title,
             unit=figure.unit,
-            hover=lambda cell: figure.text(cell.value),
+            hover=lambda cell: figure.told(cell.value, cell.rows),
             from_zero=figure.from_zero,
         ),
         key="family-depth",

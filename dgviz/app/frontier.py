@@ -35,7 +35,7 @@ def draw_frontier(view: View) -> None:
         "Methods drawn",
         there,
         default=[name for name in _FIRST if name in there] or there,
-        format_func=lambda name: METHODS[name].title,
+        format_func=lambda name: METHODS[name].listed,
         key="frontier-methods",
     )
     st.markdown(plain(standing_words(find_standing(sweep["lines"]))))

@@ -22,7 +22,7 @@ def choose_method(view: View) -> dict[str, Any]:
         st.selectbox(
             "Repair method",
             list(METHODS),
-            format_func=lambda name: METHODS[name].title,
+            format_func=lambda name: METHODS[name].listed,
             key="export-method",
             help="DG-Hard by default. Controls are no repairs: they show what a repair must be better than.",
             width=320,

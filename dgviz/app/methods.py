@@ -77,7 +77,7 @@ def choose_methods() -> list[Method]:
         "Methods",
         list(METHODS),
         default=DEFAULT,
-        format_func=lambda name: METHODS[name].title,
+        format_func=lambda name: METHODS[name].listed,
         key="chosen-methods",
         help="Controls are no repairs: they show what a repair must be better than.",
     )
@@ -276,7 +276,9 @@ def _draw_table(
                 "from base %": None if panel is None else 100 * panel.sparsity,
                 "effective rank": effect.effective_rank,
                 "MP-fit": effect.mp_kept,
-                "MP-fit, removed": effect.mp_removed,
+                "removed, with zeros": effect.mp_removed,
+                "removed, without": effect.mp_removed_own,
+                "of noise": effect.mp_noise,
                 "subspace kept %": None if effect.subspace is None else 100 * effect.subspace,
             }
         )
@@ -293,11 +295,14 @@ _COLUMN_CONFIG = {
     "energy kept %": _number("%.1f", "The square of the norm kept."),
     "from base %": _number("%.2f", "Entries that are base's once the sum is rounded to the output's dtype."),
     "effective rank": _number("%.1f", "exp of the entropy of the singular values' shares of their sum."),
-    "MP-fit": _number("%.1f", "How well the method's update fits the noise law; pure noise scores 99.6 to 99.9."),
-    "MP-fit, removed": _number(
+    "MP-fit": _number("%.1f", "How well the method's update fits the noise law of the fine-tuned one."),
+    "removed, with zeros": _number(
         "%.1f",
-        "Of what the method takes away: the fine-tuned update minus its own. Low: it is something other than noise.",
+        "MP-fit of what the method takes away: the fine-tuned update minus its own. Low: it is something other than "
+        "noise, or much is left, for which zeros stand.",
     ),
+    "removed, without": _number("%.1f", "MP-fit of what is taken away, over its values that are not zero."),
+    "of noise": _number("%.1f", "MP-fit that noise of independent entries of this shape usually scores."),
     "subspace kept %": _number(
         "%.1f",
         "Of the directions above DG-Hard's published threshold, how much lies in as many leading directions of the "

@@ -17,11 +17,14 @@ from dgviz.repair.plan import RepairPlan
 
 _FIGURES = {
     "norm_kept": "Norm kept",
+    "norm_kept_matrices": "Norm kept, matrices",
+    "norm_kept_vectors": "Norm kept, vectors",
     "drift": "Drift from base",
     "sparsity": "Entries from base",
     "distance": "Distance to DG-Hard",
     "effective_rank": "Effective rank",
 }
+_DRAWN = {name: title for name, title in _FIGURES.items() if not name.endswith(("kept", "vectors"))}
 
 
 def comparison_task(view: View, pair: CheckpointPair, plans: dict[str, RepairPlan]) -> Task:
@@ -56,14 +59,14 @@ def draw_methods_on_model(view: View, pair: CheckpointPair) -> None:
 
 def _draw_result(rows: list[dict[str, Any]]) -> None:
     """Draw the figures of every method and show them as a table."""
-    named = [row | {"label": _title(row)} for row in rows]
+    named = [dict.fromkeys(_FIGURES) | row | {"label": _title(row)} for row in rows]  # older results have fewer
     controls = [row["label"] for row in named if METHODS[row["method"]].control]
     st.caption(
         "Of the written model against base, over every tensor that both have: a method that leaves vectors to tuned "
         "is charged with tuned's vectors. Controls are blue."
     )
-    st.plotly_chart(comparison_bars(named, _FIGURES, controls), config=plot_config("methods"), key="comparison")
-    percent = {"norm_kept", "drift", "sparsity", "distance"}
+    st.plotly_chart(comparison_bars(named, _DRAWN, controls), config=plot_config("methods"), key="comparison")
+    percent = {"norm_kept", "norm_kept_matrices", "norm_kept_vectors", "drift", "sparsity", "distance"}
     table = [
         {"method": row["label"]}
         | {
@@ -97,6 +100,8 @@ def _times(value: float | None, factor: float) -> float | None:
 
 _HELP = {
     "Norm kept %": "Length of the written update over that of the fine-tuned one.",
+    "Norm kept, matrices %": "The same of matrices alone.",
+    "Norm kept, vectors %": "The same of vectors alone, which methods for matrices leave to tuned.",
     "Drift from base %": "Length of the written update over that of base's weights.",
     "Entries from base %": "Share of all entries that are base's.",
     "Distance to DG-Hard %": "Distance to DG-Hard as published, over the length of the fine-tuned update.",

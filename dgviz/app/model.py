@@ -220,7 +220,7 @@ def _hover(cell: Cell, quantity: Figure, rule: Rule) -> str:
     """Return what is said of a cell that is pointed at."""
     names = cell.names
     lines = [f"<b>{names[0]}</b>" if len(names) == 1 else f"<b>{names[0]}</b> and {len(names) - 1} more"]
-    lines.append(f"{quantity.title}: {quantity.text(cell.value)}" if cell.rows else "not scanned yet")
+    lines.append(f"{quantity.title}: {quantity.told(cell.value, cell.rows)}" if cell.rows else "not scanned yet")
     if len(cell.rows) > 1 and cell.low is not None:
         lines.append(f"{quantity.text(cell.low)} to {quantity.text(cell.high)} over {len(cell.rows)} experts")
     if cell.rows and cell.missing:

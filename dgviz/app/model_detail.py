@@ -112,7 +112,7 @@ def draw_depth(tower: TowerMap, shown: Figure) -> None:
         tower,
         title=shown.title,
         unit=shown.unit,
-        hover=lambda cell: shown.text(cell.value),
+        hover=lambda cell: shown.told(cell.value, cell.rows),
         from_zero=shown.from_zero,
     )
     st.plotly_chart(figure, key="depth-curves", config=plot_config("depth"))

@@ -37,7 +37,6 @@ def draw_panels(recovery: Recovery) -> None:
             "A panel per cohort needs a study file that names cohorts, and repairs that healed and kept something."
         )
         return
-    st.subheader("A panel per cohort", anchor=False)
     name = st.segmented_control(
         "Panels", names, format_func=lambda n: _FIGURES[n][0], key="panels", default=names[0], required=True
     )
@@ -57,7 +56,6 @@ _CAPTIONS = {
 
 def draw_tables(recovery: Recovery, study_file: str) -> None:
     """Show one table of the paper and offer it as CSV, LaTeX and Markdown."""
-    st.subheader("Tables of the paper", anchor=False)
     try:
         tables = {table.name: table for table in _tables(recovery, study_file)}
     except (DgvizError, OSError) as error:

@@ -7,7 +7,7 @@ every resample.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,11 @@ def _score(pair: CheckpointPair, task: Task, alphas: Sequence[float]) -> _Items:
     plans = {"dg_hard": RepairPlan(), **{name: RepairPlan(method=name) for name in CONTROLS}}
     plans |= {_at(alpha): RepairPlan(method="wise_ft", method_params={"alpha": alpha}) for alpha in alphas}
     names = {plan.label: name for name, plan in plans.items()}
-    items = {"base": _ask(pair.base.path, task), "tuned": _ask(pair.tuned.path, task)}
+    items = {
+        name: ask_model(load_model(side.path), task) for name, side in (("base", pair.base), ("tuned", pair.tuned))
+    }
     for plan, folder, _ in iter_written(pair, list(plans.values()), "cpu"):
-        items[names[plan.label]] = _ask(folder, task)
+        items[names[plan.label]] = ask_model(load_model(folder), task)
     return items
 
 
@@ -95,13 +97,28 @@ def _at(alpha: float) -> str:
     return f"{_AVERAGED}{alpha:g}"
 
 
-def _ask(folder: Path, task: Task) -> dict[str, NDArray[np.float64]]:
-    """Return the scores of a checkpoint on both sides of a task."""
+def ask_model(model: Any, task: Task) -> dict[str, NDArray[np.float64]]:
+    """Return the scores of a model on both sides of a task."""
     import torch
 
-    model = load_model(folder)
     with torch.inference_mode(), one_thread():
         return {side: np.asarray(task.score(model, side), dtype=np.float64) for side in SIDES}
+
+
+class Means:
+    """Means over all examples, and over those of every resample: the same ones for every model."""
+
+    def __init__(self, items: Mapping[str, NDArray[np.float64]]) -> None:
+        draws = np.random.default_rng(0)
+        self._weights = {}
+        for side in SIDES:
+            n = items[side].size
+            resampled = draws.multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n
+            self._weights[side] = np.vstack([np.full(n, 1 / n), resampled])
+
+    def of(self, items: Mapping[str, NDArray[np.float64]]) -> dict[str, NDArray[np.float64]]:
+        """Return the means of one model's scores, by side; the first is of all examples."""
+        return {side: self._weights[side] @ items[side] for side in SIDES}
 
 
 def summarise(items: _Items) -> dict[str, Any]:
@@ -112,24 +129,19 @@ def summarise(items: _Items) -> dict[str, Any]:
     items : dict
         By model (``base``, ``tuned``, ``dg_hard``, the controls, ``wise_ft ALPHA``) and side, one score per example.
     """
-    draws = np.random.default_rng(0)
-    means = {}  # by model and side: the mean over all examples, and over those of every resample
-    for side in SIDES:
-        n = items["base"][side].size
-        weights = np.vstack([np.full(n, 1 / n), draws.multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n])
-        means |= {(model, side): weights @ scores[side] for model, scores in items.items()}
-    own = {model: means[model, "base"] for model in items}
-    target = {model: means[model, "target"] for model in items}
+    resampled = Means(items["base"])
+    means = {model: resampled.of(scores) for model, scores in items.items()}
+    own, target = ({model: found[side] for model, found in means.items()} for side in ("base", "target"))
     damage, gain = own["base"] - own["tuned"], target["tuned"] - target["base"]
 
     def healed(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _percent(scores - own["tuned"], damage)
+        return percent(scores - own["tuned"], damage)
 
     def kept(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-        return _percent(scores - target["base"], gain)
+        return percent(scores - target["base"], gain)
 
     def both(model: str) -> dict[str, Any]:
-        return {"healed": _value(healed(own[model])), "target_kept": _value(kept(target[model]))}
+        return {"healed": value_of(healed(own[model])), "target_kept": value_of(kept(target[model]))}
 
     alphas = [float(model.removeprefix(_AVERAGED)) for model in items if model.startswith(_AVERAGED)]
     averaged = [*map(_at, alphas), "tuned"]
@@ -138,16 +150,16 @@ def summarise(items: _Items) -> dict[str, Any]:
     dg_hard = healed(own["dg_hard"])
     same = {
         "alpha": (*alphas, 1.0)[chosen[0]],
-        "healed": _value(healed(best[0])),
-        "target_kept": _value(kept(best[1])),
-        "ahead": _value(healed(best[0]) - dg_hard),
+        "healed": value_of(healed(best[0])),
+        "target_kept": value_of(kept(best[1])),
+        "ahead": value_of(healed(best[0]) - dg_hard),
     }
-    control = {**both("norm_matched"), "ahead": _value(healed(own["norm_matched"]) - dg_hard)}
-    control["ahead_target"] = _value(kept(target["norm_matched"]) - kept(target["dg_hard"]))
+    control = {**both("norm_matched"), "ahead": value_of(healed(own["norm_matched"]) - dg_hard)}
+    control["ahead_target"] = value_of(kept(target["norm_matched"]) - kept(target["dg_hard"]))
     return {
-        "damage": _value(100 * damage),
-        "gain": _value(100 * gain),
-        "scores": {side: {m: _value(100 * means[m, side]) for m in ("base", "tuned", "dg_hard")} for side in SIDES},
+        "damage": value_of(100 * damage),
+        "gain": value_of(100 * gain),
+        "scores": {side: {m: value_of(100 * means[m][side]) for m in ("base", "tuned", "dg_hard")} for side in SIDES},
         "dg_hard": both("dg_hard"),
         "wise_ft": same,
         "norm_matched": control,
@@ -166,13 +178,13 @@ def _choose(own: list[NDArray], target: list[NDArray], reached: NDArray) -> NDAr
     return np.where(allowed, np.stack(own), -np.inf).argmax(axis=0)
 
 
-def _percent(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
+def percent(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return shares in percent; of nothing there is none."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.abs(whole) > 1e-12, 100 * part / whole, np.nan)
 
 
-def _value(resampled: NDArray[np.float64]) -> dict[str, float | None]:
+def value_of(resampled: NDArray[np.float64]) -> dict[str, float | None]:
     """Return a figure and its standard error over the resamples in which it is defined; the first is of all examples.
 
     The error is half the width of the middle 68 %, for a ratio whose denominator comes near zero has no variance.

@@ -1,11 +1,13 @@
 """The small models: architectures of transformers with random weights, and their checkpoints on disk."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgviz.demo.evaluation import quiet_transformers
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 _WIDTH = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -41,15 +43,16 @@ def build_model(architecture: str, seed: int) -> "nn.Module":
         return makers[architecture]()
 
 
-def load_model(folder: Path) -> "nn.Module":
-    """Return a checkpoint as transformers loads it, in float32, ready to be asked."""
+def load_model(folder: Path, tensors: "Mapping[str, torch.Tensor] | None" = None) -> "nn.Module":
+    """Return a checkpoint as transformers loads it, in float32, ready to be asked; with other tensors if given."""
     import torch
     import transformers as hf
 
     with quiet_transformers():
         config = hf.AutoConfig.from_pretrained(folder, local_files_only=True)
         kind = getattr(hf, config.architectures[0])
-        return kind.from_pretrained(folder, local_files_only=True, dtype=torch.float32).eval()
+        found = {"config": config, "state_dict": tensors} if tensors else {"local_files_only": True}
+        return kind.from_pretrained(None if tensors else folder, dtype=torch.float32, **found).eval()
 
 
 def save_model(model: "nn.Module", folder: Path, dtype: str) -> None:

@@ -16,8 +16,11 @@ from dgviz.calibration.recipes import ALPHAS, BASES, FULL, LORA, RUNS, Run
 from dgviz.errors import DgvizError
 from dgviz.files import write_file, write_json
 from dgviz.jobs import Worker
+from dgviz.repair.methods import METHODS
 
 _SETTINGS = "calibration.json"
+_PAIRS = "pairs", "dgviz.calibration.measure", "measure_run"  # what is written, and by which function of a worker
+_METHODS = "methods", "dgviz.calibration.methods", "measure_methods"
 
 
 def iter_calibration(
@@ -58,17 +61,61 @@ def iter_calibration(
     try:
         with FileLock(folder / ".lock", timeout=0):
             _check_settings(folder, steps)
-            yield from _iter(folder, runs, workers, {"steps": steps, "alphas": tuple(alphas)})
+            yield from _iter(folder, runs, workers, _PAIRS, {"steps": steps, "alphas": tuple(alphas)})
     except Timeout:
-        raise DgvizError(
-            f"another calibration is writing into {folder}: wait for it, or choose a new folder"
-        ) from None
+        raise _busy(folder) from None
 
 
-def read_results(directory: Path, runs: Sequence[Run] = RUNS) -> list[dict[str, Any]]:
-    """Return the results that lie in a calibration's folder, in the order of the runs."""
-    files = (directory / "pairs" / f"{run.name}.json" for run in runs)
+def iter_methods(directory: str | Path, runs: Sequence[Run] = RUNS, workers: int = 1) -> Iterator[dict[str, Any]]:
+    """Measure every repair method on the pairs that lie in a calibration's folder, going on where it was stopped.
+
+    Parameters
+    ----------
+    directory, runs, workers
+        As for `iter_calibration`; runs whose checkpoints are not there are left out. ``methods/NAME.json`` are the
+        results.
+
+    Yields
+    ------
+    dict
+        As `dgviz.calibration.methods.measure_methods` returns it.
+
+    Raises
+    ------
+    DgvizError
+        If the folder is in use or holds none of the pairs.
+    """
+    folder = Path(directory).expanduser()
+    there = [run for run in runs if (folder / "checkpoints" / run.name).is_dir()]
+    if not there:
+        raise DgvizError(f"{folder} holds none of these pairs: make them first, by dgviz calibrate {folder}")
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield from _iter(folder, there, workers, _METHODS, {})
+    except Timeout:
+        raise _busy(folder) from None
+
+
+def _busy(folder: Path) -> DgvizError:
+    return DgvizError(f"another calibration is writing into {folder}: wait for it, or choose a new folder")
+
+
+def read_results(directory: Path, runs: Sequence[Run] = RUNS, kind: str = "pairs") -> list[dict[str, Any]]:
+    """Return the results, of ``pairs`` or of ``methods``, in a calibration's folder, in the order of the runs."""
+    files = (directory / kind / f"{run.name}.json" for run in runs)
     return [orjson.loads(file.read_bytes()) for file in files if file.exists()]
+
+
+def write_methods(directory: Path, runs: Sequence[Run] = RUNS) -> Path:
+    """Write the table of all methods on all pairs measured, as the package has it; return where.
+
+    The package's own is ``dgviz/forecast/methods.json``.
+    """
+    results = read_results(directory, runs, "methods")
+    lines = ",\n".join(json.dumps(row) for row in results)
+    titles = {name: method.title for name, method in METHODS.items()}
+    write_file(directory / "methods.json", f'{{"methods": {json.dumps(titles)},\n"pairs": [\n{lines}\n]}}\n'.encode())
+    return directory / "methods.json"
 
 
 def write_table(directory: Path, runs: Sequence[Run] = RUNS) -> Path:
@@ -97,12 +144,15 @@ def _check_settings(folder: Path, steps: int | None) -> None:
     write_json(file, settings)
 
 
-def _iter(folder: Path, runs: Sequence[Run], count: int, settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _iter(
+    folder: Path, runs: Sequence[Run], count: int, task: tuple[str, str, str], settings: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
     """Yield what is there, then what the workers measure."""
-    yield from read_results(folder, runs)
-    left = [run for run in runs if not (folder / "pairs" / f"{run.name}.json").exists()]
+    kind, module, function = task
+    yield from read_results(folder, runs, kind)
+    left = [run for run in runs if not (folder / kind / f"{run.name}.json").exists()]
     groups = [list(group) for _, group in groupby(left, key=lambda run: run.base)]
-    workers = [Worker("dgviz.calibration.measure", threads=1) for _ in range(min(count, len(groups)))]
+    workers = [Worker(module, threads=1) for _ in range(min(count, len(groups)))]
     idle, stopped = list(workers), threading.Event()
     done: list[dict[str, Any]] = []
 
@@ -111,7 +161,7 @@ def _iter(folder: Path, runs: Sequence[Run], count: int, settings: dict[str, Any
         try:
             for run in group:
                 if not stopped.is_set():
-                    done.append(worker.call("measure_run", run=run, directory=folder, **settings))
+                    done.append(worker.call(function, run=run, directory=folder, **settings))
         finally:
             idle.append(worker)
 

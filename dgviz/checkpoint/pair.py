@@ -54,7 +54,7 @@ def open_pair(
 
     The tuned side may be a LoRA of the base: a directory with a PEFT adapter (`dgviz.checkpoint.lora.adapter`), or a
     file of another trainer (`dgviz.checkpoint.lora.files`).
-    `force`: two models that have nothing in common are a warning only.
+    `force`: what leaves something to repair is a warning only, see `CheckpointPair.forced`.
     """
     pair = _open(base_path, tuned_path, include, exclude, True)
     pair = pair.forced() if force else pair

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 REPAIR, KEEP, BASE_ONLY = ACTIONS = ("repair", "keep", "base_only")
 BLOCKS, WARNING, INFO = SEVERITIES = ("blocks", "warning", "info")
+_FORCED = ("unrelated", "shape_mismatch", "float8")
 
 
 @dataclass(frozen=True)
@@ -287,8 +288,8 @@ class CheckpointPair:
             raise PairError(blockers[0].sentence + more)
 
     def forced(self) -> "CheckpointPair":
-        """Return the pair with what only doubts that both sides belong together as a warning."""
-        found = (replace(item, severity=WARNING) if item.code == "unrelated" else item for item in self.notices)
+        """Return the pair with everything as a warning that leaves something to repair: the rest stays tuned's."""
+        found = (replace(item, severity=WARNING) if item.code in _FORCED else item for item in self.notices)
         return replace(self, notices=tuple(found))
 
     def counts(self) -> dict[str, int]:

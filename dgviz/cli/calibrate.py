@@ -1,28 +1,31 @@
 """``calibrate``: the pairs that the forecast is made from, trained, repaired and scored again."""
 
 import argparse
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from dgviz.calibration import RUNS, Run, iter_calibration, iter_methods, write_methods, write_table
 from dgviz.checkpoint.selection import Selection
 from dgviz.cli.options import print_columns, print_result
 from dgviz.cli.progress import Progress
 from dgviz.errors import DgvizError
 from dgviz.forecast import Calibration, read_pairs
+from dgviz.forecast.methods import METHOD_TITLES, method_rows, read_methods
 from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
 from dgviz.forecast.words import averaging_words, control_words
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure every pair that has no result yet, and print the table of all of them."""
-    from dgviz.calibration import RUNS, iter_calibration, write_table
-
     chosen = Selection(options.pairs or "", "")
     runs = [run for run in RUNS if not chosen.drops(run.name)]
     if not runs:
         raise DgvizError(f"no pair matches {options.pairs}; there are {', '.join(run.name for run in RUNS)}")
     folder = Path(options.directory).expanduser()
+    if options.methods:
+        return _measure_methods(options, folder, runs)
     measured = iter_calibration(folder, runs, options.workers, options.steps)
     with closing(measured), Progress("calibrate", len(runs), unit="pair") as progress:
         for result in measured:
@@ -31,6 +34,21 @@ def run(options: argparse.Namespace) -> int:
     found = Calibration(read_pairs(file))
     result = {"table": str(file), **_worth(found)}
     print_result(options, result, lambda: _print(found, result))
+    return 0
+
+
+def _measure_methods(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> int:
+    """Measure every method on pairs that lie there and have no result yet, and print the table of all of them."""
+    measured = iter_methods(folder, runs, options.workers)
+    with closing(measured), Progress("methods", len(runs), unit="pair") as progress:
+        for result in measured:
+            progress.tell(1, result["name"])
+    file = write_methods(folder)
+    found = read_methods(file)
+    rows = method_rows(found)
+    result = {"table": str(file), "pairs": len(found.pairs), "counted": len(found.counted)}
+    result["methods"] = [dict(zip(METHOD_TITLES, row, strict=True)) for row in rows]
+    print_result(options, result, lambda: print_columns(METHOD_TITLES, rows))
     return 0
 
 

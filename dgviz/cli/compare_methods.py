@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plans
+from dgviz.cli.options import print_columns, print_result, repair_plans, seen_pair
 from dgviz.cli.progress import Progress
 from dgviz.errors import ExportError
 from dgviz.files import json_number, pretty_json, write_file
@@ -16,17 +16,18 @@ from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.words import number
 
-FIGURES = "norm_kept", "drift", "sparsity", "distance", "effective_rank"
+FIGURES = "norm_kept", "norm_kept_matrices", "norm_kept_vectors", "drift", "sparsity", "distance", "effective_rank"
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure the methods and print the table."""
     started = time.perf_counter()
-    pair, plans = chosen_pair(options), repair_plans(options)
+    pair, plans = seen_pair(options), repair_plans(options)
     table = measure(pair, plans, options.device, "compare-methods")
     result = {**sides(pair), "methods": table, "seconds": round(time.perf_counter() - started, 3)}
     rows = ((*(number(row[name]) for name in FIGURES), row["label"]) for row in table)
-    finish(options, result, lambda: print_columns((*FIGURES, "method"), rows))
+    titles = (name.replace("norm_kept_", "of ") for name in FIGURES)
+    finish(options, result, lambda: print_columns((*titles, "method"), rows))
     return 0
 
 

@@ -5,14 +5,14 @@ import sys
 
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
-from dgviz.cli.options import chosen_pair, own_rule, print_columns, print_json, rule_plan
+from dgviz.cli.options import own_rule, print_columns, print_json, rule_plan, seen_pair
 from dgviz.command import Command
 from dgviz.words import some
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the noise table; a matrix that no scan has stored is named and makes the status 1."""
-    pair = chosen_pair(options)
+    pair = seen_pair(options)
     plan = rule_plan(options, pair)
     params, spectra = plan.params, read_spectra(pair)
     table = noise_table([assess(matrix, *own_rule(plan, matrix.weight)) for matrix in spectra.weights])

@@ -18,7 +18,7 @@ from dgviz.analysis.sweep import (
 )
 from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.compare_methods import finish, measure, sides
-from dgviz.cli.options import chosen_pair, print_columns, repair_plans, warn
+from dgviz.cli.options import chosen_pair, print_columns, repair_plans, seen_pair, warn
 from dgviz.cli.progress import Progress
 from dgviz.errors import DgvizError, MethodError, ScoresError
 from dgviz.repair.plan import RepairPlan, read_plan
@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> int:
     scores = ends = None
     if options.scores:
         scores, ends, lines = _own_scores(options, lines)
-    pair, plans = chosen_pair(options), sweep_plans(lines)
+    opened = chosen_pair if options.evaluate else seen_pair  # what is scored is written for it
+    pair, plans = opened(options), sweep_plans(lines)
     if options.evaluate:
         scores, ends = _score(pair, plans, options.device)
     table = measure(pair, plans, options.device, "sweep", ranks=False)

@@ -15,6 +15,7 @@ from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.rmt.threshold import RULES
 from dgviz.words import some
 
+_FITS = "residual_fit", "residual_own_fit", "noise_fit"
 _NAMED = 10  # missing matrices that a terminal lists; --json has all
 
 
@@ -50,13 +51,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_report(report: dict[str, Any]) -> None:
     """Print a row per rule, and how often every two decide alike."""
-    titles = "kept parameters", "of all", "energy", "dropped MP-fit", "median rank", "emptied", "unchanged", "rule"
+    fits = "dropped MP-fit", "without zeros", "of noise"
+    titles = "kept parameters", "of all", "energy", *fits, "median rank", "emptied", "unchanged", "rule"
     rows = [
         (
             f"{row['kept_parameters']:,}",
             f"{100 * row['kept_share']:.2f} %",
             f"{100 * row['energy_kept']:.2f} %",
-            "-" if row["residual_fit"] is None else f"{row['residual_fit']:.2f}",
+            *("-" if row[name] is None else f"{row[name]:.2f}" for name in _FITS),
             f"{100 * row['rank_share']['median']:.2f} %",
             str(row["emptied"]),
             str(row["unchanged"]),

@@ -138,7 +138,9 @@ def _cell(
     weight = cell.extreme.weight if cell.extreme else (cell.missing or [row.weight for row in cell.rows])[0]
     apart = any(name in overridden for name in cell.names)
     lines = [weight.name if len(cell.names) == 1 else f"{cell.names[0]} and {len(cell.names) - 1} more"]
-    value = f"{cell.value:+.3g} more than A" if differs and cell.value is not None else figure.text(cell.value)
+    value = (
+        f"{cell.value:+.3g} more than A" if differs and cell.value is not None else figure.told(cell.value, cell.rows)
+    )
     lines.append(f"{figure.title}: {value}" if cell.rows else "not scanned yet")
     if cell.low is not None and len(cell.rows) > 1:
         middle = f"median {figure.text(cell.median)}"

@@ -24,7 +24,7 @@ class TensorUpdate:
     def __init__(self, paired: PairedTensor, device: str) -> None:
         base, tuned = paired.base, paired.tuned
         tuned = tuned if paired.rows is None else pick_rows(tuned, paired.rows)
-        self.name, self.device = paired.name, device
+        self.name, self.device, self._layout = paired.name, device, paired.layout
         self.work = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
         self.base, self.tuned = (read_tensor(info).reshape(-1) for info in (base, tuned))
         self._known = None
@@ -35,6 +35,21 @@ class TensorUpdate:
     def numel(self) -> int:
         """Number of entries."""
         return self.base.numel()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Matrices, and rows and columns of each; of a vector one row."""
+        if self._layout is None:
+            return 1, 1, self.numel
+        count, columns = self._layout.stack or 1, self._layout.cols
+        return count, self.numel // (count * columns), columns
+
+    def base_matrix(self, index: int) -> torch.Tensor:
+        """Return one of base's matrices; zeros where an entry is infinite."""
+        _, rows, columns = self.shape
+        size = rows * columns
+        matrix = self.wide(self.base, slice(index * size, (index + 1) * size)).reshape(rows, columns)
+        return matrix.masked_fill(matrix.isinf(), 0.0)
 
     def delta(self, block: slice, base: torch.Tensor) -> torch.Tensor:
         """Return tuned - base of some entries; equal values differ by zero, infinities too."""
@@ -61,10 +76,13 @@ class TensorUpdate:
             yield slice(start, min(start + rounding.BLOCK_ELEMENTS, self.numel))
 
     def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield (base, delta) of every block, in order."""
-        for block in self.slices():
-            base = self.wide(self.base, block)
-            yield base, self.delta(block, base)
+        """Return (base, delta) of every block, in order."""
+        return map(self.entries, self.slices())
+
+    def entries(self, block: slice) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (base, delta) of some entries."""
+        base = self.wide(self.base, block)
+        return base, self.delta(block, base)
 
 
 def edited_blocks(update: TensorUpdate, plan: RepairPlan, facts: Any = None) -> Iterator[torch.Tensor]:

@@ -5,6 +5,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.repair.methods.method import Values, keep
@@ -63,6 +64,16 @@ class _LiveModel:
         kept, whole = np.sum([np.zeros(2), *map(self._squares_of, self._changed)], axis=0)
         return float(kept), float(whole)
 
+    def tensor_squares(self) -> dict[str, tuple[float, float]]:
+        """Return |D|^2 and |W0|^2 of every tensor of which the plan changes a part and whose update is not zero."""
+        found = {}
+        for update in self.updates():
+            sides = (torch.stack([_square(delta), _square(base)]) for base, delta in update.blocks())
+            own, beside = sum(sides, torch.zeros(2, dtype=torch.float64, device=update.device)).tolist()
+            if own:
+                found[update.name] = own, beside
+        return found
+
     def _squares_of(self, paired: PairedTensor) -> np.ndarray:
         """Return both squares of one tensor, summed over a stack's matrices."""
         total = np.zeros(2)
@@ -76,6 +87,11 @@ class _LiveModel:
                 note_squares(self._squares, opened, plan, kept)
             total += self._squares[key]
         return total
+
+
+def _square(values: torch.Tensor) -> torch.Tensor:
+    """Return the sum of squares of the entries that are numbers."""
+    return torch.sum(values.masked_fill(values.isinf(), 0.0).square(), dtype=torch.float64)
 
 
 def _squares_key(weight: Weight, plan: RepairPlan) -> tuple[str, str]:

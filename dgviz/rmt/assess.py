@@ -9,7 +9,7 @@ import numpy as np
 
 from dgviz.rmt.diagnosis import diagnose
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
-from dgviz.rmt.law import mp_fits
+from dgviz.rmt.null import mp_fits
 from dgviz.rmt.rounding_noise import rounding_noise, rounding_returned
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
 from dgviz.rmt.threshold import Threshold, find_rule

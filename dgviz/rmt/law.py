@@ -314,8 +314,8 @@ def mp_distance(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:
 
     Parameters
     ----------
-    s : (p,) array
-        All singular values, zeros included, in any order.
+    s : array
+        Singular values in any order: all of a matrix, zeros included, or a part of them.
     sigma : float
         Per-entry noise standard deviation, positive.
     shape : (int, int)
@@ -340,14 +340,14 @@ def mp_distance(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:
 
 
 def mp_fit(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float | None:
-    """Return the MP-fit score, ``100 (1 - mp_distance)``; 99.6 to 99.9 for pure iid noise, not 100.
+    """Return the MP-fit score, ``100 (1 - mp_distance)``; what noise of a shape scores is in `dgviz.rmt.null`.
 
     None where sigma is not a positive finite number.
 
     Parameters
     ----------
-    s : (p,) array
-        All singular values, zeros included.
+    s : array
+        Singular values: all of a matrix, zeros included, or a part of them.
     sigma : float
         Noise estimate of the *tuned* delta, the same for tuned, repaired and discarded.
     shape : (int, int)
@@ -359,26 +359,3 @@ def mp_fit(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float | None:
     not apply: eigenvalues repel, so the distance of pure noise is about ``3 / p``, not ``1 / sqrt(p)``.
     """
     return 100.0 * (1.0 - mp_distance(s, sigma, shape)) if sigma > 0 and math.isfinite(sigma) else None
-
-
-def mp_fits(s: ArrayLike, values: ArrayLike, sigma: float, shape: Sequence[int]) -> dict[str, float | None]:
-    """Return the MP-fit of a delta, of what a method makes of it along the same directions, and of the difference.
-
-    Parameters
-    ----------
-    s : (p,) array
-        All singular values of the tuned delta.
-    values : (p,) array
-        Those of the repaired delta, direction by direction.
-    sigma : float
-        Noise estimate of the tuned delta.
-    shape : (int, int)
-        Rows and columns of the matrix.
-
-    Returns
-    -------
-    dict
-        ``tuned``, ``repaired`` and ``discarded``; all None when sigma is not a positive finite number.
-    """
-    parts = {"tuned": s, "repaired": values, "discarded": np.abs(np.subtract(s, values))}
-    return {name: mp_fit(part, sigma, shape) for name, part in parts.items()}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
-from dgviz.rmt.law import aspect_ratio, mp_distance, sigma_from_median
+from dgviz.rmt.law import aspect_ratio, mp_distance, mp_fit, sigma_from_median
 
 SIMULATED_UP_TO = 64
 """Singular values up to which `noise_distance` simulates: 100 draws then take about a tenth of a second."""
@@ -41,6 +41,37 @@ def noise_distance(shape: Sequence[int]) -> NoiseDistance:
     short, long = sorted(int(length) for length in shape)
     aspect_ratio((short, long))
     return _simulated(short, long) if short <= SIMULATED_UP_TO else distance_law(short)
+
+
+def mp_fits(s: ArrayLike, values: ArrayLike, sigma: float, shape: Sequence[int]) -> dict[str, float | None]:
+    """Return the MP-fit of a delta, of what a method makes of it along the same directions, and of the difference.
+
+    Parameters
+    ----------
+    s : (p,) array
+        All singular values of the tuned delta.
+    values : (p,) array
+        Those of the repaired delta, direction by direction.
+    sigma : float
+        Noise estimate of the tuned delta.
+    shape : (int, int)
+        Rows and columns of the matrix.
+
+    Returns
+    -------
+    dict
+        ``tuned``, ``repaired`` and ``discarded``, each over all p values, zeros included; ``discarded_own``, over the
+        values of the discarded part that are not zero, None where there are none; ``noise``, what noise of this shape
+        scores. All None when sigma is not a positive finite number.
+    """
+    gone = np.abs(np.subtract(s, values))
+    known = sigma > 0 and math.isfinite(sigma)
+    parts = {"tuned": s, "repaired": values, "discarded": gone}
+    return {
+        **{name: mp_fit(part, sigma, shape) for name, part in parts.items()},
+        "discarded_own": mp_fit(gone[gone > 0], sigma, shape) if gone.any() else None,
+        "noise": noise_distance(shape).fit if known else None,
+    }
 
 
 def distance_law(p: int) -> NoiseDistance:

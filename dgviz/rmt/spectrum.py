@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dgviz.rmt.law import mp_fit, mp_fits
+from dgviz.rmt.law import mp_fit
+from dgviz.rmt.null import mp_fits, noise_distance
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,13 @@ class Spectrum:
         rest = np.where(np.arange(self.nonzero_s.size) < dropped, 0.0, self.nonzero_s)
         return mp_fit(rest, sigma, self.nonzero_shape)
 
+    @cached_property
+    def noise_fit(self) -> float:
+        """The MP-fit that noise of the nonzero shape scores, in percent."""
+        return noise_distance(self.nonzero_shape).fit
+
     def mp_fits(self, sigma: float, rank: int) -> dict[str, float | None]:
-        """Return the MP-fits of the update, of its first `rank` directions and of the rest: see `law.mp_fits`."""
+        """Return the MP-fits of the update, of its first `rank` directions and of the rest: see `null.mp_fits`."""
         kept = np.where(np.arange(self.nonzero_s.size) < rank, self.nonzero_s, 0.0)
         return mp_fits(self.nonzero_s, kept, sigma, self.nonzero_shape)
 

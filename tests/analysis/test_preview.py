@@ -23,6 +23,11 @@ TEXTS = (
     "norm_matched",
     "norm_matched_global:scale=2",
     "complement",
+    "flat_fro:alpha=0.8",
+    "flat_nuclear:rule=mp_edge:shrinker=nuclear",
+    "random_k:seed=3",
+    "bottom_k:scale=0.5",
+    "norm_capped:cap=0.2",
 )
 
 

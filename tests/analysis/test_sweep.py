@@ -173,7 +173,7 @@ class TestStanding:
         assert best > own["held_out"]["score"]
         assert find_standing(lines).best[1]["scores"]["held_out"]["score"] == best
         words = standing_words(find_standing(lines))
-        assert words.startswith("DG-Hard is worse than WiSE-FT") and f"{100 * best:.1f}" in words
+        assert words.startswith("DG-Hard is worse than Base-space damping") and f"{100 * best:.1f}" in words
 
 
 class TestOwnScores:

@@ -141,7 +141,7 @@ def test_verdicts_are_steps_of_a_scale_with_words(known):
     assert all(cell.value == worst[cell.names] for cell in grid.cells)
     figure = drawn(grid, outside, words=quantity.words, span=(-0.5, 3.5))
     bar = next(trace.colorbar for trace in figure.data if trace.type == "heatmap" and trace.colorbar.ticktext)
-    assert bar.ticktext == ("applies", "applies with care", "does nothing here", "does not apply")
+    assert bar.ticktext == ("passes the checks", "passes with warnings", "does nothing here", "does not apply")
 
 
 def test_behind_the_map_are_the_table_the_curves_and_the_noise(home, known):

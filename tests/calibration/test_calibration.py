@@ -10,6 +10,7 @@ from dgviz.calibration.recipes import ADAPTERS
 from dgviz.cli import main
 from dgviz.errors import DgvizError
 from dgviz.forecast import read_pairs
+from dgviz.repair.methods import METHODS
 
 ADAPTER = next(run for run in RUNS if run.name == "gpt2-0-lora")
 
@@ -54,6 +55,22 @@ def test_other_settings_need_another_folder(folder):
 def test_one_folder_is_written_by_one_calibration(folder):
     with FileLock(folder / ".lock"), pytest.raises(DgvizError, match="another calibration"):
         next(iter_calibration(folder, [ADAPTER], steps=1))
+
+
+@pytest.mark.soak
+def test_methods_are_measured_on_what_lies_there(folder, capsys):
+    command = ["calibrate", str(folder), "--methods", "--pairs", f"^{ADAPTER.name}$", "--json"]
+    assert main(command) == 0
+    values = json.loads(capsys.readouterr().out)
+    assert values["pairs"] == 1 and len(values["methods"]) == len(METHODS)
+    (result,) = read_results(folder, kind="methods")
+    assert result["tried"] > len(METHODS) and result["methods"].keys() == METHODS.keys()
+    assert {row["label"] for row in result["methods"]["dg_hard"].values()} <= {"", "dg_hard:scale=0"}  # the identity
+    before = (folder / "methods" / f"{ADAPTER.name}.json").stat().st_mtime_ns
+    assert main(command) == 0
+    assert (folder / "methods" / f"{ADAPTER.name}.json").stat().st_mtime_ns == before
+    assert main(["calibrate", str(folder), "--methods", "--pairs", "vit-1"]) == 2
+    assert "holds none of these pairs" in capsys.readouterr().err
 
 
 def test_the_command_prints_the_table(folder, capsys):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dgviz.checkpoint import inspect_pair, open_pair, read_preflight
 from dgviz.checkpoint import sample as sample_module
@@ -51,6 +52,29 @@ def test_unrelated_weights_are_refused_and_nothing_is_written(tmp_path, capsys):
     assert report["model"]["verdict"] == "not_applicable" and "nothing in common" in str(report["model"]["reasons"])
     assert main([*words, "--force"]) == 0
     assert "do not belong together" in str(json.loads((tmp_path / "out" / "dgviz.json").read_text())["warnings"])
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "another shape"])
+def test_what_a_scan_accepts_is_looked_at_by_all_and_repaired_by_force(tmp_path, capsys, kind):
+    base = matrices(0)
+    tuned = matrices(1) if kind == "unrelated" else moved(base)
+    other = next(iter(base))
+    if kind != "unrelated":
+        tuned[other] = torch.randn(48, 64, generator=torch.Generator().manual_seed(0))
+    pair = [str(path) for path in write(tmp_path, base, tuned)]
+    for command in (
+        ["scan", "--workers", "1"],
+        ["noise"],
+        ["thresholds"],
+        ["compare-methods", "--methods", "dg_hard"],
+    ):
+        assert main([command[0], *pair, *command[1:], "--json"]) == 0, command
+        assert "warning: " in capsys.readouterr().err
+    assert main(["repair", *pair, str(tmp_path / "out")]) == 2 and not (tmp_path / "out").exists()
+    assert "--force" in capsys.readouterr().err
+    assert main(["repair", *pair, str(tmp_path / "out"), "--force"]) == 0
+    written = load_file(tmp_path / "out" / "model.safetensors")
+    assert written.keys() == tuned.keys() and (kind == "unrelated" or torch.equal(written[other], tuned[other]))
 
 
 def test_a_head_begun_anew_is_left_as_tuned(tmp_path):

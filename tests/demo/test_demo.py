@@ -102,7 +102,7 @@ class TestPackaged:
         Everything else in the file is compared exactly, so that it cannot fall behind the recipe.
         """
         written, frontier = demo.demo_scores(), demo.read_frontier()
-        assert list(written["models"]) == list(scores.SCORED_MODELS) and len(written["scores"]) == 35 * 6
+        assert list(written["models"]) == list(scores.SCORED_MODELS) and len(written["scores"]) == 51 * 6
         chosen = ("base", "noisy", "clean/dg_hard", "noisy/dg_hard", "noisy/ties")
         *names, (table, nothing) = scores.iter_tables(packaged.CHECKPOINTS, recipe.PHASES, chosen, ())
         assert sorted(names) == sorted(chosen) and nothing == {}

@@ -18,6 +18,7 @@ from dgviz.command import GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
 from dgviz.forecast import Calibration, calibration
 from dgviz.forecast.foretell import LITTLE
+from dgviz.forecast.methods import FLOORS, METHOD_TITLES, method_rows, pair_method_rows, read_methods
 from dgviz.forecast.report import BAND_TITLES, FIT_TITLES, PAIR_TITLES, band_rows, fit_rows, pair_rows
 from dgviz.forecast.table import TABLE
 from dgviz.forecast.words import averaging_leads, averaging_words, control_words, worth_words
@@ -128,12 +129,12 @@ def rules_page() -> str:
 
 def methods_page() -> str:
     """Return the reference of repair methods."""
-    rows = []
+    rows: dict[str, list[tuple[str, ...]]] = {}
     for method in METHODS.values():
         settings = [_parameters(method.parameters), "rule, shrinker" if method.thresholded else ""]
         scope = "every tensor" if method.every_tensor else "matrices"
         scope += ", after a look at the whole model" if method.whole_model else ""
-        rows.append(
+        rows.setdefault("Controls" if method.control else method.group, []).append(
             (
                 f"`{method.name}`",
                 method.title,
@@ -149,7 +150,12 @@ def methods_page() -> str:
         "D\\* what DG-Hard keeps of D under the plan's rule and shrinker. Methods that change matrices leave all "
         "other tensors to tuned, bit for bit. Controls are no repairs: they show what a repair must be better "
         "than. [How to compare](../how-to/compare-methods.md), [measured on the demo](../development/demo.md).",
-        table(("name", "title", "result", "changes", "parameters", "source"), rows),
+        *(
+            text
+            for group, own in rows.items()
+            for text in (f"## {group}", table(("name", "title", "result", "changes", "parameters", "source"), own))
+        ),
+        "## Strengths",
         "What a sweep varies, the first by default:",
         table(
             ("method", "strength", "points"),
@@ -162,10 +168,32 @@ def methods_page() -> str:
     )
 
 
+def methods_measured() -> str:
+    """Return what every method healed at three target scores, over the pairs measured."""
+    found = read_methods()
+    if len(found.counted) < 2:
+        return f"{len(found.counted)} pairs are in the table: too few for means over pairs."
+    families = sorted({pair["family"] for pair in found.counted})
+    left = len(found.pairs) - len(found.counted)
+    about = f"{len(found.counted)} pairs of {len(families)} families ({', '.join(families)})"
+    about += f"; {left} whose damage or gain is under two standard errors left out." if left else "."
+    return f"{about}\n\n{table(METHOD_TITLES, method_rows(found))}"
+
+
+def methods_by_pair() -> str:
+    """Return what every method healed on every pair, at each target score."""
+    found = read_methods()
+    parts = []
+    for floor in FLOORS if found.counted else ():
+        titles = ("method", *(pair["name"] for pair in found.counted))
+        parts += [f"At {floor} % of the target:", table(titles, pair_method_rows(found, floor))]
+    return "\n\n".join(parts) or "No pair is in the table."
+
+
 def diagnosis_page() -> str:
     """Return the reference of checks, limits and verdicts."""
     meanings = {
-        "applies": "No check warns. That nothing is kept of noise which follows the law is what the rule is for.",
+        "applies": "No check warns: what is dropped has the spectrum of noise. That it was noise is not shown.",
         "care": "A check warns; the reasons and what to do stand beside it.",
         "no_effect": "The update is zero, or everything is kept.",
         "not_applicable": "The median measures no noise.",
@@ -292,6 +320,8 @@ BLOCKS: dict[tuple[str, str], Callable[[], str]] = {
         + standing_words(Calibration(tuple(pair for pair in calibration().pairs if pair.dropped >= LITTLE)))
     ),
     ("development/forecast.md", "pairs"): lambda: table(PAIR_TITLES, pair_rows(calibration().pairs)),
+    ("development/forecast.md", "methods"): methods_measured,
+    ("development/forecast.md", "methods by pair"): methods_by_pair,
     ("development/forecast.md", "made"): made_words,
     ("../README.md", "averaging"): averaging_point,
 }

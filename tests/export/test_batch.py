@@ -174,6 +174,14 @@ def test_the_comparison_is_plain_sums_over_what_is_written(paths, tmp_path):
     for label, row in rows.items():
         moved = flat(written[label]) - flat(base)
         assert row["norm_kept"] == pytest.approx(float(moved.norm() / delta), rel=1e-5), label
+        if not METHODS[row["method"]].every_tensor:
+            assert row["norm_kept_vectors"] == pytest.approx(1, rel=1e-5)
+            own = [name for name in names if base[name].squeeze().ndim > 1]
+            lengths = [
+                torch.cat([(side[name] - base[name]).double().flatten() for name in own]).norm()
+                for side in (written[label], tuned)
+            ]
+            assert row["norm_kept_matrices"] == pytest.approx(float(lengths[0] / lengths[1]), rel=1e-5), label
         assert row["drift"] == pytest.approx(float(moved.norm() / flat(base).norm()), rel=1e-5)
         assert row["sparsity"] == float((moved == 0).double().mean())
         distance = float((flat(written[label]) - flat(written["dg_hard"])).norm() / delta)

@@ -32,6 +32,12 @@ SETTINGS = {
     "ties_per_tensor": {"density": 0.3},
     "dare": {"p": 0.6, "seed": 3},
     "fapm": {"density": 0.4},
+    "flat_fro": {"alpha": 0.8},
+    "norm_capped": {"cap": 0.3},
+    "base_damping": {"damping": 0.7, "energy": 0.6},
+    "breadcrumbs": {"density": 0.4, "top": 0.05},
+    "della": {"p": 0.4, "seed": 3},
+    "random_k": {"seed": 3},
 }
 
 

@@ -32,7 +32,8 @@ from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
 from dgviz.figures.spectrum import thin_ranks
 from dgviz.figures.style import LABEL_HEIGHT
-from dgviz.rmt.law import bulk_edge, mp_fits, mp_sv_pdf, mp_sv_quantile
+from dgviz.rmt.law import bulk_edge, mp_sv_pdf, mp_sv_quantile
+from dgviz.rmt.null import mp_fits
 from dgviz.rmt.threshold import RULES, Threshold
 from dgviz.spectra.svd.decompose import decompose
 
@@ -338,7 +339,9 @@ def test_browser_numbers_are_those_of_python(run_js, shape):
     )
     for rank, fit, energy in zip(ranks, got["fits"], got["energy"], strict=True):
         expected = mp_fits(s, np.where(np.arange(s.size) < rank, s, 0.0), rule.sigma, shape)
-        assert {name: pytest.approx(value, abs=1e-10) for name, value in expected.items()} == fit
+        del expected["noise"]  # a number of the payload
+        expected["discardedOwn"] = expected.pop("discarded_own")
+        assert {name: value and pytest.approx(value, abs=1e-10) for name, value in expected.items()} == fit
         assert energy == pytest.approx(np.sum(s[:rank] ** 2) / np.sum(s**2), abs=1e-12)
     assert got["ranks"] == [int(np.count_nonzero(s > tau)) for tau in taus]
     assert got["reached"] == ranks
@@ -420,7 +423,7 @@ def told_side(rank, tau, missing=None):
         "tau": tau,
         "rank": rank,
         "energy": energy,
-        "fits": [fits["repaired"], fits["discarded"]],
+        "fits": [fits["repaired"], fits["discarded"], fits["discarded_own"]],
         "missing": missing or {},
     }
 
@@ -436,7 +439,7 @@ def compared(a, b=None):
 
 TABLE = (
     "const s = Float64Array.from(data.s), law = Float64Array.from(data.law);"
-    "return compareTable({ s, law, compare: data.compare }, data.tau);"
+    "return compareTable({ s, law, noiseFit: 97, compare: data.compare }, data.tau);"
 )
 
 
@@ -450,9 +453,10 @@ def test_browser_tells_two_thresholds_and_their_difference(run_js):
     rows, sides = told["rows"], [told_side(rank, tau) for rank, tau in zip(ranks, taus, strict=True)]
     for row, side in zip(rows[1:3], sides, strict=True):
         assert row[2] == str(side["rank"]) and row[3] == f"{100 * side['energy']:.1f} %"
-        assert row[4:6] == [f"{fit:.1f}" for fit in side["fits"]] and row[6:] == ["50.0 %", "7"]
+        assert row[4:7] == [f"{fit:.1f}" for fit in side["fits"]] and row[7:] == ["50.0 %", "7"]
     assert rows[3][2] == f"+{ranks[1] - ranks[0]}" and told["reasons"] == []
-    assert rows[3][3] == f"+{100 * (sides[1]['energy'] - sides[0]['energy']):.1f} points" and rows[3][7] == "0"
+    assert rows[3][3] == f"+{100 * (sides[1]['energy'] - sides[0]['energy']):.1f} points" and rows[3][8] == "0"
+    assert rows[0][4] == "MP-fit of the kept (noise of this shape 97.0)"
 
 
 @needs_node
@@ -462,12 +466,12 @@ def test_browser_says_why_a_side_lacks_something(run_js):
     unknown = {"why": "spectra do not tell"}
     data = {"s": S.tolist(), "law": arrays["law"].tolist(), "tau": DG_HARD.tau}
     told = run_js(TABLE, data | {"compare": compared(side) | {"model": [unknown, {"energy": 0.5, "directions": 7}]}})
-    assert told["rows"][1][1:3] == ["–", "–"] and told["rows"][1][6:] == ["–", "–"]
-    assert told["rows"][3][1:3] == ["–", "–"] and told["rows"][3][6:] == ["–", "–"]
+    assert told["rows"][1][1:3] == ["–", "–"] and told["rows"][1][7:] == ["–", "–"]
+    assert told["rows"][3][1:3] == ["–", "–"] and told["rows"][3][7:] == ["–", "–"]
     reasons = ["A, τ: it has no threshold", "A, rank: it changes entries", "A, whole model: spectra do not tell"]
     assert told["reasons"] == reasons
     waiting = run_js(TABLE, data | {"compare": compared(None)})
-    assert waiting["rows"][1][1:] == ["…"] * 7 and waiting["rows"][3][1:] == ["–"] * 7
+    assert waiting["rows"][1][1:] == ["…"] * 8 and waiting["rows"][3][1:] == ["–"] * 8
 
 
 @needs_node

@@ -1,6 +1,7 @@
 """Repair methods: their identities, the vectors, plain numpy versions of each, seeds, kernels, stacks and ties."""
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -16,10 +17,12 @@ from dgviz.errors import MethodError, ThresholdError
 from dgviz.repair.methods import METHODS, find_method
 from dgviz.repair.methods.trim import find_cut, magnitude_keys, score_keys
 from dgviz.repair.plan import RepairPlan, read_plan
-from dgviz.repair.tensor import TensorRepairs, factor_tensor, repair_tensor
+from dgviz.repair.tensor import TensorRepairs, factor_tensor, repair_tensor, reshape_weight
 from dgviz.repair.update import TensorUpdate, add_edited
 from dgviz.repair.whole_model import prepare_method
 from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.weight import Weight
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
 
 VECTORS = json.loads((Path(__file__).parents[1] / "rmt" / "theory_vectors.json").read_text())["baselines"]
@@ -77,6 +80,11 @@ TUNED = [
     RepairPlan(params={"scale": 0}, method="norm_matched"),
     RepairPlan(params={"scale": 0}, method="norm_matched_global"),
     plan_of("rank_r", rank=10_000),
+    plan_of("norm_capped", cap=100),
+    plan_of("base_damping", damping=0),
+    plan_of("breadcrumbs", density=1),
+    plan_of("della", p=0),
+    *(RepairPlan(params={"scale": 0}, method=name) for name in ("random_k", "bottom_k")),
 ]
 BASE = [
     plan_of("wise_ft", alpha=0),
@@ -91,7 +99,12 @@ BASE = [
     RepairPlan(params={"scale": 1000}, method="norm_matched_global"),
     RepairPlan(params={"scale": 0}, method="complement"),
     plan_of("rank_r", rank=0),
+    plan_of("norm_capped", cap=0),
+    plan_of("breadcrumbs", density=0),
+    plan_of("flat_fro", alpha=0),
+    *(RepairPlan(params={"scale": 1000}, method=name) for name in ("flat_nuclear", "random_k", "bottom_k")),
 ]
+CHOOSING = ("dg_hard", "rank_r", "complement", "flat_fro", "flat_nuclear", "random_k", "bottom_k")
 
 
 @pytest.mark.parametrize("plan", TUNED, ids=lambda plan: plan.method)
@@ -122,7 +135,7 @@ def test_scope_is_what_the_registry_says(pair, sides, method):
         report = repair_tensor(paired, plan, "cpu", facts=prepare_method(pair, plan, "cpu")).report
         assert report.method == method and report.action == "repair"
         assert ("acts on every tensor" in report.reason) == (paired.action == "keep")
-        assert (report.matrices[0].rank is not None) == (method in ("dg_hard", "rank_r", "complement"))
+        assert (report.matrices[0].rank is not None) == (method in CHOOSING)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -132,7 +145,7 @@ def test_masks_hold_for_every_method(pair, sides, method):
     for name, found in repaired_values(masked, plan).items():
         if "mlp" not in name or "experts" in name:
             assert is_same(found, sides[1][name])
-        elif method != "lines" or "layers.10" not in name:  # whose factor is 1
+        elif method not in ("lines", "norm_capped") or "layers.10" not in name:  # whose factor is 1
             assert not torch.equal(found, sides[1][name])
 
 
@@ -259,7 +272,8 @@ def test_equal_magnitudes_across_blocks(tmp_path, monkeypatch):
     base = torch.zeros(40, 40)
     pair = write_one(tmp_path, base, base + 0.5)
     name = "layers.0.weight"
-    whole = {m: repaired_values(pair, plan_of(m), [name])[name] for m in ("ties_per_tensor", "dare", "fapm")}
+    methods = ("ties_per_tensor", "dare", "fapm", "della", "breadcrumbs")
+    whole = {m: repaired_values(pair, plan_of(m), [name])[name] for m in methods}
     monkeypatch.setattr("dgviz.repair.rounding.BLOCK_ELEMENTS", 128)
     for method, expected in whole.items():
         assert torch.equal(repaired_values(pair, plan_of(method), [name])[name], expected), method
@@ -278,6 +292,174 @@ def test_fapm_where_base_is_zero(tmp_path):
     found = repaired_values(half, plan_of("fapm", density=0.9), [name])[name]
     assert torch.equal(found[0], base[0])  # changing these would be the worst there is
     assert bool(torch.isfinite(found).all())
+
+
+SPECTRAL = ("flat_fro", "flat_nuclear", "random_k", "bottom_k")
+
+
+def plain_svd(sides, name):
+    """The update of a tensor and its factorisation, in float64."""
+    base, tuned = (side[name].double().reshape(-1, *side[name].shape[-2:]).numpy() for side in sides)
+    return tuned - base, np.linalg.svd(tuned - base, full_matrices=False)
+
+
+@pytest.mark.parametrize("shrinker", ["hard", "nuclear"])
+def test_flattening_against_a_plain_svd(pair, sides, shrinker):
+    delta, (u, s, vh) = plain_svd(sides, EXPERTS)
+    plans = {
+        "flat_fro": lambda kept: np.sqrt(np.mean(kept**2)),
+        "flat_nuclear": lambda kept: np.mean(kept),
+    }
+    for method, level in plans.items():
+        plan = RepairPlan("mp_edge", method=method, shrinker=shrinker, method_params={"alpha": 0.8})
+        done = repair_tensor(pair[EXPERTS], plan, "cpu")
+        for matrix, figures in enumerate(done.report.matrices):
+            kept = s[matrix][s[matrix] > figures.tau]
+            if shrinker != "hard":
+                kept = SHRINKERS[shrinker].apply(kept, delta[matrix].shape, figures.sigma)
+            kept = kept[kept > 0]
+            assert figures.rank == kept.size > 1
+            expected = 0.8 * level(kept) * u[matrix][:, : kept.size] @ vh[matrix][: kept.size]
+            found = done.tensor[matrix].double().numpy() - sides[0][EXPERTS][matrix].double().numpy()
+            np.testing.assert_allclose(found, expected, atol=1e-7)
+
+
+def test_flattening_a_merged_adapter_takes_all_its_directions(tmp_path):
+    """DG-Hard is the identity there, and so are the controls of its rank."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(80, 48, generator=generator) / 50
+    left, right = torch.randn(80, 4, generator=generator), torch.randn(4, 48, generator=generator)
+    pair = write_one(tmp_path, base, base + (left * torch.tensor([1.0, 2.0, 4.0, 8.0])) @ right / 2000)
+    name = "layers.0.weight"
+    _, (u, s, vh) = plain_svd([load_file(side.path / "model.safetensors") for side in (pair.base, pair.tuned)], name)
+    for method, level in (("flat_fro", np.linalg.norm(s[0, :4]) / 2), ("flat_nuclear", s[0, :4].mean())):
+        done = repair_tensor(pair[name], plan_of(method), "cpu")
+        assert done.report.matrices[0].rank == 4
+        found = done.tensor.double().numpy() - base.double().numpy()
+        np.testing.assert_allclose(found, level * u[0, :, :4] @ vh[0, :4], atol=3e-7)
+        ((factors,), _) = factor_tensor(pair[name], plan_of(method), "cpu")
+        assert factors[0].shape == (80, 4)
+    for method in ("dg_hard", "random_k", "bottom_k"):
+        assert repair_tensor(pair[name], plan_of(method), "cpu").report.written == "tuned bytes"
+
+
+@pytest.mark.parametrize("method", ["random_k", "bottom_k"])
+def test_controls_of_the_same_rank_keep_directions_as_they_are(pair, sides, method):
+    _, (u, s, vh) = plain_svd(sides, EXPERTS)
+    done = repair_tensor(pair[EXPERTS], RepairPlan(method=method), "cpu")
+    factors, _ = factor_tensor(pair[EXPERTS], RepairPlan(method=method), "cpu")
+    kept = repair_tensor(pair[EXPERTS], RepairPlan(), "cpu").report.matrices
+    for matrix, figures in enumerate(done.report.matrices):
+        update = done.tensor[matrix].double().numpy() - sides[0][EXPERTS][matrix].double().numpy()
+        along = np.einsum("ir,ij,rj->r", u[matrix], update, vh[matrix])
+        places = np.flatnonzero(along > 1e-5)
+        assert places.size == figures.rank == kept[matrix].rank > 0
+        if method == "bottom_k":
+            assert list(places) == list(range(32 - places.size, 32))
+        np.testing.assert_allclose(update, (u[matrix][:, places] * s[matrix][places]) @ vh[matrix][places], atol=2e-7)
+        np.testing.assert_allclose((factors[matrix][0] @ factors[matrix][1]).numpy(), update, atol=2e-7)
+
+
+def test_random_directions_depend_on_seed_and_name_only(pair):
+    def picked(seed, name=MATRIX, scale=1.0):
+        plan = RepairPlan(method="random_k", method_params={"seed": seed}, params={"scale": scale})
+        reshaped = reshape_weight(OpenWeight(Weight(pair[name]), "cpu"), plan)
+        return set(np.flatnonzero(reshaped.values))
+
+    assert picked(1) == picked(1) and len({frozenset(picked(seed)) for seed in range(8)}) > 4
+    assert picked(1, scale=0.7) > picked(1)
+    assert len({frozenset(picked(seed, "model.layers.2.mlp.up.weight")) ^ picked(seed) for seed in range(4)}) > 1
+
+
+def test_single_directions_are_decided_after_the_choice(pair):
+    """What is named alone is kept or dropped itself, and flattened with the others."""
+    weight = OpenWeight(Weight(pair[MATRIX]), "cpu")
+    for method in SPECTRAL:
+        plain = reshape_weight(weight, RepairPlan(method=method)).values
+        first, last = np.flatnonzero(plain)[[0, -1]]
+        other = int(np.flatnonzero(plain == 0)[0])
+        own = RepairPlan(method=method, keep_directions=str(other + 1), drop_directions=str(first + 1))
+        found = reshape_weight(weight, own)
+        assert found.values[first] == 0 < found.values[other] and found.rank == np.count_nonzero(plain)
+        if method.startswith("flat"):
+            assert found.values[other] == found.values[last]
+
+
+def test_norm_capped_against_plain_norms(pair, sides):
+    names = [paired.name for paired in pair.repairable]
+    base = {name: sides[0][name].double().norm() for name in names}
+    delta = {name: (sides[1][name].double() - sides[0][name].double()).norm() for name in names}
+    whole = math.hypot(*delta.values()) / math.hypot(*base.values())
+    found = repaired_values(pair, plan_of("norm_capped", cap=0.2))
+    factors = {name: min(1.0, 0.2 * whole / float(delta[name] / base[name])) for name in names}
+    assert len(set(factors.values())) > 2
+    for name, factor in factors.items():
+        expected = sides[0][name] + factor * (sides[1][name] - sides[0][name])
+        torch.testing.assert_close(found[name], expected, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("block", [2**20, 100])
+def test_damping_against_a_plain_svd(pair, sides, monkeypatch, block):
+    monkeypatch.setattr("dgviz.repair.rounding.BLOCK_ELEMENTS", block)
+    found = repaired_values(pair, plan_of("base_damping", damping=0.7, energy=0.6), (MATRIX, EXPERTS, KERNEL))
+    for name, values in found.items():
+        columns = pair[name].layout.cols
+        rows = pair[name].layout.rows
+        base, tuned = (side[name].double().reshape(-1, rows, columns).numpy() for side in sides)
+        for matrix, own in enumerate(values.double().reshape(-1, rows, columns).numpy()):
+            _, s, vh = np.linalg.svd(base[matrix], full_matrices=False)
+            k = int(np.argmax(np.cumsum(s**2) >= 0.6 * np.sum(s**2))) + 1
+            assert 1 < k < s.size
+            delta = tuned[matrix] - base[matrix]
+            expected = delta @ (np.eye(columns) - 0.7 * vh[:k].T @ vh[:k])
+            np.testing.assert_allclose(own - base[matrix], expected, atol=1e-7)
+
+
+def test_damping_all_that_base_uses_leaves_base(tmp_path):
+    base = torch.randn(60, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pair = write_one(tmp_path, base, base + 0.1)
+    found = repaired_values(pair, plan_of("base_damping", damping=1, energy=1), ["layers.0.weight"])
+    torch.testing.assert_close(found["layers.0.weight"], base, rtol=0, atol=1e-10)
+
+
+def test_breadcrumbs_keep_the_middle(pair, sides):
+    found = repaired_values(pair, plan_of("breadcrumbs", density=0.3, top=0.05, scale=1.5), (MATRIX, EXPERTS, KERNEL))
+    for name, values in found.items():
+        delta = (sides[1][name] - sides[0][name]).flatten()
+        n = delta.numel()
+        ranked = delta.abs().argsort(descending=True)[int(0.05 * n) : int(0.05 * n) + int(0.3 * n)]
+        expected = sides[0][name].flatten().clone()
+        expected[ranked] += 1.5 * delta[ranked]
+        torch.testing.assert_close(values.flatten(), expected, rtol=0, atol=1e-8)
+    whole = repaired_values(pair, plan_of("breadcrumbs", density=0.97, top=0.5), [MATRIX])[MATRIX]
+    assert int((whole != sides[0][MATRIX]).sum()) == int(0.97 * whole.numel())  # what is asked for stays
+
+
+class TestDella:
+    def test_against_plain_numpy(self, pair, sides):
+        p, window = 0.4, 0.3
+        found = repaired_values(pair, plan_of("della", p=p, window=window, seed=3), (MATRIX, EXPERTS, KERNEL))
+        for name, values in found.items():
+            base, tuned = (side[name].numpy().reshape(-1, pair[name].layout.cols) for side in sides)
+            delta, n = (tuned - base).astype(np.float64), base.shape[1]
+            ranks = np.abs(delta).argsort(axis=1, kind="stable").argsort(axis=1)
+            keep = 1 - p - window / 2 + window * ranks / (n - 1)
+            key = hashlib.sha256(f"3\n{name}".encode()).digest()[:16]
+            bits = np.random.Philox(key=int.from_bytes(key, "little"))
+            drawn = bits.random_raw(delta.size // 2).view(np.uint32).reshape(delta.shape) / 2**32
+            expected = base + np.where(drawn < keep, delta / keep, 0.0)
+            np.testing.assert_allclose(values.numpy().reshape(base.shape), expected, atol=1e-8)
+
+    def test_small_entries_go_more_often_and_the_mean_stays(self, tmp_path):
+        base = torch.zeros(400, 50)
+        pair = write_one(tmp_path, base, base + torch.arange(1, 51.0))
+        found = repaired_values(pair, plan_of("della", p=0.5, window=0.8), ["layers.0.weight"])["layers.0.weight"]
+        gone = (found == 0).double().mean(dim=0).numpy()
+        expected = 0.9 - 0.8 * np.arange(50) / 49
+        assert np.abs(gone - expected).max() < 5 * math.sqrt(0.25 / 400)
+        ratio = found.double().mean(dim=0).numpy() / np.arange(1, 51)
+        spread = np.sqrt(expected / (1 - expected) / 400)
+        assert np.all(np.abs(ratio - 1) < 5 * spread)
 
 
 class TestDare:
@@ -453,4 +635,4 @@ def test_every_method_describes_itself():
             for point in strength.points:
                 plan = read_plan(f"{name}:{strength.parameter}={point}")
                 assert read_plan(plan.label) == plan
-    assert [name for name, method in METHODS.items() if method.seeded] == ["dare"]
+    assert [name for name, method in METHODS.items() if method.seeded] == ["dare", "della", "random_k"]

@@ -58,7 +58,7 @@ def test_matrices_and_kernels_equal_a_float64_reference(pair, tensors, name, pla
     assert row.action == "repair" and row.written == "repaired" and figures.rank >= 1
     assert figures.gain == pytest.approx(1.0, abs=1e-4)
     assert 0 < figures.energy_kept < 1
-    assert set(figures.mp_fit) == {"tuned", "repaired", "discarded"}
+    assert set(figures.mp_fit) == {"tuned", "repaired", "discarded", "discarded_own", "noise"}
 
 
 def test_planted_directions_are_found(pair):

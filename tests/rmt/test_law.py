@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import integrate
 
 from dgviz.rmt import law as theory
+from dgviz.rmt.null import mp_fits
 
 VECTORS = json.loads((Path(__file__).parent / "theory_vectors.json").read_text())
 BETAS = [1e-4, 1e-3, 0.05, 0.25, 0.375, 0.5, 0.75, 0.9, 0.999, 0.9999999, 1.0]
@@ -142,7 +143,7 @@ def test_mp_fit_worked_example():
     # 100 / .375 is not whole, so score against the law of the vector's own beta.
     shape_beta = theory.aspect_ratio(shape)
     assert abs(shape_beta - beta) < 0.002
-    triple = theory.mp_fits(s, np.where(np.arange(len(s)) < 4, s, 0.0), sigma, shape)
+    triple = mp_fits(s, np.where(np.arange(len(s)) < 4, s, 0.0), sigma, shape)
     assert triple["tuned"] == pytest.approx(worked["score_tuned"], abs=0.2)
     assert triple["repaired"] == pytest.approx(4.0, abs=1e-9)
     assert triple["discarded"] == pytest.approx(worked["score_discarded_zero_padded"], abs=0.2)
@@ -167,4 +168,16 @@ def test_noise_scores_as_rigid_eigenvalues_do():
 
 
 def test_undefined_noise_has_no_score():
-    assert theory.mp_fits([3.0, 0.0], [3.0, 0.0], 0.0, (2, 5)) == {"tuned": None, "repaired": None, "discarded": None}
+    found = mp_fits([3.0, 0.0], [3.0, 0.0], 0.0, (2, 5))
+    assert list(found) == ["tuned", "repaired", "discarded", "discarded_own", "noise"]
+    assert set(found.values()) == {None}
+
+
+def test_the_discarded_part_alone_and_the_noise_of_the_shape_stand_beside():
+    shape = (256, 64)
+    s = np.linalg.svd(np.random.default_rng(2).standard_normal(shape), compute_uv=False)
+    s[:6] += 30.0
+    found = mp_fits(s, np.where(np.arange(64) < 6, s, 0.0), 1.0, shape)
+    assert found["noise"] == pytest.approx(96.4, abs=0.2)
+    assert found["discarded_own"] == theory.mp_fit(s[6:], 1.0, shape)
+    assert found["discarded_own"] > found["discarded"]

@@ -151,10 +151,10 @@ class ComparePanels extends Panels {
 // A table of both sides and their difference, and why some of it is missing.
 function compareTable(data, tau) {
   const { compare } = data, sums = cumulativeEnergy(data.s), rank = rankAt(data.s, tau), fit = data.law ? fitTriple(data.law, rank) : null;
-  const looked = { tau, rank, energy: energyKept(sums, rank) || 0, fits: fit ? [fit.repaired, fit.discarded] : [null, null], missing: fit ? {} : { fits: data.noLaw } };
+  const looked = { tau, rank, energy: energyKept(sums, rank) || 0, fits: fit ? [fit.repaired, fit.discarded, fit.discardedOwn] : [null, null, null], missing: fit ? {} : { fits: data.noLaw } };
   const [a, b] = [compare.a, compare.live ? looked : compare.b], reasons = new Set();
   const told = (side, i) => {
-    if (!side) return Array(7).fill("…");
+    if (!side) return Array(8).fill("…");
     const { missing } = side, model = compare.model[i], name = "AB"[i];
     const cell = (value, text, what, why) => {
       if (value !== null && value !== undefined) return text(value);
@@ -171,13 +171,13 @@ function compareTable(data, tau) {
   const differ = (get, text) => (a && b && [get(a, 0), get(b, 1)].every((value) => typeof value === "number") ? text(get(b, 1), get(a, 0)) : "–");
   const points = (after, before) => `${signed(100 * (after - before), 1)} points`, model = (key) => (_, i) => compare.model[i][key];
   const rows = [
-    ["", "τ", "rank", "energy kept", "MP-fit of the kept", "of the dropped", "model: energy", "directions"],
+    ["", "τ", "rank", "energy kept", `MP-fit of the kept${data.law ? ` (noise of this shape ${data.noiseFit.toFixed(1)})` : ""}`, "of the dropped, with zeros", "without", "model: energy", "directions"],
     [`A: ${compare.labels[0]}`, ...told(a, 0)],
     [`B: ${compare.labels[1]}`, ...told(b, 1)],
     [
       "B against A", differ((side) => side.tau, (after, before) => `${formatNumber(after / (before || 1), 3)} ×`),
       differ((side) => side.rank, (after, before) => signed(after - before, 0)), differ((side) => side.energy, points),
-      ...[0, 1].map((i) => differ((side) => side.fits[i], (after, before) => signed(after - before, 1))),
+      ...[0, 1, 2].map((i) => differ((side) => side.fits[i], (after, before) => signed(after - before, 1))),
       differ(model("energy"), points), differ(model("directions"), (after, before) => signed(after - before, 0)),
     ],
   ];

@@ -82,7 +82,8 @@ def compute_side(
         tau = start_tau(weight.measured.s, reshaped.threshold)
     else:
         missing["tau"] = "it has no threshold"
-    fits = tuple(mp_fit(part, sigma, shape) if sigma and part.any() else None for part in parts)
+    own = parts[1][parts[1] > 0]  # what is taken away, without the zeros that stand for what is kept
+    fits = tuple(mp_fit(part, sigma, shape) if sigma and part.any() else None for part in (*parts, own))
     if None in fits:
         missing["fits"] = "a part that is zero has none" if sigma else "the median measures no noise"
     maps = (scale.encode(pooled_magnitudes(part)) for part in (update, rest))

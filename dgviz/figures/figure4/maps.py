@@ -225,8 +225,8 @@ class ComparedSide:
         Directions left; None where that is no number that says anything.
     energy : float
         ``|D'|^2 / |D|^2``.
-    fits : pair of float or None
-        MP-fit of D' and of D - D'.
+    fits : three of float or None
+        MP-fit of D', of D - D', and of the latter's values that are not zero.
     gain : (p,) float64 array or None
         What every direction of D is multiplied by; None where D' has directions of its own.
     missing : dict of str to str
@@ -240,7 +240,7 @@ class ComparedSide:
     tau: float | None
     rank: int | None
     energy: float
-    fits: tuple[float | None, float | None]
+    fits: tuple[float | None, float | None, float | None]
     gain: NDArray[np.float64] | None
     missing: dict[str, str]
     directions: NDArray[np.uint8] | None = None

@@ -42,10 +42,9 @@ function energyKept(sums, rank) {
   return total > 0 ? sums[rank] / total : null;
 }
 
-// Kolmogorov distance between the law and a spectrum of p values whose law values, ascending, are `zeros` zeros
+// Kolmogorov distance between the law and a spectrum of p values, by default as many as the law has, whose law values, ascending, are `zeros` zeros
 // followed by law[last], law[last - 1], ..., law[first] (s descends, so does law).
-function lawDistance(law, zeros, first, last) {
-  const p = law.length;
+function lawDistance(law, zeros, first, last, p = law.length) {
   let distance = zeros / p, seen = zeros;
   for (let i = last; i >= first; i--) {
     distance = Math.max(distance, law[i] - seen / p);
@@ -55,7 +54,8 @@ function lawDistance(law, zeros, first, last) {
   return distance;
 }
 
-// MP-fit of tuned, repaired and discarded delta when `rank` values are kept; sigma is fixed inside law.
+// MP-fit of tuned, repaired and discarded delta when `rank` values are kept; sigma is fixed inside law. The discarded
+// one over its own values too, without the zeros that stand for what is kept.
 function fitTriple(law, rank) {
   const p = law.length;
   const score = (distance) => 100 * (1 - distance);
@@ -63,6 +63,7 @@ function fitTriple(law, rank) {
     tuned: score(lawDistance(law, 0, 0, p - 1)),
     repaired: score(lawDistance(law, p - rank, 0, rank - 1)),
     discarded: score(lawDistance(law, rank, rank, p - 1)),
+    discardedOwn: rank < p ? score(lawDistance(law, 0, rank, p - 1, p - rank)) : null,
   };
 }
 

@@ -18,8 +18,8 @@ import dgviz
 from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels
 from dgviz.figures.figure4.payload import law_missing
 from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED
-from dgviz.rmt.law import aspect_ratio, mp_fits, mp_sv_pdf, mp_sv_support
-from dgviz.rmt.null import noise_distance
+from dgviz.rmt.law import aspect_ratio, mp_sv_pdf, mp_sv_support
+from dgviz.rmt.null import mp_fits
 from dgviz.rmt.threshold import Threshold
 
 WIDTH = 1000
@@ -224,19 +224,21 @@ def _heads(
 ) -> list[str]:
     """Return the names of the columns, each with its fit to the noise law and its share of the energy."""
     kept = np.where(np.arange(s.size) < rank, s, 0.0)[: min(nonzero_shape)]
-    fits = {"tuned": None, "repaired": None, "discarded": None}
-    null = ""
-    if not law_missing(threshold):
-        fits = mp_fits(s[: min(nonzero_shape)], kept, threshold.sigma, nonzero_shape)
-        null = f" (noise of this shape: {noise_distance(nonzero_shape).fit:.1f})"
+    sigma = 0.0 if law_missing(threshold) else threshold.sigma
+    fits = mp_fits(s[: min(nonzero_shape)], kept, sigma, nonzero_shape)
     energy = float(np.sum(s**2)) or 1.0
     share = float(np.sum(s[:rank] ** 2)) / energy
     shares = {"tuned": 1.0, "repaired": share, "discarded": 1 - share}
     names = {"tuned": "Tuned, D", "repaired": "Repaired, D*", "discarded": "Discarded, D - D*"}
     parts = []
-    for x, (name, fit) in zip(columns, fits.items(), strict=True):
-        words = "no MP-fit" if fit is None else f"MP-fit {fit:.1f}{null if name == 'tuned' else ''}"
-        fill = "#eeeeee" if fit is None else _NOISE if fit > 89 else _STRUCTURED if fit < 60 else "#eeeeee"
+    for x, name in zip(columns, names, strict=True):
+        fit = fits[name]
+        words = "no MP-fit" if fit is None else f"MP-fit {fit:.1f}, noise of this shape {fits['noise']:.1f}"
+        if name == "discarded" and fits["discarded_own"] is not None:
+            words = f"MP-fit {fit:.1f} with zeros, {fits['discarded_own']:.1f} without; noise {fits['noise']:.1f}"
+        fill = "#eeeeee"
+        if fit is not None:
+            fill = _NOISE if fit > fits["noise"] - 10 else _STRUCTURED if fit < 60 else fill
         parts.append(_text(x, top - 48, names[name], bold=True))
         parts.append(_text(x + width, top - 48, f"{100 * shares[name]:.1f} % of the energy", size=12, anchor="end"))
         parts.append(_box(x, top - 42, 6.1 * len(words) + 14, 8, fill))

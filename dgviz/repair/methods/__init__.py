@@ -8,15 +8,21 @@ method is a file with a class, its line below and its test.
 import re
 
 from dgviz.errors import MethodError
+from dgviz.repair.methods.base_damping import BaseDamping
+from dgviz.repair.methods.breadcrumbs import Breadcrumbs
 from dgviz.repair.methods.complement import Complement
 from dgviz.repair.methods.dare import Dare
+from dgviz.repair.methods.della import Della
 from dgviz.repair.methods.dg_hard import DGHard
 from dgviz.repair.methods.fapm import Fapm
+from dgviz.repair.methods.flat import FlatFro, FlatNuclear
 from dgviz.repair.methods.lines import LiNeS
 from dgviz.repair.methods.magnitude import Magnitude
 from dgviz.repair.methods.method import Method, Strength
+from dgviz.repair.methods.norm_capped import NormCapped
 from dgviz.repair.methods.norm_matched import NormMatched, NormMatchedGlobal
 from dgviz.repair.methods.rank_r import RankTruncation
+from dgviz.repair.methods.same_rank import BottomK, RandomK
 from dgviz.repair.methods.ties import Ties, TiesPerTensor
 from dgviz.repair.methods.wise_ft import WiseFT
 
@@ -25,16 +31,24 @@ __all__ = ["METHODS", "Method", "Strength", "find_method", "method_words"]
 _METHODS = (
     DGHard(),
     RankTruncation(),
+    FlatFro(),
+    FlatNuclear(),
+    BaseDamping(),
     WiseFT(),
     LiNeS(),
+    NormCapped(),
     Magnitude(),
     Ties(),
     TiesPerTensor(),
+    Breadcrumbs(),
     Dare(),
+    Della(),
     Fapm(),
     NormMatched(),
     NormMatchedGlobal(),
     Complement(),
+    RandomK(),
+    BottomK(),
 )
 
 METHODS: dict[str, Method] = {method.name: method for method in _METHODS}

@@ -41,4 +41,4 @@ class Fapm(EntryMethod):
             return score_keys(size - penalty)
 
         scores = lambda: (keys(base, delta) for base, delta in update.blocks())  # noqa: E731
-        return Trimmed(keep_largest(scores, update.numel, params["density"]), keys)
+        return Trimmed(keep_largest(scores, update.numel, int(update.numel * params["density"])), keys)

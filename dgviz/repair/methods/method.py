@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from dgviz.errors import MethodError
 from dgviz.rmt.assess import apply_rule
-from dgviz.rmt.law import mp_fits
+from dgviz.rmt.null import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
-from dgviz.rmt.threshold import Parameter, Threshold, checked_parameters, find_rule
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Parameter, Threshold, checked_parameters, find_rule
 
 if TYPE_CHECKING:
     import torch
@@ -124,9 +124,17 @@ class Update(Protocol):
 
     name: str
     numel: int
+    shape: tuple[int, int, int]
+    """Matrices, and rows and columns of each."""
 
     def blocks(self) -> Iterator[tuple["torch.Tensor", "torch.Tensor"]]:
         """Yield base and delta of every block, in order, flat."""
+
+    def entries(self, block: slice) -> tuple["torch.Tensor", "torch.Tensor"]:
+        """Return base and delta of some entries, flat."""
+
+    def base_matrix(self, index: int) -> "torch.Tensor":
+        """Return one of base's matrices; zeros where an entry is infinite."""
 
 
 class WholeModel(Protocol):
@@ -140,6 +148,9 @@ class WholeModel(Protocol):
 
     def squares(self) -> tuple[float, float]:
         """Return |D*|^2 and |D|^2 under the plan, summed over all matrices."""
+
+    def tensor_squares(self) -> Mapping[str, tuple[float, float]]:
+        """Return |D|^2 and |W0|^2 of every tensor that the plan changes and whose update is not zero."""
 
 
 class OpenUpdate(Protocol):
@@ -162,6 +173,8 @@ class Method:
         In plain notation.
     citation : str
         Where it comes from.
+    group : str
+        What it works on, in a word that lists put before the title; a control's title says that it is one.
     parameters : tuple of Parameter
         What can be set.
     strengths : tuple of Strength
@@ -188,6 +201,7 @@ class Method:
     title: str
     formula: str
     citation: str
+    group: str
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
     every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = averages = False
@@ -201,6 +215,11 @@ class Method:
     def seeded(self) -> bool:
         """Whether it draws random numbers."""
         return any(parameter.name == "seed" for parameter in self.parameters)
+
+    @property
+    def listed(self) -> str:
+        """The title among those of other methods."""
+        return self.title if self.control else f"{self.group}: {self.title}"
 
     @property
     def scope(self) -> str:
@@ -235,6 +254,7 @@ class Method:
 class MatrixMethod(Method):
     """A method that gives every matrix's update other singular values, made from those of D*."""
 
+    group = "Directions"
     spectral = by_matrix = True
 
     def cut(self, plan: "RepairPlan") -> tuple[str, Params, str]:
@@ -243,7 +263,11 @@ class MatrixMethod(Method):
 
     @abstractmethod
     def values(self, params: Params, s: Values, kept: Values) -> Values:
-        """Return the singular values of the method's update, from those of D and of D*."""
+        """Return the singular values of the method's update, from those of D and of what is kept."""
+
+    def choose(self, params: Params, s: Values, kept: Values, tensor: str) -> Values:
+        """Return which values are kept, from those of D and of D*; single directions are decided afterwards."""
+        return kept
 
     def rank(self, threshold: Threshold, values: Values) -> int | None:
         """Return how many directions are left; None where that is all of them by construction."""
@@ -255,10 +279,11 @@ class MatrixMethod(Method):
         """Return what the method makes of the singular values of one matrix."""
         s = spectrum.nonzero_s
         threshold, kept = keep(spectrum, *self.cut(plan), delta)
+        chosen = self.choose(plan.method_params, s, kept, tensor)
         if plan.directions:
-            kept = plan.directions.applied(kept, s, tensor)
-        values = self.values(plan.method_params, s, kept)
-        rank = int(np.count_nonzero(kept)) if plan.directions else self.rank(threshold, values)
+            chosen = plan.directions.applied(chosen, s, tensor)
+        values = self.values(plan.method_params, s, chosen)
+        rank = int(np.count_nonzero(chosen)) if plan.directions else self.rank(threshold, values)
         return Reshaped(s, values, spectrum.nonzero_shape, threshold, kept, rank)
 
     def update(self, reshaped: Reshaped, weight: OpenUpdate) -> Rows:
@@ -269,6 +294,8 @@ class MatrixMethod(Method):
 
 class EntryMethod(Method):
     """A method that goes through the entries of a tensor, block by block."""
+
+    group = "Entries"
 
     def factor(self, params: Params, tensor: str, facts: Any) -> float | None:
         """Return what a whole tensor's update is multiplied by; None where entries differ."""
@@ -281,6 +308,7 @@ class EntryMethod(Method):
 class Scaling(EntryMethod):
     """A method that multiplies every tensor's update by one number."""
 
+    group = "Averaging"
     spectral = True
 
     @abstractmethod
@@ -303,6 +331,11 @@ class Scaling(EntryMethod):
         """Return the multiplication."""
         factor = self.factor(params, update.name, facts)
         return lambda base, delta: delta if factor == 1 else delta * factor
+
+
+def present(values: Values, s: Values) -> NDArray[np.int64]:
+    """Return the places of values that are more than rounding beside the largest of the update's own."""
+    return np.flatnonzero(values > DEGENERATE_MEDIAN * np.max(s, initial=0.0))
 
 
 def keep(

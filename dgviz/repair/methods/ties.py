@@ -53,5 +53,6 @@ class TiesPerTensor(EntryMethod):
 
     def edit(self, params: Params, update: Update, facts: Any) -> Edit:
         """Return the trim of one tensor."""
-        density, scale = params["density"], params["scale"]
-        return Trimmed(keep_largest(lambda: magnitudes(update), update.numel, density, least=1), scale=scale)
+        density = params["density"]
+        count = max(1, int(update.numel * density)) if density else 0
+        return Trimmed(keep_largest(lambda: magnitudes(update), update.numel, count), scale=params["scale"])

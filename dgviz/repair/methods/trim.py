@@ -73,9 +73,8 @@ class Trimmed:
         return (delta if self._scale == 1 else delta * self._scale).where(kept, 0.0)
 
 
-def keep_largest(keys: "Callable[[], Iterable[torch.Tensor]]", total: int, density: float, least: int = 0) -> Trim:
-    """Return the cut that leaves exactly the floor(density n) largest, or `least`; of equal ones the first."""
-    count = max(least, int(total * density)) if density > 0 else 0
+def keep_largest(keys: "Callable[[], Iterable[torch.Tensor]]", total: int, count: int) -> Trim:
+    """Return the cut that leaves exactly so many of the largest; of equal ones the first."""
     if count in (0, total):
         return ALL if count else NOTHING
     cut = find_cut(keys, total - count + 1)

@@ -44,7 +44,7 @@ _ADVICE: dict[str, tuple[tuple[str, str], ...]] = {
     "mp_distance": (("rules", "where they disagree, the noise level is in doubt"),),
     "near_tau": (("edge", "it keeps the weak directions below tau"),),
     "screenot": (
-        ("screenot", "it keeps less where noise is uneven"),
+        ("screenot", "it keeps fewer directions here"),
         ("shrinker", "it scales doubtful directions down instead of cutting"),
     ),
     "kept_share": (("screenot", "it takes many strong directions out before it judges the noise"),),
@@ -79,7 +79,7 @@ def advise_verdict(verdict: str, checks: Sequence[str], model: bool) -> tuple[st
 def _lead_weight(verdict: str, rest: Sequence[str]) -> tuple[str, ...]:
     """Return the first thing to do about one weight."""
     if verdict == "applies":
-        return ("Let the rule decide here: what it takes for noise looks like noise.",)
+        return ("Let the rule decide here: what it drops has the spectrum of noise, which is all that can be shown.",)
     if verdict == "no_effect":
         return ("Leave it at that: the repair changes nothing here.",)
     return tuple(rest[:1]) or ("Compare the rules on this weight: where they agree, the cut is not in doubt.",)

@@ -158,11 +158,12 @@ def check_screenot(case: Case) -> Flag | None:
         return None
     share = min(0.49, max(0.1, 1.5 * case.threshold.rank / case.p))
     value, limit = screenot_tau(case.s, aspect_ratio(case.shape), share) / tau, LIMITS["screenot_ratio"].value
-    if value <= limit:
+    kept = int(np.count_nonzero(case.s > value * tau))
+    if value <= limit or kept >= case.threshold.rank:
         return None
     message = (
         f"ScreeNOT, which assumes neither equal variance nor independence, puts its threshold {value:.2f} times as "
-        "high: part of what DG-Hard keeps looks like the top of uneven noise."
+        f"high and keeps {kept} of the {case.threshold.rank} directions: the others may be the top of uneven noise."
     )
     return Flag("screenot", value, limit, "warn", message, "Donoho, Gavish & Romanov 2023, arXiv 2009.12297")
 

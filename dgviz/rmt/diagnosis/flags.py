@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 VERDICTS = {
-    "applies": "applies",
-    "care": "applies with care",
+    "applies": "passes the checks",
+    "care": "passes with warnings",
     "no_effect": "does nothing here",
     "not_applicable": "does not apply",
 }
@@ -137,7 +137,9 @@ LIMITS: dict[str, Limit] = {
     "mp_distance_info": Limit(8.0, "over p: noise of independent entries stays below 5 / p in 99 of 100 matrices"),
     "mp_distance_warn": Limit(0.07, "the bulk has another shape than the law: its median says another sigma"),
     "near_tau": Limit(0.005, "share of values between bulk edge and tau, where noise has none"),
-    "screenot_ratio": Limit(1.10, "ScreeNOT, which assumes less of the noise, would keep less"),
+    "screenot_ratio": Limit(
+        1.10, "ScreeNOT, which assumes less of the noise, puts tau so much higher, and keeps fewer"
+    ),
     "kept_share": Limit(0.10, "k spikes of p shift the median: sigma is 5.9 % too large at 10 %, beta 0.375"),
     "autocorrelation": Limit(0.1, f"neighbouring entries that move together widen the bulk; {_MEASURED}"),
     "small": Limit(64, "p below which the law's edge and median have errors of several percent"),

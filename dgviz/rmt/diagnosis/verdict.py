@@ -47,8 +47,8 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
         found = [check(case) for check in checks.CHECKS]
     flags = sorted((flag for flag in found if flag), key=lambda flag: -SEVERITIES.index(flag.severity))
     sound = (
-        f"{threshold.rank} of {case.p} directions stand above a bulk that follows the noise law, and no check "
-        "found anything that would mislead the threshold."
+        f"{threshold.rank} of {case.p} directions stand above a bulk with the spectrum of noise, and no check warns; "
+        "whether what is dropped was noise, only scores show."
     )
     verdict, reasons = next(
         (verdict, reasons)
