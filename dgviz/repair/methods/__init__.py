@@ -15,6 +15,7 @@ from dgviz.repair.methods.magnitude import Magnitude
 from dgviz.repair.methods.method import Method, Strength
 from dgviz.repair.methods.norm_matched import NormMatched, NormMatchedGlobal
 from dgviz.repair.methods.rank_r import RankTruncation
+from dgviz.repair.methods.split import Split
 from dgviz.repair.methods.ties import Ties, TiesPerTensor
 from dgviz.repair.methods.wise_ft import WiseFT
 
@@ -32,6 +33,7 @@ _METHODS = (
     Fapm(),
     NormMatched(),
     NormMatchedGlobal(),
+    Split(),
     Complement(),
 )
 
