@@ -503,9 +503,7 @@ GRAMMAR: dict[str, Form] = {
             (
                 *_PAIR,
                 Argument("out", "PLAN", "file of the plan; a run that was stopped goes on from it"),
-                Argument(
-                    "--keep", "PERCENT", "of the target, as tuned's own texts tell it", kind=float, default=95.0
-                ),
+                Argument("--keep", "PERCENT", "of the target (default 95)", kind=float, default=95.0),
                 _switch("--split", "two scales a matrix, above and below DG-Hard's tau, in place of one"),
                 Argument("--seed", "N", "of the texts", kind=int, default=0),
                 Argument("--samples", "N", "texts of either side (default 48)", kind=int, default=48),

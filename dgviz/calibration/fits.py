@@ -1,8 +1,8 @@
 """`dgviz fit` judged: fitted scales against WiSE-FT chosen on the same samples, pair by pair and seed by seed.
 
-Every model is asked in memory, for the share of its right answers and for the log-likelihood of the right ones, which
-varies less from example to example. *Ahead* is healing above that of WiSE-FT at the same true target, read off a curve
-of true scores over alpha; standard errors are those of resampled held-out examples, the same for every model.
+Every model is asked in memory, for the share of its right answers and for the log-likelihood of the right ones,
+which varies less from example to example. *Ahead* is healing above that of WiSE-FT at the same true target, read off
+a curve of true scores over alpha; standard errors are those of resampled held-out examples, the same for every model.
 """
 
 import time
@@ -96,11 +96,9 @@ def _ask(blend: Blend, task: Any, scales: Sequence[float]) -> _Scores:
         shown, answers, asked = (torch.from_numpy(part) for part in task.held_out(side))
         with torch.inference_mode():
             said = model(input_ids=shown).logits.log_softmax(-1)
-        right = said.argmax(-1) == answers
         likelihood = said.gather(-1, answers.unsqueeze(-1)).squeeze(-1)
-        found[side] = (
-            torch.stack([(part * asked).sum(1) / asked.sum(1) for part in (right, likelihood)]).double().numpy()
-        )
+        scores = [(part * asked).sum(1) / asked.sum(1) for part in (said.argmax(-1) == answers, likelihood)]
+        found[side] = torch.stack(scores).double().numpy()
     return found
 
 
@@ -148,9 +146,7 @@ def compare(curve: Mapping[float, _Scores], scores: Mapping[str, _Scores], metri
     kept = lambda model: 100 * (mean(model, "target") - mean(base, "target")) / gain  # noqa: E731
     alphas = sorted(alpha for alpha in curve if alpha > 0)
     own, target = (np.stack([figure(curve[alpha]) for alpha in alphas]) for figure in (healed, kept))
-    target = np.maximum.accumulate(
-        target, axis=0
-    )  # a stronger alpha that keeps less by chance counts as its neighbour
+    target = np.maximum.accumulate(target, axis=0)  # where a stronger alpha keeps less by chance
     result: dict[str, Any] = {"damage": _value(100 * damage), "gain": _value(100 * gain)}
     for name, model in scores.items():
         mine, reached = healed(model), kept(model)

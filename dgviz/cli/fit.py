@@ -22,10 +22,11 @@ def run(options: argparse.Namespace) -> int:
     pair, out = open_pair(options.base, options.tuned), Path(options.out).expanduser()
     texts = {"samples": options.samples, "length": options.length, "mask": options.mask_token}
     settings = FitSettings(options.split, options.seed, steps=options.steps, **texts)
-    with quiet_transformers(), Progress("fit", 1 + len(STRENGTHS), unit="strength") as progress:
-        with closing(iter_fit(pair, out, settings, options.keep, options.device)) as points:
-            for point in points:
-                progress.tell(1, f"{point.target_kept:.1f} % of the target kept")
+    points = iter_fit(pair, out, settings, options.keep, options.device)
+    bar = Progress("fit", 1 + len(STRENGTHS), unit="strength")
+    with quiet_transformers(), closing(points), bar as progress:
+        for point in points:
+            progress.tell(1, f"{point.target_kept:.1f} % of the target kept")
     written = orjson.loads(out.read_bytes())
     fit, plan = written["fit"], written["plan"]
     result = {"file": str(out), **fit["chosen"], "samples_sha256": fit["sha256"], "plan": plan}

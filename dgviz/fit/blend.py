@@ -89,7 +89,7 @@ class Blend:
             self.parts += [Part(name, which) for which in parts]
 
     def _names(self) -> dict[int, list[str]]:
-        """Return what every weight may be called in a checkpoint: with the model's prefix and without, tied ones by all names."""
+        """Return what every weight may be called in a checkpoint: by all names of tied ones, with the prefix and without."""
         prefix, names = f"{self.model.base_model_prefix}.", {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).extend((name, name.removeprefix(prefix)))

@@ -1,6 +1,9 @@
 """From tuned towards base: scales that keep both sides' own distributions, at one strength after another.
 
-At strength w the scales minimise ``w KL(tuned | blend) / KL(tuned | base) + (1 - w) KL(base | blend) / KL(base | tuned)``,
+At strength w the scales minimise
+
+    w KL(tuned | blend) / KL(tuned | base) + (1 - w) KL(base | blend) / KL(base | tuned),
+
 the first over tuned's own samples and the second over base's. Were both divergences quadratic in one alpha, the best
 would be alpha = w: there each fit begins.
 """
