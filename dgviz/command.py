@@ -553,6 +553,9 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--pairs", "RE", "only pairs whose name matches"),
                 Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
                 Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
+                Argument(
+                    "--fits", "SEEDS", "instead judge `fit` on the language models, with so many seeds", kind=int
+                ),
                 _JSON,
             ),
         ),

@@ -6,8 +6,9 @@ a curve of true scores over alpha; standard errors are those of resampled held-o
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dgviz.calibration.recipes import FAMILIES, Run
-from dgviz.calibration.tasks import MASK, SIDES, Gaps, find_task
-from dgviz.checkpoint import open_pair
-from dgviz.demo.evaluation import one_thread
+from dgviz.calibration.measure import make_pair
+from dgviz.calibration.recipes import FAMILIES, PICTURES, Run
+from dgviz.calibration.tasks import MASK, SIDES, find_task
+from dgviz.checkpoint import CheckpointPair
+from dgviz.demo.evaluation import one_thread, quiet_transformers
 from dgviz.files import read_json, replacing, write_json
 from dgviz.fit import Blend, Objective, Point, Samples, choose_point, draw_gaps, draw_texts, hash_samples, iter_path
 
@@ -31,23 +33,46 @@ _RESAMPLES = 300
 _Scores = dict[str, NDArray[np.float64]]  # by side: the scores of every example, (metrics, examples)
 
 
-def judge_fit(run: Run, pairs: Path, directory: Path, seed: int, split: bool) -> dict[str, Any]:
-    """Return what the fit does for a pair that is there, and write it into the directory; what is known is read."""
-    file = directory / f"{run.name}{'-split' if split else ''}-{seed}.json"
+def iter_fits(directory: Path, runs: Sequence[Run], seeds: int, steps: int | None = None) -> Iterator[dict[str, Any]]:
+    """Yield what `judge_fit` finds for every seed and pair, with one scale a tensor and then with two a matrix.
+
+    Parameters
+    ----------
+    directory : Path
+        A calibration's; what is in its ``fits`` is not done again, and pairs that it lacks are trained.
+    runs : sequence of Run
+        Pairs; of pictures there are no texts, and they are passed over.
+    seeds : int
+        How many; all pairs with the first seed come first.
+    steps : int, optional
+        At most so many steps of every training, to try it out.
+    """
+    spoken = [run for run in runs if FAMILIES[run.architecture] != PICTURES]
+    for seed in range(seeds):
+        for run in spoken:
+            for split in (False, True):
+                yield judge_fit(run, directory, seed, split, steps)
+
+
+def judge_fit(run: Run, directory: Path, seed: int, split: bool, steps: int | None = None) -> dict[str, Any]:
+    """Return what a fit does for a pair, and write it into the directory; what is there is read."""
+    file = directory / "fits" / f"{run.name}{'-split' if split else ''}-{seed}.json"
     known = read_json(file)
     if known is not None:
         return known
+    file.parent.mkdir(exist_ok=True)
+    pair = make_pair(run, directory, steps)
     started = time.process_time()
-    with one_thread():
-        found = _judge(run, pairs / run.name, directory, seed, split)
-    write_json(file, {**found, "seconds": round(time.process_time() - started, 1)})
+    with one_thread(), quiet_transformers():
+        found = _judge(run, pair, file.parent / f"{run.name}.npz", seed, split)
+    found["seconds"] = round(time.process_time() - started, 1)
+    write_json(file, found)
     return found
 
 
-def _judge(run: Run, folder: Path, directory: Path, seed: int, split: bool) -> dict[str, Any]:
-    pair = open_pair(folder / "base", folder / "tuned")
+def _judge(run: Run, pair: CheckpointPair, scored: Path, seed: int, split: bool) -> dict[str, Any]:
     blend, task = Blend(pair, split, "cpu"), find_task(run.architecture)
-    curve = _curve(blend, task, directory / f"{run.name}.npz")
+    curve = _curve(blend, task, scored)
     samples = [_draw(blend, task, scale, 2 * seed + scale) for scale in (0, 1)]
     objective = Objective(blend, *samples)
     averages: list[Point] = []
@@ -69,7 +94,7 @@ def _judge(run: Run, folder: Path, directory: Path, seed: int, split: bool) -> d
     return {
         "name": run.name,
         "base": run.base,
-        "family": FAMILIES[run.architecture],
+        "family": run.family,
         "seed": seed,
         "split": split,
         "parameters": sum(info.numel for info in pair.tuned.tensors.values()),
@@ -84,7 +109,7 @@ def _judge(run: Run, folder: Path, directory: Path, seed: int, split: bool) -> d
 def _draw(blend: Blend, task: Any, scale: int, seed: int) -> Samples:
     """Return one side's own samples."""
     ask = blend.at(blend.scales(scale))
-    if isinstance(task, Gaps):
+    if blend.masked:
         return draw_gaps(ask, MASK, SAMPLES, task.length, seed)
     return draw_texts(ask, blend.model.config, SAMPLES, task.length, seed)
 
@@ -142,8 +167,9 @@ def compare(curve: Mapping[float, _Scores], scores: Mapping[str, _Scores], metri
     base, tuned = curve[0], curve[1]
     damage = mean(base, "base") - mean(tuned, "base")
     gain = mean(tuned, "target") - mean(base, "target")
-    healed = lambda model: 100 * (mean(model, "base") - mean(tuned, "base")) / damage  # noqa: E731
-    kept = lambda model: 100 * (mean(model, "target") - mean(base, "target")) / gain  # noqa: E731
+    with_nan = lambda whole: np.where(whole == 0, np.nan, whole)  # noqa: E731
+    healed = lambda model: 100 * (mean(model, "base") - mean(tuned, "base")) / with_nan(damage)  # noqa: E731
+    kept = lambda model: 100 * (mean(model, "target") - mean(base, "target")) / with_nan(gain)  # noqa: E731
     alphas = sorted(alpha for alpha in curve if alpha > 0)
     own, target = (np.stack([figure(curve[alpha]) for alpha in alphas]) for figure in (healed, kept))
     target = np.maximum.accumulate(target, axis=0)  # where a stronger alpha keeps less by chance
@@ -155,23 +181,49 @@ def compare(curve: Mapping[float, _Scores], scores: Mapping[str, _Scores], metri
     return result
 
 
-def _value(resampled: NDArray[np.float64]) -> dict[str, float]:
-    """Return a figure of all examples, and half the width of the middle 68 % of its resamples."""
+def _value(resampled: NDArray[np.float64]) -> dict[str, float | None]:
+    """Return a figure of all examples, and half the width of the middle 68 % of resamples; None without damage."""
+    if not np.isfinite(resampled).all():
+        return {"value": None, "stderr": None}
     low, high = np.quantile(resampled[1:], (0.159, 0.841))
     return {"value": round(float(resampled[0]), 3), "stderr": round(float(high - low) / 2, 3)}
 
 
 def summarise_fits(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row a form and share kept: the mean over bases, each the mean of its pairs and seeds."""
+    """Return a row a metric, form and share to be kept: how far fits are ahead, a base being one measurement.
+
+    Of every base the mean over its pairs and seeds; the standard error is that of the mean over bases. ``better`` and
+    ``pairs`` count pairs by their mean over seeds, ``target_kept`` is the true share kept on average. Where
+    a resample has no damage or no gain, shares of it mean nothing, and the pair is left out.
+    """
     rows = []
-    for split in sorted({result["split"] for result in results}):
-        own = [result for result in results if result["split"] == split]
-        for place, keep in enumerate(KEEPS):
-            by_base: dict[str, list[float]] = {}
-            for result in own:
-                by_base.setdefault(result["base"], []).append(result["rows"][place]["right"]["fit"]["ahead"]["value"])
-            means = {base: float(np.mean(values)) for base, values in by_base.items()}
-            spread = float(np.std(list(means.values()), ddof=1) / len(means) ** 0.5) if len(means) > 1 else None
-            rows.append({"split": split, "keep": keep, "bases": means, "mean": float(np.mean(list(means.values())))})
-            rows[-1]["stderr"] = spread
+    cases = product(METRICS, sorted({result["split"] for result in results}), enumerate(KEEPS))
+    for metric, split, (place, keep) in cases:
+        own = [(result, result["rows"][place][metric]["fit"]) for result in results if result["split"] == split]
+        found = [(result, fit) for result, fit in own if fit["ahead"]["value"] is not None]
+        if not found:
+            continue
+        by_pair, by_base = (_means(found, key) for key in ("name", "base"))
+        values = list(by_base.values())
+        rows.append(
+            {
+                "metric": metric,
+                "split": split,
+                "keep": keep,
+                "mean": float(np.mean(values)),
+                "stderr": float(np.std(values, ddof=1) / len(values) ** 0.5) if len(values) > 1 else None,
+                "bases": by_base,
+                "better": sum(value > 0 for value in by_pair.values()),
+                "pairs": len(by_pair),
+                "target_kept": float(np.mean([fit["target_kept"]["value"] for _, fit in found])),
+            }
+        )
     return rows
+
+
+def _means(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> dict[str, float]:
+    """Return the mean lead of results by one of their properties."""
+    groups: dict[str, list[float]] = {}
+    for result, fit in found:
+        groups.setdefault(result[key], []).append(fit["ahead"]["value"])
+    return {name: float(np.mean(values)) for name, values in groups.items()}

@@ -6,6 +6,10 @@ from typing import Any
 
 import torch
 from torch.func import functional_call
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import MethodError
@@ -41,7 +45,7 @@ class Blend:
     Parameters
     ----------
     pair : CheckpointPair
-        Both sides, of an architecture that transformers knows; what its selection leaves out stays tuned's.
+        Both sides, causal or masked language models of transformers.
     split : bool
         Whether a matrix has two scales, above and below DG-Hard's tau; else every tensor has one.
     device : str
@@ -50,7 +54,7 @@ class Blend:
     Raises
     ------
     MethodError
-        If transformers has no class for the model, or a weight that differs is no tensor of the checkpoints.
+        If it is no such model, or a weight that differs is no tensor of the checkpoints.
     """
 
     def __init__(self, pair: CheckpointPair, split: bool = False, device: str = "auto") -> None:
@@ -59,6 +63,9 @@ class Blend:
         kind, reason = find_model_class(source)
         if kind is None:
             raise MethodError(f"{source} cannot be run, so nothing can be sampled from it: {reason}")
+        self.masked = kind.__name__ in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()
+        if not self.masked and kind.__name__ not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+            raise MethodError(f"{kind.__name__} is neither a causal nor a masked language model: it writes no texts")
         build = lambda plan: build_model(pair, plan, kind, torch.float32, self.device).to(self.device)  # noqa: E731
         self.model = build(_scaled(0.0)).requires_grad_(False)
         self.parts: list[Part] = []
@@ -89,7 +96,7 @@ class Blend:
             self.parts += [Part(name, which) for which in parts]
 
     def _names(self) -> dict[int, list[str]]:
-        """Return what every weight may be called in a checkpoint: by all names of tied ones, with the prefix and without."""
+        """Return what checkpoints may call every weight: with its prefix and without, by all names of tied ones."""
         prefix, names = f"{self.model.base_model_prefix}.", {}
         for name, parameter in self.model.named_parameters(remove_duplicate=False):
             names.setdefault(id(parameter), []).extend((name, name.removeprefix(prefix)))

@@ -7,8 +7,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers.models.auto import modeling_auto
-
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.fingerprint import sample_contents
 from dgviz.errors import MethodError, PlanError
@@ -127,15 +125,11 @@ def _write(out: Path, state: dict[str, Any], plan: RepairPlan | None = None) -> 
 
 def _draw(blend: Blend, settings: FitSettings, scale: int) -> Samples:
     """Return one side's own samples."""
-    ask, config, kind = blend.at(blend.scales(scale)), blend.model.config, type(blend.model).__name__
+    ask, config, mask = blend.at(blend.scales(scale)), blend.model.config, settings.mask
     count, length, seed = settings.samples, settings.length, 2 * settings.seed + scale
-    if kind in modeling_auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values():
+    if not blend.masked:
         return draw_texts(ask, config, count, length, seed)
-    if kind not in modeling_auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
-        raise MethodError(
-            f"{kind} is neither a causal nor a masked language model: it writes nothing to be fitted to"
-        )
-    mask = getattr(config, "mask_token_id", None) if settings.mask is None else settings.mask
+    mask = getattr(config, "mask_token_id", None) if mask is None else mask
     if mask is None:
-        raise MethodError(f"the config of {kind} does not say which token is a gap: give it as --mask-token")
+        raise MethodError(f"the config of {blend.pair.tuned.path} names no mask_token_id: give it as --mask-token")
     return draw_gaps(ask, mask, count, length, seed)
