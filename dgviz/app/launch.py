@@ -26,6 +26,7 @@ from streamlit.web.server.server_util import get_display_address, get_url
 
 from dgviz.app.guard import Guard, inline_scripts
 from dgviz.app.recents import note_opened
+from dgviz.app.uploads import BoundUploads
 from dgviz.checkpoint.hub import split_hub_id
 from dgviz.errors import CheckpointError, ServerError
 
@@ -97,7 +98,7 @@ def guarded(token: str, frame_ancestors: str = "") -> list[Middleware]:
         base = config.get_option("server.baseUrlPath")
         return Guard(app, token, hosts, base, frame_ancestors, inline_scripts(page))
 
-    return [Middleware(guard)]
+    return [Middleware(guard), Middleware(BoundUploads)]
 
 
 def announced(

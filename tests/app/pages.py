@@ -1,8 +1,10 @@
 """The dashboard in Streamlit's own test harness, and its places by their addresses."""
 
+from functools import cache
 from pathlib import Path
 from urllib.parse import parse_qsl
 
+from streamlit.components.v2 import manifest_scanner
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
@@ -11,6 +13,9 @@ from dgviz.app.family import split_others
 from dgviz.app.recents import note_opened
 
 MAIN = Path(dgviz.app.__file__).with_name("main.py")
+
+# The harness asks every installed package for components, for every app: four fifths of its time.
+manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
 def open_app(timeout=300):

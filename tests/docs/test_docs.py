@@ -132,14 +132,14 @@ def run(command, folder):
 
 
 def same(shown, printed):
-    """Say whether two lines are the same, but for seconds and the last digits of numbers."""
+    """Say whether two lines are the same, but for durations and the last digits of numbers."""
     (words, numbers), (other_words, other_numbers) = map(parted, (shown, printed))
     return words == other_words and numbers == pytest.approx(other_numbers, rel=2e-3)
 
 
 def parted(line):
     """Return a line without its numbers, and the numbers."""
-    line = re.sub(r"[\d.]+ s$", "SECONDS", line.rstrip())
+    line = re.sub(r"[\d.]+ (s|min|h)( [\d.]+ min)?$", "TIME", line.rstrip())
     number = r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?"
     return re.sub(r"\s+", " ", re.sub(number, "#", line)), [float(found) for found in re.findall(number, line)]
 

@@ -152,7 +152,7 @@ def browser():
 def new_page(browser, request):
     """A function that opens a page in a browser of its own: no shared storage, as another person would have.
 
-    Takes what Playwright's `new_context` takes, such as `color_scheme="dark"`.  When the test fails every page
+    Takes what Playwright's `new_context` takes, such as `color_scheme="dark"`; nothing moves unless it is asked for.  When the test fails every page
     leaves a screenshot and its HTML in build/e2e.  A request to anywhere but this machine, or a page that asks for
     what its content policy forbids, fails the test.  The browser has been let in before, unless it is `stranger`.
     """
@@ -163,7 +163,8 @@ def new_page(browser, request):
             foreign.append(sent.url)
 
     def open_page(stranger=False, **options):
-        context = browser.new_context(**{"viewport": {"width": 1440, "height": 1000}, **options})
+        usual = {"viewport": {"width": 1440, "height": 1000}, "reduced_motion": "reduce"}
+        context = browser.new_context(**{**usual, **options})
         context.add_cookies([] if stranger else [server.cookie for server in STARTED.values()])
         context.set_default_timeout(PATIENCE)
         page = context.new_page()

@@ -221,7 +221,7 @@ def test_what_tuned_lacks_itself_is_told_and_no_fault_of_the_output(capsys, llam
     assert f"* {lines[1]}" in text and f"* {lines[2]}" in text
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_process_of_its_own_finds_every_wrong_key_too(llama, tmp_path, monkeypatch):
     """As when an export is made from the command line, where nobody has imported transformers."""
     tensors = load_file(llama / "tuned" / "model.safetensors")
