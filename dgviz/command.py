@@ -508,7 +508,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--seed", "N", "of the texts", kind=int, default=0),
                 Argument("--samples", "N", "texts of either side (default 48)", kind=int, default=48),
                 Argument("--length", "N", "tokens of a text (default 96)", kind=int, default=96),
-                Argument("--steps", "N", "of Adam at the first strength (default 40)", kind=int, default=40),
+                Argument("--steps", "N", "of Adam at the first strength (default 50)", kind=int, default=50),
                 Argument("--mask-token", "N", "of a masked model whose config does not say it", kind=int),
                 _DEVICE,
                 _JSON,

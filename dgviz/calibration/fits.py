@@ -23,12 +23,12 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.demo.evaluation import one_thread, quiet_transformers
 from dgviz.files import read_json, replacing, write_json
 from dgviz.fit import Blend, Objective, Point, Samples, choose_point, draw_gaps, draw_texts, hash_samples, iter_path
+from dgviz.fit.path import STEPS
 
 KEEPS = (98, 95, 90)
 ALPHAS = tuple(round(0.5 + 0.05 * step, 2) for step in range(11))
 METRICS = ("right", "likelihood")
 SAMPLES = 48
-STEPS = 30
 _RESAMPLES = 300
 _Scores = dict[str, NDArray[np.float64]]  # by side: the scores of every example, (metrics, examples)
 
@@ -85,10 +85,7 @@ def _judge(run: Run, pair: CheckpointPair, scored: Path, seed: int, split: bool)
         chosen = {"wise_ft": choose_point(objective, averages, keep), "fit": choose_point(objective, path, keep)}
         alpha = chosen["wise_ft"].scales[0]
         scores = {"wise_ft": _read(curve, alpha), "fit": _ask(blend, task, chosen["fit"].scales)}
-        estimates = {
-            name: {"target_kept": point.target_kept, "healed": objective.base.kept(objective.tensor(point.scales))}
-            for name, point in chosen.items()
-        }
+        estimates = {name: _estimates(objective, point) for name, point in chosen.items()}
         row = {"keep": keep, "strength": chosen["fit"].strength, "alpha": alpha, "estimates": estimates}
         rows.append(row | {metric: compare(curve, scores, place) for place, metric in enumerate(METRICS)})
     return {
@@ -103,6 +100,17 @@ def _judge(run: Run, pair: CheckpointPair, scored: Path, seed: int, split: bool)
         "samples": hash_samples(*samples),
         "rows": rows,
         "versions": {name: version(name) for name in ("torch", "transformers", "numpy")},
+    }
+
+
+def _estimates(objective: Objective, point: Point) -> dict[str, float]:
+    """Return what the samples say of a point, by right first guesses and, as ``near``, by divergence."""
+    scales = objective.tensor(point.scales)
+    return {
+        "target_kept": point.target_kept,
+        "healed": objective.base.kept(scales),
+        "near_tuned": objective.tuned.share(scales),
+        "near_base": objective.base.share(scales),
     }
 
 

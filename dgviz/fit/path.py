@@ -19,8 +19,8 @@ from dgviz.errors import MethodError
 from dgviz.fit.blend import Blend
 from dgviz.fit.samples import Samples
 
-STRENGTHS = (0.95, 0.9, 0.8, 0.65, 0.5)
-STEPS = 40
+STRENGTHS = (0.9, 0.75, 0.6, 0.45)
+STEPS = 50
 _RATE = 0.05
 _CACHED = 2**30  # bytes of either side's own distributions that are kept
 _SECANTS = 4  # steps of the search between two points
@@ -91,6 +91,12 @@ class Side:
                 hits += float(self._said(number).gather(-1, guess).exp().sum(dtype=torch.float64))
                 places += len(guess)
         return hits / places
+
+    def share(self, scales: torch.Tensor) -> float:
+        """Return how near the blend is to the side, in percent of KL(own | other)."""
+        with torch.no_grad():
+            parts = [self.divergence(scales, number) for number in range(len(self.batches))]
+        return 100 * (1 - float(torch.stack(parts).mean()) / self.whole)
 
     def kept(self, scales: torch.Tensor) -> float:
         """Return how much of what the side is ahead of the other the blend has, in percent of right first guesses."""

@@ -106,7 +106,7 @@ def fitted_plan(parts: Sequence[Part], scales: Sequence[float], seed: int, sha25
             given = {"method": "wise_ft" if "alpha" in values else "split"}
             given |= {name: exact_number(value) for name, value in values.items()}
             overrides.append(f"name={tensor}: {', '.join(f'{name}={value}' for name, value in given.items())}")
-    params = {"above": 1, "below": 1, "seed": seed, "samples": int(sha256[:13], 16)}
+    params = {"above": 1, "below": 1, "fit_seed": seed, "fit_samples": int(sha256[:13], 16)}
     return RepairPlan(method="split", method_params=params, overrides=overrides)
 
 

@@ -131,8 +131,8 @@ def test_the_seed_decides_the_samples(pair, plan_file, tmp_path):
         next(iter_fit(pair, plan_file, other, 90, "cpu"))
     list(iter_fit(pair, tmp_path / "other.json", other, 90, "cpu"))
     first, second = (read_plan_file(file) for file in (plan_file, tmp_path / "other.json"))
-    assert first.method_params["samples"] != second.method_params["samples"]
-    assert (first.method_params["seed"], second.method_params["seed"]) == (0, 1)
+    assert first.method_params["fit_samples"] != second.method_params["fit_samples"]
+    assert (first.method_params["fit_seed"], second.method_params["fit_seed"]) == (0, 1)
 
 
 def test_an_export_is_base_plus_every_fitted_part(paths, plan_file, tmp_path, capsys):
@@ -148,7 +148,7 @@ def test_an_export_is_base_plus_every_fitted_part(paths, plan_file, tmp_path, ca
         expected = start + scales.get(f"name={name}", 1.0) * (tuned[name].double() - start)
         assert torch.allclose(weight.double(), expected, rtol=0, atol=2**-24 * float(expected.abs().max() + 1))
     card = (out / "README.md").read_text()
-    assert f"seed = 0, samples = {plan.method_params['samples']}" in card
+    assert f"fit_seed = 0, fit_samples = {plan.method_params['fit_samples']}" in card
     assert json.loads((out / "dgviz.json").read_bytes())["plan"] == plan.to_json()
 
 

@@ -1,7 +1,5 @@
 """Split at tau: what DG-Hard keeps and what it drops, each times a factor of its own."""
 
-import numpy as np
-
 from dgviz.repair.methods.method import TENTHS, MatrixMethod, Params, Strength, Values, number
 from dgviz.rmt.threshold import Parameter, Threshold
 
@@ -16,8 +14,8 @@ class Split(MatrixMethod):
     parameters = (
         number("above", 1.0, 2.0, "factor of what DG-Hard keeps"),
         number("below", 0.5, 2.0, "factor of what it drops"),
-        Parameter("seed", 0, 0, 2**31, True, "of a fit: the seed of its samples"),
-        Parameter("samples", 0, 0, 2**52, True, "of a fit: the first 52 bits of its samples' SHA-256; 0 for no fit"),
+        Parameter("fit_seed", 0, 0, 2**31, True, "the seed of a fit"),
+        Parameter("fit_samples", 0, 0, 2**52, True, "first 52 bits of the SHA-256 of a fit's texts; 0 without a fit"),
     )
     strengths = (Strength("below", TENTHS), Strength("above", TENTHS))
     thresholded = True
@@ -27,6 +25,5 @@ class Split(MatrixMethod):
         above, below = params["above"], params["below"]
         return s.copy() if above == below == 1 else above * kept + below * (s - kept)
 
-    def rank(self, threshold: Threshold, values: Values) -> int:
-        """Return how many directions are left something."""
-        return int(np.count_nonzero(values))
+    def rank(self, threshold: Threshold, values: Values) -> None:
+        """Return None: of every direction a part is kept."""
