@@ -22,8 +22,9 @@ from dgviz.calibration.tasks import MASK, SIDES, find_task
 from dgviz.checkpoint import CheckpointPair
 from dgviz.demo.evaluation import one_thread, quiet_transformers
 from dgviz.files import read_json, replacing, write_json
-from dgviz.fit import Blend, Objective, Point, Samples, choose_point, draw_gaps, draw_texts, hash_samples, iter_path
-from dgviz.fit.path import STEPS
+from dgviz.fit.blend import Blend
+from dgviz.fit.path import STEPS, Objective, Point, choose_point, iter_path
+from dgviz.fit.samples import Samples, draw_gaps, draw_texts, hash_samples
 
 KEEPS = (98, 95, 90)
 ALPHAS = tuple(round(0.5 + 0.05 * step, 2) for step in range(11))

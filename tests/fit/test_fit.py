@@ -11,7 +11,10 @@ from transformers import AutoModelForCausalLM
 from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import MethodError, PlanError
-from dgviz.fit import Blend, FitSettings, Objective, Samples, draw_texts, iter_fit
+from dgviz.fit import FitSettings, iter_fit
+from dgviz.fit.blend import Blend
+from dgviz.fit.path import Objective
+from dgviz.fit.samples import Samples, draw_texts
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.repair.tensor import repair_tensor
 from tests.checkpoints import planted_update, tiny_model, write_tiny_pair

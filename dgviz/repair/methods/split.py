@@ -18,7 +18,7 @@ class Split(MatrixMethod):
         Parameter("fit_samples", 0, 0, 2**52, True, "first 52 bits of the SHA-256 of a fit's texts; 0 without a fit"),
     )
     strengths = (Strength("below", TENTHS), Strength("above", TENTHS))
-    thresholded = True
+    thresholded = experimental = True
 
     def values(self, params: Params, s: Values, kept: Values) -> Values:
         """Return both parts of every value, each times its factor."""
