@@ -23,7 +23,7 @@ STRENGTHS = (0.9, 0.75, 0.6, 0.45)
 STEPS = 50
 _RATE = 0.05
 _CACHED = 2**30  # bytes of either side's own distributions that are kept
-_SECANTS = 4  # steps of the search between two points
+_SEARCHED = 6  # points looked at between two of the path
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,9 @@ def choose_point(objective: Objective, path: Sequence[Point], keep: float) -> Po
 
 
 def _between(objective: Objective, kept: Point, lost: Point, keep: float) -> Point:
-    """Return the point between two that keeps what is asked for, by secants."""
-    for _ in range(_SECANTS):
-        share = (kept.target_kept - keep) / (kept.target_kept - lost.target_kept)
+    """Return the point between two that keeps what is asked for, by secants and halves in turn."""
+    for turn in range(_SEARCHED):
+        share = 0.5 if turn % 2 else (kept.target_kept - keep) / (kept.target_kept - lost.target_kept)
         mix = [(1 - share) * a + share * b for a, b in zip(kept.scales, lost.scales, strict=True)]
         strength = (1 - share) * kept.strength + share * lost.strength
         point = objective.point(strength, objective.tensor(mix))

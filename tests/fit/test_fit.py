@@ -138,6 +138,7 @@ def test_the_seed_decides_the_samples(pair, plan_file, tmp_path):
     assert (first.method_params["fit_seed"], second.method_params["fit_seed"]) == (0, 1)
 
 
+@pytest.mark.slow
 def test_an_export_is_base_plus_every_fitted_part(paths, plan_file, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["repair", *map(str, paths), str(out), "--plan", str(plan_file), "--json"]) == 0
