@@ -516,6 +516,23 @@ GRAMMAR: dict[str, Form] = {
             ),
         ),
         (
+            "fit",
+            "a plan fitted to texts that base and tuned write themselves (experimental)",
+            (
+                *_PAIR,
+                Argument("out", "PLAN", "file of the plan; a run that was stopped goes on from it"),
+                Argument("--keep", "PERCENT", "of the target (default 95)", kind=float, default=95.0),
+                _switch("--split", "two scales a matrix, above and below DG-Hard's tau, in place of one"),
+                Argument("--seed", "N", "of the texts", kind=int, default=0),
+                Argument("--samples", "N", "texts of either side (default 48)", kind=int, default=48),
+                Argument("--length", "N", "tokens of a text (default 96)", kind=int, default=96),
+                Argument("--steps", "N", "of Adam at the first strength (default 50)", kind=int, default=50),
+                Argument("--mask-token", "N", "of a masked model whose config does not say it", kind=int),
+                _DEVICE,
+                _JSON,
+            ),
+        ),
+        (
             "push",
             "upload a finished output to the Hugging Face Hub",
             (
@@ -548,6 +565,9 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--methods", "", "every repair method, on the pairs that lie there", kind=bool),
                 Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
                 Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
+                Argument(
+                    "--fits", "SEEDS", "instead judge `fit` on the language models, with so many seeds", kind=int
+                ),
                 _JSON,
             ),
         ),

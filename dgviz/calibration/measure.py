@@ -39,12 +39,7 @@ def measure_run(
 ) -> dict[str, Any]:
     """Return the result of a pair, and write it into the directory; what is trained already is not trained again."""
     started = time.perf_counter()
-    base, folder = directory / "bases" / run.base, directory / "checkpoints" / run.name
-    if not base.exists():
-        train_base(run.architecture, run.seed, base, steps)
-    if not folder.exists():
-        train_pair(run, base, folder, steps)
-    pair = open_pair(folder / "base", folder / "tuned")
+    pair = make_pair(run, directory, steps)
     task = find_task(run.architecture)
     items = _score(pair, task, alphas)
     result = {
@@ -64,6 +59,16 @@ def measure_run(
         np.savez(file, **{f"{model} on {side}": rows for model, own in items.items() for side, rows in own.items()})
     write_json(directory / "pairs" / f"{run.name}.json", result)
     return result
+
+
+def make_pair(run: Run, directory: Path, steps: int | None = None) -> CheckpointPair:
+    """Return a pair of a calibration's folder; what is not there is trained."""
+    base, folder = directory / "bases" / run.base, directory / "checkpoints" / run.name
+    if not base.exists():
+        train_base(run.architecture, run.seed, base, steps)
+    if not folder.exists():
+        train_pair(run, base, folder, steps)
+    return open_pair(folder / "base", folder / "tuned")
 
 
 def _describe(pair: CheckpointPair) -> dict[str, Any]:

@@ -100,13 +100,20 @@ class Continuation:
         starts = torch.randint(text.size - self.length, (size,), generator=draws).numpy()
         return torch.from_numpy(text[starts[:, None] + np.arange(self.length)].astype(np.int64))
 
+    def held_out(self, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return held-out pieces as they are shown, the right answer at every place, and where one is asked for."""
+        pieces = self._text(side).sequences(self.examples, self.length)
+        asked = np.ones(pieces.shape, dtype=bool)
+        asked[:, -1] = False
+        return pieces, np.roll(pieces, -1, axis=1), asked
+
     def score(self, model: Any, side: str) -> NDArray[np.float64]:
-        """Return the share of bytes foretold in every held-out piece."""
+        """Return the share of right answers in every held-out piece."""
         import torch
 
-        pieces = self._text(side).sequences(self.examples, self.length)
-        answers = model(input_ids=torch.from_numpy(pieces)).logits[:, :-1].argmax(-1).numpy()
-        return (answers == pieces[:, 1:]).mean(axis=1)
+        shown, answers, asked = self.held_out(side)
+        found = model(input_ids=torch.from_numpy(shown)).logits.argmax(-1).numpy()
+        return ((found == answers) & asked).sum(axis=1) / asked.sum(axis=1)
 
 
 class Gaps(Continuation):
@@ -127,17 +134,13 @@ class Gaps(Continuation):
         gaps = torch.rand(pieces.shape, generator=draws) < self.share
         return {"input_ids": pieces.masked_fill(gaps, MASK), "labels": pieces.masked_fill(~gaps, -100)}
 
-    def score(self, model: Any, side: str) -> NDArray[np.float64]:
-        """Return the share of gaps filled rightly in every held-out piece; gaps at fixed, scattered places."""
-        import torch
-
-        pieces = self._text(side).sequences(self.examples, self.length)
+    def held_out(self, side: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """Return held-out pieces with gaps at fixed, scattered places."""
+        pieces, _, _ = super().held_out(side)
         gaps = np.zeros(pieces.shape, dtype=bool)
         for row in range(self.examples):
             gaps[row, (np.arange(4, self.length, 7) + 3 * row) % self.length] = True
-        shown = torch.from_numpy(np.where(gaps, MASK, pieces))
-        answers = model(input_ids=shown).logits.argmax(-1).numpy()
-        return ((answers == pieces) & gaps).sum(axis=1) / gaps.sum(axis=1)
+        return np.where(gaps, MASK, pieces), pieces, gaps
 
 
 _TASKS: dict[str, Task] = {PICTURES: Pictures(), LANGUAGE: Continuation()}

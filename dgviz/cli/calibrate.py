@@ -4,9 +4,8 @@ import argparse
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dgviz.calibration import RUNS, Run, iter_calibration, iter_methods, write_methods, write_table
 from dgviz.checkpoint.selection import Selection
 from dgviz.cli.options import print_columns, print_result
 from dgviz.cli.progress import Progress
@@ -16,9 +15,14 @@ from dgviz.forecast.methods import METHOD_TITLES, method_rows, read_methods
 from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
 from dgviz.forecast.words import averaging_words, control_words
 
+if TYPE_CHECKING:
+    from dgviz.calibration import Run
+
 
 def run(options: argparse.Namespace) -> int:
     """Measure every pair that has no result yet, and print the table of all of them."""
+    from dgviz.calibration import RUNS, iter_calibration, write_table
+
     chosen = Selection(options.pairs or "", "")
     runs = [run for run in RUNS if not chosen.drops(run.name)]
     if not runs:
@@ -26,6 +30,8 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(options.directory).expanduser()
     if options.methods:
         return _measure_methods(options, folder, runs)
+    if options.fits:
+        return _judge_fits(options, folder, runs)
     measured = iter_calibration(folder, runs, options.workers, options.steps)
     with closing(measured), Progress("calibrate", len(runs), unit="pair") as progress:
         for result in measured:
@@ -37,8 +43,10 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _measure_methods(options: argparse.Namespace, folder: Path, runs: Sequence[Run]) -> int:
+def _measure_methods(options: argparse.Namespace, folder: Path, runs: "Sequence[Run]") -> int:
     """Measure every method on pairs that lie there and have no result yet, and print the table of all of them."""
+    from dgviz.calibration import iter_methods, write_methods
+
     measured = iter_methods(folder, runs, options.workers)
     with closing(measured), Progress("methods", len(runs), unit="pair") as progress:
         for result in measured:
@@ -50,6 +58,33 @@ def _measure_methods(options: argparse.Namespace, folder: Path, runs: Sequence[R
     result["methods"] = [dict(zip(METHOD_TITLES, row, strict=True)) for row in rows]
     print_result(options, result, lambda: print_columns(METHOD_TITLES, rows))
     return 0
+
+
+def _judge_fits(options: argparse.Namespace, folder: Path, runs: "Sequence[Run]") -> int:
+    """Judge `fit` on every pair and seed that has no result yet, and print what it brings."""
+    from dgviz.calibration.fits import iter_fits, summarise_fits
+
+    if options.workers > 1:
+        raise DgvizError("fits are judged one after the other: leave out --workers")
+    folder.mkdir(parents=True, exist_ok=True)
+    results = []
+    with closing(iter_fits(folder, runs, options.fits, options.steps)) as fits, Progress("fits", None) as progress:
+        for result in fits:
+            results.append(result)
+            progress.tell(1, f"{result['name']}, seed {result['seed']}")
+    rows = summarise_fits(results)
+    print_result(options, {"fits": results, "summary": rows}, lambda: print_columns(_FITS, map(_fit_row, rows)))
+    return 0
+
+
+_FITS = ("metric", "scales a matrix", "keep, %", "healed above WiSE-FT, points", "bases", "pairs", "kept, % (true)")
+
+
+def _fit_row(row: dict[str, Any]) -> list[str]:
+    """Return a row of the summary as text."""
+    ahead = f"{row['mean']:.1f} ± {row['stderr']:.1f}" if row["stderr"] is not None else f"{row['mean']:.1f}"
+    counts = str(len(row["bases"])), f"{row['better']} of {row['pairs']}"
+    return [row["metric"], str(1 + row["split"]), f"{row['keep']:g}", ahead, *counts, f"{row['target_kept']:.1f}"]
 
 
 def _worth(found: Calibration) -> dict[str, Any]:

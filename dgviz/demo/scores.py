@@ -22,15 +22,16 @@ from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 
 _ALPHAS = (0.25, 0.5, 0.6, 0.75, 0.9)
+_PROVED = tuple(name for name, method in METHODS.items() if not method.experimental)
 _REPAIRS = {
     "dg_hard": RepairPlan(),
     **{f"wise_ft_{a}": RepairPlan(method="wise_ft", method_params={"alpha": a}) for a in _ALPHAS},
-    **{name: RepairPlan(method=name) for name in METHODS if name not in ("dg_hard", "wise_ft")},
+    **{name: RepairPlan(method=name) for name in _PROVED if name not in ("dg_hard", "wise_ft")},
 }
 SCORED_MODELS = ("base", *(name for tuned in FINE_TUNES for name in (tuned, *(f"{tuned}/{r}" for r in _REPAIRS))))
 """Every model of ``scores.json``: base, and each fine-tune with every method at its default, WiSE-FT at several."""
 
-SWEPT_METHODS = tuple(METHODS)
+SWEPT_METHODS = _PROVED
 """The methods of ``frontier.json``."""
 
 _IN_FRONTIER = (HELD_OUT, TARGET)

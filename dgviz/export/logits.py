@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 
-from dgviz.checkpoint import read_tensor
+from dgviz.checkpoint import CheckpointPair, read_tensor
 from dgviz.export.plan import ExportPlan
+from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.whole_model import prepare_method
 from dgviz.words import some
@@ -34,7 +35,7 @@ def compare_logits(plan: ExportPlan, directory: Path, kind: Any, device: str) ->
         written = kind.from_pretrained(directory, local_files_only=True).eval()
         dtype, batch, found = _run_any(written)
         del written
-        expected = _run(_in_memory(plan, kind, dtype, device), batch)
+        expected = _run(build_model(plan.pair, plan.repair, kind, dtype, device), batch)
     except Incomparable as error:
         return {"skipped": str(error)}
     if found.shape != expected.shape:
@@ -51,9 +52,8 @@ def compare_logits(plan: ExportPlan, directory: Path, kind: Any, device: str) ->
     }
 
 
-def _in_memory(plan: ExportPlan, kind: Any, dtype: torch.dtype, device: str) -> Any:
-    """Return the model that the plan makes of the inputs."""
-    pair, repair = plan.pair, plan.repair
+def build_model(pair: CheckpointPair, repair: RepairPlan, kind: Any, dtype: torch.dtype, device: str) -> Any:
+    """Return the model that a plan makes of a pair, on the CPU, without writing it."""
     facts = prepare_method(pair, repair, device)
     state = {}
     for paired in pair.tensors:

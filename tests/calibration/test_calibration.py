@@ -5,7 +5,7 @@ import json
 import pytest
 from filelock import FileLock
 
-from dgviz.calibration import RUNS, iter_calibration, read_results, write_table
+from dgviz.calibration import RUNS, fits, iter_calibration, read_results, write_table
 from dgviz.calibration.recipes import ADAPTERS
 from dgviz.cli import main
 from dgviz.errors import DgvizError
@@ -81,3 +81,20 @@ def test_the_command_prints_the_table(folder, capsys):
     assert f"{ADAPTER.name} (left out)" in capsys.readouterr().out
     assert main(["calibrate", str(folder), "--pairs", "no such pair"]) == 2
     assert "no pair matches" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_fit_is_judged_once(folder, monkeypatch, capsys):
+    for name, value in {"SAMPLES": 8, "STEPS": 2, "ALPHAS": (0.5, 1.0)}.items():
+        monkeypatch.setattr(fits, name, value)
+    command = ["calibrate", str(folder), "--pairs", f"^{ADAPTER.name}$", "--steps", "1", "--fits", "1", "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)["fits"]
+    assert [(row["name"], row["seed"], row["split"]) for row in found] == [
+        (ADAPTER.name, 0, split) for split in (False, True)
+    ]
+    assert [row["keep"] for row in found[0]["rows"]] == list(fits.KEEPS) and len(found[0]["samples"]) == 64
+    before = {path: path.stat().st_mtime_ns for path in (folder / "fits").iterdir()}
+    assert main(command) == 0 and json.loads(capsys.readouterr().out)["fits"] == found
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert main([*command, "--workers", "2"]) == 2 and "one after the other" in capsys.readouterr().err

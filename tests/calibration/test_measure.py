@@ -5,6 +5,8 @@ import pytest
 
 from dgviz.calibration import RUNS
 from dgviz.calibration.corpus import CIPHER, CODE, PROSE, read_text
+from dgviz.calibration.fits import ALPHAS as FIT_ALPHAS
+from dgviz.calibration.fits import KEEPS, METRICS, compare, summarise_fits
 from dgviz.calibration.measure import CONTROLS, summarise
 from dgviz.calibration.recipes import ALPHAS
 
@@ -61,3 +63,31 @@ def test_without_damage_there_is_no_healing():
     items["tuned"] = {**items["tuned"], "base": items["base"]["base"]}
     found = summarise(items)
     assert found["damage"]["value"] == 0 and found["dg_hard"]["healed"]["value"] is None
+
+
+def test_fits_are_ahead_by_what_they_heal_above_averaging_at_the_same_target():
+    draws = np.random.default_rng(1)
+    hard = {side: draws.uniform(size=(1, 2000)) for side in ("base", "target")}
+
+    def scores(own, target):
+        return {"base": (hard["base"] < own) * 1.0, "target": (hard["target"] < target) * 1.0}
+
+    curve = {alpha: scores(0.9 - 0.4 * alpha, 0.1 + 0.8 * alpha) for alpha in (0.0, *FIT_ALPHAS)}
+    found = compare(curve, {"same": scores(0.9 - 0.4 * 0.75, 0.1 + 0.8 * 0.75), "better": scores(0.75, 0.7)})
+    assert found["damage"]["value"] == pytest.approx(40, abs=4)
+    assert found["same"]["ahead"]["value"] == pytest.approx(0, abs=0.5)
+    assert found["better"]["target_kept"]["value"] == pytest.approx(75, abs=2)
+    assert found["better"]["ahead"]["value"] == pytest.approx(37.5, abs=4)
+    assert 0.5 < found["better"]["ahead"]["stderr"] < 5
+
+
+def test_a_base_is_one_measurement_of_the_fit():
+    def result(base, name, seed, ahead):
+        fit = {"ahead": {"value": ahead}, "target_kept": {"value": 94.0}}
+        rows = [{metric: {"fit": fit} for metric in METRICS} for _ in KEEPS]
+        return {"base": base, "name": name, "seed": seed, "split": False, "rows": rows}
+
+    many = [result("a", f"a-{n}", seed, 1.0) for n in range(3) for seed in range(2)]
+    row = summarise_fits([*many, result("b", "b-0", 0, -2.0), result("b", "b-1", 0, 8.0)])[0]
+    assert row["bases"] == {"a": 1.0, "b": 3.0} and row["mean"] == 2 and row["stderr"] == pytest.approx(1)
+    assert (row["better"], row["pairs"], row["target_kept"]) == (4, 5, 94.0)

@@ -18,7 +18,6 @@ from dgviz.analysis.sweep import sweep_lines
 from dgviz.checkpoint import open_pair
 from dgviz.demo import data, figure4, packaged, recipe, scores, train
 from dgviz.errors import CheckpointError, DgvizError, ExportError
-from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.law import bulk_edge
 from dgviz.rmt.spectrum import Spectrum
@@ -127,7 +126,7 @@ class TestPackaged:
         """What both files hold was measured once; ends and names are those of the registry today."""
         score = rows_of(demo.demo_scores())
         for tuned, sweep in demo.read_frontier().items():
-            lines = sweep_lines([RepairPlan(method=name) for name in METHODS], every=True)
+            lines = sweep_lines([RepairPlan(method=name) for name in scores.SWEPT_METHODS], every=True)
             assert [line["label"] for line in sweep["lines"]] == [line.label for line in lines]
             for line, planned in zip(sweep["lines"], lines, strict=True):
                 labels = [(point["value"], point["label"]) for point in line["points"]]

@@ -23,6 +23,7 @@ from dgviz.repair.methods.norm_capped import NormCapped
 from dgviz.repair.methods.norm_matched import NormMatched, NormMatchedGlobal
 from dgviz.repair.methods.rank_r import RankTruncation
 from dgviz.repair.methods.same_rank import BottomK, RandomK
+from dgviz.repair.methods.split import Split
 from dgviz.repair.methods.ties import Ties, TiesPerTensor
 from dgviz.repair.methods.wise_ft import WiseFT
 
@@ -46,6 +47,7 @@ _METHODS = (
     Fapm(),
     NormMatched(),
     NormMatchedGlobal(),
+    Split(),
     Complement(),
     RandomK(),
     BottomK(),

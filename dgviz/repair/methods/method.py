@@ -195,6 +195,8 @@ class Method:
         True when it is there for comparison.
     averages : bool
         True when it averages with base: measured against DG-Hard by the calibration, and offered in its place.
+    experimental : bool
+        True while nothing shows that it is better than a simpler one: the demo's tables leave it out.
     """
 
     name: str
@@ -205,6 +207,7 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
     every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = averages = False
+    experimental = False
 
     @property
     def prepares(self) -> bool:
