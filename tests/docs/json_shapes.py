@@ -191,12 +191,13 @@ def json_page() -> str:
         "Not shown below: `repair-all` prints `directory`, `seconds` and `methods`, a list of [report](#report), "
         "each with `label`, `folder` and `written` (false where it was there already); `evaluate` prints `file`, "
         "`checkpoint_sha256`, `eval_results` and `scores` (a list of benchmark, metric, score, stderr, n); `fetch` "
-        "prints `repo`, "
-        "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`; `calibrate` prints `table`, "
-        "`pairs`, `counted`, `families`, `wise_ft`, `norm_matched` and, by outcome, `outcomes`: `rank_correlation`, "
-        "`left_out` and `refused`, with `--fits` only `fits` and `summary`; `fit` prints `file`, `keep`, "
-        "`target_kept` and `healed` (estimates, in percent), `strength`, `samples_sha256`, `path` (a list of strength "
-        "and target_kept) and `plan`.",
+        "prints `repo`, `commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`; `calibrate` "
+        "prints `table`, `pairs`, `counted`, `families`, `wise_ft`, `norm_matched` and, by outcome, `outcomes`: "
+        "`rank_correlation`, `left_out` and `refused`, with `--fits` only `fits` and `summary`, with `--methods` "
+        "`table`, `pairs`, `counted` and `methods`; `fit` prints `file`, `keep`, `target_kept` and `healed` "
+        "(estimates, in percent), `strength`, `samples_sha256`, `path` (a list of strength and target_kept) and "
+        "`plan`; `study` prints `title`, `open`, `coverage`, `planned`, `scored` and `commands`; `layer-masks` "
+        "prints `masks`, `recovery`, `remembered` and `written`.",
     ]
     shared: dict[str, Shapes] = {}
     with tempfile.TemporaryDirectory() as folder:
