@@ -159,14 +159,14 @@ class Figure4 {
     const fit = data.law ? fitTriple(data.law, rank) : null;
     const energies = { tuned: 1, repaired: share, discarded: 1 - share };
     for (const [id, chips] of Object.entries(this.panels.chips)) {
-      const own = id === "discarded" && fit && fit.discardedOwn !== null ? `with zeros, ${fit.discardedOwn.toFixed(1)} % without; ` : "";
-      chips.fit.replaceChildren("MP-fit ", element("b", "", fit ? fit[id].toFixed(1) + " %" : "n/a"));
-      if (fit) chips.fit.append(` ${own}noise ${data.noiseFit.toFixed(1)} %`);
+      const own = id === "discarded" && fit && fit.discardedOwn !== null ? ` own ${fit.discardedOwn.toFixed(1)}` : "";
+      chips.fit.replaceChildren(own ? "Fit " : "MP-fit ", element("b", "", fit ? fit[id].toFixed(1) : "n/a"));
+      if (fit) chips.fit.append(`${own} noise ${data.noiseFit.toFixed(1)}`);
       chips.fit.dataset.kind = !fit ? "" : fit[id] > data.noiseFit - 10 ? "noise" : fit[id] < 60 ? "structured" : "";
       chips.fit.title = fit
         ? "100 (1 − Kolmogorov distance to the Marchenko–Pastur law of the tuned delta's noise). "
           + `Noise of independent entries of this shape usually scores ${data.noiseFit.toFixed(1)} %; rank k kept above the bulk scores 100 k / p. `
-          + "With zeros: all p values, of which those kept are zero in the discarded delta; without: only its own."
+          + "The first number is over all p values, of which those kept are zero in the discarded delta; own: over its own values only."
         : `No MP-fit: ${data.noLaw}.`;
       chips.energy.replaceChildren(element("span", "word", "energy "), share === null ? "n/a" : formatPercent(energies[id]));
       chips.energy.title = "Share of the tuned delta's sum of squared singular values.";
