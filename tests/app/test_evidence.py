@@ -57,7 +57,7 @@ def test_it_opens_on_the_demo():
         "keep tuned",
     ]
     controls = [name.startswith("Control: ") for name in names[:-2]]
-    assert controls == sorted(controls) and controls.count(True) == 3  # after every repair, and not among them
+    assert controls == sorted(controls) and controls.count(True) == 5  # after every repair, and not among them
     values = {metric.label: metric.value for metric in app.metric}
     assert values["Damaged: of 4 held-out"] == "4" and values["Repairs"] == str(controls.count(False))
     assert "--cell noisy" in texts(app)
@@ -226,10 +226,12 @@ def test_a_study_has_panels_and_tables_in_three_forms(tmp_path):
     assert "made up" in said and "cohort Knowledge is open" in said
     assert app.number_input(key="tolerance-0.02").value == 0.02
     assert "Missing scores: 6" in [item.label for item in app.expander]
-    buttons = {button.label for button in app.get("download_button")}
-    assert {"CSV", "LaTeX", "Markdown", "The paper's study, to fill in"} <= buttons
+    app.button_group(key="shown").set_value("panels").run()
     app.button_group(key="panels").set_value("safety-trends").run()
     assert not app.exception and "single cells" in texts(app)
+    app.button_group(key="shown").set_value("tables").run()
+    buttons = {button.label for button in app.get("download_button")}
+    assert {"CSV", "LaTeX", "Markdown", "The paper's study, to fill in"} <= buttons
     app.selectbox(key="paper-table").set_value("table-9").run()
-    counts = app.dataframe[-2].value
+    counts = app.dataframe[0].value
     assert list(counts["Missing"]) == ["1", "1", "2"] and list(counts["Damaged"]) == ["1", "1", "2"]
