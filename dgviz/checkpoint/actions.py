@@ -82,7 +82,7 @@ def block_shapes(mismatched: list[PairedTensor], common: int) -> Notice:
     pattern = exact_pattern(names) if len(mismatched) <= 8 else ""
     excluded = option("--exclude", pattern) if pattern else "--exclude and their names"
     message = f"{len(mismatched)} of {common} common tensors differ in shape: {shown}{more}."
-    remedy = f"Is this the base it was tuned from? If so, keep tuned's bytes with {excluded}, or {option('--force')}"
+    remedy = f"Is this the base it was tuned from? If so, keep tuned's bytes with {excluded}"
     return Notice("shape_mismatch", BLOCKS, message, remedy, names, pattern)
 
 
@@ -95,8 +95,5 @@ def block_float8(found: list[PairedTensor]) -> Notice:
     more = f" ({len(found)} such tensors)" if len(found) > 1 else ""
     where = f"tensor {found[0].name!r} is {info.dtype} in {side} ({info.file})"
     message = f"{where}, whose values mean nothing without their scales{more}."
-    remedy = (
-        f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}, or "
-        f"{option('--force')}"
-    )
+    remedy = f"convert the model to bfloat16, or keep tuned's bytes with {option('--exclude', pattern)}"
     return Notice("float8", BLOCKS, message, remedy, names, pattern)
