@@ -194,8 +194,8 @@ def json_page() -> str:
         "`commit`, `bytes`, `directory` and `files`; `push` prints `out` and `address`; `calibrate` prints `table`, "
         "`pairs`, `counted`, `families`, `wise_ft`, `norm_matched` and, by outcome, `outcomes`: `rank_correlation`, "
         "`left_out` and `refused`, with `--fits` only `fits` and `summary`; `fit` prints `file`, `keep`, "
-        "`target_kept` and `healed` (estimates, in percent), `strength`, `samples_sha256`, `path` (a list of strength "
-        "and target_kept) and `plan`.",
+        "`target_kept` and `healed` (estimates, in percent), `strength`, `samples_sha256`, `path` (a list of "
+        "strength and target_kept) and `plan`.",
     ]
     shared: dict[str, Shapes] = {}
     with tempfile.TemporaryDirectory() as folder:
