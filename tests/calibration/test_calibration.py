@@ -83,6 +83,7 @@ def test_the_command_prints_the_table(folder, capsys):
     assert "no pair matches" in capsys.readouterr().err
 
 
+@pytest.mark.soak
 @pytest.mark.filterwarnings("ignore")
 def test_a_fit_is_judged_once(folder, monkeypatch, capsys):
     for name, value in {"SAMPLES": 8, "STEPS": 2, "ALPHAS": (0.5, 1.0)}.items():

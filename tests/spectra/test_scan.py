@@ -137,7 +137,7 @@ def test_the_report_has_the_pairs_order_and_a_row_per_matrix(pair, scanned):
     assert report["seconds"] == 1.25 and report["stored"] == 0 and report["computed"] == 9 and report["errors"] == {}
     (row,) = report["weights"][EMBEDDING]["matrices"]
     assert report["weights"][EMBEDDING]["shape"] == [96, 32] and row["rank"] == 3
-    assert set(row["mp_fit"]) == {"tuned", "repaired", "discarded"}
+    assert set(row["mp_fit"]) == {"tuned", "repaired", "discarded", "discarded_own", "noise"}
     stack = report["weights"][STACK]
     assert stack["shape"] == [4, 48, 32] and len(stack["matrices"]) == 4
     assert all(matrix.keys() == row.keys() and matrix["warnings"] == [] for matrix in stack["matrices"])
