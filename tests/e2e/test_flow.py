@@ -97,6 +97,7 @@ def test_every_page_opens_and_can_be_read(server, new_page, path, scheme):
     opened(server, page, path)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     expect(page.locator("[data-stale=true]")).to_have_count(0)  # they fade
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)  # what is loaded after the page, our styles among it
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
     assert [(rule["id"], node["html"], node["any"][0]["message"]) for rule in serious for node in rule["nodes"]] == []
