@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -124,6 +125,12 @@ def server(tmp_path_factory):
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(autouse=True)
+def no_plans(server):
+    """Every test begins with the plan of no other."""
+    shutil.rmtree(server.home / "state" / "plans", ignore_errors=True)
 
 
 @pytest.fixture
