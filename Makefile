@@ -14,8 +14,6 @@ TESTS := $(VENV)/tests.stamp
 export PYTHONDONTWRITEBYTECODE :=
 # Tests without a browser, one process for each core; every process computes on one thread.
 UNITS := $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
-# Two browsers, each with a server of its own: one waits while the other draws.
-BROWSER := $(PY) -m pytest -n 2 --dist loadfile
 
 help:
 	@echo 'make app     open the dashboard on the built-in demo'
@@ -36,7 +34,7 @@ check: lint
 test: lint
 	$(PY) tests/e2e/find_browser.py
 	$(UNITS) -m 'not e2e'
-	$(BROWSER) -m e2e
+	$(PY) -m pytest -m e2e
 
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'

@@ -27,6 +27,7 @@ def open_bench(page, server, **query):
     expect(page.get_by_role("slider", name="Threshold tau")).to_be_visible()
     expect(page.locator(".note:visible")).to_have_count(0)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)  # what is loaded after the page, our styles among it
 
 
 def test_the_map_and_all_seven_panels_are_on_one_screen(scanned, page):
