@@ -35,7 +35,7 @@ def large_pair(tmp_path_factory):
     generator = torch.Generator().manual_seed(0)
     folders = {name: tmp_path_factory.mktemp(name) for name in ("base", "tuned")}
     for folder in folders.values():
-        weights = {f"{name}.weight": torch.randn(2400, 1800, generator=generator) for name in ("first", "second")}
+        weights = {f"{name}.weight": torch.randn(3200, 2400, generator=generator) for name in ("first", "second")}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         (folder / "config.json").write_text(json.dumps({"model_type": "test"}))
     return urlencode({name: str(folder) for name, folder in folders.items()})
