@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dgviz.calibration.measure import make_pair
+from dgviz.calibration.measure import Means, make_pair, percent, value_of
 from dgviz.calibration.recipes import FAMILIES, PICTURES, Run
 from dgviz.calibration.tasks import MASK, SIDES, find_task
 from dgviz.checkpoint import CheckpointPair
@@ -30,7 +30,6 @@ KEEPS = (98, 95, 90)
 ALPHAS = tuple(round(0.5 + 0.05 * step, 2) for step in range(11))
 METRICS = ("right", "likelihood")
 SAMPLES = 48
-_RESAMPLES = 300
 _Scores = dict[str, NDArray[np.float64]]  # by side: the scores of every example, (metrics, examples)
 
 
@@ -167,43 +166,30 @@ def compare(curve: Mapping[float, _Scores], scores: Mapping[str, _Scores], metri
     metric : int
         Which of `METRICS`.
     """
-    draws = np.random.default_rng(0)
-    shares = {}  # by side: what every resample counts of all examples; the first is all of them
-    for side in SIDES:
-        n = curve[0][side].shape[1]
-        shares[side] = np.vstack([np.full(n, 1 / n), draws.multinomial(n, np.full(n, 1 / n), _RESAMPLES) / n])
-    mean = lambda model, side: shares[side] @ model[side][metric]  # noqa: E731
-    base, tuned = curve[0], curve[1]
-    damage = mean(base, "base") - mean(tuned, "base")
-    gain = mean(tuned, "target") - mean(base, "target")
-    with_nan = lambda whole: np.where(whole == 0, np.nan, whole)  # noqa: E731
-    healed = lambda model: 100 * (mean(model, "base") - mean(tuned, "base")) / with_nan(damage)  # noqa: E731
-    kept = lambda model: 100 * (mean(model, "target") - mean(base, "target")) / with_nan(gain)  # noqa: E731
-    alphas = sorted(alpha for alpha in curve if alpha > 0)
-    own, target = (np.stack([figure(curve[alpha]) for alpha in alphas]) for figure in (healed, kept))
+    only = lambda model: {side: model[side][metric] for side in SIDES}  # noqa: E731
+    resampled = Means(only(curve[0]))
+    of = lambda model: resampled.of(only(model))  # noqa: E731
+    base, tuned = of(curve[0]), of(curve[1])
+    damage, gain = base["base"] - tuned["base"], tuned["target"] - base["target"]
+    healed = lambda means: percent(means["base"] - tuned["base"], damage)  # noqa: E731
+    kept = lambda means: percent(means["target"] - base["target"], gain)  # noqa: E731
+    averaged = [of(curve[alpha]) for alpha in sorted(curve) if alpha > 0]
+    own, target = (np.stack([figure(means) for means in averaged]) for figure in (healed, kept))
     target = np.maximum.accumulate(target, axis=0)  # where a stronger alpha keeps less by chance
-    result: dict[str, Any] = {"damage": _value(100 * damage), "gain": _value(100 * gain)}
+    result: dict[str, Any] = {"damage": value_of(100 * damage), "gain": value_of(100 * gain)}
     for name, model in scores.items():
-        mine, reached = healed(model), kept(model)
-        other = [np.interp(*columns) for columns in zip(reached, target.T, own.T, strict=True)]
-        result[name] = {"healed": _value(mine), "target_kept": _value(reached), "ahead": _value(mine - other)}
+        mine, reached = healed(of(model)), kept(of(model))
+        ahead = mine - [np.interp(*columns) for columns in zip(reached, target.T, own.T, strict=True)]
+        result[name] = {"healed": value_of(mine), "target_kept": value_of(reached), "ahead": value_of(ahead)}
     return result
-
-
-def _value(resampled: NDArray[np.float64]) -> dict[str, float | None]:
-    """Return a figure of all examples, and half the width of the middle 68 % of resamples; None without damage."""
-    if not np.isfinite(resampled).all():
-        return {"value": None, "stderr": None}
-    low, high = np.quantile(resampled[1:], (0.159, 0.841))
-    return {"value": round(float(resampled[0]), 3), "stderr": round(float(high - low) / 2, 3)}
 
 
 def summarise_fits(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return a row a metric, form and share to be kept: how far fits are ahead, a base being one measurement.
 
     Of every base the mean over its pairs and seeds; the standard error is that of the mean over bases. ``better`` and
-    ``pairs`` count pairs by their mean over seeds, ``target_kept`` is the true share kept on average. Where
-    a resample has no damage or no gain, shares of it mean nothing, and the pair is left out.
+    ``pairs`` count pairs by their mean over seeds, ``target_kept`` is the true share kept on average. A
+    pair without damage or gain is left out: shares of it mean nothing.
     """
     rows = []
     cases = product(METRICS, sorted({result["split"] for result in results}), enumerate(KEEPS))

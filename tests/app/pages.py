@@ -14,7 +14,7 @@ from dgviz.app.recents import note_opened
 
 MAIN = Path(dgviz.app.__file__).with_name("main.py")
 
-# The harness asks every installed package for components, for every app: four fifths of its time.
+# The harness asks every installed package for components, for every app: a third of the time of these tests.
 manifest_scanner.scan_component_manifests = cache(manifest_scanner.scan_component_manifests)
 
 
