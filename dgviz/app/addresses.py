@@ -1,11 +1,11 @@
-"""Addresses of the dashboard, before Streamlit sees them: former ones lead on, and pages say what they will need."""
+"""Addresses of the dashboard, before Streamlit sees them: former ones lead on, those of places have its document."""
 
-from collections.abc import Sequence
 from urllib.parse import parse_qsl, urlencode
 
-from starlette.datastructures import MutableHeaders
-from starlette.responses import RedirectResponse
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from dgviz.app.navigation import PLACES
 
 MOVED = {
     "checkpoints": ("", {}),
@@ -21,40 +21,41 @@ MOVED = {
 
 
 class Addresses:
-    """ASGI middleware that leads from addresses of former pages to their places.
+    """ASGI middleware that leads from addresses of former pages to their places, and hands out the places' document.
 
     Parameters
     ----------
     app : ASGI application
         What answers everything else.
+    document : str
+        The HTML document of every place.
     base : str
         Path that the server's own begin with.
-    scripts : sequence of str
-        Scripts that a browser is to fetch with the first page, for figures that come later: relative addresses.
     """
 
-    def __init__(self, app: ASGIApp, base: str = "", scripts: Sequence[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, document: str, base: str = "") -> None:
         self._app = app
         self._path = f"/{base.strip('/')}/".replace("//", "/")
-        self._links = ", ".join(f"<{script}>; rel=modulepreload; fetchpriority=low" for script in scripts)
+        self._document = document
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a former address; pass everything else on."""
+        """Answer a former address and a place's; pass everything else on."""
+        reads = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        name = scope["path"].removeprefix(self._path) if reads else None
+        if name in MOVED:
+            await self._lead_on(name, scope)(scope, receive, send)
+        elif name in ("", *PLACES):
+            page = HTMLResponse(self._document, headers={"Cache-Control": "no-cache"})
+            await page(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
 
-        async def told(message: Message) -> None:
-            if message["type"] == "http.response.start" and self._links:
-                headers = MutableHeaders(scope=message)
-                if headers.get("content-type", "").startswith("text/html"):
-                    headers["Link"] = self._links
-            await send(message)
-
-        former = scope["path"].removeprefix(self._path) if scope["type"] == "http" else ""
-        if former not in MOVED:
-            await self._app(scope, receive, told)
-            return
+    @staticmethod
+    def _lead_on(former: str, scope: Scope) -> Response:
+        """Return what leads a former address on, with its query."""
         place, changes = MOVED[former]
         given = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         kept = [(name, value) for name, value in given if name not in changes]
         words = urlencode([*kept, *((name, value) for name, value in changes.items() if value)])
         # Relative: a proxy may have taken a prefix off the path.
-        await RedirectResponse(f"./{place}{words and '?'}{words}", 307)(scope, receive, send)
+        return RedirectResponse(f"./{place}{words and '?'}{words}", 307)

@@ -18,9 +18,6 @@ from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PairError, ServerError
 
-_DRAWER = "26rem"
-"""The width of the plan's drawer."""
-
 
 def run_app() -> None:
     """Set the app up and run the page that the URL names; all that app.py does."""
@@ -33,13 +30,14 @@ def run_app() -> None:
         view = current_view()
         st.session_state.pop(PLAN_CHANGED, None)  # this run draws it
         planning = view.plan == "open" and view.has_pair and was_opened(view)
-        st.html(_style(planning))
         with st.container(key="bar", horizontal=True, vertical_alignment="center", width="content", wrap=False):
             _bar(view)
         if planning:
             with st.container(key="drawer"):
                 _drawer(view)
-        chosen.run()
+        # By its name the document's style knows the place.
+        with st.container(key=f"place-{chosen.url_path or 'open'}"):
+            chosen.run()
     finally:
         readdress_late_reruns()
 
@@ -129,34 +127,6 @@ def demo_buttons() -> None:
             on_click=change_view,
             kwargs={"base": "demo:base", "tuned": f"demo:{name}"},
         )
-
-
-def _style(drawer: bool) -> str:
-    """Return what puts the bar into the header, and the drawer at the right, beside the page and not over it."""
-    kind = "dark" if st.context.theme.type == "dark" else "light"
-    names = ("backgroundColor", "borderColor", "textColor")
-    ground, border, text = (st.get_option(f"theme.{kind}.{name}") for name in names)
-    # Streamlit writes a chosen segment and a value in the accent, which is too dark for text on a dark ground.
-    lit = "[data-selected=true] p, [data-testid=stSliderThumbValue] p"
-    chosen = f"{lit} {{ color: {text}; }}" if kind == "dark" else ""
-    pushed = f".stMainBlockContainer {{ padding-right: calc({_DRAWER} + 1.5rem) !important; }}" if drawer else ""
-    return f"""<style>
-:has(> .st-key-bar), :has(> .st-key-drawer), .stElementContainer:has(style) {{ position: absolute; }}
-.st-key-bar {{ position: fixed; top: 0; right: 3.5rem; height: 3.75rem; width: max-content !important;
-  z-index: 999995; }}
-.st-key-bar > * {{ width: max-content !important; flex: none; }}
-.st-key-drawer {{ position: fixed; top: 3.75rem; right: 0; bottom: 0; width: {_DRAWER};
-  max-width: 100vw; z-index: 999;  overflow-y: auto; padding: 1rem 1.25rem 2rem;
-  background: {ground}; border-left: 1px solid {border}; }}
-.st-key-write {{ position: sticky; bottom: -2rem; z-index: 1; width: 100% !important; padding: 0.5rem 0 1rem;
-  background: {ground}; }}
-[data-testid=stStatusWidget] {{ position: fixed; right: 1rem; bottom: 0.75rem; }}
-.stMainBlockContainer {{ padding-top: 4.75rem; }}
-[data-testid=stCaptionContainer] {{ opacity: 0.75; }}
-{chosen}
-@media (min-width: 1100px) {{ {pushed} }}
-@media (max-width: 700px) {{ .st-key-bar {{ position: static; height: auto; }} }}
-</style>"""
 
 
 def _bar(view: View) -> None:

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
-import streamlit
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp
 from streamlit import config
@@ -25,6 +24,7 @@ from streamlit.starlette import App
 from streamlit.web.server.server_util import get_display_address, get_url
 
 from dgviz.app.addresses import Addresses
+from dgviz.app.document import document, plain_document
 from dgviz.app.guard import Guard, inline_scripts
 from dgviz.app.navigation import load_places
 from dgviz.app.recents import note_opened
@@ -33,7 +33,6 @@ from dgviz.checkpoint.hub import split_hub_id
 from dgviz.errors import CheckpointError, ServerError
 
 _HERE = Path(__file__).parent
-_STATIC = Path(streamlit.__file__).parent / "static"
 MAIN = _HERE / "main.py"
 """The one script of the dashboard."""
 TOKEN = "DGVIZ_TOKEN"
@@ -97,13 +96,11 @@ def guarded(token: str, frame_ancestors: str = "") -> list[Middleware]:
     def guard(app: ASGIApp) -> Guard:
         hosts = {*config.get_option("server.allowedHosts"), config.get_option("server.address") or ""}
         config.set_option("server.allowedHosts", sorted(hosts))  # of the websocket, which Streamlit looks at as well
-        page = (_STATIC / "index.html").read_text(encoding="utf-8")
         base = config.get_option("server.baseUrlPath")
-        return Guard(app, token, hosts, base, frame_ancestors, inline_scripts(page))
+        return Guard(app, token, hosts, base, frame_ancestors, inline_scripts(plain_document()))
 
     def addresses(app: ASGIApp) -> Addresses:
-        charts = [f"./{file.relative_to(_STATIC).as_posix()}" for file in _STATIC.glob("static/js/PlotlyChart.*.js")]
-        return Addresses(app, config.get_option("server.baseUrlPath"), charts)
+        return Addresses(app, document(), config.get_option("server.baseUrlPath"))
 
     return [Middleware(guard), Middleware(addresses), Middleware(BoundUploads)]
 

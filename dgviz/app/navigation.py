@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import streamlit as st
 
-_PLACES = {
+PLACES = {
     "open": ("Open", ":material/folder_open:"),
     "workbench": ("Workbench", ":material/dashboard:"),
     "evidence": ("Evidence", ":material/healing:"),
@@ -20,20 +20,20 @@ def show(name: str) -> None:
 
 def load_places() -> None:
     """Load all places, and what the first table and the first forecast need, before somebody waits for them."""
-    for module in (*(f"dgviz.app.views.{name}" for name in _PLACES), "pandas", "scipy.optimize"):
+    for module in (*(f"dgviz.app.views.{name}" for name in PLACES), "pandas", "scipy.optimize"):
         importlib.import_module(module)
 
 
 def page(name: str) -> st.Page:
     """Return a place by its name, for links, switches and the menu."""
-    title, icon = _PLACES[name]
-    first = name == next(iter(_PLACES))
+    title, icon = PLACES[name]
+    first = name == next(iter(PLACES))
     return st.Page(_shower(name), title=title, icon=icon, url_path=name, default=first)
 
 
 def navigate() -> st.Page:
     """Draw the menu and return the page that the URL names."""
-    return st.navigation([page(name) for name in _PLACES], position="top")
+    return st.navigation([page(name) for name in PLACES], position="top")
 
 
 def _shower(name: str) -> Callable[[], None]:

@@ -145,7 +145,7 @@ def draw_recents() -> None:
     if problem:
         show_warning(problem)
     for number, pair in enumerate(pairs):
-        with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+        with st.container(gap=None):
             st.button(
                 plain(f"{checkpoint_label(pair.base)} → {checkpoint_label(pair.tuned)}"),
                 key=f"recent-{number}",

@@ -237,7 +237,7 @@ def test_nobody_is_let_in_without_the_token(served):
 
 def test_whoever_has_the_token_is_let_in(served):
     status, page = ask(served)
-    assert status == 200 and "<title>Streamlit</title>" in page
+    assert status == 200 and "<title>dgviz</title>" in page
     assert "Open a pair" in [
         message.delta.new_element.heading.body for message in visit(served) if message.WhichOneof("type") == "delta"
     ]

@@ -20,17 +20,10 @@ _PARTS = {
 }
 _FIGURES = {"cohorts": draw_bars, "frontiers": draw_frontiers}  # these can have the paper's values in them
 
-# A browser that has not drawn a chart before compiles Plotly first: meanwhile its place says so.
-_STYLE = """<style>
-.st-key-plane [data-testid=stSkeleton] { height: 500px; display: grid; place-items: center; }
-.st-key-plane [data-testid=stSkeleton]::after { content: "Drawing ..."; }
-</style>"""
-
 
 def draw() -> None:
     """Draw the page: the verdict and the plane, and one part of the rest; all at once they take seconds."""
     view = enter_page("Evidence: did a repair heal anything?")
-    st.html(_STYLE)
     st.markdown(
         "A spectrum suggests; benchmarks decide. A repair is good when it brings back what fine-tuning damaged *and* "
         "keeps what it gained. Going back to base heals everything and keeps nothing; keeping tuned does the reverse."

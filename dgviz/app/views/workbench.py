@@ -10,18 +10,10 @@ from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.spectra import load_spectra
 from dgviz.app.workbench import draw_workbench
 
-# The page is a screen, not a document: its figure takes the room that others give to margins.
-_STYLE = """<style>
-.stMainBlockContainer { padding: 3.4rem 1.4rem 0.5rem; }
-.st-key-line { gap: 0.5rem; }
-.stMainBlockContainer .stHeading:has(h1) { position: absolute; clip-path: inset(50%); height: 1px; overflow: hidden; }
-</style>"""
-
 
 def draw() -> None:
     """Draw the page."""
     view = enter_page("Workbench")
-    st.html(_STYLE)
     pair = require_pair(view)
     if on_model(view):
         draw_model_scale(view, pair)
