@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, read_tensor
+from dgviz.device import send
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
-from dgviz.repair.rounding import BLOCK_ELEMENTS
 from dgviz.repair.tensor import TensorRepairs
 from dgviz.repair.update import TensorUpdate
 from dgviz.repair.whole_model import prepare_method
@@ -116,8 +116,8 @@ def _values(paired: PairedTensor, done: RepairedTensor) -> torch.Tensor:
 def _sums(update: TensorUpdate, values: torch.Tensor, reference: torch.Tensor) -> list[float]:
     """Return the squares of W - W0 and of W minus the reference, the entries of W that are W0's, and of W0 and D."""
     total = torch.zeros(5, dtype=torch.float64, device=update.device)
-    for start in range(0, update.numel, BLOCK_ELEMENTS):
-        block = slice(start, min(start + BLOCK_ELEMENTS, update.numel))
+    values, reference = (send(side, update.device) for side in (values, reference))
+    for block in update.slices():
         base, result = update.wide(update.base, block), update.wide(values, block)
         moved = difference(result, base)
         other = update.wide(reference, block)

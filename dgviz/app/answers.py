@@ -16,7 +16,7 @@ import torch
 from dgviz.analysis.direction import Alignments, Direction, align, describe_direction, leading_count
 from dgviz.analysis.effect import MethodPanel, yardstick
 from dgviz.analysis.sides import Side
-from dgviz.checkpoint import CheckpointPair, read_tensor
+from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import PairError, SpectrumError
 from dgviz.figures.figure4.contrast import compute_method_panel, compute_side
 from dgviz.figures.figure4.maps import (
@@ -167,7 +167,7 @@ def alignments(weight: Weight, device: str, number: int, others: Mapping[str, We
     drawn = _opened(weight, device)
     u, v = _direction(drawn, number)
     if drawn.base is None:
-        base = read_tensor(weight.base).reshape(weight.shape).to(drawn.device).to(drawn.delta.dtype)
+        base = drawn.sides.base().to(drawn.delta.dtype)
         drawn.base = _leading(decompose(base, drawn.device, name=f"{weight.name} in base"), weight.shape)
     beside = {}
     for name, other in others.items():

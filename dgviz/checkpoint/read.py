@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING
 
 from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
+from dgviz.device import is_gpu, send
 from dgviz.errors import CheckpointError
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 CHUNK_BYTES = 4 * 2**20
@@ -41,6 +43,12 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
     if isinstance(info, DerivedTensor):
         return _computed_bytes(info)[start : start + nbytes]
     buffer = bytearray(nbytes)
+    _read_into(buffer, info, start)
+    return buffer
+
+
+def _read_into(buffer: "bytearray | np.ndarray", info: TensorInfo, start: int) -> None:
+    """Fill a buffer with bytes of a stored tensor."""
     try:
         with open_own(info.file) as stream:
             stream.seek(info.start + start)
@@ -50,12 +58,11 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
             f"{info.file} cannot be read for tensor {info.name!r}: {error.strerror or error}; "
             "open the checkpoint again"
         ) from error
-    if got < nbytes:
+    if got < len(buffer):
         raise CheckpointError(
             f"{info.file} ends inside tensor {info.name!r}: it has become shorter since it was opened, "
             "open the checkpoint again"
         )
-    return buffer
 
 
 def _computed_bytes(info: DerivedTensor) -> bytearray:
@@ -90,8 +97,8 @@ def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:
     return all(a == b for a, b in zip(iter_chunks(first), iter_chunks(second), strict=True))
 
 
-def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
-    """Return a tensor in its own dtype and shape, on the CPU, in memory of its own.
+def read_tensor(info: TensorInfo, index: int | None = None, device: str = "cpu") -> "torch.Tensor":
+    """Return a tensor in its own dtype and shape, in memory of its own.
 
     Parameters
     ----------
@@ -99,6 +106,8 @@ def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
         The tensor.
     index : int, optional
         Read only this entry of a stack, and only its bytes: see `TensorInfo.slice`.
+    device : str, default "cpu"
+        Where it is wanted. To a GPU it goes from pinned memory, and may still be on its way.
 
     Raises
     ------
@@ -112,8 +121,12 @@ def read_tensor(info: TensorInfo, index: int | None = None) -> "torch.Tensor":
     if index is not None:
         info = info.slice(index)
     if isinstance(info, DerivedTensor):
-        return info.compute()
+        return send(info.compute(), device)
     dtype = getattr(torch, info.dtype)
     if info.nbytes == 0:
-        return torch.empty(info.shape, dtype=dtype)
-    return torch.frombuffer(read_bytes(info), dtype=dtype).reshape(info.shape)
+        return torch.empty(info.shape, dtype=dtype, device=device)
+    if not is_gpu(device):
+        return torch.frombuffer(read_bytes(info), dtype=dtype).reshape(info.shape)
+    pinned = torch.empty(info.nbytes, dtype=torch.uint8, pin_memory=True)
+    _read_into(pinned.numpy(), info, 0)
+    return pinned.to(device, non_blocking=True).view(dtype).reshape(info.shape)

@@ -145,7 +145,7 @@ class TensorRepairs:
         if reshaped.origin != "repaired":
             row = report_matrix(reshaped, weight.zero_share, weight.route)
             return _Piece(reshaped.origin, row, reshaped.warnings)
-        stored = read_tensor(weight.weight.base).reshape(weight.weight.shape)
+        stored = weight.sides.base()
         rows = plan.recipe.update(reshaped, weight)
         summed = add_rounded(
             stored,

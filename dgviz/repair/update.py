@@ -5,6 +5,7 @@ Entries are numbered as they are stored, so that what is drawn or trimmed depend
 
 import re
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from dgviz.checkpoint import PairedTensor, read_tensor
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.lora.tensor import LoraTensor
 from dgviz.command import option
+from dgviz.device import block_elements, is_gpu
 from dgviz.errors import MethodError
 from dgviz.repair import rounding
 from dgviz.repair.plan import RepairPlan
@@ -26,7 +28,7 @@ class TensorUpdate:
         tuned = tuned if paired.rows is None else pick_rows(tuned, paired.rows)
         self.name, self.device, self._layout = paired.name, device, paired.layout
         self.work = torch.float64 if "float64" in (base.dtype, tuned.dtype) else torch.float32
-        self.base, self.tuned = (read_tensor(info).reshape(-1) for info in (base, tuned))
+        self.base, self.tuned = (read_tensor(info, device=device).reshape(-1) for info in (base, tuned))
         self._known = None
         if isinstance(tuned, LoraTensor) and tuned.parts[0] == base:
             self._known = tuned.compute_update(device).reshape(-1)
@@ -57,7 +59,7 @@ class TensorUpdate:
             return self._known[block].to(self.work)
         tuned = self.wide(self.tuned, block)
         delta = tuned - base
-        if not bool(torch.isfinite(delta).all()):
+        if not (self._finite or bool(torch.isfinite(delta).all())):
             delta = torch.where(tuned == base, 0.0, delta)
             if not bool(torch.isfinite(delta).all()):
                 raise MethodError(
@@ -66,14 +68,23 @@ class TensorUpdate:
                 )
         return delta
 
+    @cached_property
+    def _finite(self) -> bool:
+        """Whether a GPU has found all of the update finite, so that no block of it has to be waited for."""
+        sides = ((self.wide(side, block) for side in (self.base, self.tuned)) for block in self.slices())
+        return is_gpu(self.device) and bool(
+            torch.stack([torch.isfinite(tuned - base).all() for base, tuned in sides]).all()
+        )
+
     def wide(self, side: torch.Tensor, block: slice) -> torch.Tensor:
-        """Return some entries of a side on the device, in the working dtype."""
-        return side[block].to(self.device).to(self.work)
+        """Return some entries of a side in the working dtype."""
+        return side[block].to(self.work)
 
     def slices(self) -> Iterator[slice]:
         """Yield the places of every block, in order."""
-        for start in range(0, self.numel, rounding.BLOCK_ELEMENTS):
-            yield slice(start, min(start + rounding.BLOCK_ELEMENTS, self.numel))
+        step = block_elements(self.device, rounding.BLOCK_ELEMENTS)
+        for start in range(0, self.numel, step):
+            yield slice(start, min(start + step, self.numel))
 
     def blocks(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Return (base, delta) of every block, in order."""

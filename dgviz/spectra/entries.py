@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.checkpoint import read_tensor
-from dgviz.checkpoint.lora.tensor import LoraTensor
+from dgviz.device import block_elements
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
+from dgviz.spectra.delta import Sides, is_factored
 from dgviz.spectra.moments import NonzeroBlock, compute_moments, find_nonzero, frobenius_norm
 from dgviz.spectra.steps import measure_steps
 from dgviz.spectra.svd.decompose import Decomposition
@@ -19,16 +19,15 @@ from dgviz.spectra.weight import Weight
 # Directions this many times the bulk edge are signal in any noise that a check could still be asked about; noise of
 # unequal variance raises its own false directions to less than that, and stays where the checks can see it.
 STRONG = 2.0
-_ROWS = 256  # widened to float64 at a time
+_ROWS = 256  # widened to float64 at a time on a CPU
 _MOST_STRONG = 1 / 8  # of p: with more of them the median is no measure of noise, which another check says
 
 
-def describe_weight(weight: Weight, delta: torch.Tensor, decomposition: Decomposition) -> dict[str, Any]:
+def describe_weight(
+    weight: Weight, delta: torch.Tensor, decomposition: Decomposition, sides: Sides
+) -> dict[str, Any]:
     """Return the figures of the entries of a weight's delta, as JSON."""
-    base, tuned = weight.base, weight.tuned
-    origin = read_tensor(base).reshape(delta.shape).to(delta.device)
-    exact = isinstance(tuned, LoraTensor) and tuned.parts[0] == base  # multiplied out, and never stored
-    own = None if exact else read_tensor(tuned).reshape(delta.shape).to(delta.device)
+    origin, own = sides.base(), None if is_factored(weight) else sides.tuned()
     figures = describe_entries(delta, decomposition, origin, own)
     return figures | {"correlation": base_correlation(origin, delta)}
 
@@ -56,7 +55,8 @@ def describe_entries(
 def base_correlation(base: torch.Tensor, delta: torch.Tensor) -> float | None:
     """Return the correlation of base's entries with tuned's, base plus delta; None where either has no spread."""
     sums = torch.zeros(5, dtype=torch.float64, device=delta.device)
-    for before, change in zip(base.split(_ROWS), delta.split(_ROWS), strict=True):
+    rows = max(1, block_elements(base.device, _ROWS * base.shape[1]) // base.shape[1])
+    for before, change in zip(base.split(rows), delta.split(rows), strict=True):
         before = before.to(torch.float64).masked_fill(before.isinf(), 0.0)
         after = before + change
         sums += torch.stack(

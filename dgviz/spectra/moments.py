@@ -12,8 +12,9 @@ from functools import cached_property
 
 import torch
 
-# Elements handled at once. On a CPU a block in float64 stays in the cache (2 MiB); a GPU wants few, large kernels.
-_CPU_BLOCK, _GPU_BLOCK = 2**18, 2**24
+from dgviz.device import block_elements
+
+_BLOCK = 2**18  # elements handled at once on a CPU, where a block in float64 stays in the cache (2 MiB)
 
 
 @dataclass(frozen=True)
@@ -128,8 +129,9 @@ def find_nonzero(delta: torch.Tensor) -> NonzeroBlock:
         in_column |= nonzero.any(dim=0)
         total += block.sum(dtype=torch.float64)
     in_row = nonzero_by_row > 0
-    shape = int(in_row.sum()), int(in_column.sum())
-    return NonzeroBlock((rows, columns), shape, in_row, in_column, int(nonzero_by_row.sum()), float(total))
+    counts = torch.stack([in_row.sum(), in_column.sum(), nonzero_by_row.sum()]).double()  # exact up to 2^53
+    *shape, entries, entire = torch.cat([counts, total[None]]).tolist()  # a GPU is waited for once
+    return NonzeroBlock((rows, columns), tuple(map(int, shape)), in_row, in_column, int(entries), entire)
 
 
 def compute_moments(
@@ -140,41 +142,36 @@ def compute_moments(
 ) -> Moments:
     """Return the moments of a delta, from two passes over it."""
     nonzero = nonzero or find_nonzero(delta)
-    shares = (
-        *nonzero.figures().values(),
-        0 if strong is None else strong[0].shape[1],
-        0 if strong is None else _count_concentrated(*strong),
-    )
+    shares = (*nonzero.figures().values(), 0 if strong is None else strong[0].shape[1])
     if nonzero.shape[0] == 0:
-        return Moments(0.0 if base_norm > 0 else None, *shares, None, None, None, None, None)
-    # The mean of what is left of the entries: that of the delta's and of the directions' own.
-    taken = 0.0 if strong is None else float(strong[0].double().sum(dim=0) @ strong[1].double().sum(dim=1))
-    mean = (nonzero.total - taken) / (nonzero.shape[0] * nonzero.shape[1])
-    sums = _central_sums(delta, nonzero, mean, strong)
+        concentrated = 0 if strong is None else int(_count_concentrated(*strong))
+        return Moments(0.0 if base_norm > 0 else None, *shares, concentrated, None, None, None, None, None)
+    sums = _central_sums(delta, nonzero, strong)
     size = sums.energy**0.5 * sums.unit
-    return Moments(size / base_norm if base_norm > 0 else None, *shares, *sums.figures())
+    return Moments(size / base_norm if base_norm > 0 else None, *shares, sums.concentrated, *sums.figures())
 
 
-def _count_concentrated(left: torch.Tensor, right: torch.Tensor) -> int:
+def _count_concentrated(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """Return how many directions have more than half their weight in one row or in one column."""
     weights = left.double().square(), right.double().square().T
     peaks = [weight.amax(dim=0) / weight.sum(dim=0).clamp_min(torch.finfo(torch.float64).tiny) for weight in weights]
-    return int((torch.maximum(*peaks) > 0.5).sum())
+    return (torch.maximum(*peaks) > 0.5).sum()
 
 
 @dataclass(frozen=True)
 class _Sums:
     """Sums over the nonzero block's x, in units of `unit`, the largest of them; `energy` is of D's own entries."""
 
-    unit: float
     shape: tuple[int, int]
-    energy: float
+    unit: float
     square: float
     fourth: float
     along_rows: float
     along_columns: float
-    row_variances: torch.Tensor
-    column_variances: torch.Tensor
+    energy: float
+    concentrated: int
+    row_variation: float | None
+    column_variation: float | None
 
     def figures(self) -> tuple[float | None, ...]:
         """Return the last five of `Moments`."""
@@ -184,8 +181,8 @@ class _Sums:
             return (None,) * 5
         down, across = self.along_rows / variance, self.along_columns / variance
         return (
-            _variation(self.row_variances),
-            _variation(self.column_variances),
+            self.row_variation,
+            self.column_variation,
             self.fourth / (rows * columns) / variance**2,
             down / ((rows - 1) * columns) if rows > 1 else None,
             across / (rows * (columns - 1)) if columns > 1 else None,
@@ -193,15 +190,28 @@ class _Sums:
 
 
 def _central_sums(
-    delta: torch.Tensor, nonzero: NonzeroBlock, mean: float, strong: tuple[torch.Tensor, torch.Tensor] | None
+    delta: torch.Tensor, nonzero: NonzeroBlock, strong: tuple[torch.Tensor, torch.Tensor] | None
 ) -> _Sums:
-    """Return the sums of the second pass, over the nonzero block less the strong directions and their mean."""
+    """Return the sums of the second pass, over the nonzero block less the strong directions and their mean.
+
+    A GPU is waited for at the end only: numbers that others are made from stay there.
+    """
     rows, columns = nonzero.shape
-    unit = float(torch.linalg.vector_norm(delta, ord=float("inf"))) + abs(mean)  # fourth powers stay in range
+    # The mean of what is left of the entries: that of the delta's and of the directions' own.
+    taken = concentrated = delta.new_zeros((), dtype=torch.float64)
+    if strong is not None:
+        taken = strong[0].double().sum(dim=0) @ strong[1].double().sum(dim=1)
+        concentrated = _count_concentrated(*strong).double()
+    mean = (nonzero.total - taken) / (rows * columns)
+    unit = torch.linalg.vector_norm(delta, ord=float("inf")).double() + mean.abs()  # fourth powers stay in range
     row_variances = torch.empty(rows, dtype=torch.float64, device=delta.device)
     column_sums = torch.zeros(2, columns, dtype=torch.float64, device=delta.device)
     sums = torch.zeros(5, dtype=torch.float64, device=delta.device)
-    left, right = (None, None) if strong is None else (strong[0][nonzero.rows], strong[1][:, nonzero.columns])
+    left, right = (None, None) if strong is None else strong
+    if strong is not None:
+        whole = nonzero.shape == nonzero.full_shape  # to know how many a mask selects a GPU would be waited for
+        left = left.contiguous() if whole else left[nonzero.rows]
+        right = right.contiguous() if whole else right[:, nonzero.columns]
     above = None  # last row of the block before: the pair across the border belongs to the correlation too
     for block in nonzero.blocks(_block_elements(delta.device)):
         entries = nonzero.take(delta, block).double()
@@ -222,22 +232,27 @@ def _central_sums(
             sums[2] += above.dot(x[0])
         above = x[-1].clone()
     column_variances = column_sums[1] / rows - (column_sums[0] / rows).square()
-    square_sum, fourth, along_rows, along_columns, energy = sums.tolist()
-    return _Sums(
-        unit, nonzero.shape, energy, square_sum, fourth, along_rows, along_columns, row_variances, column_variances
-    )
+    spreads = [spread(variances.clamp_min(0)) for variances in (row_variances, column_variances)]
+    unit, *found, concentrated, row_mean, row_std, column_mean, column_std = torch.cat(
+        [unit[None], sums, concentrated[None], *spreads]
+    ).tolist()
+    row, column = variation(row_mean, row_std), variation(column_mean, column_std)
+    return _Sums(nonzero.shape, unit, *found, int(concentrated), row, column)
 
 
-def _variation(variances: torch.Tensor) -> float | None:
+def spread(values: torch.Tensor) -> torch.Tensor:
+    """Return mean and standard deviation, on the device."""
+    return torch.stack([values.mean(), values.std(correction=0)])
+
+
+def variation(mean: float, std: float) -> float | None:
     """Return standard deviation over mean of non-negative numbers; None where all are zero."""
-    variances = variances.clamp_min(0)  # a difference of sums: rounding may leave -1e-17
-    mean = float(variances.mean())
-    return float(variances.std(correction=0)) / mean if mean > 0 else None
+    return std / mean if mean > 0 else None
 
 
 def _block_elements(device: torch.device) -> int:
     """Return how many elements one pass handles well."""
-    return _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
+    return block_elements(device, _BLOCK)
 
 
 def frobenius_norm(tensor: torch.Tensor) -> float:

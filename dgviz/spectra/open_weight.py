@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from dgviz.device import send
 from dgviz.errors import DgvizError
 from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
-from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.delta import Sides, compute_delta
 from dgviz.spectra.entries import describe_weight
 from dgviz.spectra.moments import find_nonzero
 from dgviz.spectra.store import SpectrumStore
@@ -51,9 +52,14 @@ class OpenWeight:
         return self.weight.key
 
     @cached_property
+    def sides(self) -> Sides:
+        """Base and tuned as stored, on the device."""
+        return Sides(self.weight, self.device)
+
+    @cached_property
     def delta(self) -> torch.Tensor:
         """Tuned minus base, (rows, columns), on the device."""
-        return compute_delta(self.weight, self.device)
+        return compute_delta(self.weight, self.device, sides=self.sides)
 
     @cached_property
     def decomposition(self) -> Decomposition:
@@ -122,11 +128,11 @@ class OpenWeight:
         last = int(places[-1]) + 1 if places.size else 0
         left, right = self.triplets(last)
         if places.size < last:
-            chosen = torch.from_numpy(places).to(left.device)
+            chosen = send(torch.from_numpy(places), left.device)
             left, right = left[:, chosen], right[chosen]
         ratio = values[places] / s[places]
         if not (ratio == 1).all():
-            left = left * torch.from_numpy(ratio).to(left.device, left.dtype)
+            left = left * send(torch.from_numpy(ratio).to(left.dtype), left.device)
         return left, right
 
     def store_factors(self, *rules: tuple[str, Mapping[str, Any]]) -> Spectrum:
@@ -160,7 +166,7 @@ class OpenWeight:
         if self.known is None:
             return None
         stored = self.store.get_factors(self.key, rank)
-        return stored and tuple(torch.from_numpy(factor).to(self.device) for factor in stored)
+        return stored and tuple(send(torch.from_numpy(factor), self.device) for factor in stored)
 
     def _look_up(self) -> None:
         """Take the spectrum from the store; once, for what others store meanwhile is the same."""
@@ -170,7 +176,8 @@ class OpenWeight:
         """Decompose the update, describe its entries, and store both."""
         started = time.perf_counter()
         certificate = dataclasses.asdict(self.decomposition.certificate)
-        summary = describe_weight(self.weight, self.delta, self.decomposition)
+        summary = describe_weight(self.weight, self.delta, self.decomposition, self.sides)
+        self.sides.forget()
         s = np.asarray(self.decomposition.s, dtype=np.float64)
         spectrum = Spectrum(s, tuple(self.decomposition.shape), certificate, summary, self.weight.name)
         return self._put(dataclasses.replace(spectrum, seconds=time.perf_counter() - started))

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 
 import torch
 
-from dgviz.spectra.moments import NonzeroBlock
+from dgviz.device import block_elements, count_below, is_gpu
+from dgviz.spectra.moments import NonzeroBlock, spread, variation
 
 _FORMATS = {"bfloat16": (7, -126), "float16": (10, -14)}
 """Fraction bits, and the exponent of the smallest normal number, below which the step stays the same."""
 
 _FLOAT32_BIAS, _EXPONENTS, _EXPONENT_BITS = 127, 256, 0x7F800000
-_BLOCK = 2**18  # entries at once
+_BLOCK = 2**18  # entries at once on a CPU
 _NEGLIGIBLE = 1e-9  # of the sum of squared steps: entries near zero have steps of no account
 
 
@@ -74,6 +75,9 @@ def _format_of(values: torch.Tensor) -> str | None:
 def _fits(values: torch.Tensor, dtype: torch.dtype) -> bool:
     """Return whether every value is a number of a dtype; a file of float32 may hold nothing finer than bfloat16."""
     flat = values.reshape(-1)
+    if is_gpu(flat.device):
+        blocks = flat.split(block_elements(flat.device, _BLOCK))
+        return bool(torch.stack([(block.to(dtype).to(block.dtype) == block).all() for block in blocks]).all())
     return all(torch.equal(block.to(dtype).to(block.dtype), block) for block in flat.split(_BLOCK))
 
 
@@ -89,23 +93,22 @@ def _class_sums(
     counts = torch.zeros(_EXPONENTS, dtype=torch.int64, device=device)
     by_row = torch.empty(rows, dtype=torch.float64, device=device)
     by_column = torch.zeros(columns, dtype=torch.float64, device=device)
-    for block in nonzero.blocks(_BLOCK):
+    for block in nonzero.blocks(block_elements(device, _BLOCK)):
         fields = nonzero.take(values, block).float().view(torch.int32).bitwise_and(_EXPONENT_BITS)
         fields.masked_fill_(fields == _EXPONENT_BITS, 0)  # an infinity, which did not move
-        counts += torch.bincount(fields.bitwise_right_shift(23).flatten(), minlength=_EXPONENTS)
+        counts += count_below(fields.bitwise_right_shift(23), _EXPONENTS)
         # Without its fraction a number is as many steps large as any other: in proportion to its step.
         own = fields.view(torch.float32).double().clamp_min_(2.0**smallest).square_()
         by_row[block] = own.mean(dim=1)
         by_column += own.sum(dim=0)
-    total = float((counts * squares).sum())
+    shares = counts * squares
+    spreads = torch.cat([spread(by_row), spread(by_column), shares.sum()[None]])
+    found = torch.cat([torch.stack([powers.double(), counts.double(), shares]).flatten(), spreads])
+    *found, row_mean, row_std, column_mean, column_std, total = found.tolist()  # a GPU is waited for once
     classes: Counter[int] = Counter()
-    for power, square, count in zip(powers.tolist(), squares.tolist(), counts.tolist(), strict=True):
-        if count * square > _NEGLIGIBLE * total:
-            classes[power] += count
-    return tuple(sorted(classes.items())), _variation(by_row), _variation(by_column)
-
-
-def _variation(values: torch.Tensor) -> float:
-    """Return standard deviation over mean."""
-    mean = float(values.mean())
-    return float(values.std(correction=0)) / mean if mean > 0 else 0.0
+    for place in range(_EXPONENTS):
+        power, count, share = found[place::_EXPONENTS]
+        if share > _NEGLIGIBLE * total:
+            classes[int(power)] += int(count)
+    uneven = variation(row_mean, row_std) or 0.0, variation(column_mean, column_std) or 0.0
+    return tuple(sorted(classes.items())), *uneven

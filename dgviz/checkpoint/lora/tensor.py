@@ -57,7 +57,7 @@ class LoraTensor(DerivedTensor):
         import torch
 
         dtype = torch.float64 if "float64" in [part.dtype for part in self.parts] else torch.float32
-        first, second = (read_tensor(part).to(device).to(dtype).flatten(1) for part in self.parts[1:])
+        first, second = (read_tensor(part, device=device).to(dtype).flatten(1) for part in self.parts[1:])
         update = (second @ first).mul_(self.scaling)
         return (update.T if self.transposed else update).contiguous().reshape(self.shape)
 

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 
 from dgviz.analysis.effect import Effect, MethodPanel, Yardstick, describe_effect, spectral_effect, yardstick
-from dgviz.checkpoint import read_tensor
 from dgviz.figures.figure4.maps import ComparedSide, Scale
 from dgviz.figures.figure4.panels import pooled_magnitudes
 from dgviz.figures.figure4.payload import start_tau
@@ -135,7 +134,7 @@ def _unmoved_share(weight: OpenWeight, plan: RepairPlan, update: torch.Tensor) -
     delta = weight.delta
     if update is delta:
         return 1 - int(torch.count_nonzero(delta)) / delta.numel()
-    stored = read_tensor(weight.weight.base).reshape(weight.weight.shape)
+    stored = weight.sides.base()
     summed = add_rounded(
         stored,
         lambda block, _: (update[block], None),

@@ -29,7 +29,7 @@ class Fapm(EntryMethod):
         """Return the trim of one tensor."""
         import torch
 
-        total = sum(float(base.abs().sum(dtype=torch.float64)) for base, _ in update.blocks())
+        total = float(sum(base.abs().sum(dtype=torch.float64) for base, _ in update.blocks()))
         mean = total / max(1, update.numel)
 
         def keys(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:

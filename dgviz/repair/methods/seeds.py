@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from dgviz.device import send
 from dgviz.repair.methods.method import Params
 from dgviz.rmt.threshold import Parameter
 
@@ -32,7 +33,7 @@ def entry_words(params: Params, name: str) -> "Callable[[torch.Tensor], torch.Te
 
     def draw(block: torch.Tensor) -> torch.Tensor:
         """Return the numbers of a block's entries."""
-        drawn = bits.random_raw((block.numel() + 1) // 2).view(np.uint32)[: block.numel()]
-        return torch.from_numpy(drawn.astype(np.int64)).to(block.device)
+        drawn = bits.random_raw((block.numel() + 1) // 2).view(np.int32)[: block.numel()]
+        return send(torch.from_numpy(drawn), block.device).to(torch.int64).bitwise_and_(2**32 - 1)
 
     return draw

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dgviz.device import count_below, is_gpu
 from dgviz.repair.methods.method import Update
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ class Trimmed:
         """Return the trimmed delta."""
         keys = self._keys(base, delta)
         kept = keys > self._trim.key
-        if self._left > 0:
+        if is_gpu(keys.device) or self._left > 0:  # there how many are left is not asked, but stays
             equal = keys == self._trim.key
-            if math.isfinite(self._left):
+            if math.isfinite(self._trim.equal):
                 equal &= equal.cumsum(0) <= self._left
-                self._left -= int(equal.sum())
+                self._left = self._left - (equal.sum() if is_gpu(keys.device) else int(equal.sum()))
             kept |= equal
         return (delta if self._scale == 1 else delta * self._scale).where(kept, 0.0)
 
@@ -110,7 +111,7 @@ def find_cut(blocks: "Callable[[], Iterable[torch.Tensor]]", place: int) -> Cut:
     if not 1 <= place <= total:
         raise ValueError(f"place {place} lies outside the {total} keys")
     run, before = _place(upper, place)
-    lower = _counts((keys & (_COUNT - 1))[keys >> _HALF == run] for keys in blocks())
+    lower = _counts((keys & (_COUNT - 1)).where(keys >> _HALF == run, _COUNT) for keys in blocks())
     if int(lower.sum()) != int(upper[run]):
         raise ValueError("the keys changed between the two passes")
     rest, less = _place(lower, place - before)
@@ -119,13 +120,9 @@ def find_cut(blocks: "Callable[[], Iterable[torch.Tensor]]", place: int) -> Cut:
 
 
 def _counts(blocks: "Iterable[torch.Tensor]") -> "torch.Tensor":
-    """Return how often each of the numbers below 65536 occurs."""
-    import torch
-
-    counts = torch.zeros(_COUNT, dtype=torch.int64)
-    for block in blocks:
-        counts += torch.bincount(block.reshape(-1), minlength=_COUNT).cpu()
-    return counts
+    """Return how often each of the numbers below 65536 occurs; 65536 is none of them."""
+    counts = sum(count_below(block, _COUNT + 1) for block in blocks)
+    return counts[:_COUNT].cpu()
 
 
 def _place(counts: "torch.Tensor", place: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import torch
 
+from dgviz.device import is_gpu
 from dgviz.errors import SpectrumError
 from dgviz.spectra.svd.products import full_float32
 from dgviz.spectra.svd.solve import Certificate, Solution, solve, solve_stack
@@ -204,7 +205,7 @@ def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") ->
         raise SpectrumError(
             f"{name}: a spectrum needs a non-empty floating matrix, got shape {tuple(delta.shape)} of {delta.dtype}"
         )
-    work, shift = _prepared(delta, resolve_device(device), name)
+    ((work, shift),) = _prepared([delta], resolve_device(device), [name])
     if 1 not in work.stride():
         work = work.contiguous()  # else every product would copy it
     wide = work.shape[0] < work.shape[1]
@@ -231,9 +232,9 @@ def decompose_stack(deltas: Sequence[torch.Tensor], device: str, names: Sequence
         As `decompose`, for the first matrix that is unusable.
     """
     device = resolve_device(device)
-    if device == "cpu" or any(delta.dtype == torch.float64 for delta in deltas):
+    if not is_gpu(device) or any(delta.dtype == torch.float64 for delta in deltas):
         return [decompose(delta, device, name) for delta, name in zip(deltas, names, strict=True)]
-    works = [_prepared(delta, device, name) for delta, name in zip(deltas, names, strict=True)]
+    works = _prepared(deltas, device, names)
     wide = works[0][0].shape[0] < works[0][0].shape[1]
     stack = torch.stack([work for work, _ in works])
     if wide:
@@ -246,16 +247,20 @@ def decompose_stack(deltas: Sequence[torch.Tensor], device: str, names: Sequence
     ]
 
 
-def _prepared(delta: torch.Tensor, device: str, name: str) -> tuple[torch.Tensor, int]:
-    """Return the delta in its working precision, scaled by ``2**-shift`` where its squares would leave float32."""
-    work = delta.detach().to(device)
-    work = work.to(torch.float64 if delta.dtype == torch.float64 else torch.float32)
-    peak = float(torch.stack(torch.aminmax(work)).abs().max())  # one pass; both are NaN where any entry is
-    if not math.isfinite(peak):
-        raise SpectrumError(_first_bad_entry(work, name))
-    exponent = math.frexp(peak)[1]
-    shift = 0 if exponent in _SAFE else exponent
-    return scale_by_power(work, -shift), shift
+def _prepared(deltas: Sequence[torch.Tensor], device: str, names: Sequence[str]) -> list[tuple[torch.Tensor, int]]:
+    """Return each delta in its working precision, scaled by ``2**-shift`` where its squares would leave float32."""
+    works = [delta.detach().to(device) for delta in deltas]
+    works = [work.to(torch.float64 if work.dtype == torch.float64 else torch.float32) for work in works]
+    # One pass; both are NaN where any entry is. A GPU is waited for once.
+    peaks = torch.stack([torch.stack(torch.aminmax(work)).abs().max().double() for work in works]).tolist()
+    prepared = []
+    for work, peak, name in zip(works, peaks, names, strict=True):
+        if not math.isfinite(peak):
+            raise SpectrumError(_first_bad_entry(work, name))
+        exponent = math.frexp(peak)[1]
+        shift = 0 if exponent in _SAFE else exponent
+        prepared.append((scale_by_power(work, -shift), shift))
+    return prepared
 
 
 def scale_by_power(matrix: torch.Tensor, exponent: int) -> torch.Tensor:

@@ -15,9 +15,11 @@ from time import perf_counter
 
 import torch
 
-from dgviz.spectra.svd.products import RUN_ELEMENTS, converted_runs, empty_like_rows, times
+from dgviz.device import is_gpu
+from dgviz.spectra.svd.products import converted_runs, empty_like_rows, run_elements, times
 
-_LEAF = 256  # half-Gram recursion stops here: narrower products run below full speed
+# Half-Gram recursion stops here: narrower products run below full speed.
+_LEAF, _GPU_LEAF = 256, 2048
 _BELOW = 0.01  # c, in units of the mean eigenvalue: far above rounding, and too small to disturb a filter
 
 
@@ -28,7 +30,7 @@ def gram_dtype(device: str) -> torch.dtype:
     Float64 where its products run at half the speed of float32 or better on a GPU (data-centre cards: no rounding to
     worry about, at no cost), else float32. On a CPU the eigenvalues would cost twice as much as well: float32.
     """
-    if torch.device(device).type != "cuda":
+    if not is_gpu(device):
         return torch.float32
     seconds = {}
     for dtype in (torch.float32, torch.float64):
@@ -100,7 +102,7 @@ def deflated_gram(tall: torch.Tensor, spikes: Spikes, dtype: torch.dtype) -> tor
     matrix has small ones of its own and rounding would mix them; a small negative one, -c, keeps them apart.
     """
     p = tall.shape[1]
-    if p <= _LEAF and spikes.count == 0 and tall.numel() <= RUN_ELEMENTS:
+    if p <= _leaf(tall) and spikes.count == 0 and tall.numel() <= run_elements(tall):
         converted = tall.to(dtype)
         return converted.T @ converted
     gram = torch.zeros(p, p, dtype=dtype, device=tall.device)
@@ -118,7 +120,7 @@ def deflated_gram(tall: torch.Tensor, spikes: Spikes, dtype: torch.dtype) -> tor
 def _add_lower_gram(gram: torch.Tensor, block: torch.Tensor) -> None:
     """Add ``block' block`` to the lower triangle by recursive halving: half the work of a full product."""
     p = gram.shape[0]
-    if p <= _LEAF:
+    if p <= _leaf(gram):
         gram.addmm_(block.T, block)
         return
     half = p // 2
@@ -128,9 +130,14 @@ def _add_lower_gram(gram: torch.Tensor, block: torch.Tensor) -> None:
     gram[half:, :half].addmm_(second.T, first)
 
 
+def _leaf(matrix: torch.Tensor) -> int:
+    """Return the width from which products run at full speed where the matrix is."""
+    return _GPU_LEAF if is_gpu(matrix.device) else _LEAF
+
+
 def mirrored(gram: torch.Tensor) -> torch.Tensor:
     """Return the symmetric matrix of a lower triangle, in place."""
-    p, step = gram.shape[0], 256
+    p, step = gram.shape[0], _leaf(gram)
     for start in range(0, p, step):  # strips stay in cache, and no second p x p matrix exists
         stop = min(start + step, p)
         square = gram[start:stop, start:stop]

@@ -9,10 +9,17 @@ from contextlib import contextmanager
 
 import torch
 
+from dgviz.device import block_elements, is_gpu
+
 RUN_ELEMENTS = 1 << 20
-"""Elements converted or deflated at a time: a block that stays in cache."""
+"""Elements converted or deflated at a time on a CPU: a block that stays in cache."""
 
 _RUN_ROWS = 512  # at least: shorter products run below full speed
+
+
+def run_elements(tall: torch.Tensor) -> int:
+    """Return how many elements of a matrix are converted or deflated at a time where it is."""
+    return block_elements(tall.device, RUN_ELEMENTS)
 
 
 @contextmanager
@@ -38,7 +45,7 @@ def converted_runs(
     without the page faults of fresh memory, which cost as much as the conversion; use it before the next.
     """
     rows, columns = tall.shape
-    step = min(rows, max(at_least, RUN_ELEMENTS // columns))
+    step = min(rows, max(at_least, run_elements(tall) // columns))
     if step == rows:
         yield slice(0, rows), tall.to(dtype)
         return
@@ -62,7 +69,7 @@ def times(tall: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
     Formed as ``(x' tall')'``: with few columns, MKL needs two to ten times as long for the other order.
     """
-    if x.dtype == tall.dtype or tall.numel() <= RUN_ELEMENTS:
+    if x.dtype == tall.dtype or tall.numel() <= run_elements(tall):
         return (x.T @ tall.to(x.dtype).T).T
     out = x.new_empty(x.shape[1], tall.shape[0])
     for rows, block in converted_runs(tall, x.dtype):
@@ -95,6 +102,8 @@ def orthonormalise(x: torch.Tensor) -> torch.Tensor:
 
 def sum_of_squares(tall: torch.Tensor, dtype: torch.dtype) -> float:
     """Return the sum of squared entries: sums within a row in `dtype`, over rows in float64."""
+    if is_gpu(tall.device):  # each entry is widened as it is added: no run of it in float64
+        return float(torch.linalg.vector_norm(tall, dtype=torch.float64)) ** 2
     if tall.numel() <= RUN_ELEMENTS:
         return float(torch.linalg.vector_norm(tall.double())) ** 2
     lines = tall.T if tall.stride(0) < tall.stride(1) else tall

@@ -197,12 +197,17 @@ def solve_batch(stack: torch.Tensor) -> list[Solution]:
     """Return what `solve` does for every matrix of a stack, from one batch of float64 Gram matrices."""
     wide = stack.double()
     grams = wide.mT @ wide
-    energies = wide.square_().sum(dim=(1, 2)).tolist()
+    energies = wide.square_().sum(dim=(1, 2))
     del wide
-    bulks = torch.linalg.eigvalsh(grams).flip(1).cpu()
+    if stack.shape[2] <= _SMALL:  # vectors too: asked for one by one they would keep a GPU waiting
+        bulks, vectors = torch.linalg.eigh(grams)
+        vectors = list(vectors.flip(2))
+    else:
+        bulks, vectors = torch.linalg.eigvalsh(grams), [None] * len(stack)
+    found = torch.cat([energies[:, None], bulks.flip(1)], dim=1).cpu()
     solutions = []
-    for tall, energy, gram, bulk in zip(stack, energies, grams, bulks, strict=True):
-        outcome = _checked(tall, energy, no_spikes(tall), gram.clone(), bulk) if energy > 0 else "zero"
+    for tall, (energy, *_), bulk, gram, own in zip(stack, found.tolist(), found[:, 1:], grams, vectors, strict=True):
+        outcome = _checked(tall, energy, no_spikes(tall), gram.clone(), bulk, own) if energy > 0 else "zero"
         solutions.append(outcome if isinstance(outcome, Solution) else solve(tall))
     return solutions
 

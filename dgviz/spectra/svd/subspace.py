@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import torch
 
+from dgviz.device import send
 from dgviz.rmt.law import aspect_ratio, mp_median_sv
 from dgviz.spectra.svd.gram import Spikes, no_spikes
 from dgviz.spectra.svd.products import (
@@ -44,7 +45,7 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
     """
     p = tall.shape[1]
     generator = torch.Generator().manual_seed(0)  # on the CPU, so that every device starts from the same block
-    x = orthonormalise(torch.randn(p, min(BLOCK, p), generator=generator).to(tall.device))
+    x = orthonormalise(send(torch.randn(p, min(BLOCK, p), generator=generator), tall.device))
     dtype = tall.dtype
     median_share = _median_share(aspect_ratio(tall.shape))
     coupling, fresh = math.inf, True
@@ -73,7 +74,7 @@ def find_spikes(tall: torch.Tensor, energy: float) -> Spikes | None:
         if count == width or math.log(max(coupling / _WANTED, 1.0)) > gain * _PATIENCE * p / width:
             if 2 * width > p // 16:
                 return None
-            more = torch.randn(p, width, generator=generator, dtype=torch.float64).to(tall.device)
+            more = send(torch.randn(p, width, generator=generator, dtype=torch.float64), tall.device)
             following = orthonormalise(torch.cat([following, more], dim=1))
             coupling, fresh = math.inf, True
         elif stalled and dtype != torch.float64:
@@ -96,7 +97,8 @@ def _ritz_pass(tall: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch
     ritz = x.double() @ rotation
     z = transposed_times(tall, y @ (rotation * inverse).to(y.dtype)).double()
     lack = (z - ritz * s).square().sum(dim=0)
-    return ritz, squares.cpu(), lack.cpu(), orthonormalise(z * inverse)
+    squares, lack = torch.stack([squares, lack]).cpu()
+    return ritz, squares, lack, orthonormalise(z * inverse)
 
 
 @lru_cache(maxsize=256)
@@ -143,7 +145,7 @@ def leading_directions(gram: torch.Tensor, eigenvalues: torch.Tensor, count: int
     width, degree, runs = plan
     cut = float(eigenvalues[width])
     generator = torch.Generator().manual_seed(1)
-    x = orthonormalise(torch.randn(gram.shape[0], width, generator=generator).to(gram.device))
+    x = orthonormalise(send(torch.randn(gram.shape[0], width, generator=generator), gram.device))
     for _ in range(runs):
         x = orthonormalise(_chebyshev(gram, x.to(gram.dtype), cut, degree))
         # Told apart, each column is led by one direction and rounds relative to that; a mixture would round relative
@@ -175,7 +177,7 @@ def rayleigh_ritz(
 
 def residual(tall: torch.Tensor, left: torch.Tensor, vectors: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
     """Return ``|A' u - s v| / s`` of each triplet, CPU float64: 0 for an exact one (``k / p`` GEMM)."""
-    s = values.to(tall.device)
+    s = send(values, tall.device)
     lack = transposed_times(tall, left).double() / s - vectors * s
     return torch.linalg.vector_norm(lack, dim=0).cpu() / values
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import torch
 
+from dgviz.device import is_gpu
 from dgviz.errors import SpectrumError
 from dgviz.spectra.svd.gram import deflated_runs, mirrored
 from dgviz.spectra.svd.products import orthonormalise, times
@@ -17,7 +18,7 @@ _AGREEMENT = 1e-4  # between Gram eigenvalues and products with the matrix; a mi
 _MIXED = 1e-3  # the same for weak directions, in units of s_1: float32 mixes those, which moves no product of factors
 _WRONG = 2e-3  # in units of s_1: what no float32 rounding does to a singular value
 _RESIDUAL = 1e-4  # of a triplet, relative; tau cuts above the bulk edge, where gaps are 1e-2 and more
-_ROWS_AT_ONCE = 2048  # of the product behind the direction maps
+_ROWS_AT_ONCE = 2048  # of the product behind the direction maps, on a CPU
 _CHECKED = 32  # triplets whose residual is computed: the weakest, which converge last
 
 
@@ -99,8 +100,9 @@ def pooled_products(tall: torch.Tensor, solution: Solution, edges: list[int]) ->
     strong = times(tall, spikes.vectors).to(vectors.dtype)
     # A weak direction is orthogonal to a strong one only up to rounding: its product is formed without them.
     for rows, run in deflated_runs(tall, spikes, vectors.dtype):
-        for offset in range(0, run.shape[0], _ROWS_AT_ONCE):
-            block = run[offset : offset + _ROWS_AT_ONCE]
+        at_once = len(run) if is_gpu(run.device) else _ROWS_AT_ONCE
+        for offset in range(0, run.shape[0], at_once):
+            block = run[offset : offset + at_once]
             start, stop = rows.start + offset, rows.start + offset + block.shape[0]
             products = torch.cat([strong[start:stop], block @ rest], dim=1).abs_()
             if len(edges) > tall.shape[0]:  # every row is a block of its own
