@@ -24,6 +24,11 @@ def block_elements(device: "str | torch.device", on_cpu: int) -> int:
     return _GPU_BLOCK if is_gpu(device) else on_cpu
 
 
+def out_of_memory(device: str) -> str:
+    """Return what to tell of work that a GPU had no memory for."""
+    return f"{device} ran out of memory, so this was computed on the CPU"
+
+
 def send(tensor: "torch.Tensor", device: "str | torch.device") -> "torch.Tensor":
     """Return a tensor of the host on a device; nobody waits until it is there.
 

@@ -57,6 +57,9 @@ class DeviceTensor(torch.Tensor):
     def contiguous(self):
         return self if self.is_contiguous() else self.clone(memory_format=torch.contiguous_format)
 
+    def nonzero(self):
+        return aten.nonzero.default(self)
+
     def item(self):
         return aten._local_scalar_dense.default(self.reshape(()))
 

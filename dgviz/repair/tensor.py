@@ -20,6 +20,7 @@ import torch
 from dgviz.checkpoint import PairedTensor, TensorInfo, read_tensor
 from dgviz.checkpoint.descent import entry_in_words
 from dgviz.command import option
+from dgviz.device import out_of_memory
 from dgviz.errors import MethodError, SpectrumError
 from dgviz.repair.methods import METHODS
 from dgviz.repair.methods.method import Reshaped
@@ -35,7 +36,8 @@ from dgviz.repair.report import (
 from dgviz.repair.rounding import RoundedSum, add_rounded, cast
 from dgviz.repair.update import TensorUpdate, add_edited
 from dgviz.repair.whole_model import Squares, note_squares
-from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.open_weight import OpenWeight, open_together
+from dgviz.spectra.schedule import batch_size
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
 from dgviz.spectra.weight import matrices_of
@@ -82,12 +84,28 @@ class TensorRepairs:
         self.paired, self._settings, self._device = paired, settings, device
         self._store, self._squares = store or SpectrumStore(), squares
         self._weight: OpenWeight | None = None
+        self._short: str | None = None
         self._update: TensorUpdate | None = None
         self._pieces: dict[int, list[_Piece]] = {}
         self.spectra: dict[int | None, np.ndarray] = {}
         """Singular values of every matrix that has been opened, by its place in the stack."""
 
     def repair(self, number: int) -> RepairedTensor:
+        """Return the tensor under one of the plans; from the CPU where a GPU has no memory for it, which is said."""
+        try:
+            done = self._repaired(number)
+        except torch.OutOfMemoryError:
+            self._short, self._device = out_of_memory(self._device), "cpu"
+            self._weight = self._update = None
+            self._pieces = {}
+            done = None
+        done = done or self._repaired(number)
+        if self._short is None:
+            return done
+        report = dataclasses.replace(done.report, warnings=(*done.report.warnings, self._short))
+        return dataclasses.replace(done, report=report)
+
+    def _repaired(self, number: int) -> RepairedTensor:
         """Return the tensor under one of the plans."""
         started = time.perf_counter()
         plan, facts = self._settings[number]
@@ -121,8 +139,8 @@ class TensorRepairs:
         if number not in self._pieces:
             wanted = [at for at in range(number, len(self._settings)) if self._by_matrix(at)]
             self._pieces = {at: [] for at in wanted}
-            for weight in weights:
-                opened = OpenWeight(weight, self._device, self._store)
+            size = batch_size(weights[0], self._device)
+            for opened in open_together(weights, self._device, self._store, size):
                 for at in wanted:
                     self._pieces[at].append(self._piece(opened, at))
         return self._pieces.pop(number)

@@ -25,12 +25,10 @@ from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.threshold import find_rule
-from dgviz.spectra.schedule import Admission, Task, count_cores, memory_budget, plan_tasks
+from dgviz.spectra.schedule import Admission, Task, batch_size, count_cores, memory_budget, plan_tasks
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import Weight
 
-# Experts are small and many: a GPU takes so many of a layer at once, a core one after the other.
-_TOGETHER = {"cuda": 32, "cpu": 1}
 Settings = tuple[str, Mapping[str, Any], Directions]
 """A rule, its parameters, and single directions that it does not decide."""
 
@@ -228,7 +226,7 @@ class _Crew:
         unread = left - len(self._place_of) - len(waiting)
         for place, admission in self._admission.items():
             while self._idle[place] and (task := admission.admit(rest, unread)) is not None:
-                tasks = [task, *_siblings(task, rest, admission, _TOGETHER[place.partition(":")[0]])]
+                tasks = [task, *_siblings(task, rest, admission, batch_size(task.weight, place))]
                 for each in tasks:
                     rest.remove(each)
                     self._place_of[each] = place
@@ -240,7 +238,7 @@ class _Crew:
         return begun
 
     def _work(self, worker: Worker, tasks: list[Task], place: str, threads: int) -> None:
-        """Have a matrix, or some of one stack, worked on; runs in a thread that only waits."""
+        """Have a matrix, or some of one shape, worked on; runs in a thread that only waits."""
         weights = [task.weight for task in tasks]
         arguments = {"device": place, "threads": threads, "root": self._store.root}
         try:
@@ -274,12 +272,13 @@ class _Crew:
 
 
 def _siblings(task: Task, waiting: list[Task], admission: Admission, most: int) -> list[Task]:
-    """Return further matrices of a task's stack to work on with it: `most` in all, or as many as memory holds."""
+    """Return further matrices of a task's shape to work on with it: `most` in all, or as many as memory holds."""
     found: list[Task] = []
     for other in waiting:
         if len(found) + 1 >= most:
             break
-        if other is not task and other.weight.tensor is task.weight.tensor and admission.join(other):
+        same = other.weight.shape == task.weight.shape and other.weight.is_double == task.weight.is_double
+        if other is not task and same and admission.join(other):
             found.append(other)
     return found
 

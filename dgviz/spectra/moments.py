@@ -14,7 +14,7 @@ import torch
 
 from dgviz.device import block_elements
 
-_BLOCK = 2**18  # elements handled at once on a CPU, where a block in float64 stays in the cache (2 MiB)
+_CPU_BLOCK = 2**18  # elements handled at once on a CPU, where a block in float64 stays in the cache (2 MiB)
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def variation(mean: float, std: float) -> float | None:
 
 def _block_elements(device: torch.device) -> int:
     """Return how many elements one pass handles well."""
-    return block_elements(device, _BLOCK)
+    return block_elements(device, _CPU_BLOCK)
 
 
 def frobenius_norm(tensor: torch.Tensor) -> float:

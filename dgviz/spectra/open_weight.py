@@ -1,8 +1,10 @@
 """A weight at work: its update and what follows from it, looked up where a scan has stored it, else computed once."""
 
+import contextlib
 import dataclasses
+import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -14,11 +16,11 @@ from dgviz.errors import DgvizError
 from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
-from dgviz.spectra.delta import Sides, compute_delta
+from dgviz.spectra.delta import Sides, compute_delta, compute_deltas
 from dgviz.spectra.entries import describe_weight
 from dgviz.spectra.moments import find_nonzero
 from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.svd.decompose import Decomposition, decompose, resolve_device
+from dgviz.spectra.svd.decompose import Decomposition, decompose, decompose_stack, resolve_device
 from dgviz.spectra.weight import Weight, known_keys
 
 # Retained factors are stored up to a fifth of the weight's own bytes: for a square bfloat16 matrix that is p / 20
@@ -189,6 +191,43 @@ class OpenWeight:
         except DgvizError as error:
             return _warned(spectrum, error)
         return spectrum
+
+
+def open_together(weights: Sequence[Weight], device: str, store: SpectrumStore, size: int) -> Iterator[OpenWeight]:
+    """Yield weights of one shape in order, those that are not stored decomposed so many together.
+
+    Where a GPU's memory does not hold them it is tried with half as many.
+    """
+    rest = list(weights)
+    while rest:
+        group = [OpenWeight(weight, device, store) for weight in rest[:size]]
+        try:
+            if len(group) > 1:
+                _decompose_together([own for own in group if own.known is None])
+        except torch.OutOfMemoryError:
+            size = len(group) // 2
+        else:
+            del rest[:size]
+            while group:
+                yield group.pop(0)
+            continue
+        del group
+        torch.cuda.empty_cache()
+        logging.getLogger("dgviz").warning(f"{device} ran out of memory: {size} matrices at once are tried next")
+
+
+def _decompose_together(weights: list[OpenWeight]) -> None:
+    """Decompose the updates of several weights in one go; where one cannot be, each is left to itself."""
+    if not weights:
+        return
+    device = weights[0].device
+    with contextlib.suppress(DgvizError):
+        deltas = compute_deltas([own.weight for own in weights], device, [own.sides for own in weights])
+        for own, delta in zip(weights, deltas, strict=True):
+            own.delta = delta
+        found = decompose_stack(deltas, device, [own.weight.name for own in weights])
+        for own, decomposition in zip(weights, found, strict=True):
+            own.decomposition = decomposition
 
 
 def _warned(spectrum: Spectrum, error: DgvizError) -> Spectrum:

@@ -3,7 +3,6 @@
 Runs in worker processes; what is in the store already is only read.
 """
 
-import contextlib
 import dataclasses
 import re
 import time
@@ -14,13 +13,14 @@ from typing import Any
 import torch
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import PairError, SpectrumError
+from dgviz.device import out_of_memory
+from dgviz.errors import PairError
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.law import aspect_ratio
-from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.open_weight import OpenWeight, open_together
 from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.svd.decompose import decompose_stack, resolve_device
+from dgviz.spectra.svd.decompose import resolve_device
 from dgviz.spectra.weight import Weight, matrices_of
 
 
@@ -44,24 +44,20 @@ def scan_weights(
     Several weights are of one shape, and decomposed together; each has a rule, parameters and perhaps directions.
     """
     torch.set_num_threads(threads)
-    opened = [OpenWeight(weight, device, SpectrumStore(root)) for weight in weights]
-    if len(opened) > 1:
-        _decompose_together(opened, device)
-    results: list[dict[str, Any] | Exception] = []
-    for weight, own in zip(opened, settings, strict=True):
-        try:
-            results.append(_scan_open(weight, *own))
-        except Exception as error:  # whatever befalls one weight is its result; the others go on
-            results.append(error)
-    return results
+    opened = open_together(weights, device, SpectrumStore(root), len(weights))
+    return [_outcome(weight, *own) for weight, own in zip(opened, settings, strict=True)]
 
 
-def _decompose_together(weights: list[OpenWeight], device: str) -> None:
-    """Decompose the updates of several weights in one go; where one is not finite each is left to itself."""
-    with contextlib.suppress(SpectrumError):
-        found = decompose_stack([own.delta for own in weights], device, [own.weight.name for own in weights])
-        for own, decomposition in zip(weights, found, strict=True):
-            own.decomposition = decomposition
+def _outcome(weight: OpenWeight, *settings: Any) -> dict[str, Any] | Exception:
+    """Return a weight's figures, from the CPU where a GPU has no memory for it; or what befell it."""
+    try:
+        return _scan_open(weight, *settings)
+    except torch.OutOfMemoryError:
+        pass
+    except Exception as error:  # whatever befalls one weight is its result; the others go on
+        return error
+    row = _outcome(OpenWeight(weight.weight, "cpu", weight.store), *settings)
+    return row if isinstance(row, Exception) else row | {"warnings": [*row["warnings"], out_of_memory(weight.device)]}
 
 
 def _scan_open(

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 import psutil
 
 from dgviz.checkpoint import CheckpointPair
+from dgviz.device import is_gpu
 from dgviz.spectra.weight import Weight, weights_of
 
 WORKER_BYTES = 300 * 2**20
 """Taken by a worker process that does nothing but import torch; 150 MiB measured on Linux, more with CUDA."""
 
 _SHARE = 0.8  # of what is free now: other programs grow too, and the page cache is what makes reading fast
+# Matrices worked on together on a GPU, and their entries: four of 4096 x 4096 keep one busy.
+_TOGETHER, _TOGETHER_ELEMENTS = 32, 2**26
 _BLOCK = 64 * 2**20  # the engine deflates and converts runs of rows of about this size
 
 
@@ -48,6 +51,11 @@ def plan_tasks(pair: CheckpointPair) -> list[Task]:
         # Products cost p per element; reading, hashing and the passes over the entries about as much as 250 of those.
         tasks.append(Task(weight, sum(sides), memory, float(elements) * (depth + 250)))
     return sorted(tasks, key=lambda task: -task.memory)  # stable: equal ones stay in the order of names
+
+
+def batch_size(weight: Weight, device: str) -> int:
+    """Return how many matrices of a weight's shape to work on together: experts are small and many for a GPU."""
+    return max(1, min(_TOGETHER, _TOGETHER_ELEMENTS // weight.parameters)) if is_gpu(device) else 1
 
 
 def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:

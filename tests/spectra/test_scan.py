@@ -96,7 +96,7 @@ def test_every_matrix_has_one_result_and_its_figures_equal_float64(pair, scanned
 
 @pytest.mark.slow
 def test_matrices_of_a_stack_worked_on_together_have_the_same_figures(pair, scanned, tmp_path, monkeypatch):
-    monkeypatch.setitem(survey._TOGETHER, "cpu", 3)
+    monkeypatch.setattr(survey, "batch_size", lambda weight, device: 3)
     calls = []
     monkeypatch.setattr(survey.Worker, "call", noting(survey.Worker.call, calls))
     results = list(iter_scan(pair, store=SpectrumStore(tmp_path), device="cpu", workers=1))
