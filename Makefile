@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak bench docs lint clean
+.PHONY: help app check test soak bench bench-cuda docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -21,6 +21,7 @@ help:
 	@echo 'make test    style checks and every test, a real browser included'
 	@echo 'make soak    the tests that take long, and a search for examples that break a property'
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
+	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
 	@echo 'make docs    write the generated pages of docs/ again'
 	@echo 'make lint    style checks only'
 	@echo 'make clean   remove .venv and what the tools left behind'
@@ -41,6 +42,9 @@ soak: $(TESTS)
 
 bench: $(TESTS)
 	for bench in tests/bench/bench_*.py; do PYTHONPATH=. $(PY) "$$bench"; done
+
+bench-cuda: $(TESTS)
+	$(PY) -m tests.bench.bench_cuda
 
 docs: $(TESTS)
 	$(PY) -m tests.docs.generate

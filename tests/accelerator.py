@@ -109,6 +109,10 @@ class Accelerator(TorchDispatchMode):
         Bytes that are held, and that were at most.
     """
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and to see to that torch would load its compiler: two seconds
+
     def __init__(self, capacity: float) -> None:
         super().__init__()
         self.capacity = capacity
@@ -157,6 +161,7 @@ class Accelerator(TorchDispatchMode):
             self.wait("item")
             self.bytes_out += args[0].element_size()
             return function(args[0].held)
+        kwargs.pop("driver", None)  # which of a device's solvers
         leaves, structure = tree_flatten((args, kwargs))
         real, named = tree_unflatten([_held(leaf) for leaf in leaves], structure)
         result = function(*real, **named)
@@ -312,6 +317,10 @@ def pretend_accelerator(capacity: float = float("inf"), gram: torch.dtype = torc
         "device_count": lambda: 1,
         "empty_cache": lambda: None,
         "mem_get_info": lambda device=None: (free, free),
+        "get_device_name": lambda device=None: "Pretend",
+        "reset_peak_memory_stats": accelerator.reset,
+        "max_memory_allocated": lambda device=None: accelerator.peak,
+        "set_sync_debug_mode": lambda mode: None,
         "get_device_properties": lambda device=None: SimpleNamespace(name="Pretend", total_memory=free),
         "synchronize": lambda device=None: accelerator.wait("synchronize"),
         "current_stream": lambda device=None: stream,

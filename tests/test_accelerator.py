@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from tests.accelerator import pretend_accelerator
+from tests.bench import bench_cuda
+from tests.bench.bench_engine import Case
 
 ROWS = torch.arange(6.0).reshape(2, 3)
 
@@ -58,3 +60,22 @@ def test_memory_ends():
         with pytest.raises(torch.OutOfMemoryError):
             torch.zeros(12, device="cuda:0")
         assert len(rows) == 2 and gpu.live == 96
+
+
+@pytest.mark.slow
+def test_the_bench_of_a_device_runs_through(monkeypatch):
+    monkeypatch.setattr(bench_cuda, "SWEEPS", {"dgviz.device._GPU_BLOCK": [2**20]})
+    case = Case((30, 20), 2, 12, "-", 1, quick=True)
+    with pretend_accelerator():
+        lines = list(bench_cuda.tables(True, (50, 40), (40, 30), 2, [case]))
+    rows = [line for line in lines if line.startswith("| ")]
+    first = [line.split("|")[1].strip() for line in rows][:3]
+    assert first == ["cuda:0", "2 experts of 40 x 30: scan", "2 experts of 40 x 30: scan, 32 together"]
+    assert rows[-1].startswith("| dgviz.device._GPU_BLOCK | 1048576 |")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
+def test_without_a_device_the_bench_says_so(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["bench_cuda"])
+    bench_cuda.main()
+    assert capsys.readouterr().out.startswith("There is no CUDA device on this machine")

@@ -63,9 +63,8 @@ def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:
 
     Beside the delta of N x p entries (N >= p; 4 bytes each, 8 in float64) there live, one after the other:
 
-    - both sides as stored, while their steps are counted; one while the delta is formed;
-    - products with a block of at most p / 16 directions, in float64, before and after a rotation: N p bytes; and a
-      run of rows being converted;
+    - both sides as stored, which a GPU keeps until their steps are counted; and products with a block of at most
+      p / 16 directions, in float64, before and after a rotation: N p bytes; and a run of rows being converted;
     - in the engine's last resort ten p x p matrices of float64 (triangular factor, singular vectors, workspace of
       LAPACK's divide and conquer; measured at p = 3072) and a run of rows; a Gram matrix takes less;
     - four copies of the factors that are stored, and three p x p matrices.
@@ -76,8 +75,7 @@ def estimate_bytes(shape: tuple[int, int], side: float, double: bool) -> int:
     elements, square = shape[0] * shape[1], 8 * min(shape) ** 2
     run = min(max(_BLOCK, square), 8 * elements)
     beside = (
-        int(2 * elements * side),
-        elements + run,
+        int(2 * elements * side) + elements + run,
         10 * square + run,
         4 * min(_BLOCK, 4 * elements) + 3 * square,
     )

@@ -21,7 +21,12 @@ def repairing(pair, plan, device, folder):
     return lambda: repair_tensor(pair.tensors[0], plan, device, SpectrumStore(folder / "store"), facts)
 
 
-@pytest.mark.parametrize("method", METHODS)
+# One of each kind for every change, all of them now and then.
+KINDS = ("dg_hard", "wise_ft", "ties", "ties_per_tensor", "della", "fapm", "norm_capped")
+ALL = [pytest.param(name, marks=[] if name in KINDS else [pytest.mark.soak]) for name in METHODS]
+
+
+@pytest.mark.parametrize("method", ALL)
 def test_a_repair_sends_every_byte_once_fetches_the_result_and_seldom_waits(tmp_path, method):
     settings = {"cap": 0.5} if method == "norm_capped" else {}  # by default it leaves what is not the largest
     plan, counts = RepairPlan(method=method, method_params=settings), []

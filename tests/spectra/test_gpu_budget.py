@@ -50,11 +50,10 @@ def stored_bytes(pair):
 
 
 @pytest.mark.parametrize("gram", [FAST, SLOW])
-@pytest.mark.parametrize("family", ["5 spikes to 12", "30 spikes to 1e3"])
-def test_a_decomposition_waits_no_more_for_a_larger_matrix(family, gram):
+def test_a_decomposition_waits_no_more_for_a_larger_matrix(gram):
     counts = []
-    for shape in ((700, 660), (1000, 940)):
-        delta = FAMILIES[family](*shape).float()
+    for shape in ((700, 660), (900, 850)):
+        delta = FAMILIES["30 spikes to 1e3"](*shape).float()
         expected = decompose(delta, "cpu")
         rank = find_rule("dg_hard").apply(expected.s.numpy(), shape).rank
         with pretend_accelerator(gram=gram) as gpu:
@@ -109,7 +108,7 @@ def test_a_batch_of_experts_waits_as_often_as_one_of_few():
 @pytest.mark.parametrize("gram", [FAST, SLOW])
 def test_a_scan_sends_every_byte_once_and_waits_no_more_for_a_larger_matrix(tmp_path, gram):
     counts = []
-    for number, shape in enumerate([(700, 650), (1000, 800)]):
+    for number, shape in enumerate([(700, 650), (1000, 700)]):
         (tmp_path / str(number)).mkdir()
         pair = write_spiked(tmp_path / str(number), [shape])
         with pretend_accelerator(gram=gram) as gpu:
