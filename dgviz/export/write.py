@@ -1,7 +1,6 @@
 """Running a plan: one writer per output, errors in sentences, what is finished kept."""
 
 import contextlib
-import functools
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -27,8 +26,8 @@ from dgviz.export.manifest import (
 )
 from dgviz.export.plan import ExportPlan
 from dgviz.files import write_file
+from dgviz.repair.ahead import OrderedRepairs
 from dgviz.repair.report import TensorReport
-from dgviz.repair.tensor import repair_tensor
 from dgviz.repair.whole_model import prepare_method
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
@@ -73,9 +72,8 @@ def iter_export(
             if repair is None:
                 facts = prepare_method(plan.pair, plan.repair, device)
                 options["facts"] = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-                repair = functools.partial(
-                    repair_tensor, plan=plan.repair, device=device, store=SpectrumStore(), facts=facts
-                )
+                tensors = [paired for shard in plan.shards for paired in shard.tensors]
+                repair = OrderedRepairs(tensors, plan.repair, device, SpectrumStore(), facts)
             manifest = _started_manifest(plan, options)
             report = None
             for item in _iter_output(plan, manifest, device, repair):

@@ -80,10 +80,11 @@ class TensorRepairs:
         device: str,
         store: SpectrumStore | None = None,
         squares: Squares | None = None,
+        weight: OpenWeight | None = None,
     ) -> None:
         self.paired, self._settings, self._device = paired, settings, device
         self._store, self._squares = store or SpectrumStore(), squares
-        self._weight: OpenWeight | None = None
+        self._weight = weight
         self._short: str | None = None
         self._update: TensorUpdate | None = None
         self._pieces: dict[int, list[_Piece]] = {}

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dgviz.repair.ahead import OrderedRepairs
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
@@ -60,6 +61,26 @@ def test_experts_of_a_stack_are_decomposed_together(tmp_path):
         assert gpu.launches["_linalg_eigh"] == 1
         assert gpu.bytes_in <= 1.1 * (pair.tensors[0].base.nbytes + pair.tensors[0].tuned.nbytes)
     assert float((found.tensor != expected).float().mean()) < 1e-3
+
+
+def test_separate_experts_that_are_written_next_are_decomposed_together(tmp_path):
+    pair = write_spiked(tmp_path, [(90, 70), (70, 90)] * 3)
+    tensors, plan = pair.tensors, RepairPlan(overrides=("model.layers.4.*: keep=base",))
+    alone = {paired.name: repair_tensor(paired, plan, "cpu", SpectrumStore(tmp_path / "s")) for paired in tensors}
+    with pretend_accelerator() as gpu:
+        repairs = OrderedRepairs(tensors, plan, "cuda:0", SpectrumStore(tmp_path / "store"))
+        for paired in tensors[:1] + tensors[2:]:  # one is passed over, as those of a finished shard are
+            found = repairs(paired)
+            expected = alone[paired.name]
+            assert found.report.written == expected.report.written
+            if found.tensor is not None:
+                assert float((found.tensor != expected.tensor).float().mean()) < 1e-3
+        assert gpu.launches["_linalg_eigh"] == 2  # one for each shape
+        most = gpu.peak
+    with pretend_accelerator(capacity=0.9 * most) as gpu:
+        repairs = OrderedRepairs(tensors, plan, "cuda:0", SpectrumStore(tmp_path / "less"))
+        assert all(repairs(paired).report.warnings == () for paired in tensors)
+        assert gpu.launches["_linalg_eigh"] > 2
 
 
 @pytest.mark.parametrize(("method", "experts"), [("dg_hard", None), ("wise_ft", None), ("dg_hard", 3)])
