@@ -6,6 +6,7 @@ nothing would change, bytes are copied instead of recomputed, so that tau = 0 is
 for bit.
 """
 
+import contextlib
 import dataclasses
 import math
 import re
@@ -197,7 +198,18 @@ def factor_tensor(
     """Return the factors of the repaired update of every matrix, float32 on the CPU, and the report.
 
     There are none where nothing is kept, and where the repair takes tuned's values they are of all of the update.
+    Where a GPU has no memory for it, the CPU makes them, which is said.
     """
+    with contextlib.suppress(torch.OutOfMemoryError):
+        return _factored(paired, plan, device, store)
+    factors, report = _factored(paired, plan, "cpu", store)
+    return factors, dataclasses.replace(report, warnings=(*report.warnings, out_of_memory(device)))
+
+
+def _factored(
+    paired: PairedTensor, plan: RepairPlan, device: str, store: SpectrumStore | None
+) -> tuple[list[Factors | None], TensorReport]:
+    """Return the factors and the report, all of it from one device."""
     for own in plan.each(paired):
         if not own.keep and not own.recipe.has_factors:
             known = ", ".join(method.name for method in METHODS.values() if method.has_factors)
@@ -205,9 +217,10 @@ def factor_tensor(
     started = time.perf_counter()
     factors: list[Factors | None] = []
     rows = []
-    for matrix in matrices_of(paired):
-        weight = OpenWeight(matrix, device, store)
-        reshaped = reshape_weight(weight, plan.at(paired, matrix.index))
+    matrices = matrices_of(paired)
+    size = batch_size(matrices[0], device) if matrices else 1
+    for weight in open_together(matrices, device, store or SpectrumStore(), size):
+        reshaped = reshape_weight(weight, plan.at(paired, weight.weight.index))
         found = None
         if reshaped.values.any():
             left, right = weight.factors(reshaped.values, reshaped.s)

@@ -6,7 +6,7 @@ import torch
 from dgviz.repair.ahead import OrderedRepairs
 from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.tensor import repair_tensor
+from dgviz.repair.tensor import factor_tensor, repair_tensor
 from dgviz.repair.whole_model import prepare_method
 from dgviz.spectra.store import SpectrumStore
 from tests.accelerator import pretend_accelerator
@@ -89,5 +89,8 @@ def test_where_memory_ends_the_cpu_repairs_and_it_is_said(tmp_path, method, expe
     expected = repairing(pair, plan, "cpu", tmp_path)()
     with pretend_accelerator(capacity=30_000):
         found = repairing(pair, plan, "cuda:0", tmp_path)()
+        if method == "dg_hard":
+            factors, row = factor_tensor(pair.tensors[0], plan, "cuda:0", SpectrumStore(tmp_path / "factors"))
+            assert len(factors) == (experts or 1) and row.warnings == found.report.warnings
     assert torch.equal(found.tensor, expected.tensor)
     assert found.report.warnings == ("cuda:0 ran out of memory, so this was computed on the CPU",)
