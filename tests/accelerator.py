@@ -257,7 +257,7 @@ class Accelerator(TorchDispatchMode):
                 return self._hold(made)
             if here and non_blocking:
                 self._arriving.append((self._pin(made), made.clone()))
-                made.view(torch.uint8).fill_(0xFF) if made.ndim else made.fill_(0)
+                made.fill_(torch.nan if made.is_floating_point() else 99)
             return made
         if here and not there and non_blocking:
             self._arriving.append((target, held.clone()))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dgviz.device import send
+from dgviz.device import fetch, send
 from dgviz.errors import DgvizError
 from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
 from dgviz.rmt.spectrum import Spectrum
@@ -145,9 +145,10 @@ class OpenWeight:
         ranks = {apply_rule(spectrum, rule, params).rank for rule, params in rules}
         rank = max((rank for rank in ranks if rank * per_rank <= cap), default=0)
         if rank:
-            left, right = (factor.cpu().numpy() for factor in self.decomposition.triplets(rank))
+            left, right = self.decomposition.triplets(rank)
+            left, right = fetch(left), right.cpu()  # what is waited for is both
             try:
-                self.store.put_factors(self.key, left, right)
+                self.store.put_factors(self.key, left.numpy(), right.numpy())
             except DgvizError as error:
                 self._spectrum = _warned(spectrum, error)
         return self.spectrum()
