@@ -167,7 +167,7 @@ def alignments(weight: Weight, device: str, number: int, others: Mapping[str, We
     drawn = _opened(weight, device)
     u, v = _direction(drawn, number)
     if drawn.base is None:
-        base = drawn.sides.base().to(drawn.delta.dtype)
+        base = drawn.as_stored.base().to(drawn.delta.dtype)
         drawn.base = _leading(decompose(base, drawn.device, name=f"{weight.name} in base"), weight.shape)
     beside = {}
     for name, other in others.items():

@@ -165,7 +165,7 @@ class TensorRepairs:
         if reshaped.origin != "repaired":
             row = report_matrix(reshaped, weight.zero_share, weight.route)
             return _Piece(reshaped.origin, row, reshaped.warnings)
-        stored = weight.sides.base()
+        stored = weight.as_stored.base()
         rows = plan.recipe.update(reshaped, weight)
         summed = add_rounded(
             stored,

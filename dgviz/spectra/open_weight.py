@@ -54,14 +54,14 @@ class OpenWeight:
         return self.weight.key
 
     @cached_property
-    def sides(self) -> Sides:
+    def as_stored(self) -> Sides:
         """Base and tuned as stored, on the device."""
         return Sides(self.weight, self.device)
 
     @cached_property
     def delta(self) -> torch.Tensor:
         """Tuned minus base, (rows, columns), on the device."""
-        return compute_delta(self.weight, self.device, sides=self.sides)
+        return compute_delta(self.weight, self.device, sides=self.as_stored)
 
     @cached_property
     def decomposition(self) -> Decomposition:
@@ -179,8 +179,8 @@ class OpenWeight:
         """Decompose the update, describe its entries, and store both."""
         started = time.perf_counter()
         certificate = dataclasses.asdict(self.decomposition.certificate)
-        summary = describe_weight(self.weight, self.delta, self.decomposition, self.sides)
-        self.sides.forget()
+        summary = describe_weight(self.weight, self.delta, self.decomposition, self.as_stored)
+        self.as_stored.forget()
         s = np.asarray(self.decomposition.s, dtype=np.float64)
         spectrum = Spectrum(s, tuple(self.decomposition.shape), certificate, summary, self.weight.name)
         return self._put(dataclasses.replace(spectrum, seconds=time.perf_counter() - started))
@@ -223,7 +223,7 @@ def _decompose_together(weights: list[OpenWeight]) -> None:
         return
     device = weights[0].device
     with contextlib.suppress(DgvizError):
-        deltas = compute_deltas([own.weight for own in weights], device, [own.sides for own in weights])
+        deltas = compute_deltas([own.weight for own in weights], device, [own.as_stored for own in weights])
         for own, delta in zip(weights, deltas, strict=True):
             own.delta = delta
         found = decompose_stack(deltas, device, [own.weight.name for own in weights])

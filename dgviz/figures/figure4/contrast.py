@@ -134,7 +134,7 @@ def _unmoved_share(weight: OpenWeight, plan: RepairPlan, update: torch.Tensor) -
     delta = weight.delta
     if update is delta:
         return 1 - int(torch.count_nonzero(delta)) / delta.numel()
-    stored = weight.sides.base()
+    stored = weight.as_stored.base()
     summed = add_rounded(
         stored,
         lambda block, _: (update[block], None),
