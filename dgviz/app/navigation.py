@@ -12,6 +12,8 @@ PLACES = {
 }
 """By name: title and icon. The first is where a bare URL leads."""
 
+_LED = "led-to"
+
 
 def show(name: str) -> None:
     """Draw a place; its module is loaded when it is first shown."""
@@ -32,8 +34,20 @@ def page(name: str) -> st.Page:
 
 
 def navigate() -> st.Page:
-    """Draw the menu and return the page that the URL names."""
-    return st.navigation([page(name) for name in PLACES], position="top")
+    """Draw the menu and return the page that the URL names; first go where a click leads."""
+    chosen = st.navigation([page(name) for name in PLACES], position="top")
+    if (led := st.session_state.pop(_LED, None)) is not None:
+        st.switch_page(page(led))
+    return chosen
+
+
+def lead_to(name: str) -> None:
+    """Go to a place when the script runs next: what a button's `on_click` calls.
+
+    A run that another one cuts short, by its own rerun or a later click, takes the value of a button along that it
+    has not come to; what a callback has noted stays.
+    """
+    st.session_state[_LED] = name
 
 
 def _shower(name: str) -> Callable[[], None]:

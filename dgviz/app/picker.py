@@ -16,6 +16,7 @@ from dgviz.errors import AccessError, DgvizError, printable
 OPENED = "opened-here"
 """The pair that the user has opened in this session, not a link; kept until the page has acted on it."""
 
+_ASKED = "asked-to-open"
 _SIDES = {"base": ("Base checkpoint", "before"), "tuned": ("Tuned checkpoint", "after")}
 _OFFERED = 5
 _LOOKED_AT = 5000  # entries of a folder
@@ -25,7 +26,14 @@ def choose_pair(view: View) -> None:
     """Let the user name base and tuned; opens them when asked to, and leaves the open pair alone where that fails."""
     shown = (view.base, view.tuned) if view.has_pair else ("", "")
     typed = [_choose(side, value) for side, value in zip(_SIDES, shown, strict=True)]
-    if st.button("Open pair", icon=":material/folder_open:", type="primary" if not view.has_pair else "secondary"):
+    st.button(
+        "Open pair",
+        icon=":material/folder_open:",
+        type="primary" if not view.has_pair else "secondary",
+        on_click=st.session_state.__setitem__,
+        args=(_ASKED, True),
+    )
+    if st.session_state.pop(_ASKED, False):
         if not all(typed):
             st.warning("Both are needed: the model before fine-tuning and the model after.")
         elif _opens(*typed):

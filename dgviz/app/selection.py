@@ -34,9 +34,13 @@ def draw_selection(view: View, names: list[str], rows: list[Assessment]) -> None
         choose_names(view)
         _draw_preview(names, repaired, rows)
         with st.container(horizontal=True):
-            if st.button("Open the plan", icon=":material/playlist_add_check:", disabled=not repaired):
-                change_view(plan="open")
-                st.rerun()
+            st.button(
+                "Open the plan",
+                icon=":material/playlist_add_check:",
+                disabled=not repaired,
+                on_click=change_view,
+                kwargs={"plan": "open"},
+            )
             st.button(
                 "Repair every weight",
                 icon=":material/close:",

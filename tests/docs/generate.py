@@ -274,10 +274,11 @@ def made_words() -> str:
     made = orjson.loads(TABLE.read_bytes())["made"]
     versions = "; ".join(", ".join(f"{name} {number}" for name, number in own.items()) for own in made["versions"])
     seconds = sum(row["seconds"] for row in orjson.loads(TABLE.read_bytes())["pairs"])
+    measured, others = len(calibration().pairs), "; the others were not measured"
     return (
-        f"{len(calibration().pairs)} of the {len(RUNS)} pairs that the command makes are in the table; the others "
-        f"were not measured. They took {duration(seconds)} of processes of one thread, two at a time, on two cores "
-        f"that were busy with other work. Data: {', '.join(made['data'])}. Versions: {versions}."
+        f"{measured} of the {len(RUNS)} pairs that the command makes are in the table"
+        f"{others if measured < len(RUNS) else ''}. They took {duration(seconds)} of processes of one thread, two at "
+        f"a time, on two cores that were busy with other work. Data: {', '.join(made['data'])}. Versions: {versions}."
     )
 
 

@@ -69,6 +69,10 @@ def test_an_address_of_a_former_page_on_a_fresh_server(fresh_server, page):
 
 
 PLACES = ("/", "/workbench", "/workbench?show=model", "/evidence")
+# Unlike what a click moves, what moves by itself counts: by how much of the screen, and how far.
+NOTE_SHIFTS = """window.shifted = 0;
+new PerformanceObserver(list => list.getEntries().forEach(entry => { window.shifted += entry.value; }))
+  .observe({type: "layout-shift", buffered: true})"""
 
 
 def opened(server, page, path, query=""):
@@ -94,10 +98,12 @@ def test_every_page_opens_without_a_pair(server, new_page, path, scheme):
 )
 def test_every_page_opens_and_can_be_read(server, new_page, path, scheme):
     page = new_page(color_scheme=scheme)
+    page.add_init_script(NOTE_SHIFTS)
     opened(server, page, path)
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     expect(page.locator("[data-stale=true]")).to_have_count(0)  # they fade
-    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)  # what is loaded after the page, our styles among it
+    expect(page.get_by_test_id("stSkeleton")).to_have_count(0)  # what is loaded after the page
+    assert page.evaluate("window.shifted") < 0.25  # a page whose style comes late has 0.5 to 1.4
     found = Axe().run(page, options={"resultTypes": ["violations"]}).response["violations"]
     serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
     assert [(rule["id"], node["html"], node["any"][0]["message"]) for rule in serious for node in rule["nodes"]] == []

@@ -57,7 +57,6 @@ def test_a_llama_from_its_paths_to_the_bytes_of_an_export_with_overrides(server,
     page.get_by_label("Base checkpoint").fill(str(base))
     page.get_by_label("Tuned checkpoint").fill(str(tuned))
     page.keyboard.press("Tab")
-    page.wait_for_timeout(500)  # what was typed is on its way
     settle(page)
     page.get_by_role("button", name="Open pair").click()
     expect(page.get_by_text(re.compile("DG-Hard (passes|does not)"))).to_be_visible()

@@ -7,6 +7,7 @@ from dgviz.app.frame import demo_buttons, enter_page, open_view, page, require_o
 from dgviz.app.jobs import draw_task, try_start
 from dgviz.app.messages import plain, show_error
 from dgviz.app.model_verdict import draw_verdict
+from dgviz.app.navigation import lead_to
 from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight
 from dgviz.app.picker import OPENED, choose_pair, draw_recents
 from dgviz.app.preflight import draw_fates, draw_notices, draw_scores, draw_sides
@@ -60,8 +61,9 @@ def _draw_pair(view: View) -> None:
         known = _draw_verdict(view, pair)
         if not known:
             draw_task(scan_task(view, pair))
-        if st.button("Look at the weights", type="primary", icon=":material/dashboard:"):
-            st.switch_page(page("workbench"))
+        st.button(
+            "Look at the weights", type="primary", icon=":material/dashboard:", on_click=lead_to, args=("workbench",)
+        )
     if view.tuned.startswith(DEMO):
         st.markdown(
             "This is the built-in demo: a small vision transformer that knows handwritten digits in four views, "
