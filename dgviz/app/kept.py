@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 LIMIT = 2**30
 """Bytes of all answers together."""
 _EACH = 512  # bytes of an answer beside its contents, and of any single value
+_LOOKED_AT = 100  # items of a long collection that are weighed
 
 
 class Keeper:
@@ -117,26 +118,42 @@ def _grows(answer: Any) -> bool:
 
 
 def weigh(value: Any) -> int:
-    """Return the bytes that a value holds, estimated; an object may tell its own as `kept_bytes`."""
-    total, waiting, seen = _EACH, [value], set()
+    """Return the bytes that a value holds, estimated; an object may tell its own as `kept_bytes`.
+
+    Of a long collection every so many items are looked at, and stand for the others.
+    """
+    total, waiting, seen = float(_EACH), [(value, 1.0)], set()
     while waiting:
-        item = waiting.pop()
+        item, times = waiting.pop()
         if id(item) in seen:
             continue
         seen.add(id(item))
-        if isinstance(item, np.ndarray):
-            total += item.nbytes
-        elif isinstance(item, bytes | bytearray | str):
-            total += len(item)
-        elif hasattr(item, "kept_bytes"):
-            total += item.kept_bytes
-        elif isinstance(item, Future):
-            waiting += [item.result()] if item.done() and item.exception() is None else []
-        elif isinstance(item, Mapping):
-            waiting += [*item.keys(), *item.values()]
-        elif isinstance(item, list | tuple | set | frozenset):
-            waiting += item
-        elif dataclasses.is_dataclass(item):
-            waiting += vars(item).values()
-        total += 64
-    return total
+        own, parts = _own_bytes(item), _parts(item)
+        total += times * (own + 64)
+        chosen = parts[:: max(1, len(parts) // _LOOKED_AT)]
+        waiting += ((part, times * len(parts) / len(chosen)) for part in chosen)
+    return int(total)
+
+
+def _own_bytes(item: Any) -> int:
+    """Return the bytes that a value holds beside its parts."""
+    if isinstance(item, np.ndarray):
+        return item.nbytes
+    if isinstance(item, bytes | bytearray | str):
+        return len(item)
+    return getattr(item, "kept_bytes", 0)
+
+
+def _parts(item: Any) -> Sequence[Any]:
+    """Return what a value is made of, where it does not say itself what it holds."""
+    if hasattr(item, "kept_bytes"):
+        return ()
+    if isinstance(item, Future):
+        return (item.result(),) if item.done() and item.exception() is None else ()
+    if isinstance(item, Mapping):
+        return [*item.keys(), *item.values()]
+    if isinstance(item, list | tuple):
+        return item
+    if isinstance(item, set | frozenset):
+        return [*item]
+    return [*vars(item).values()] if dataclasses.is_dataclass(item) else ()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import platformdirs
 
-from dgviz.checkpoint.read import iter_chunks, read_sample
+from dgviz.checkpoint.read import files_kept_open, iter_chunks, read_sample
 from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
 from dgviz.files import FileStamp, file_stamp
@@ -110,14 +110,15 @@ def sample_contents(checkpoint: Checkpoint) -> str:
     """Return a digest of a sample of every tensor: the same for a copy of a checkpoint, whatever its files' dates."""
     digest = hashlib.sha256()
     waiting = list(checkpoint.tensors.values())
-    while waiting:
-        info = waiting.pop()
-        digest.update(f"{info.name}|{_kind(info)}".encode())
-        if isinstance(info, DerivedTensor):
-            digest.update(info.recipe.encode())
-            waiting += info.parts
-        else:
-            digest.update(read_sample(info))
+    with files_kept_open():
+        while waiting:
+            info = waiting.pop()
+            digest.update(f"{info.name}|{_kind(info)}".encode())
+            if isinstance(info, DerivedTensor):
+                digest.update(info.recipe.encode())
+                waiting += info.parts
+            else:
+                digest.update(read_sample(info))
     return digest.hexdigest()
 
 
@@ -150,8 +151,9 @@ def _recall(infos: list[TensorInfo]) -> dict[TensorInfo, str]:
         query, values = f"{query} AND (start, nbytes, kind) = (?, ?, ?)", _key(infos[0])
     found = _execute(query, (os.fsencode(file), *_stamp(file), *values))
     rows = {tuple(key): (sample, value) for *key, sample, value in found}
-    known = [(info, *rows[_key(info)]) for info in infos if _key(info) in rows]
-    return {info: value for info, sample, value in known if read_sample(info) == sample}
+    known = [(info, *rows[key]) for info in infos if (key := _key(info)) in rows]
+    with files_kept_open():
+        return {info: value for info, sample, value in known if read_sample(info) == sample}
 
 
 def _execute(statement: str, values: tuple) -> list[tuple]:

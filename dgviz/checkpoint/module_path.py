@@ -116,7 +116,7 @@ def module_path(name: str) -> ModulePath:
     behind = [i for i in range(first + 1, len(parts)) if i not in (*layers, *steps, *held)]
     module = ".".join(parts[i] for i in behind) or (parts[-1] if layers else name)
     spoken = [parts[i] for i in behind if i + 1 not in layers]  # a list of "attentions" holds MLPs too
-    kind = _class(spoken, _OF_A_LAYER if layers else _OUTSIDE + _OF_A_LAYER)
+    kind = _class(".".join(part for part in spoken if not part.isdecimal()).lower(), bool(layers))
     layer = tuple(int(parts[i]) for i in layers)
     tower = ".".join(parts[:first]) if layers else ""
     return ModulePath(tower, layer, module, expert, kind, _cut(name, parts, sorted(layers + held)))
@@ -144,9 +144,10 @@ def _cut(name: str, parts: Sequence[str], at: Sequence[int]) -> tuple[str, ...]:
     return *pieces, name[done:]
 
 
-def _class(parts: list[str], expressions: Iterable[tuple[str, str]]) -> str:
-    """Return the class of weight that a path speaks of."""
-    path = ".".join(part for part in parts if not part.isdecimal()).lower()
+@lru_cache(maxsize=1024)
+def _class(path: str, layered: bool) -> str:
+    """Return the class of weight that a path without numbers speaks of; few differ in all the layers of a model."""
+    expressions = _OF_A_LAYER if layered else _OUTSIDE + _OF_A_LAYER
     return next((kind for kind, expression in expressions if re.search(expression, path)), OTHER)
 
 

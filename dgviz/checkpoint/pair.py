@@ -22,6 +22,7 @@ from dgviz.checkpoint.lora.files import find_lora_file, open_lora_file
 from dgviz.checkpoint.module_path import module_path
 from dgviz.checkpoint.names import Match, Matches, match_names, unwrapped_names
 from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
+from dgviz.checkpoint.read import files_kept_open
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.stacks import Surroundings
 from dgviz.checkpoint.tied import find_copies, same_entries, unstored_head
@@ -158,7 +159,8 @@ def _pair(
         rows.append(_row(info, match, why or why_kept(info, match.base) or why_repaired(info, match.note)))
     rows = [_laid_out(row, surroundings) for row in rows]
     blockers = _find_blockers(rows, len(matches.found))
-    rows, found = judge_descent(rows, whole)
+    with files_kept_open():
+        rows, found = judge_descent(rows, whole)
     rows, used = _write_tied_once(rows, tuned, matches, whole)
     left = {name: info for name, info in base.tensors.items() if name not in used}
     copies = find_copies(base, whole) if left else {}
@@ -186,7 +188,7 @@ def _laid_out(row: PairedTensor, surroundings: Surroundings) -> PairedTensor:
     if stacked is None and row.action == REPAIR:
         reason = "A stack of matrices, or a kernel: nothing tells which, so it is left as in tuned."
         return replace(row, action=KEEP, cause="layout", reason=reason)
-    return replace(row, stacked=bool(stacked))
+    return replace(row, stacked=True) if stacked else row
 
 
 def _find_blockers(rows: list[PairedTensor], common: int) -> list[Notice]:

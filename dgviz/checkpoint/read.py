@@ -2,7 +2,10 @@
 
 import hashlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
@@ -16,6 +19,39 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 * 2**20
 """Large enough that opening the file for each chunk costs nothing, small enough to stay near the cache."""
 _BLOCK = 4096  # bytes of each sampled place: a page of a file, and less of it costs as much to read
+_MOST_OPEN = 64  # files kept open at once
+_open: ContextVar[dict[Path, BinaryIO] | None] = ContextVar("open files", default=None)
+
+
+@contextmanager
+def files_kept_open() -> Iterator[None]:
+    """Open every file once for all that is read in this block: of many small tensors opening is most of the work."""
+    if _open.get() is not None:
+        yield
+        return
+    files: dict[Path, BinaryIO] = {}
+    token = _open.set(files)
+    try:
+        yield
+    finally:
+        _open.reset(token)
+        for stream in files.values():
+            stream.close()
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[BinaryIO]:
+    """Give a file of a checkpoint: the one that is kept open, or one that is closed behind."""
+    files = _open.get()
+    if files is None:
+        with open_own(file) as stream:
+            yield stream
+        return
+    if file not in files:
+        if len(files) == _MOST_OPEN:
+            files.pop(next(iter(files))).close()
+        files[file] = open_own(file)
+    yield files[file]
 
 
 def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> bytearray:
@@ -50,7 +86,7 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
 def _read_into(buffer: "bytearray | np.ndarray", info: TensorInfo, start: int) -> None:
     """Fill a buffer with bytes of a stored tensor."""
     try:
-        with open_own(info.file) as stream:
+        with _opened(info.file) as stream:
             stream.seek(info.start + start)
             got = stream.readinto(buffer)  # reads on until the buffer is full or the file ends
     except OSError as error:

@@ -27,7 +27,7 @@ from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.threshold import find_rule
 from dgviz.spectra.schedule import Admission, Task, batch_size, count_cores, memory_budget, plan_tasks
 from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.weight import Weight
+from dgviz.spectra.weight import Weight, known_keys
 
 Settings = tuple[str, Mapping[str, Any], Directions]
 """A rule, its parameters, and single directions that it does not decide."""
@@ -149,12 +149,16 @@ class _Reader(threading.Thread):
 
     def run(self) -> None:
         """Go through the tasks, the largest first."""
-        for task in self._tasks:
+        try:
+            keys = known_keys(task.weight for task in self._tasks)
+        except DgvizError:  # a file is gone: each matrix says it for itself
+            keys = [None] * len(self._tasks)
+        for task, key in zip(self._tasks, keys, strict=True):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._ahead < self._most)
                 if self._stopped:
                     return
-            event = self._look_up(task)
+            event = self._look_up(task, key)
             if event.row is None and event.error is None:
                 with self._changed:
                     self._ahead += task.stored
@@ -172,10 +176,10 @@ class _Reader(threading.Thread):
             self._stopped = True
             self._changed.notify()
 
-    def _look_up(self, task: Task) -> _Event:
+    def _look_up(self, task: Task, key: str | None) -> _Event:
         """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
         try:
-            found = task.weight.find_spectrum(self._store)
+            found = task.weight.find_spectrum(self._store, key)
             settings = self._settings(task.weight)
             if found is None or needs_delta(found, *settings[:2]):
                 return _Event(task)

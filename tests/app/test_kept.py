@@ -84,3 +84,17 @@ def test_questions_are_told_apart_by_contents(tmp_path):
     plans = RepairPlan(), RepairPlan(params={"scale": 1.5}), RepairPlan(overrides=("lm_head: keep=tuned",))
     assert len({identity(plan) for plan in plans}) == 3
     assert weigh(pair) > 5000 and weigh(np.zeros(10**6)) > 8 * 10**6
+
+
+def test_a_long_collection_is_weighed_by_some_of_its_items():
+    class Counted:
+        looked = 0
+
+        @property
+        def kept_bytes(self):
+            Counted.looked += 1
+            return 1000
+
+    weights = {size: weigh([Counted() for _ in range(size)]) for size in (100, 10_000)}
+    assert weights[10_000] == pytest.approx(100 * weights[100], rel=0.02)
+    assert Counted.looked < 1000

@@ -7,8 +7,10 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -22,6 +24,7 @@ from dgviz.checkpoint import (
     is_hashed,
     known_hashes,
     open_checkpoint,
+    read,
     read_bytes,
     read_tensor,
 )
@@ -427,6 +430,24 @@ def test_read_ranges(tmp_path):
     for start, nbytes in ((-1, None), (0, info.nbytes + 1), (info.nbytes + 1, None), (4, -1)):
         with pytest.raises(ValueError, match="lie outside"):
             read_bytes(info, start, nbytes)
+
+
+def test_files_kept_open_are_read_alike_few_at_a_time_and_closed_behind(tmp_path, monkeypatch):
+    monkeypatch.setattr(read, "_MOST_OPEN", 2)
+    tensors = random_tensors()
+    opened = open_checkpoint(write_checkpoint(tmp_path / "sharded", tensors, shards=5)).tensors.values()
+    alone = {info.name: bytes(read_bytes(info)) for info in opened}
+    before = psutil.Process().num_fds()
+    with read.files_kept_open():
+        for _ in range(2):
+            assert {info.name: bytes(read_bytes(info)) for info in opened} == alone
+            assert 0 < psutil.Process().num_fds() - before <= 2
+        with read.files_kept_open():
+            read_bytes(next(iter(opened)))
+        link = tmp_path / "sharded" / "link.safetensors"
+        link.symlink_to(write_checkpoint(tmp_path / "other", tensors) / "model.safetensors")
+        assert "outside its directory" in refusal(read_bytes, replace(next(iter(opened)), file=link))
+    assert psutil.Process().num_fds() == before
 
 
 def test_a_slice_reads_its_own_bytes_only(tmp_path):

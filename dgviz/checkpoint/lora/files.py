@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
-from dgviz.checkpoint.header import Header, read_header
+from dgviz.checkpoint.header import Header, peek_names, read_header
 from dgviz.checkpoint.lora.config import CONFIG, AdapterConfig, check_adapter_config
 from dgviz.checkpoint.lora.tensor import LoraTensor, lora_tensor
 from dgviz.checkpoint.read import read_bytes
@@ -104,6 +104,8 @@ def find_lora_file(path: Path) -> LoraFile | None:
         file = found[0]
     if file.suffix != ".safetensors" or not file.is_file():
         return None
+    if (names := peek_names(file)) and not lora_kind(names):
+        return None  # a model, whose header is read in full where it is opened
     header = read_header(file)
     kind = lora_kind(header.tensors)
     return LoraFile(file, header, kind) if kind and kind != "PEFT" else None

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.rmt.diagnosis.flags import LIMITS
-from dgviz.rmt.law import optimal_threshold
+from dgviz.rmt.law import mp_distance, optimal_threshold, sigma_from_median
 from dgviz.rmt.rounding_noise import RoundingNoise
 from dgviz.rmt.threshold import Threshold
 
@@ -57,6 +58,13 @@ class Case:
     def rest_shape(self) -> tuple[int, int]:
         """Rows and columns of the noise that the kept directions leave room for."""
         return self.shape[0] - self.threshold.rank, self.shape[1] - self.threshold.rank
+
+    @cached_property
+    def residual_distance(self) -> float:
+        """Kolmogorov distance between what is dropped and the noise law of its own shape and median."""
+        rest = self.s[self.threshold.rank :]
+        sigma = sigma_from_median(float(np.median(rest)), self.rest_shape)
+        return mp_distance(rest, sigma, self.rest_shape) if sigma > 0 else 1.0
 
     def variance_limit(self, along: str) -> float:
         """Return how unequal the variances along rows or columns may be; a square matrix has two short sides."""

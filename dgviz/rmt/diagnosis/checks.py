@@ -8,7 +8,7 @@ import numpy as np
 from dgviz.rmt.diagnosis import rounding
 from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import LIMITS, Flag
-from dgviz.rmt.law import aspect_ratio, mp_distance, sigma_from_median
+from dgviz.rmt.law import aspect_ratio
 from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.rmt.threshold.screenot import screenot_tau
@@ -108,19 +108,12 @@ def check_kurtosis(case: Case) -> Flag | None:
     return Flag("kurtosis", value, limit, "warn", message, _SIMULATED)
 
 
-def residual_distance(case: Case) -> float:
-    """Return the Kolmogorov distance between what is dropped and the noise law of its own shape and median."""
-    rest = case.s[case.threshold.rank :]
-    sigma = sigma_from_median(float(np.median(rest)), case.rest_shape)
-    return mp_distance(rest, sigma, case.rest_shape) if sigma > 0 else 1.0
-
-
 def check_mp_distance(case: Case) -> Flag | None:
     """Check 5: what is dropped follows the Marchenko-Pastur law."""
     rest = case.p - case.threshold.rank
     if rest < 2:
         return None
-    value = residual_distance(case)
+    value = case.residual_distance
     usual, wrong = LIMITS["mp_distance_info"].value / rest, LIMITS["mp_distance_warn"].value
     if value <= usual:
         return None
@@ -154,7 +147,7 @@ def check_near_tau(case: Case) -> Flag | None:
 def check_screenot(case: Case) -> Flag | None:
     """Check 7: a rule that assumes less of the noise agrees."""
     tau = case.optimal_tau
-    if case.p < 8 or tau <= 0:
+    if case.p < 8 or tau <= 0 or case.threshold.rank == 0:  # of none it cannot keep fewer
         return None
     share = min(0.49, max(0.1, 1.5 * case.threshold.rank / case.p))
     value, limit = screenot_tau(case.s, aspect_ratio(case.shape), share) / tau, LIMITS["screenot_ratio"].value
@@ -175,7 +168,7 @@ def check_kept_share(case: Case) -> Flag | None:
     if rank == 0:
         # Where the whole spectrum is that of noise, giving back base is what the rule is for; elsewhere a guess.
         usual = LIMITS["mp_distance_info"].value / case.p
-        noise = residual_distance(case) <= usual
+        noise = case.residual_distance <= usual
         message = "No direction stands above the threshold, and the repair gives back base here: " + (
             "the whole update has the spectrum of noise. What was learned in small steps along many directions would "
             "look the same, and goes with it."
