@@ -33,9 +33,7 @@ def test_means_are_over_the_pairs_whose_damage_is_certain(tmp_path):
 
 
 def test_the_table_of_the_package_is_of_the_registry():
-    assert dict(read_methods().titles) == {
-        name: method.title for name, method in METHODS.items() if not method.experimental
-    }
+    assert dict(read_methods().titles) == {name: method.title for name, method in METHODS.items()}
 
 
 class TestBest:

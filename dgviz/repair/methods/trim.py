@@ -111,12 +111,18 @@ def find_cut(blocks: "Callable[[], Iterable[torch.Tensor]]", place: int) -> Cut:
     if not 1 <= place <= total:
         raise ValueError(f"place {place} lies outside the {total} keys")
     run, before = _place(upper, place)
-    lower = _counts((keys & (_COUNT - 1)).where(keys >> _HALF == run, _COUNT) for keys in blocks())
+    lower = _counts(_lower(keys, run) for keys in blocks())
     if int(lower.sum()) != int(upper[run]):
         raise ValueError("the keys changed between the two passes")
     rest, less = _place(lower, place - before)
     equal = int(lower[rest])
     return Cut((run << _HALF) + rest, total - before - less - equal, equal)
+
+
+def _lower(keys: "torch.Tensor", run: int) -> "torch.Tensor":
+    """Return the lower halves of the keys whose upper half is `run`; on a GPU others have a place, out of range."""
+    lower, here = keys & (_COUNT - 1), keys >> _HALF == run
+    return lower.where(here, _COUNT) if is_gpu(keys.device) else lower[here]  # how many there are is not asked there
 
 
 def _counts(blocks: "Iterable[torch.Tensor]") -> "torch.Tensor":
