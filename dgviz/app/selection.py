@@ -34,13 +34,14 @@ def draw_selection(view: View, names: list[str], rows: list[Assessment]) -> None
         choose_names(view)
         _draw_preview(names, repaired, rows)
         with st.container(horizontal=True):
-            st.button(
+            if st.button(
                 "Open the plan",
                 icon=":material/playlist_add_check:",
                 disabled=not repaired,
                 on_click=change_view,
                 kwargs={"plan": "open"},
-            )
+            ):
+                st.rerun()  # this may be a part of the page, and the plan is another
             st.button(
                 "Repair every weight",
                 icon=":material/close:",
