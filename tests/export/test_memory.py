@@ -1,6 +1,7 @@
 """Memory that is measured: a global trim of a deep model, and one tensor of three gigabytes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,7 +34,7 @@ if sys.argv[1] != "hold":
     sys.exit(main(sys.argv[1:]))
 held = [key for item in open_pair(*sys.argv[2:]).repairable for key in magnitudes(TensorUpdate(item, "cpu"))]
 """
-BUDGET = 112 * MIB  # about a dozen blocks of 2^20 entries
+BUDGET = 112 * MIB  # 63 to 90 were seen, the keys of one tensor among them
 
 
 def measured(words, errors):
@@ -42,6 +43,7 @@ def measured(words, errors):
         process = subprocess.Popen(
             [sys.executable, "-c", MEASURED, *map(str, words)],
             cwd=ROOT,
+            env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"},  # what is freed goes back at once, not into a heap
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -68,11 +70,11 @@ def anonymous(pid):
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """Twenty-four bfloat16 matrices, six to a file: the keys of all entries together take 192 MiB."""
+    """Forty-eight bfloat16 matrices, six to a file: the keys of all entries together take 192 MiB."""
     directory = tmp_path_factory.mktemp("deep")
     generator = torch.Generator().manual_seed(0)
     shape = 1024, 1024
-    base = {f"layers.{i}.weight": torch.randn(shape, generator=generator).bfloat16() for i in range(24)}
+    base = {f"layers.{i}.weight": torch.randn(shape, generator=generator).bfloat16() for i in range(48)}
     noise = 1e-2 * torch.randn(shape, generator=generator)
     tuned = {name: (tensor + noise.roll(i, 0)).bfloat16() for i, (name, tensor) in enumerate(base.items())}
     sides = {"base": base, "tuned": tuned}
@@ -86,7 +88,7 @@ def test_a_trim_of_the_whole_model_needs_less_than_its_keys(deep, tmp_path):
     _, peak = measured(command, tmp_path / "errors")
     assert peak <= BUDGET
     report = read_report(tmp_path / "out")
-    assert sum(row["written"] == "repaired" for row in report["tensors"].values()) == 24
+    assert sum(row["written"] == "repaired" for row in report["tensors"].values()) == 48
 
 
 @LINUX

@@ -1,7 +1,7 @@
 """Trims: the k-th smallest of any number of keys that never lie in memory together, and what a cut there leaves.
 
-Keys are whole numbers in [0, 2^32). The first pass counts them by their upper sixteen bits, which finds the one run
-of 65536 that holds the key wanted; the second counts those of the run by their lower bits.
+Keys are int32, and lie strictly between -2^31 and 2^31 - 1. The first pass counts them by their upper sixteen bits,
+which finds the one run of 65536 that holds the key wanted; the second counts those of the run by their lower bits.
 """
 
 import math
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _HALF = 16
 _COUNT = 2**_HALF
+_SIGNS = _COUNT // 2  # the upper halves are -32768 to 32767
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Trim:
     equal: float
 
 
-ALL, NOTHING = Trim(-1, 0), Trim(2**32, 0)
+ALL, NOTHING = Trim(-(2**31), 0), Trim(2**31 - 1, 0)
 
 
 @dataclass(frozen=True)
@@ -92,31 +93,31 @@ def magnitude_keys(values: "torch.Tensor") -> "torch.Tensor":
     """Return whole numbers that are ordered as ``|values|`` in float32 is."""
     import torch
 
-    return values.abs().to(torch.float32).contiguous().view(torch.int32).to(torch.int64)
+    return values.abs().to(torch.float32).contiguous().view(torch.int32)
 
 
 def score_keys(values: "torch.Tensor") -> "torch.Tensor":
-    """Return whole numbers in [0, 2^32) that are ordered as `values` in float32 are, whatever their signs."""
+    """Return whole numbers that are ordered as `values` in float32 are, whatever their signs."""
     import torch
 
     # A negative float's bit pattern grows with its magnitude: its lower bits are turned round. -0 becomes 0 first.
-    bits = (values.to(torch.float32) + 0.0).contiguous().view(torch.int32).to(torch.int64)
-    return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF) + 2**31
+    bits = (values.to(torch.float32) + 0.0).contiguous().view(torch.int32)
+    return torch.where(bits >= 0, bits, bits ^ 0x7FFFFFFF)
 
 
 def find_cut(blocks: "Callable[[], Iterable[torch.Tensor]]", place: int) -> Cut:
     """Return the key at a place in the ascending order of all keys."""
-    upper = _counts(keys >> _HALF for keys in blocks())
+    upper = _counts((keys >> _HALF).add_(_SIGNS) for keys in blocks())
     total = int(upper.sum())
     if not 1 <= place <= total:
         raise ValueError(f"place {place} lies outside the {total} keys")
     run, before = _place(upper, place)
-    lower = _counts(_lower(keys, run) for keys in blocks())
+    lower = _counts(_lower(keys, run - _SIGNS) for keys in blocks())
     if int(lower.sum()) != int(upper[run]):
         raise ValueError("the keys changed between the two passes")
     rest, less = _place(lower, place - before)
     equal = int(lower[rest])
-    return Cut((run << _HALF) + rest, total - before - less - equal, equal)
+    return Cut((run - _SIGNS << _HALF) + rest, total - before - less - equal, equal)
 
 
 def _lower(keys: "torch.Tensor", run: int) -> "torch.Tensor":
