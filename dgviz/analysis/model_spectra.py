@@ -50,10 +50,13 @@ class ModelSpectra:
         Those whose spectrum is stored, in the order of the checkpoint.
     missing : tuple of Weight
         The others.
+    digest : str
+        Changes when anything that is stored of these weights does; empty where they were not all read at once.
     """
 
     weights: tuple[StoredWeight, ...]
     missing: tuple[Weight, ...]
+    digest: str = ""
 
 
 def read_spectra(
@@ -71,11 +74,11 @@ def read_spectra(
     read = {} if previous is None else {stored.weight: stored for stored in previous.weights}
     wanted = weights_of(pair)
     new = [weight for weight in wanted if weight not in read]
-    for weight, key in zip(new, _keys(new, hash_bytes), strict=True):
-        found = None if key is None else store.get(key)
-        if found is not None:
-            read[weight] = StoredWeight(weight, found)
-    return ModelSpectra(tuple(read[w] for w in wanted if w in read), tuple(w for w in wanted if w not in read))
+    keys = _keys(new, hash_bytes)
+    found, digest = store.get_many(key for key in keys if key is not None)
+    read |= {weight: StoredWeight(weight, found[key]) for weight, key in zip(new, keys, strict=True) if key in found}
+    missing = tuple(w for w in wanted if w not in read)
+    return ModelSpectra(tuple(read[w] for w in wanted if w in read), missing, "" if previous else digest)
 
 
 def _keys(weights: Sequence[Weight], hash_bytes: int) -> list[str | None]:
