@@ -71,14 +71,17 @@ def read_spectra(
     moment ago has none remembered, and a page must not read a large one.
     """
     store = store or SpectrumStore()
-    read = {} if previous is None else {stored.weight: stored for stored in previous.weights}
+    read = {} if previous is None else {stored.weight.name: stored for stored in previous.weights}
     wanted = weights_of(pair)
-    new = [weight for weight in wanted if weight not in read]
+    new = [weight for weight in wanted if weight.name not in read]
     keys = _keys(new, hash_bytes)
     found, digest = store.get_many(key for key in keys if key is not None)
-    read |= {weight: StoredWeight(weight, found[key]) for weight, key in zip(new, keys, strict=True) if key in found}
-    missing = tuple(w for w in wanted if w not in read)
-    return ModelSpectra(tuple(read[w] for w in wanted if w in read), missing, "" if previous else digest)
+    for weight, key in zip(new, keys, strict=True):
+        if key in found:
+            read[weight.name] = StoredWeight(weight, found[key])
+    missing = tuple(weight for weight in wanted if weight.name not in read)
+    known = tuple(read[weight.name] for weight in wanted if weight.name in read)
+    return ModelSpectra(known, missing, "" if previous else digest)
 
 
 def _keys(weights: Sequence[Weight], hash_bytes: int) -> list[str | None]:

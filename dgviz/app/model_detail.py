@@ -47,7 +47,8 @@ def draw_table(rows: list[Assessment], on_open: Callable[[Assessment], None]) ->
 
 def _filtered(rows: list[Assessment]) -> list[Assessment]:
     """Return the rows that the filters leave."""
-    present = [name for name in CLASSES if any(row.weight.module_path.kind == name for row in rows)]
+    held = {row.weight.module_path.kind for row in rows}
+    present = [name for name in CLASSES if name in held]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input("Name contains", key="table-name", placeholder="text or expression", width=320)
         kinds = st.pills("Class of weight", present, selection_mode="multi", key="table-kinds")
@@ -55,6 +56,8 @@ def _filtered(rows: list[Assessment]) -> list[Assessment]:
         found = compile_expression(text or "", ignore_case=True)
     except PairError as error:
         show_warning(str(error))
+        return rows
+    if not text and not kinds:
         return rows
     return [
         row for row in rows if found.search(row.weight.name) and (not kinds or row.weight.module_path.kind in kinds)

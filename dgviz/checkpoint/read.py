@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -39,19 +39,16 @@ def files_kept_open() -> Iterator[None]:
             stream.close()
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """Give a file of a checkpoint: the one that is kept open, or one that is closed behind."""
+def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
+    """Return a file of a checkpoint: the one that is kept open, or one that is closed behind."""
     files = _open.get()
     if files is None:
-        with open_own(file) as stream:
-            yield stream
-        return
+        return open_own(file)
     if file not in files:
         if len(files) == _MOST_OPEN:
             files.pop(next(iter(files))).close()
         files[file] = open_own(file)
-    yield files[file]
+    return nullcontext(files[file])
 
 
 def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> bytearray:

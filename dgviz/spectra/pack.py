@@ -28,6 +28,7 @@ def pack_spectra(spectra: Mapping[str, Spectrum], stamps: Mapping[str, Stamp]) -
         "keys": list(spectra),
         "certificates": [spectrum.certificate for spectrum in spectra.values()],
         "summaries": [spectrum.summary for spectrum in spectra.values()],
+        "energies": [spectrum.energy for spectrum in spectra.values()],
     }
     return {
         "values": np.concatenate([spectrum.s for spectrum in spectra.values()]),
@@ -42,12 +43,14 @@ def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -
     about = json.loads(arrays["about"].tobytes())
     shapes, known = (list(map(tuple, arrays[name].tolist())) for name in ("shapes", "stamps"))
     ends = np.cumsum([min(shape) for shape in shapes]).tolist()
-    columns = zip(about["keys"], known, ends, shapes, about["certificates"], about["summaries"], strict=True)
-    return {
-        key: Spectrum(arrays["values"][end - min(shape) : end], shape, certificate, summary, stored=True)
-        for key, stamp, end, shape, certificate, summary in columns
-        if stamps.get(key) == stamp
-    }
+    described = (about[name] for name in ("keys", "certificates", "summaries", "energies"))
+    found = {}
+    for stamp, end, shape, key, certificate, summary, energy in zip(known, ends, shapes, *described, strict=True):
+        if stamps.get(key) == stamp:
+            s = arrays["values"][end - min(shape) : end]
+            found[key] = Spectrum(s, shape, certificate, summary, stored=True)
+            vars(found[key])["energy"] = energy  # where the property keeps it
+    return found
 
 
 def text_array(value: Any) -> NDArray[np.uint8]:
