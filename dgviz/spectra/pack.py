@@ -18,6 +18,8 @@ from safetensors.numpy import save_file
 
 from dgviz.rmt.spectrum import Spectrum
 
+FORMAT = "2"
+"""Part of what a pack is found by. Raise it when `pack_spectra` writes other arrays, or other values into them."""
 Stamp = tuple[int, int, int]
 """Inode, size and time of modification of an entry."""
 

@@ -24,7 +24,7 @@ from dgviz.errors import DgvizError
 from dgviz.files import replacing
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.bound import note_growth, note_use
-from dgviz.spectra.pack import pack_spectra, read_arrays, unpack_spectra, write_arrays
+from dgviz.spectra.pack import FORMAT, pack_spectra, read_arrays, unpack_spectra, write_arrays
 
 ENGINE_VERSION = "3"
 """Part of every key. Raise it when `decompose` gives other numbers, or when the stored format or the
@@ -78,7 +78,7 @@ class SpectrumStore:
             with contextlib.suppress(OSError):
                 stats[key] = os.stat(self._file_name(key))  # noqa: PTH116 - a Path costs more than the call
         stamps = {key: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for key, stat in stats.items()}
-        pack = "".join(wanted)
+        pack = "".join([FORMAT, *wanted])
         packed = self.get_arrays(pack) if len(stamps) >= FEWEST else None
         found = {} if packed is None else unpack_spectra(packed, stamps)
         for key in found:

@@ -126,3 +126,13 @@ def test_a_packed_entry_that_is_read_counts_as_used(store, monkeypatch):
     size = store.size()
     bound.trim(store.root, size - 1)
     assert store.get(other) is None and store.get_many(KEYS)[0].keys() == set(KEYS)
+
+
+def test_a_pack_of_another_format_is_not_read(store, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("dgviz.spectra.store.FORMAT", "0")
+        patch.setattr("dgviz.spectra.store.pack_spectra", lambda *_: {"values": np.zeros(3)})
+        store.get_many(KEYS)
+    found, _, looked = opened(store, monkeypatch)
+    assert looked == [] and len(packs(store)) == 2
+    check(store, found)
