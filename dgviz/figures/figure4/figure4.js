@@ -74,7 +74,7 @@ class Figure4 {
     fewer.addEventListener("click", () => this.step(-1));
     more.addEventListener("click", () => this.step(1));
     reset.addEventListener("click", () => this.jump(this.data.ruleTau));
-    this.el["log-ranks"].addEventListener("change", () => this.layout());
+    for (const name of ["log-ranks", "in-proportion"]) rememberBox(this.el[name], `dgviz-${name}`, () => this.layout());
   }
 
   // A text field whose number becomes a tau; anything else is marked and changes nothing.
@@ -125,6 +125,7 @@ class Figure4 {
   // After new data or a new size.
   layout() {
     if (!this.data) return;
+    this.panels.inProportion = this.el["in-proportion"].checked;
     this.panels.layout(this.data, this.palette, this.el["log-ranks"].checked);
     this.follow();
   }

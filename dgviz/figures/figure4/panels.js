@@ -151,9 +151,11 @@ class Panels {
     const ratio = window.devicePixelRatio || 1, [m, n] = data.shape;
     for (const [id, panel] of Object.entries(this.panels)) {
       const rows = id in this.plan.entry ? data.tunedShape : data.directionsShape;
-      panel.frame.style.height = this.frameHeight(id, rows && rows[0], ratio) + "px";
+      Object.assign(panel.frame.style, { width: "", height: this.frameHeight(id, rows && rows[0], ratio) + "px" });
+      if (this.inProportion && this.plan.zooms && id in this.plan.entry) this.fitProportion(panel.frame);
     }
     for (const panel of Object.values(this.panels)) {
+      panel.x.style.width = panel.frame.style.width;
       Object.assign(panel, { width: panel.frame.clientWidth, height: panel.frame.clientHeight, top: panel.frame.offsetTop });
       panel.pixels = [Math.round(panel.height * ratio), Math.max(1, Math.round(panel.width * ratio))];
     }
@@ -170,6 +172,14 @@ class Panels {
     this.zoomed = Boolean(data.entries) && (data.entries.rows[1] - data.entries.rows[0] < m || data.entries.columns[1] - data.entries.columns[0] < n);
     this.grid.classList.toggle("zoomed", this.zoomed);
     this.paintEntries();
+  }
+
+  // As many rows as columns are as long as these are wide, so that the longer side fills what there is.
+  fitProportion(frame) {
+    const { rows, columns } = this.data.entries || { rows: [0, this.data.shape[0]], columns: [0, this.data.shape[1]] };
+    const tall = (rows[1] - rows[0]) / (columns[1] - columns[0]), { clientWidth, clientHeight } = frame;
+    if (tall * clientWidth > clientHeight) frame.style.width = `${Math.max(1, Math.round(clientHeight / tall))}px`;
+    else frame.style.height = `${Math.max(1, Math.round(clientWidth * tall))}px`;
   }
 
   frameHeight(id, rows, ratio) {
