@@ -159,6 +159,7 @@ class Figure4 {
     const { data } = this, share = energyKept(this.energy, rank);
     const fit = data.law ? fitTriple(data.law, rank) : null;
     const energies = { tuned: 1, repaired: share, discarded: 1 - share };
+    this.panels.sayKept(`${rank} of ${data.s.length}${share === null ? "" : `, ${formatPercent(share)} of the energy`}`);
     for (const [id, chips] of Object.entries(this.panels.chips)) {
       const own = id === "discarded" && fit && fit.discardedOwn !== null ? ` own ${fit.discardedOwn.toFixed(1)}` : "";
       chips.fit.replaceChildren(own ? "Fit " : "MP-fit ", element("b", "", fit ? fit[id].toFixed(1) : "n/a"));

@@ -62,10 +62,11 @@ class Panels {
     canvas.setAttribute("role", "img");
     const panel = {
       frame, canvas, caption,
-      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), chosen: element("div", "chosen"), hovered: element("div", "hovered"), picked: element("div", "picked"),
+      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), bracket: element("i", "bracket"), share: element("span", "share"), chosen: element("div", "chosen"), hovered: element("div", "hovered"), picked: element("div", "picked"),
       note: element("span", "note"), kept: element("span", "side kept"), dropped: element("span", "side dropped"), x: element("div", "xaxis"), y: element("div", "yaxis"),
     };
-    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.chosen, panel.hovered, panel.picked, panel.kept, panel.dropped, panel.note, panel.y);
+    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.bracket, panel.chosen, panel.hovered, panel.picked, panel.kept, panel.dropped, panel.note, panel.y);
+    caption.append(panel.share);
     figure.append(caption, frame, panel.x);
     canvas.addEventListener("pointermove", (event) => {
       const box = canvas.getBoundingClientRect();
@@ -199,7 +200,7 @@ class Panels {
     key.append(bar, numbers, label);
   }
 
-  layDirectionAxis({ x, cut, width, kept, dropped }, boundary, rank) {
+  layDirectionAxis({ x, cut, bracket, width, kept, dropped }, boundary, rank) {
     const p = this.data.s.length, inside = rank > 0 && rank < p;
     // On either side of the rank's line, where there is room; at the frame's end where there is none.
     const words = [[kept, `kept ${rank}`, rank > 0], [dropped, `dropped ${p - rank}`, rank < p]];
@@ -218,7 +219,13 @@ class Panels {
     }
     layTicks(x, ticks, width, 34, true);
     cut.style.display = inside ? "block" : "none";
-    cut.style.left = boundary * width + "px";
+    cut.style.left = bracket.style.width = boundary * width + "px";
+  }
+
+  // Over the first map of directions, in the words of its bracket: what is kept.
+  sayKept(text) {
+    const [first] = this.plan.spectrum;
+    this.panels[first].share.textContent = text;
   }
 
   // ---- drawing ------------------------------------------------------------------------------------------------
