@@ -23,10 +23,9 @@ from dgviz.spectra.store import FEWEST, SpectrumStore
 
 def _digest_code() -> str:
     """Return a digest of the code that thresholds and verdicts come from, and of this, which writes them."""
-    rooms = [file for room in (rmt, forecast) for file in sorted(Path(room.__file__).parent.rglob("*.py"))]
-    return hashlib.sha256(
-        b"".join(file.read_bytes() for file in (*rooms, Path(words.__file__), Path(__file__)))
-    ).hexdigest()
+    files = [file for room in (rmt, forecast) for file in sorted(Path(room.__file__).parent.rglob("*.py"))]
+    files += [Path(words.__file__), Path(__file__)]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 _CODE = _digest_code()  # when this is imported, as the code itself is
