@@ -317,6 +317,9 @@ _FORCE = _switch(
 )
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
+_WORKERS = Argument(
+    "--workers", "N", "processes; default as many as the work is worth, one per core at most", kind=int
+)
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
 _RULE = (
     Argument("--rule", "R", "threshold rule: {rules}", default="dg_hard"),
@@ -464,6 +467,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--push-to", "ORG/NAME", "upload the finished output to the hub", default=""),
                 _switch("--private", "with --push-to: visible to its members only"),
                 _DEVICE,
+                _WORKERS,
                 _JSON,
             ),
         ),
@@ -479,12 +483,13 @@ GRAMMAR: dict[str, Form] = {
                 _FORCE,
                 _DTYPE,
                 _DEVICE,
+                _WORKERS,
             ),
         ),
         (
             "compare-methods",
             "measure what every method would write, and write nothing",
-            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _SAVE),
+            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _WORKERS, _SAVE),
         ),
         (
             "sweep",
@@ -496,6 +501,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PLAN,
                 _DTYPE,
                 _DEVICE,
+                _WORKERS,
                 Argument("--parameter", "P", "strength to sweep; default: the first of each method"),
                 Argument(
                     "--evaluate",

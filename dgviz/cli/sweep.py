@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     pair, plans = opened(options), sweep_plans(lines)
     if options.evaluate:
         scores, ends = _score(pair, plans, options.device)
-    table = measure(pair, plans, options.device, "sweep", ranks=False)
+    table = measure(pair, plans, options, "sweep", ranks=False)
     result = {**sides(pair), "seconds": round(time.perf_counter() - started, 3)}
     swept = sweep_result(lines, table, scores)
     result |= {"evaluator": options.evaluate, "ends": ends, "lines": swept}

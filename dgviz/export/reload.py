@@ -1,7 +1,8 @@
 """Load a checkpoint with transformers and say which keys did not fit.
 
-``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` prints one line of JSON; with a pickled export plan,
-where every key fits, also what `dgviz.export.logits` finds.
+``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` imports what the config in the folder asks for, waits
+for a line of input, then loads and prints one line of JSON; with a pickled export plan, where every key fits, also
+what `dgviz.export.logits` finds.
 
 A process of its own, unless transformers is there already: it takes seconds and memory, and what it thinks of a model
 must not end an export.
@@ -15,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +132,10 @@ def compare_all(directory: Path, reference: Path | None, plan: Path, device: str
 def main(arguments: list[str]) -> None:
     """Print what loading gave as one line of JSON."""
     directory, *paths = map(Path, arguments[:3])
+    with suppress(Exception):  # what is wrong is said when it is loaded
+        find_model_class(directory)
+    if not sys.stdin.readline():
+        return  # whoever wanted to know has gone
     reference = paths[0] if paths else None
     if len(arguments) > 3:
         print(json.dumps(compare_all(directory, reference, paths[1], arguments[3])))

@@ -25,18 +25,19 @@ from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order
 from dgviz.export.targets import Target, Targets, build_model, find_targets
 from dgviz.files import sync, write_file
+from dgviz.jobs.executor import Executor
 from dgviz.repair.report import TensorReport
 
 WEIGHTS = "adapter_model.safetensors"
 _STAGING = "adapter.partial"
 
 
-def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
+def iter_adapter(plan: ExportPlan, executor: Executor) -> Iterator[TensorReport | dict[str, Any]]:
     """Write an adapter, yielding a report after every tensor and the content of ``dgviz.json`` last."""
     targets = find_targets(plan.pair, build_model(plan.pair.base.config))
     covered = {piece.name for target in targets.found for piece in target.pieces}
     parts: dict[str, Part] = {}
-    for report, part in iter_parts(plan, [item for item in plan.pair.repairable if item.name in covered], device):
+    for report, part in iter_parts(plan, [item for item in plan.pair.repairable if item.name in covered], executor):
         parts[part.name] = part
         yield report
     used = [target for target in targets.found if target_rank(target, parts)]
@@ -52,7 +53,7 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     digest = _write_weights(staging / WEIGHTS, used, parts, names)
     verified = compare_with_peft(staging, build_model(plan.pair.base.config), used, parts)
     copy_sidecars(plan)
-    report = describe_parts(plan, parts.values(), device, staging / WEIGHTS, digest)
+    report = describe_parts(plan, parts.values(), executor.device, staging / WEIGHTS, digest)
     report["left_at_base"] = left
     report["warnings"] = [*_about(targets, left), *report["warnings"]]
     report["verified"] = {"peft": verified}
