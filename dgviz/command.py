@@ -317,9 +317,7 @@ _FORCE = _switch(
 )
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
-_WORKERS = Argument(
-    "--workers", "N", "processes; default as many as the work is worth, one per core at most", kind=int
-)
+_WORKERS = Argument("--workers", "N", "processes; default one per core where the work is worth it", kind=int)
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
 _RULE = (
     Argument("--rule", "R", "threshold rule: {rules}", default="dg_hard"),

@@ -171,13 +171,10 @@ def _execute(statement: str, values: tuple) -> list[tuple]:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             inode = file.stat().st_ino if file.exists() else None
-            with _using, _connected(file, inode) as connection:
-                return connection.execute(statement, values).fetchall()
+            return _run(file, statement, values)
         except OSError:
             return []
         except sqlite3.DatabaseError as error:
-            with _using:
-                _disconnect()
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
                 _paused[file] = time.monotonic() + _PAUSE_SECONDS
@@ -189,30 +186,23 @@ def _execute(statement: str, values: tuple) -> list[tuple]:
 
 
 _using = threading.Lock()
-_connection: tuple[tuple[Path, int | None, int], sqlite3.Connection] | None = None
+_connected: dict[tuple[int, Path, FileStamp], sqlite3.Connection] = {}  # one at most: process, file, and its state
 
 
-def _connected(file: Path, inode: int | None) -> sqlite3.Connection:
-    """Return this process's connection to the database, a new one where it is another file than before."""
-    global _connection
-    known = file, inode, os.getpid()
-    if inode is not None and _connection is not None and _connection[0] == known:
-        return _connection[1]
-    _disconnect()
-    connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, check_same_thread=False)
-    _connection = (file, file.stat().st_ino, os.getpid()), connection
-    # A lost database costs a second reading, so no write waits for the disk.
-    connection.execute("PRAGMA synchronous = OFF")
-    connection.execute(_SCHEMA)
-    return connection
-
-
-def _disconnect() -> None:
-    """Close the connection, unless it is that of a process that this one was forked from."""
-    global _connection
-    if _connection is not None and _connection[0][2] == os.getpid():
-        _connection[1].close()
-    _connection = None
+def _run(file: Path, statement: str, values: tuple) -> list[tuple]:
+    """Run one statement on this process's connection, a new one where somebody else has touched the file since."""
+    with _using:
+        connection = _connected.pop((os.getpid(), file, file_stamp(file.stat())), None) if file.exists() else None
+        _connected.clear()
+        if connection is None:
+            connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, check_same_thread=False)
+            # A lost database costs a second reading, so no write waits for the disk.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(_SCHEMA)
+        with connection:
+            rows = connection.execute(statement, values).fetchall()
+        _connected[os.getpid(), file, file_stamp(file.stat())] = connection
+    return rows
 
 
 _paused: dict[Path, float] = {}  # until when a locked database is left alone

@@ -26,16 +26,12 @@ def run(options: argparse.Namespace) -> int:
     if options.push_to:
         refuse_local_base(plan)
     reporter = JobReporter.from_environment()
-    started = time.perf_counter()
     executor = hire(plan.pair.tensors, [plan.repair], options.device, options.workers)
     from dgviz.export.write import ExportResult, iter_export  # torch is imported while other processes start
 
-    export = iter_export(plan, executor)
-    with (
-        closing(executor),
-        closing(export),
-        Progress("repair", plan.total_bytes, unit="B", unit_scale=True) as progress,
-    ):
+    export, bar = iter_export(plan, executor), Progress("repair", plan.total_bytes, unit="B", unit_scale=True)
+    started = time.perf_counter()
+    with closing(executor), closing(export), bar as progress:
         for item in export:
             if isinstance(item, ExportResult):
                 break

@@ -1,4 +1,4 @@
-"""What is done with the tensors of an export, wherever that is: their inputs are hashed, they are made and reported."""
+"""What an export does with its tensors, wherever that is: hash their inputs, make them, report on them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field

@@ -13,7 +13,7 @@ from dgviz.files import write_file
 MANIFEST = ".dgviz-export.json"
 LOCK = ".dgviz-export.lock"
 PARTS = ".dgviz-parts"
-"""Folder of what is finished: a record for every shard, or the pieces of an output that is put together at its end."""
+"""Folder of what is finished: a record of every shard, or the pieces of an output that is put together last."""
 
 _VERSION = 4
 _OPTIONS = {"params": "--rule-param", "dgviz": "dgviz's version", "torch": "torch's version", "device": "--device"}

@@ -132,10 +132,6 @@ def compare_all(directory: Path, reference: Path | None, plan: Path, device: str
 def main(arguments: list[str]) -> None:
     """Print what loading gave as one line of JSON."""
     directory, *paths = map(Path, arguments[:3])
-    with suppress(Exception):  # what is wrong is said when it is loaded
-        find_model_class(directory)
-    if not sys.stdin.readline():
-        return  # whoever wanted to know has gone
     reference = paths[0] if paths else None
     if len(arguments) > 3:
         print(json.dumps(compare_all(directory, reference, paths[1], arguments[3])))
@@ -144,4 +140,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with suppress(Exception):  # what is wrong is said when it is loaded
+        find_model_class(Path(sys.argv[1]))
+    if sys.stdin.readline():  # else whoever wanted to know has gone
+        main(sys.argv[1:])

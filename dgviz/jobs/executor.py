@@ -69,7 +69,7 @@ class Executor(Protocol):
 
 
 class InProcess:
-    """This process: a task is carried out when it is submitted.
+    """One's own process: a task is carried out when it is submitted.
 
     Parameters
     ----------

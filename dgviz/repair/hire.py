@@ -1,4 +1,4 @@
-"""Which executor a piece of work is worth; torch is not imported where the CPU does it, so that processes start first."""
+"""Which executor a piece of work is worth; for the CPU without torch, so that other processes start first."""
 
 from collections.abc import Sequence
 from pathlib import Path
