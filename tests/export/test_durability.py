@@ -217,6 +217,16 @@ def test_fifty_kills(pair, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_export_of_several_processes_is_killed_and_continued_by_one(pair, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    process = repair(pair, out, "--workers", "2")
+    kill(process, out, 0.4, sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors")))
+    before = shards_of(out)
+    finish(pair, out)
+    assert before.items() <= shards_of(out).items() and file_bytes(out) == undisturbed
+
+
+@pytest.mark.slow
 def test_one_output_killed_again_and_again(pair, undisturbed, tmp_path):
     out = tmp_path / "out"
     total = sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors"))
