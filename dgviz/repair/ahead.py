@@ -51,7 +51,7 @@ class Ahead:
         place = self._places[paired.name]
         for passed in self._tensors[self._asked : place]:
             self._found.pop(passed.name, None)
-        self._asked, self._next = place + 1, max(self._next, place)
+        self._asked, self._next = max(self._asked, place + 1), max(self._next, place + 1)
         waiting = {future for future, _ in self._found.values()}
         self._held = {future: memory for future, memory in self._held.items() if future in waiting}
         if paired.name not in self._found:
