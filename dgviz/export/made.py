@@ -48,7 +48,7 @@ class MadeTensor:
 
 
 class MadeTensors:
-    """One tensor under several plans, each made when it is asked for; all of them where they travel.
+    """One tensor under several plans, each made when it is asked for, in order; all of them where they travel.
 
     Attributes
     ----------
@@ -57,13 +57,16 @@ class MadeTensors:
     """
 
     def __init__(self, repairs: TensorRepairs, settings: Sequence[tuple[RepairPlan, Any]], squares: Squares) -> None:
-        self._repairs, self._settings, self.squares = repairs, settings, squares
+        self._repairs: TensorRepairs | None = repairs
+        self._settings, self.squares = settings, squares
 
     def __getitem__(self, number: int) -> MadeTensor:
         """Return the tensor under one of the plans."""
         paired, (plan, _) = self._repairs.paired, self._settings[number]
         inputs = {} if paired.tuned is None else hash_inputs(paired, plan)
         done = self._repairs.repair(number)
+        if number + 1 == len(self._settings):
+            self._repairs = None  # with what it holds on a device
         data = None if done.tensor is None else _bytes(done.tensor)
         return MadeTensor(data, done.source, done.report, inputs)
 
