@@ -317,6 +317,7 @@ _FORCE = _switch(
 )
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
+_WORKERS = Argument("--workers", "N", "processes; default one per core where the work is worth it", kind=int)
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
 _RULE = (
     Argument("--rule", "R", "threshold rule: {rules}", default="dg_hard"),
@@ -464,6 +465,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--push-to", "ORG/NAME", "upload the finished output to the hub", default=""),
                 _switch("--private", "with --push-to: visible to its members only"),
                 _DEVICE,
+                _WORKERS,
                 _JSON,
             ),
         ),
@@ -479,12 +481,13 @@ GRAMMAR: dict[str, Form] = {
                 _FORCE,
                 _DTYPE,
                 _DEVICE,
+                _WORKERS,
             ),
         ),
         (
             "compare-methods",
             "measure what every method would write, and write nothing",
-            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _SAVE),
+            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _WORKERS, _SAVE),
         ),
         (
             "sweep",
@@ -496,6 +499,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PLAN,
                 _DTYPE,
                 _DEVICE,
+                _WORKERS,
                 Argument("--parameter", "P", "strength to sweep; default: the first of each method"),
                 Argument(
                     "--evaluate",

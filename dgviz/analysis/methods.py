@@ -6,6 +6,7 @@ one shape: a method that leaves vectors to tuned is charged with tuned's vectors
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor, read_tensor
 from dgviz.device import send
+from dgviz.jobs.executor import Executor, InProcess
+from dgviz.repair.ahead import Ahead
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
 from dgviz.repair.tensor import TensorRepairs
@@ -58,20 +61,50 @@ class MeasuredTensor:
 def iter_comparison(
     pair: CheckpointPair,
     plans: Sequence[RepairPlan],
-    device: str = "auto",
+    device: str | Executor = "auto",
     store: SpectrumStore | None = None,
     ranks: bool = True,
 ) -> Iterator[MeasuredTensor]:
-    """Measure every tensor under every plan, each read and decomposed once."""
-    device = resolve_device(device)
+    """Measure every tensor under every plan, each read and decomposed once; where, a device or an executor says."""
+    executor = InProcess(resolve_device(device)) if isinstance(device, str) else device
+    store = store or SpectrumStore()
     masks = {"include": plans[0].include, "exclude": plans[0].exclude, "dtype": plans[0].dtype} if plans else {}
     reference = RepairPlan(**masks)  # as published: an override is part of what is compared with it
     squares: dict = {}
     chosen = [reference, *plans]
-    settings = [(plan, prepare_method(pair, plan, device, store, squares)) for plan in chosen]
-    for paired in pair.tensors:
-        if is_measured(paired):
-            yield _measure(TensorRepairs(paired, settings, device, store), chosen, device, ranks)
+    settings = [(plan, prepare_method(pair, plan, executor.device, store, squares)) for plan in chosen]
+    measured = [paired for paired in pair.tensors if is_measured(paired)]
+    measure = Ahead(executor, MeasureTensors(settings, ranks, executor.threads, store.root), measured, chosen)
+    yield from map(measure, measured)
+
+
+@dataclass(frozen=True, eq=False)
+class MeasureTensors:
+    """Measures tensors under several plans.
+
+    Attributes
+    ----------
+    settings : sequence of (RepairPlan, object)
+        Plans, of which distances are measured from the first, and what their methods take from the whole model.
+    ranks : bool
+        Whether effective ranks are wanted.
+    threads : int or None
+        To compute on; None for as many as the process has.
+    root : Path
+        Of the store of spectra.
+    """
+
+    settings: Sequence[tuple[RepairPlan, Any]]
+    ranks: bool
+    threads: int | None
+    root: Path
+
+    def __call__(self, device: str, tensors: Sequence[PairedTensor]) -> list[MeasuredTensor]:
+        """Return the figures of tensors; those that a GPU is given together are measured one by one."""
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        plans, store = [plan for plan, _ in self.settings], SpectrumStore(self.root)
+        return [_measure(TensorRepairs(t, self.settings, device, store), plans, device, self.ranks) for t in tensors]
 
 
 def is_measured(paired: PairedTensor) -> bool:

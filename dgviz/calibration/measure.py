@@ -35,13 +35,13 @@ _Items = dict[str, dict[str, NDArray[np.float64]]]  # by model and side, the sco
 
 
 def measure_run(
-    run: Run, directory: Path, steps: int | None = None, alphas: Sequence[float] = ALPHAS
+    run: Run, directory: Path, steps: int | None = None, alphas: Sequence[float] = ALPHAS, device: str = "cpu"
 ) -> dict[str, Any]:
     """Return the result of a pair, and write it into the directory; what is trained already is not trained again."""
     started = time.perf_counter()
     pair = make_pair(run, directory, steps)
     task = find_task(run.architecture)
-    items = _score(pair, task, alphas)
+    items = _score(pair, task, alphas, device)
     result = {
         "name": run.name,
         "family": run.family,
@@ -85,7 +85,7 @@ def _describe(pair: CheckpointPair) -> dict[str, Any]:
     }
 
 
-def _score(pair: CheckpointPair, task: Task, alphas: Sequence[float]) -> _Items:
+def _score(pair: CheckpointPair, task: Task, alphas: Sequence[float], device: str) -> _Items:
     """Return the scores of base, tuned and every repair, by what `summarise` calls them."""
     plans = {"dg_hard": RepairPlan(), **{name: RepairPlan(method=name) for name in CONTROLS}}
     plans |= {_at(alpha): RepairPlan(method="wise_ft", method_params={"alpha": alpha}) for alpha in alphas}
@@ -93,7 +93,7 @@ def _score(pair: CheckpointPair, task: Task, alphas: Sequence[float]) -> _Items:
     items = {
         name: ask_model(load_model(side.path), task) for name, side in (("base", pair.base), ("tuned", pair.tuned))
     }
-    for plan, folder, _ in iter_written(pair, list(plans.values()), "cpu"):
+    for plan, folder, _ in iter_written(pair, list(plans.values()), device):
         items[names[plan.label]] = ask_model(load_model(folder), task)
     return items
 

@@ -29,10 +29,10 @@ from dgviz.repair.whole_model import prepare_method
 _Items = dict[str, NDArray[np.float64]]  # by side, the score of every example
 
 
-def measure_methods(run: Run, directory: Path) -> dict[str, Any]:
+def measure_methods(run: Run, directory: Path, device: str = "cpu") -> dict[str, Any]:
     """Return what every method does to a pair that lies in a calibration's folder, and write it there."""
     folder = directory / "checkpoints" / run.name
-    scored = _Scored(open_pair(folder / "base", folder / "tuned"), find_task(run.architecture))
+    scored = _Scored(open_pair(folder / "base", folder / "tuned"), find_task(run.architecture), device)
     found = {name: scored.search(line) for name, line in _lines().items()}
     means = Means(scored.base)
     damage = means.of(scored.base)["base"] - means.of(scored.tuned)["base"]
@@ -60,8 +60,8 @@ def _lines() -> dict[str, SweepLine]:
 class _Scored:
     """A pair whose repairs are scored, each once."""
 
-    def __init__(self, pair: CheckpointPair, task: Task) -> None:
-        self._pair, self._task = pair, task
+    def __init__(self, pair: CheckpointPair, task: Task, device: str) -> None:
+        self._pair, self._task, self._device = pair, task, device
         self.known: dict[str, _Items] = {}
         self.base, self.tuned = (self._checked(side) for side in (pair.base, pair.tuned))
 
@@ -85,11 +85,11 @@ class _Scored:
 
     def repaired(self, plan: RepairPlan) -> _Items:
         """Return the scores under a plan."""
-        facts = prepare_method(self._pair, plan, "cpu")
+        facts = prepare_method(self._pair, plan, self._device)
         tensors = {}
         for paired in self._pair.tensors:
             if paired.tuned is not None:
-                done = repair_tensor(paired, plan, "cpu", facts=facts)
+                done = repair_tensor(paired, plan, self._device, facts=facts)
                 tensors[paired.name] = read_tensor(done.source) if done.tensor is None else done.tensor
         return self._score(tensors)
 

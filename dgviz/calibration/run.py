@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
-import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from dgviz.calibration.recipes import ALPHAS, BASES, FULL, LORA, RUNS, Run
 from dgviz.errors import DgvizError
 from dgviz.files import write_file, write_json
-from dgviz.jobs import Worker
+from dgviz.jobs.executor import NamedTask, Processes
 from dgviz.repair.methods import METHODS
 
 _SETTINGS = "calibration.json"
@@ -152,31 +152,19 @@ def _iter(
     yield from read_results(folder, runs, kind)
     left = [run for run in runs if not (folder / kind / f"{run.name}.json").exists()]
     groups = [list(group) for _, group in groupby(left, key=lambda run: run.base)]
-    workers = [Worker(module, threads=1) for _ in range(min(count, len(groups)))]
-    idle, stopped = list(workers), threading.Event()
-    done: list[dict[str, Any]] = []
+    executor = Processes(max(1, min(count, len(groups))))
+    measure = NamedTask(module, function)
 
-    def work(group: list[Run]) -> None:
-        worker = idle.pop()
-        try:
-            for run in group:
-                if not stopped.is_set():
-                    done.append(worker.call(function, run=run, directory=folder, **settings))
-        finally:
-            idle.append(worker)
+    def submit(group: list[Run]) -> Future:
+        return executor.submit(measure, run=group[0], directory=folder, **settings)
 
-    with ThreadPoolExecutor(max(1, len(workers))) as pool:
-        waiting: set[Future] = {pool.submit(work, group) for group in groups}
-        try:
-            while waiting or done:
-                while done:
-                    yield done.pop(0)
-                finished, waiting = wait(waiting, timeout=0.5, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    future.result()
-        finally:
-            stopped.set()
-            for future in waiting:
-                future.cancel()
-            for worker in workers:
-                worker.stop()
+    with closing(executor):
+        waiting = {submit(group): group for group in groups}
+        while waiting:
+            finished, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in finished:
+                rest = waiting.pop(future)[1:]
+                result = future.result()
+                if rest:  # of one base, which the first of them has made
+                    waiting[submit(rest)] = rest
+                yield result

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -170,11 +171,7 @@ def _execute(statement: str, values: tuple) -> list[tuple]:
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
             inode = file.stat().st_ino if file.exists() else None
-            with contextlib.closing(sqlite3.connect(file, timeout=_BUSY_SECONDS)) as connection, connection:
-                # A lost database costs a second reading, so no write waits for the disk.
-                connection.execute("PRAGMA synchronous = OFF")
-                connection.execute(_SCHEMA)
-                return connection.execute(statement, values).fetchall()
+            return _run(file, statement, values)
         except OSError:
             return []
         except sqlite3.DatabaseError as error:
@@ -186,6 +183,26 @@ def _execute(statement: str, values: tuple) -> list[tuple]:
                 return []
             _set_aside(file, inode)
     return []
+
+
+_using = threading.Lock()
+_connected: dict[tuple[int, Path, FileStamp], sqlite3.Connection] = {}  # one at most: process, file, and its state
+
+
+def _run(file: Path, statement: str, values: tuple) -> list[tuple]:
+    """Run one statement on this process's connection, a new one where somebody else has touched the file since."""
+    with _using:
+        connection = _connected.pop((os.getpid(), file, file_stamp(file.stat())), None) if file.exists() else None
+        _connected.clear()
+        if connection is None:
+            connection = sqlite3.connect(file, timeout=_BUSY_SECONDS, check_same_thread=False)
+            # A lost database costs a second reading, so no write waits for the disk.
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute(_SCHEMA)
+        with connection:
+            rows = connection.execute(statement, values).fetchall()
+        _connected[os.getpid(), file, file_stamp(file.stat())] = connection
+    return rows
 
 
 _paused: dict[Path, float] = {}  # until when a locked database is left alone

@@ -1,8 +1,9 @@
 """Read the bytes of one tensor, and no more, without a mapping that would outlive the read."""
 
 import hashlib
+import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -78,6 +79,16 @@ def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> b
     buffer = bytearray(nbytes)
     _read_into(buffer, info, start)
     return buffer
+
+
+def expect(info: TensorInfo) -> None:
+    """Have the system read a tensor from the disk meanwhile, where it can; whether it can shows when it is read."""
+    if isinstance(info, DerivedTensor):
+        for part in info.parts:
+            expect(part)
+    elif hasattr(os, "posix_fadvise"):
+        with suppress(OSError, CheckpointError), _opened(info.file) as stream:
+            os.posix_fadvise(stream.fileno(), info.start, info.nbytes, os.POSIX_FADV_WILLNEED)
 
 
 def _read_into(buffer: "bytearray | np.ndarray", info: TensorInfo, start: int) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from dgviz.cli.progress import Progress
 from dgviz.errors import ExportError
 from dgviz.files import json_number, pretty_json, write_file
 from dgviz.jobs import JobReporter
+from dgviz.repair.hire import hire
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
 from dgviz.words import number
@@ -23,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     """Measure the methods and print the table."""
     started = time.perf_counter()
     pair, plans = seen_pair(options), repair_plans(options)
-    table = measure(pair, plans, options.device, "compare-methods")
+    table = measure(pair, plans, options, "compare-methods")
     result = {**sides(pair), "methods": table, "seconds": round(time.perf_counter() - started, 3)}
     rows = ((*(number(row[name]) for name in FIGURES), row["label"]) for row in table)
     titles = (name.replace("norm_kept_", "of ") for name in FIGURES)
@@ -32,17 +34,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def measure(
-    pair: CheckpointPair, plans: list[RepairPlan], device: str, command: str, ranks: bool = True
+    pair: CheckpointPair, plans: list[RepairPlan], options: argparse.Namespace, command: str, ranks: bool = True
 ) -> list[dict[str, Any]]:
     """Return the table of a comparison with a progress bar."""
-    from dgviz.analysis.methods import comparison_table, is_measured, iter_comparison
-
     for plan in plans:
         refuse_idle(plan, pair)
+    executor = hire(pair.tensors, plans, options.device, options.workers)
+    from dgviz.analysis.methods import comparison_table, is_measured, iter_comparison
+
     tensors = []
     total = sum(is_measured(paired) for paired in pair.tensors)
-    comparison = iter_comparison(pair, plans, device, ranks=ranks)
-    with Progress(command, total, kept=False, unit="tensor") as progress:
+    comparison = iter_comparison(pair, plans, executor, ranks=ranks)
+    with closing(executor), Progress(command, total, kept=False, unit="tensor") as progress:
         for tensor in comparison:
             tensors.append(tensor)
             progress.tell(1, tensor.name, methods=len(plans))

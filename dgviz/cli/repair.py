@@ -11,13 +11,12 @@ from dgviz.cli.progress import Progress
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
+from dgviz.repair.hire import hire
 from dgviz.words import duration, size
 
 
 def run(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
-    from dgviz.export.write import ExportResult, iter_export
-
     repair = repair_plan(options)
     for name in filter(None, (options.base_name, options.push_to)):
         check_repository(name)
@@ -27,9 +26,12 @@ def run(options: argparse.Namespace) -> int:
     if options.push_to:
         refuse_local_base(plan)
     reporter = JobReporter.from_environment()
-    export = iter_export(plan, options.device)
+    executor = hire(plan.pair.tensors, [plan.repair], options.device, options.workers)
+    from dgviz.export.write import ExportResult, iter_export  # torch is imported while other processes start
+
+    export, bar = iter_export(plan, executor), Progress("repair", plan.total_bytes, unit="B", unit_scale=True)
     started = time.perf_counter()
-    with closing(export), Progress("repair", plan.total_bytes, unit="B", unit_scale=True) as progress:
+    with closing(executor), closing(export), bar as progress:
         for item in export:
             if isinstance(item, ExportResult):
                 break

@@ -5,24 +5,37 @@ import time
 from contextlib import closing
 from typing import Any
 
+from dgviz.checkpoint import CheckpointPair
 from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plans, warn
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
+from dgviz.jobs.executor import Executor
+from dgviz.repair.hire import hire
+from dgviz.repair.plan import RepairPlan
 from dgviz.words import duration
 
 
 def run(options: argparse.Namespace) -> int:
     """Write every method's checkpoint; outputs that are finished already are left as they are."""
+    started = time.perf_counter()
+    repairs, pair = repair_plans(options), chosen_pair(options)
+    executor = hire(pair.tensors, repairs, options.device, options.workers)
+    with closing(executor):
+        return _run(options, pair, repairs, executor, started)
+
+
+def _run(
+    options: argparse.Namespace, pair: CheckpointPair, repairs: list[RepairPlan], executor: Executor, started: float
+) -> int:
+    """Write every method's checkpoint, in the processes that are hired for it."""
     from dgviz.export.batch import iter_exports, output_name, plan_exports
     from dgviz.export.write import ExportResult
 
-    started = time.perf_counter()
-    repairs = repair_plans(options)
-    plans, reports = plan_exports(chosen_pair(options), repairs, options.directory)
+    plans, reports = plan_exports(pair, repairs, options.directory)
     there = set(reports)
     sizes = {plan.repair.label: plan for plan in plans}
     total = sum(plan.total_bytes for plan in plans)
-    exports = iter_exports(plans, options.device)
+    exports = iter_exports(plans, executor)
     with closing(exports), Progress("repair-all", total, unit="B", unit_scale=True) as progress:
         for label, item in exports:
             if isinstance(item, ExportResult):

@@ -21,6 +21,8 @@ from dgviz.cli.compare_methods import finish, measure, sides
 from dgviz.cli.options import chosen_pair, print_columns, repair_plans, seen_pair, warn
 from dgviz.cli.progress import Progress
 from dgviz.errors import DgvizError, MethodError, ScoresError
+from dgviz.jobs.executor import Executor
+from dgviz.repair.hire import hire
 from dgviz.repair.plan import RepairPlan, read_plan
 from dgviz.scores import choose_scores, read_scores
 
@@ -37,8 +39,9 @@ def run(options: argparse.Namespace) -> int:
     opened = chosen_pair if options.evaluate else seen_pair  # what is scored is written for it
     pair, plans = opened(options), sweep_plans(lines)
     if options.evaluate:
-        scores, ends = _score(pair, plans, options.device)
-    table = measure(pair, plans, options.device, "sweep", ranks=False)
+        with closing(hire(pair.tensors, plans, options.device, options.workers)) as executor:
+            scores, ends = _score(pair, plans, executor)
+    table = measure(pair, plans, options, "sweep", ranks=False)
     result = {**sides(pair), "seconds": round(time.perf_counter() - started, 3)}
     swept = sweep_result(lines, table, scores)
     result |= {"evaluator": options.evaluate, "ends": ends, "lines": swept}
@@ -48,14 +51,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _score(pair: CheckpointPair, plans: list[RepairPlan], device: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def _score(
+    pair: CheckpointPair, plans: list[RepairPlan], executor: Executor
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the demo's scores of every plan by label, and of base and tuned."""
     from dgviz.demo import evaluate
     from dgviz.export.passing import iter_written
 
     ends = {"base": evaluate(pair.base.path), "tuned": evaluate(pair.tuned.path)}
     scores: dict[str, Any] = {}
-    written = iter_written(pair, plans, device)
+    written = iter_written(pair, plans, executor)
     with closing(written), Progress("score", len(plans), kept=False, unit="model") as progress:
         for plan, folder, _ in written:
             scores[plan.label] = evaluate(folder)

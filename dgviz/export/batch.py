@@ -12,14 +12,16 @@ from dgviz.checkpoint import CheckpointPair, PairedTensor, open_checkpoint
 from dgviz.errors import CheckpointError, ExportError, StateError
 from dgviz.export.full import Repair
 from dgviz.export.inputs import hash_inputs
+from dgviz.export.made import MadeTensor, made_ahead
 from dgviz.export.manifest import MANIFEST
 from dgviz.export.plan import REPORT, ExportPlan, plan_export
 from dgviz.export.report import read_report
 from dgviz.export.shard import file_digest
 from dgviz.export.write import ExportResult, iter_export
+from dgviz.jobs.executor import Executor, InProcess
+from dgviz.repair.ahead import Ahead
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.report import RepairedTensor, TensorReport
-from dgviz.repair.tensor import TensorRepairs
+from dgviz.repair.report import TensorReport
 from dgviz.repair.whole_model import Squares, prepare_method
 from dgviz.spectra.svd.decompose import resolve_device
 from dgviz.words import size, some
@@ -94,30 +96,31 @@ def _refuse_damaged(out: Path, files: Mapping[str, str], sidecars: Iterable[str]
 
 
 def iter_exports(
-    plans: Sequence[ExportPlan], device: str = "auto"
+    plans: Sequence[ExportPlan], device: str | Executor = "auto"
 ) -> Iterator[tuple[str, TensorReport | ExportResult]]:
     """Write several outputs of one pair, yielding (label, report) as `dgviz.export.write.iter_export` does.
 
     Methods that need the whole model first (``whole_model`` in the registry) cost reads of their own: TIES two,
     before the common one. The control with one factor is written after the others, from lengths they have found.
     """
-    device = resolve_device(device)
+    executor = InProcess(resolve_device(device)) if isinstance(device, str) else device
     squares: Squares = {}
     late = [plan for plan in plans if plan.repair.recipe.whole_model and plan.repair.recipe.thresholded]
     for group in ([plan for plan in plans if plan not in late], late):
         if group:
-            yield from _in_step(group, device, squares)
+            yield from _in_step(group, executor, squares)
 
 
 def _in_step(
-    plans: Sequence[ExportPlan], device: str, squares: Squares
+    plans: Sequence[ExportPlan], executor: Executor, squares: Squares
 ) -> Iterator[tuple[str, TensorReport | ExportResult]]:
     """Run exports tensor by tensor."""
+    device = executor.device
     settings = [(plan.repair, prepare_method(plan.pair, plan.repair, device, squares=squares)) for plan in plans]
-    shared = _SharedTensor(settings, device, squares)
+    shared = _SharedTensor(made_ahead(plans[0].pair, settings, executor), squares)
     with contextlib.ExitStack() as stack:
         running = [
-            stack.enter_context(contextlib.closing(iter_export(plan, device, shared.repairer(number))))
+            stack.enter_context(contextlib.closing(iter_export(plan, executor, shared.repairer(number))))
             for number, plan in enumerate(plans)
         ]
         for events in zip(*running, strict=True):
@@ -127,17 +130,20 @@ def _in_step(
 class _SharedTensor:
     """The tensor that all exports are at."""
 
-    def __init__(self, settings: Sequence[tuple[RepairPlan, Any]], device: str, squares: Squares) -> None:
-        self._settings, self._device, self._squares = settings, device, squares
-        self._open: TensorRepairs | None = None
+    def __init__(self, make: Ahead, squares: Squares) -> None:
+        self._make, self._squares = make, squares
+        self._at: PairedTensor | None = None
+        self._made: Sequence[MadeTensor] = ()
 
     def repairer(self, number: int) -> Repair:
         """Return what makes tensors for one of the exports."""
 
-        def repair(paired: PairedTensor) -> RepairedTensor:
-            """Return a tensor under this export's plan; opened by the first that comes to it."""
-            if self._open is None or self._open.paired is not paired:
-                self._open = TensorRepairs(paired, self._settings, self._device, squares=self._squares)
-            return self._open.repair(number)
+        def repair(paired: PairedTensor) -> MadeTensor:
+            """Return a tensor under this export's plan; asked for by the first that comes to it."""
+            if self._at is not paired:
+                self._at, self._made = paired, self._make(paired)
+            made = self._made[number]
+            self._squares.update(self._made.squares)
+            return made
 
         return repair

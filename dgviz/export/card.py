@@ -18,7 +18,7 @@ _RELATIONS = {"full": "finetune", "lora": "adapter"}
 
 def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
     """Return the content of ``README.md``."""
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub.repocard_data import ModelCardData
 
     names = ancestors(plan.pair, plan.base_name)
     data = ModelCardData(
@@ -26,7 +26,7 @@ def model_card(plan: ExportPlan, report: Mapping[str, Any]) -> str:
         **described(plan.pair, plan.format),
         **({"base_model_relation": _RELATIONS[plan.format]} if plan.format in _RELATIONS else {}),
     )
-    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_body(plan, report)}"))
+    return f"---\n{data.to_yaml()}\n---\n\n{_body(plan, report)}"
 
 
 def _params(params: Mapping[str, float]) -> str:

@@ -12,6 +12,7 @@ from dgviz.export.parts import Part, describe_parts, iter_parts
 from dgviz.export.plan import ExportPlan
 from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order
+from dgviz.jobs.executor import Executor
 from dgviz.repair.report import TensorReport
 
 FACTORS = "factors.safetensors"
@@ -19,10 +20,10 @@ FORMULA = "repaired = base.reshape(rows, columns) + NAME.left @ NAME.right, resh
 STACK_FORMULA = "repaired[e] = base[e] + NAME.e.left @ NAME.e.right for every entry e of a stack; no factors: base[e]"
 
 
-def iter_factors(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
+def iter_factors(plan: ExportPlan, executor: Executor) -> Iterator[TensorReport | dict[str, Any]]:
     """Write the factors, yielding a report after every tensor and the content of ``dgviz.json`` last."""
     parts = []
-    for report, part in iter_parts(plan, plan.pair.repairable, device):
+    for report, part in iter_parts(plan, plan.pair.repairable, executor):
         parts.append(part)
         yield report
     described = {part.name: _describe(plan, part) for part in parts}
@@ -37,7 +38,7 @@ def iter_factors(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     written = read_header(plan.out / FACTORS).tensors
     if {name: info.shape for name, info in written.items()} != {entry.name: entry.shape for entry in entries}:
         raise ExportFailedError(f"{plan.out / FACTORS} does not read back as written; delete it and export again")
-    report = describe_parts(plan, parts, device, plan.out / FACTORS, writer.digest)
+    report = describe_parts(plan, parts, executor.device, plan.out / FACTORS, writer.digest)
     report["verified"] = {"headers": f"names and shapes of {len(entries)} factors"}
     write_report(plan, report, {part.name: part.row for part in parts})
     yield report

@@ -6,51 +6,54 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-import torch
-
 from dgviz.checkpoint import PairedTensor, read_bytes
 from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.tied import ties, untied
 from dgviz.errors import CheckpointError
-from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
-from dgviz.export.manifest import MANIFEST
+from dgviz.export.inputs import InputWatch, refuse_other_inputs
+from dgviz.export.made import MadeTensor
+from dgviz.export.manifest import read_records, write_record
 from dgviz.export.plan import ExportPlan, ShardPlan
 from dgviz.export.report import describe_export, write_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest
-from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
+from dgviz.export.verify import Loading, not_loadable, sample_digest, verify_headers, verify_load, verify_values
 from dgviz.files import pretty_json, replacing, write_file
-from dgviz.repair.report import RepairedTensor, TensorReport
+from dgviz.repair.report import TensorReport
 
-Repair = Callable[[PairedTensor], RepairedTensor]
+Repair = Callable[[PairedTensor], MadeTensor]
 """Makes one tensor of the output."""
 CHECKING = "checking_seconds"
 """In the content of ``dgviz.json``, and not in the file: seconds of checks that are no part of the export."""
+_NEAR_END = 2**30  # bytes left to write when transformers begins to get ready, which takes it seconds and memory
 _FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
 
 
 def iter_full(
-    plan: ExportPlan, manifest: dict[str, Any], device: str, repair: Repair
+    plan: ExportPlan, device: str, repair: Repair, loading: Loading
 ) -> Iterator[TensorReport | dict[str, Any]]:
     """Write a checkpoint, yielding a report after every tensor and the content of ``dgviz.json`` last."""
-    watch = InputWatch(plan)
+    watch, records = InputWatch(plan), read_records(plan.out)
+    left = sum(shard.nbytes for shard in plan.shards)
     for shard in plan.shards:
-        yield from _iter_shard(plan, shard, manifest, watch, repair)
-    rows = {name: row for record in manifest["shards"].values() for name, row in record["rows"].items()}
+        left -= shard.nbytes
+        if left < _NEAR_END and not not_loadable(config := _read_config(plan)):
+            loading.start(config)
+        yield from _iter_shard(plan, shard, records, watch, repair)
+    rows = {name: row for record in records.values() for name, row in record["rows"].items()}
     for paired in plan.pair.tensors:
         if paired.action == "base_only":
             report = repair(paired).report
             rows[report.name] = report.to_json()
             yield report
-    yield _finish(plan, manifest, rows, device)
+    yield _finish(plan, records, rows, device, loading)
 
 
 def _iter_shard(
-    plan: ExportPlan, shard: ShardPlan, manifest: dict[str, Any], watch: InputWatch, repair: Repair
+    plan: ExportPlan, shard: ShardPlan, records: dict[str, dict[str, Any]], watch: InputWatch, repair: Repair
 ) -> Iterator[TensorReport]:
     """Write one shard, or take it over from an earlier run when its bytes and what made them are still the same."""
     path = plan.out / shard.name
-    record = manifest["shards"].get(shard.name)
+    record = records.get(shard.name)
     if record is not None:
         refuse_other_inputs(plan, record["inputs"])
         whole = record["rows"].keys() == {item.name for item in shard.tensors}
@@ -64,50 +67,45 @@ def _iter_shard(
     samples: dict[str, str] = {}
     with ShardWriter(path, entries) as writer:
         for paired, entry in zip(shard.tensors, entries, strict=True):
-            hashes[paired.name] = hash_inputs(paired, plan.repair)
-            repaired = repair(paired)
-            data = _data(repaired)
+            made = repair(paired)
+            data = read_bytes(made.source) if made.data is None else made.data
             writer.write(paired.name, data)
             samples[paired.name] = sample_digest(entry.dtype, entry.shape, memoryview(data))
             del data
-            rows[paired.name] = repaired.report.to_json()
-            yield repaired.report
-            del repaired
-        written = [entry["inputs"] for entry in manifest["shards"].values()]
+            hashes[paired.name] = made.inputs
+            rows[paired.name] = made.report.to_json()
+            yield made.report
+            del made
+        written = [entry["inputs"] for entry in records.values()]
         watch.refuse_changed({name: sides for part in (*written, hashes) for name, sides in part.items()})
-    manifest["shards"][shard.name] = {
+    records[shard.name] = {
         "sha256": writer.digest,
         "bytes": path.stat().st_size,
         "inputs": hashes,
         "samples": samples,
         "rows": rows,
     }
-    write_file(plan.out / MANIFEST, orjson.dumps(manifest))
+    write_record(plan.out, shard.name, records[shard.name])
 
 
-def _data(repaired: RepairedTensor) -> memoryview | bytearray:
-    """Return the bytes of one tensor: computed, or copied as stored."""
-    if repaired.tensor is None:
-        return read_bytes(repaired.source)
-    return memoryview(repaired.tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
-
-
-def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], device: str) -> dict[str, Any]:
+def _finish(
+    plan: ExportPlan,
+    records: dict[str, dict[str, Any]],
+    rows: dict[str, Any],
+    device: str,
+    loading: Loading,
+) -> dict[str, Any]:
     """Check what is on disk, then write sidecars, report and card, and last what makes it a checkpoint."""
-    shards = {shard.name: manifest["shards"][shard.name] for shard in plan.shards}
+    shards = {shard.name: records[shard.name] for shard in plan.shards}
     index = None
     if plan.index_name:
         total = sum(shard.nbytes for shard in plan.shards)
         weight_map = {item.name: shard.name for shard in plan.shards for item in shard.tensors}
         index = pretty_json({"metadata": {"total_size": total}, "weight_map": weight_map})
-    config_data = None
-    for name, side, source in plan.sidecars:
-        if name == "config.json":
-            with _open_sidecar(plan, side, source) as stream:
-                config_data = _config(stream.read(), plan)
+    config_data = _read_config(plan)
     samples = {name: digest for record in shards.values() for name, digest in record["samples"].items()}
     values = verify_values(plan, samples, rows)
-    loaded, seconds = verify_load(plan, config_data, index, device)
+    loaded, seconds = verify_load(plan, config_data, index, device, loading)
     copy_sidecars(plan)
     files = {name: {"bytes": record["bytes"], "sha256": record["sha256"]} for name, record in shards.items()}
     report = describe_export(plan, rows, device, files)
@@ -119,6 +117,15 @@ def _finish(plan: ExportPlan, manifest: dict[str, Any], rows: dict[str, Any], de
     if config_data is not None:
         write_file(plan.out / "config.json", config_data)
     return {**report, CHECKING: seconds}
+
+
+def _read_config(plan: ExportPlan) -> bytes | None:
+    """Return the config of the output, None where it has none."""
+    for name, side, source in plan.sidecars:
+        if name == "config.json":
+            with _open_sidecar(plan, side, source) as stream:
+                return _config(stream.read(), plan)
+    return None
 
 
 def copy_sidecars(plan: ExportPlan) -> None:

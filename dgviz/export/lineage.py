@@ -54,10 +54,10 @@ def ancestors(pair: CheckpointPair, given: str = "") -> list[str]:
 
 def card_header(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Return the header of a checkpoint's own card; empty where there is none, or it is no YAML."""
-    from huggingface_hub import metadata_load
-
     try:
         with opened_path(open_own(checkpoint.path / "README.md")) as card:
+            from huggingface_hub import metadata_load  # half a second, which most outputs need not spend
+
             found = metadata_load(card)
     except Exception:  # whatever the parser raises: such a header says nothing
         return {}

@@ -8,35 +8,63 @@ from typing import Any
 import orjson
 
 from dgviz.errors import ExportError
+from dgviz.files import write_file
 
 MANIFEST = ".dgviz-export.json"
 LOCK = ".dgviz-export.lock"
 PARTS = ".dgviz-parts"
-"""Folder of finished pieces of an output that is put together at its end."""
+"""Folder of what is finished: a record of every shard, or the pieces of an output that is put together last."""
 
-_VERSION = 3
+_VERSION = 4
 _OPTIONS = {"params": "--rule-param", "dgviz": "dgviz's version", "torch": "torch's version", "device": "--device"}
 _OPTIONS |= {"facts": "what the method takes from the whole model"}
 
 
 def read_manifest(target: Path) -> Mapping[str, Any] | None:
     """Return the manifest of an unfinished export, or None."""
-    path = target / MANIFEST
+    manifest = _read(target / MANIFEST)
+    if manifest is not None and (
+        manifest.get("version") != _VERSION or not isinstance(manifest.get("options"), dict)
+    ):
+        raise _unknown(target / MANIFEST)
+    return manifest
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return the object in a file of an unfinished export, or None where there is none."""
     try:
-        manifest = orjson.loads(path.read_bytes())
+        content = orjson.loads(path.read_bytes())
     except FileNotFoundError:
         return None
     except (OSError, orjson.JSONDecodeError) as error:
         raise ExportError(f"{path} cannot be read ({error}); delete the folder and export again") from None
-    known = isinstance(manifest, dict) and manifest.get("version") == _VERSION
-    if not known or not all(isinstance(manifest.get(key), dict) for key in ("options", "shards")):
-        raise ExportError(f"{path} is not what an export of this version leaves; delete the folder and export again")
-    return manifest
+    if not isinstance(content, dict):
+        raise _unknown(path)
+    return content
+
+
+def _unknown(path: Path) -> ExportError:
+    return ExportError(f"{path} is not what an export of this version leaves; delete the folder and export again")
 
 
 def new_manifest(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of an export that has nothing finished."""
-    return {"version": _VERSION, "options": dict(options), "shards": {}}
+    """Return the manifest of an export."""
+    return {"version": _VERSION, "options": dict(options)}
+
+
+def write_record(target: Path, shard: str, record: Mapping[str, Any]) -> None:
+    """Write down that a shard is finished, and what it was made from."""
+    (target / PARTS).mkdir(exist_ok=True)
+    write_file(target / PARTS / f"{shard}.json", orjson.dumps(record))
+
+
+def read_records(target: Path) -> dict[str, dict[str, Any]]:
+    """Return the records of finished shards."""
+    records = {shard: _read(target / PARTS / f"{shard}.json") for shard in _finished(target, ".json")}
+    for shard, record in records.items():
+        if record is None or not {"sha256", "bytes", "inputs", "samples", "rows"} <= record.keys():
+            raise _unknown(target / PARTS / f"{shard}.json")
+    return records
 
 
 def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
@@ -53,7 +81,7 @@ def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
     if manifest is None:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ExportError(f"the output {target} is not empty (it holds {shown}); choose a new or empty folder")
-    finished = frozenset(manifest["shards"]) | _part_names(target)
+    finished = _finished(target, ".json") | _finished(target, ".safetensors")
     if not finished and all(name in (MANIFEST, PARTS) or name.endswith(".partial") for name in names):
         return frozenset()  # an earlier run ended before its first file: nothing of it would be lost
     refuse_other_options(target, manifest["options"], options)
@@ -65,10 +93,9 @@ def _is_half(name: str) -> bool:
     return name.startswith(MANIFEST) and name.endswith(".partial")
 
 
-def _part_names(target: Path) -> frozenset[str]:
-    """Return the names of finished parts."""
-    folder = target / PARTS
-    return frozenset(path.name for path in folder.glob("*.safetensors")) if folder.is_dir() else frozenset()
+def _finished(target: Path, suffix: str) -> frozenset[str]:
+    """Return what is finished, by files of this suffix."""
+    return frozenset(path.name.removesuffix(suffix) for path in (target / PARTS).glob(f"*{suffix}"))
 
 
 def refuse_other_options(target: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -10,19 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from dgviz.checkpoint import PairedTensor
-from dgviz.export.inputs import InputWatch, hash_inputs, refuse_other_inputs
+from dgviz.export.inputs import InputWatch, refuse_other_inputs
+from dgviz.export.made import FactorTensors
 from dgviz.export.manifest import PARTS
 from dgviz.export.plan import ExportPlan
 from dgviz.export.report import describe_export
 from dgviz.files import write_file
+from dgviz.jobs.executor import Executor
+from dgviz.repair.ahead import Ahead
 from dgviz.repair.report import TensorReport
-from dgviz.repair.tensor import factor_tensor
 
 
 @dataclass(frozen=True)
@@ -58,21 +61,23 @@ class Part:
             return file.get_tensor(f"{index}.left"), file.get_tensor(f"{index}.right")
 
 
-def iter_parts(plan: ExportPlan, tensors: Sequence[PairedTensor], device: str) -> Iterator[tuple[TensorReport, Part]]:
+def iter_parts(
+    plan: ExportPlan, tensors: Sequence[PairedTensor], executor: Executor
+) -> Iterator[tuple[TensorReport, Part]]:
     """Yield the factors of every tensor: taken over where an earlier run finished them, else computed and written."""
     folder = plan.out / PARTS
     folder.mkdir(exist_ok=True)
     watch = InputWatch(plan)
     places = {paired.name: number for number, paired in enumerate(plan.pair.tensors)}
     written: dict[str, dict[str, str]] = {}
+    make = Ahead(executor, FactorTensors(plan.repair, executor.threads), tensors, [plan.repair])
     for paired in tensors:
         path = folder / f"{places[paired.name]:06d}.safetensors"
         part = _read_part(path, paired)
         if part is not None:
             refuse_other_inputs(plan, {part.name: part.inputs})
         else:
-            hashes = hash_inputs(paired, plan.repair)
-            factors, report = factor_tensor(paired, plan.repair, device)
+            factors, report, hashes = make(paired)
             watch.refuse_changed({**written, paired.name: hashes})
             part = _write_part(path, paired, factors, report, hashes)
         written[paired.name] = part.inputs
@@ -91,7 +96,7 @@ def describe_parts(plan: ExportPlan, parts: Iterable[Part], device: str, path: P
 def _write_part(
     path: Path,
     paired: PairedTensor,
-    factors: list[tuple[torch.Tensor, torch.Tensor] | None],
+    factors: list[tuple[np.ndarray, np.ndarray] | None],
     report: TensorReport,
     hashes: dict[str, str],
 ) -> Part:
@@ -99,7 +104,7 @@ def _write_part(
     tensors = {}
     for index, pair in enumerate(factors):
         if pair is not None:
-            tensors[f"{index}.left"], tensors[f"{index}.right"] = pair
+            tensors[f"{index}.left"], tensors[f"{index}.right"] = map(torch.from_numpy, pair)
     record = {
         "name": paired.name,
         "ranks": [0 if pair is None else pair[0].shape[1] for pair in factors],

@@ -7,13 +7,14 @@ from pathlib import Path
 from dgviz.checkpoint import CheckpointPair
 from dgviz.export.batch import iter_exports, plan_exports
 from dgviz.export.write import ExportResult
+from dgviz.jobs.executor import Executor
 from dgviz.repair.plan import RepairPlan
 
 _TOGETHER = 12  # so many outputs lie on the disk at once, made in one read of the pair
 
 
 def iter_written(
-    pair: CheckpointPair, plans: Sequence[RepairPlan], device: str = "auto"
+    pair: CheckpointPair, plans: Sequence[RepairPlan], device: str | Executor = "auto"
 ) -> Iterator[tuple[RepairPlan, Path, ExportResult]]:
     """Write a checkpoint per plan in a temporary folder, and give it to look at until the next is asked for."""
     for start in range(0, len(plans), _TOGETHER):

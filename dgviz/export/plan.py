@@ -189,7 +189,7 @@ def plan_export(
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
     finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
-    shards = _full_shards(pair, repair) if format == "full" else ()
+    shards = full_shards(pair, repair) if format == "full" else ()
     found = find_sidecars(pair, format, allow_code)
     sidecars, warnings = found.files, found.warnings
     warnings += tuple(notice.sentence for notice in pair.notices if notice.severity == WARNING)
@@ -247,7 +247,7 @@ def _refuse_options(repair: RepairPlan, output: str) -> None:
             )
 
 
-def _full_shards(pair: CheckpointPair, repair: RepairPlan) -> tuple[ShardPlan, ...]:
+def full_shards(pair: CheckpointPair, repair: RepairPlan) -> tuple[ShardPlan, ...]:
     """Return one output file per file of tuned."""
     by_shard: dict[str, list[PairedTensor]] = {name: [] for name in pair.tuned.shards}
     for paired in pair.tensors:

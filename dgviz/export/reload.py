@@ -1,7 +1,8 @@
 """Load a checkpoint with transformers and say which keys did not fit.
 
-``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` prints one line of JSON; with a pickled export plan,
-where every key fits, also what `dgviz.export.logits` finds.
+``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` imports what the config in the folder asks for, waits
+for a line of input, then loads and prints one line of JSON; with a pickled export plan, where every key fits, also
+what `dgviz.export.logits` finds.
 
 A process of its own, unless transformers is there already: it takes seconds and memory, and what it thinks of a model
 must not end an export.
@@ -15,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,4 +140,7 @@ def main(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    with suppress(Exception):  # what is wrong is said when it is loaded
+        find_model_class(Path(sys.argv[1]))
+    if sys.stdin.readline():  # else whoever wanted to know has gone
+        main(sys.argv[1:])

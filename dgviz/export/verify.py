@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import torch
@@ -120,18 +120,63 @@ def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
-def load_with_transformers(
-    directory: Path, reference: Path | None = None, more: Sequence[str] = ()
-) -> dict[str, Any]:
-    """Load a checkpoint with transformers, without reading weights into memory.
+class Loading:
+    """transformers, which gets ready to load an output while that is still being written.
 
-    In a process of its own, since importing transformers takes seconds and memory; in this one where that is done,
-    unless there are logits to compare (`more`, see `dgviz.export.reload`).
+    In a process of its own, since importing it takes seconds and memory; in this one where that is done, unless there
+    are logits to compare (see `dgviz.export.reload`). Leaving the ``with`` block ends the process.
     """
-    if "transformers" in sys.modules:
-        outcome = compare(directory, reference)
-        if not more or incomparable(outcome):
-            return outcome
+
+    def __init__(self, plan: ExportPlan, device: str = "cpu") -> None:
+        self._plan, self._device = plan, device
+        self._folder: tempfile.TemporaryDirectory | None = None
+        self._process: subprocess.Popen | None = None
+        self.refused = ""
+        """Why logits are not compared."""
+
+    def start(self, config: bytes) -> None:
+        """Start, once, with the config that the output will have."""
+        if self._folder is not None:
+            return
+        self._folder = tempfile.TemporaryDirectory(prefix="dgviz-verify-")
+        directory = Path(self._folder.name)
+        (directory / "config.json").write_bytes(config)
+        self.refused = _too_large(self._plan)
+        more = []
+        if self._plan.check_logits is not False and not self.refused:
+            (directory / "plan").write_bytes(pickle.dumps(self._plan))
+            more = [str(directory / "plan"), self._device]
+        if more or "transformers" not in sys.modules:
+            self._process = _start_loading(directory, self._reference, more)
+
+    @property
+    def _reference(self) -> Path:
+        pair = self._plan.pair
+        return (pair.base if pair.tuned.is_adapter else pair.tuned).path  # an adapter has base's names
+
+    def load(self, config: bytes, index: bytes | None) -> dict[str, Any]:
+        """Return what came of loading the output, whose shards are written."""
+        self.start(config)
+        directory = Path(self._folder.name)
+        for shard in self._plan.shards:
+            (directory / shard.name).symlink_to((self._plan.out / shard.name).resolve())
+        if self._plan.index_name and index is not None:
+            (directory / self._plan.index_name).write_bytes(index)
+        return load_with_transformers(directory, self._reference, self._process)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+def _start_loading(directory: Path, reference: Path | None, more: Sequence[str]) -> subprocess.Popen:
+    """Start a process that loads a checkpoint when it is told to."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     if not any(word.startswith("cuda") for word in more):
         environment["CUDA_VISIBLE_DEVICES"] = ""
@@ -139,44 +184,41 @@ def load_with_transformers(
     root = Path(__file__).parents[2]
     environment["PYTHONPATH"] = os.pathsep.join([str(root), *filter(None, [os.environ.get("PYTHONPATH")])])
     command += [] if reference is None else [str(reference), *more]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if run.returncode:
-        last = (run.stderr.strip().splitlines() or ["no word"])[-1]
-        return {"skipped": f"loading it ended with exit code {run.returncode}: {last[:300]}"}
-    return dict(json.loads(run.stdout.splitlines()[-1]))
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen(command, text=True, env=environment, **pipes)
+
+
+def load_with_transformers(
+    directory: Path, reference: Path | None = None, process: subprocess.Popen | None = None
+) -> dict[str, Any]:
+    """Load a checkpoint with transformers, without reading weights into memory; in a process that was started for it.
+
+    Without one it is loaded in this process where transformers is imported here, else in one started now.
+    """
+    if process is None:
+        if "transformers" in sys.modules:
+            return compare(directory, reference)
+        process = _start_loading(directory, reference, [])
+    output, said = process.communicate("load\n")
+    if process.returncode:
+        last = (said.strip().splitlines() or ["no word"])[-1]
+        return {"skipped": f"loading it ended with exit code {process.returncode}: {last[:300]}"}
+    return dict(json.loads(output.splitlines()[-1]))
 
 
 def verify_load(
-    plan: ExportPlan, config: bytes | None, index: bytes | None, device: str = "cpu"
+    plan: ExportPlan, config: bytes | None, index: bytes | None, device: str = "cpu", loading: Loading | None = None
 ) -> tuple[dict[str, Any], float]:
     """Load the output with transformers before it has its config, so that a failure leaves nothing that loads.
 
     Returns what was found, and the seconds that comparing logits took.
     """
-    reason = ""
-    if config is None:
-        reason = "there is no config.json"
-    elif not json.loads(config).get("model_type"):
-        reason = "config.json names no model_type"
-    if reason:
+    if reason := not_loadable(config):
         return {"transformers": {"skipped": reason}}, 0.0
-    with tempfile.TemporaryDirectory(prefix="dgviz-verify-") as name:
-        directory = Path(name)
-        for shard in plan.shards:
-            (directory / shard.name).symlink_to((plan.out / shard.name).resolve())
-        (directory / "config.json").write_bytes(config)
-        if plan.index_name and index is not None:
-            (directory / plan.index_name).write_bytes(index)
-        side = plan.pair.base if plan.pair.tuned.is_adapter else plan.pair.tuned  # an adapter has base's names
-        refused = _too_large(plan)
-        more = []
-        if plan.check_logits is not False and not refused:
-            pickled = directory / "plan"
-            pickled.write_bytes(pickle.dumps(plan))
-            more = [str(pickled), device]
-        outcome = load_with_transformers(directory, side.path, more)
+    with loading or Loading(plan, device) as loading:
+        outcome = loading.load(config, index)
     logits, seconds = (
-        outcome.pop("logits", {"skipped": incomparable(outcome) or refused}),
+        outcome.pop("logits", {"skipped": incomparable(outcome) or loading.refused}),
         outcome.pop("seconds", 0.0),
     )
     _refuse_keys(plan, outcome)
@@ -187,6 +229,13 @@ def verify_load(
             f"what was written to {plan.out} has other logits than planned: {logits_words(logits)}; {_BUG}"
         )
     return {"transformers": outcome, "logits": logits_words(logits)}, seconds
+
+
+def not_loadable(config: bytes | None) -> str:
+    """Return why transformers does not load an output with this config; empty where it may."""
+    if config is None:
+        return "there is no config.json"
+    return "" if json.loads(config).get("model_type") else "config.json names no model_type"
 
 
 def _too_large(plan: ExportPlan) -> str:

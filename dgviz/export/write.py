@@ -10,10 +10,12 @@ from typing import Any
 import orjson
 from filelock import FileLock, Timeout
 
+from dgviz.checkpoint import PairedTensor
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export.factors import iter_factors
 from dgviz.export.full import CHECKING, Repair, iter_full
 from dgviz.export.lora.adapter import iter_adapter
+from dgviz.export.made import MadeTensor, made_ahead
 from dgviz.export.manifest import (
     LOCK,
     MANIFEST,
@@ -25,11 +27,12 @@ from dgviz.export.manifest import (
     remove_leftovers,
 )
 from dgviz.export.plan import ExportPlan
+from dgviz.export.verify import Loading
 from dgviz.files import write_file
-from dgviz.repair.ahead import OrderedRepairs
+from dgviz.jobs import WorkerDied
+from dgviz.jobs.executor import Executor, InProcess
 from dgviz.repair.report import TensorReport
 from dgviz.repair.whole_model import prepare_method
-from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
 
 _CONTINUE = "what is finished is kept, repeat the same command to continue"
@@ -49,14 +52,15 @@ class ExportResult:
 
 
 def iter_export(
-    plan: ExportPlan, device: str = "auto", repair: Repair | None = None
+    plan: ExportPlan, device: str | Executor = "auto", repair: Repair | None = None
 ) -> Iterator[TensorReport | ExportResult]:
     """Write the output, yielding a report after every tensor and an `ExportResult` last.
 
     Closing the generator, or an error, leaves what is finished and a manifest; the same plan continues from there. A
-    run that is killed and repeated leaves the same bytes as one that was not.
+    run that is killed and repeated leaves the same bytes as one that was not. Where tensors are made an executor
+    says, which whoever gives it also stops; a device means this process.
     """
-    device = resolve_device(device)
+    executor = InProcess(resolve_device(device)) if isinstance(device, str) else device
     with _disk_errors(plan):
         plan.out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(plan.out / LOCK)
@@ -67,16 +71,20 @@ def iter_export(
                 f"another process is writing {plan.out}; wait for it or choose another folder"
             ) from None
     try:
-        with _disk_errors(plan):
-            options = {**plan.options, "device": device}
-            if repair is None:
-                facts = prepare_method(plan.pair, plan.repair, device)
+        with _disk_errors(plan), Loading(plan, executor.device) as loading:
+            options = {**plan.options, "device": executor.device}
+            if repair is None and plan.format == "full":
+                facts = prepare_method(plan.pair, plan.repair, executor.device)
                 options["facts"] = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-                tensors = [paired for shard in plan.shards for paired in shard.tensors]
-                repair = OrderedRepairs(tensors, plan.repair, device, SpectrumStore(), facts)
-            manifest = _started_manifest(plan, options)
+                make = made_ahead(plan.pair, [(plan.repair, facts)], executor)
+
+                def repair(paired: PairedTensor) -> MadeTensor:
+                    """Return a tensor under the one plan."""
+                    return make(paired)[0]
+
+            _start_manifest(plan, options)
             report = None
-            for item in _iter_output(plan, manifest, device, repair):
+            for item in _iter_output(plan, executor, repair, loading):
                 if isinstance(item, TensorReport):
                     yield item
                 else:
@@ -90,16 +98,16 @@ def iter_export(
 
 
 def _iter_output(
-    plan: ExportPlan, manifest: dict[str, Any], device: str, repair: Repair
+    plan: ExportPlan, executor: Executor, repair: Repair | None, loading: Loading
 ) -> Iterator[TensorReport | dict[str, Any]]:
     """Return the writer of the plan's format, at work."""
     if plan.format == "full":
-        return iter_full(plan, manifest, device, repair)
-    return {"lora": iter_adapter, "factors": iter_factors}[plan.format](plan, device)
+        return iter_full(plan, executor.device, repair, loading)
+    return {"lora": iter_adapter, "factors": iter_factors}[plan.format](plan, executor)
 
 
-def _started_manifest(plan: ExportPlan, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the manifest of the run to continue, or a new one, on disk before anything else is.
+def _start_manifest(plan: ExportPlan, options: dict[str, Any]) -> None:
+    """See to it that there is a manifest, that of the run to continue or a new one, before anything else is.
 
     Called with the lock held: the folder may have been filled since the plan was made.
     """
@@ -110,7 +118,6 @@ def _started_manifest(plan: ExportPlan, options: dict[str, Any]) -> dict[str, An
         manifest = new_manifest(options)
         write_file(plan.out / MANIFEST, orjson.dumps(manifest))
     refuse_other_options(plan.out, manifest["options"], options)
-    return dict(manifest)
 
 
 def _drop_manifest(plan: ExportPlan) -> None:
@@ -127,5 +134,7 @@ def _disk_errors(plan: ExportPlan) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise type(error)(f"{error}; {_CONTINUE} into {plan.out}") from error
+    except WorkerDied as error:
+        raise ExportFailedError(f"writing {plan.out} failed: {error}; {_CONTINUE}") from error
     except OSError as error:
         raise ExportFailedError(f"writing {plan.out} failed: {error.strerror or error}; {_CONTINUE}") from error

@@ -1,4 +1,4 @@
-"""The worker's own side: `python -m dgviz.jobs.serve FD MODULE NICE` answers calls until its parent is gone."""
+"""The worker's own side: `python -m dgviz.jobs.serve FD MODULE NICE WARM` answers calls until its parent is gone."""
 
 import faulthandler
 import importlib
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> None:
     requests: queue.SimpleQueue[bytearray] = queue.SimpleQueue()
     threading.Thread(target=_read_requests, args=(channel, requests), daemon=True).start()
     with suppress(Exception):  # warm up; a broken module is reported to whoever calls it
-        importlib.import_module(module_name)
+        importlib.import_module(arguments[3])
     while True:
         send_frame(channel, _answer(module_name, requests.get()))
 

@@ -59,6 +59,8 @@ class Worker:
     log : Path, optional
         File that receives what the process prints; by default an anonymous temporary file.  Either way the last
         line is quoted when the process dies.
+    warm : str
+        A further module that the process imports when it starts.
 
     Examples
     --------
@@ -67,10 +69,12 @@ class Worker:
     5.0
     """
 
-    def __init__(self, module: str, threads: int | None = None, nice: int = 0, log: Path | None = None) -> None:
+    def __init__(
+        self, module: str, threads: int | None = None, nice: int = 0, log: Path | None = None, warm: str = ""
+    ) -> None:
         if threads is not None and threads < 1:
             raise ValueError(f"threads is {threads}; a worker needs at least 1")
-        self.module = module
+        self.module, self.warm = module, warm or module
         self.threads = threads
         self.nice = nice
         self._log_path = log
@@ -221,7 +225,7 @@ class Worker:
         threads = {} if self.threads is None else dict.fromkeys(THREAD_VARIABLES, str(self.threads))
         self._channel, theirs = socket.socketpair()
         with theirs:
-            arguments = [str(theirs.fileno()), self.module, str(self.nice)]
+            arguments = [str(theirs.fileno()), self.module, str(self.nice), self.warm]
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "dgviz.jobs.serve", *arguments],
                 pass_fds=[theirs.fileno()],  # the parent's end is not inherited: its closing is the child's end

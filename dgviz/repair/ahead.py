@@ -1,56 +1,120 @@
-"""Tensors repaired in the order of writing: on a GPU those of one shape that come next are decomposed together.
+"""Tensors worked on ahead of whoever asks for them in order, wherever that is done.
 
-Experts stored one by one are many and small, and a GPU that is given one at a time waits most of the time.
+On a GPU those of one shape that come next go together: experts stored one by one are many and small, and a GPU that
+is given one at a time waits most of the time.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from dgviz.checkpoint import PairedTensor
+from dgviz.checkpoint.read import expect
 from dgviz.device import is_gpu
+from dgviz.jobs.executor import Executor, Task
 from dgviz.repair.plan import RepairPlan
-from dgviz.repair.report import RepairedTensor
-from dgviz.repair.tensor import TensorRepairs
-from dgviz.spectra.open_weight import OpenWeight, open_together
-from dgviz.spectra.schedule import batch_size
-from dgviz.spectra.store import SpectrumStore
+from dgviz.spectra.schedule import batch_size, estimate_bytes, memory_budget
 from dgviz.spectra.weight import Weight, matrices_of
 
-_AHEAD = 256  # tensors looked at: of a layer's experts every third has the same shape
+_ALIKE = 256  # tensors looked at: of a layer's experts every third has the same shape
+_ENTRIES_BYTES = 2**26  # what going through entries block by block needs at most
 
 
-class OrderedRepairs:
-    """Makes the tensors of a plan's output, which are asked for in order; some may be passed over."""
+class Ahead:
+    """What a task makes of tensors that are asked for in order; some may be passed over.
+
+    Parameters
+    ----------
+    executor : Executor
+        Where the task is carried out.
+    task : callable
+        Given a device and tensors, it returns a result for each.
+    tensors : sequence of PairedTensor
+        In the order in which they are asked for.
+    plans : sequence of RepairPlan
+        Under which: by them memory is estimated.
+    """
 
     def __init__(
-        self, tensors: Sequence[PairedTensor], plan: RepairPlan, device: str, store: SpectrumStore, facts: Any = None
+        self, executor: Executor, task: Task, tensors: Sequence[PairedTensor], plans: Sequence[RepairPlan]
     ) -> None:
-        self._tensors, self._places = tensors, {paired.name: place for place, paired in enumerate(tensors)}
-        self._plan, self._device, self._store, self._facts = plan, device, store, facts
-        self._opened: dict[tuple[int, int], Iterator[OpenWeight]] = {}
+        self._executor, self._task, self._tensors, self._plans = executor, task, tensors, plans
+        self._places = {paired.name: place for place, paired in enumerate(tensors)}
+        self._asked = self._next = 0  # tensors that have been asked for, or passed over; and those submitted
+        self._found: dict[str, tuple[Future, int]] = {}
+        self._held: dict[Future, int] = {}  # bytes of what is worked on or waits
+        self._most = 2 * executor.count if executor.count > 1 else 1
+        self._budget = memory_budget(executor.count)
 
-    def __call__(self, paired: PairedTensor) -> RepairedTensor:
-        """Return what the output holds for a tensor."""
-        opened = self._open(paired) if is_gpu(self._device) and paired.name in self._places else None
-        settings = [(self._plan, self._facts)]
-        return TensorRepairs(paired, settings, self._device, self._store, weight=opened).repair(0)
-
-    def _open(self, paired: PairedTensor) -> OpenWeight | None:
-        """Return a tensor's matrix, decomposed with others of its shape; None where the plan decomposes none."""
-        weight = self._matrix(paired)
-        if weight is None:
-            return None
-        for opened in self._opened.get(weight.shape, ()):
-            if opened.weight == weight:
-                return opened
+    def __call__(self, paired: PairedTensor) -> Any:
+        """Return the result for a tensor."""
         place = self._places[paired.name]
-        ahead = filter(None, map(self._matrix, self._tensors[place : place + _AHEAD]))
-        alike = [other for other in ahead if (other.shape, other.is_double) == (weight.shape, weight.is_double)]
-        size = batch_size(weight, self._device)
-        self._opened[weight.shape] = open_together(alike[:size], self._device, self._store, size)
-        return next(self._opened[weight.shape])
+        for passed in self._tensors[self._asked : place]:
+            self._found.pop(passed.name, None)
+        self._asked, self._next = max(self._asked, place + 1), max(self._next, place + 1)
+        waiting = {future for future, _ in self._found.values()}
+        self._held = {future: memory for future, memory in self._held.items() if future in waiting}
+        if paired.name not in self._found:
+            self._submit(place)
+        future, number = self._found.pop(paired.name)
+        if self._executor.count > 1:
+            self._submit_more()
+        return future.result()[number]
 
-    def _matrix(self, paired: PairedTensor) -> Weight | None:
-        """Return the one matrix of a tensor where the plan decomposes it."""
-        plan, weights = self._plan.at(paired), matrices_of(paired) if self._plan.changes(paired) else []
-        return weights[0] if len(weights) == 1 and plan.recipe.by_matrix and not plan.keep else None
+    def _submit_more(self) -> None:
+        """Submit the tensors that come next while there is room for them."""
+        while self._next < len(self._tensors) and len(self._held) < self._most:
+            tensor = self._tensors[self._next]
+            if tensor.name not in self._found:
+                if sum(self._held.values()) + self._memory(tensor) > self._budget:
+                    return
+                self._submit(self._next)
+            self._next += 1
+
+    def _submit(self, place: int) -> None:
+        """Submit a tensor, and those that are to be worked on with it; have the next one read meanwhile."""
+        tensors = self._together(place)
+        future = self._executor.submit(self._task, tensors)
+        self._held[future] = sum(map(self._memory, tensors))
+        self._found |= {tensor.name: (future, number) for number, tensor in enumerate(tensors)}
+        for tensor in self._tensors[place + self._executor.count : place + self._executor.count + 1]:
+            for side in filter(None, (tensor.base, tensor.tuned)):
+                expect(side)
+
+    def _together(self, place: int) -> list[PairedTensor]:
+        """Return a tensor and the next ones of its shape that a GPU decomposes with it."""
+        tensor = self._tensors[place]
+        weight = self._matrix(tensor) if is_gpu(self._executor.device) else None
+        if weight is None:
+            return [tensor]
+        kind = weight.shape, weight.is_double
+        alike = [
+            other
+            for other in self._tensors[place : place + _ALIKE]
+            if other.name not in self._found
+            and (own := self._matrix(other)) is not None
+            and (own.shape, own.is_double) == kind
+        ]
+        return alike[: batch_size(weight, self._executor.device)]
+
+    def _matrix(self, tensor: PairedTensor) -> Weight | None:
+        """Return the one matrix of a tensor where a plan decomposes it."""
+        weights = matrices_of(tensor)
+        return weights[0] if len(weights) == 1 and decomposed(tensor, self._plans) else None
+
+    def _memory(self, tensor: PairedTensor) -> int:
+        """Return the most bytes that a tensor needs at once, estimated."""
+        sides = [side.nbytes for side in (tensor.base, tensor.tuned) if side is not None]
+        memory = sum(sides) + 2 * len(self._plans) * sides[-1]  # of a stack the matrices, then the whole
+        if not any(plan.changes(tensor) for plan in self._plans):
+            return memory
+        if not decomposed(tensor, self._plans):
+            return memory + _ENTRIES_BYTES
+        weight = matrices_of(tensor)[0]
+        return memory + estimate_bytes(weight.shape, max(sides) / weight.parameters, weight.is_double)
+
+
+def decomposed(tensor: PairedTensor, plans: Sequence[RepairPlan]) -> bool:
+    """Return whether one of the plans decomposes the matrices of a tensor."""
+    own = (each for plan in plans if plan.changes(tensor) for each in plan.each(tensor))
+    return tensor.layout is not None and any(plan.recipe.by_matrix and not plan.keep for plan in own)

@@ -37,6 +37,7 @@ from dgviz.repair.report import (
 from dgviz.repair.rounding import RoundedSum, add_rounded, cast
 from dgviz.repair.update import TensorUpdate, add_edited
 from dgviz.repair.whole_model import Squares, note_squares
+from dgviz.spectra.delta import is_finite
 from dgviz.spectra.open_weight import OpenWeight, open_together
 from dgviz.spectra.schedule import batch_size
 from dgviz.spectra.store import SpectrumStore
@@ -265,6 +266,8 @@ def _kept(paired: PairedTensor, plan: RepairPlan, dtype: str) -> RepairedTensor:
 def _broken(info: TensorInfo) -> tuple[str, ...]:
     """Say which entries of a tensor that is copied are no numbers."""
     values = read_tensor(info)
+    if not info.dtype.startswith("float8") and is_finite(values):
+        return ()
     wrong = ~torch.isfinite(values.float()).reshape(-1)
     count = int(wrong.sum())
     if not count:

@@ -18,6 +18,7 @@ from dgviz.device import block_elements, is_gpu
 from dgviz.errors import MethodError
 from dgviz.repair import rounding
 from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.delta import is_finite
 
 
 class TensorUpdate:
@@ -59,9 +60,9 @@ class TensorUpdate:
             return self._known[block].to(self.work)
         tuned = self.wide(self.tuned, block)
         delta = tuned - base
-        if not (self._finite or bool(torch.isfinite(delta).all())):
+        if not (self._finite or is_finite(delta)):
             delta = torch.where(tuned == base, 0.0, delta)
-            if not bool(torch.isfinite(delta).all()):
+            if not is_finite(delta):
                 raise MethodError(
                     f"{self.name}: the update holds a value that is not finite; keep tuned's tensor by "
                     + option("--exclude", f"^{re.escape(self.name)}$")
@@ -125,7 +126,7 @@ def add_edited(
         """Return the size of the largest edited entry."""
         return max((float(block.abs().max()) for block in edited_blocks(update, plan, facts)), default=0.0)
 
-    masked = not bool(torch.isfinite(update.base).all())
+    masked = not is_finite(update.base)
     summed = rounding.add_rounded(
         update.base, change, dtype, update.device, update.work, update.name, largest, masked
     )

@@ -11,7 +11,7 @@ import math
 import queue
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import DgvizError
 from dgviz.files import json_number
-from dgviz.jobs import Worker
+from dgviz.jobs.executor import NamedTask, Processes
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
@@ -34,6 +34,7 @@ from dgviz.spectra.weight import Weight, known_keys
 Settings = tuple[str, Mapping[str, Any], Directions]
 """A rule, its parameters, and single directions that it does not decide."""
 
+_LIST_PLACES, _SCAN = (NamedTask("dgviz.spectra.scan", name) for name in ("list_places", "scan_weights"))
 _DEVICE_SHARE, _DEVICE_CONTEXT = 0.8, 2**30  # of a GPU's free bytes; and what each process keeps there for itself
 
 
@@ -195,68 +196,67 @@ class _Reader(threading.Thread):
 
 
 class _Crew:
-    """The worker processes, on one device or several, each of which admits what it has room for."""
+    """Where matrices are worked on: an executor for every device, which is given what it has room for."""
 
     def __init__(
         self, store: SpectrumStore, settings: "Callable[[Weight], Settings]", events: "queue.SimpleQueue[_Event]"
     ) -> None:
         self._store, self._settings, self._events = store, settings, events
-        self._idle: dict[str, list[Worker]] = {}
+        self._executors: dict[str, Processes] = {}
         self._admission: dict[str, Admission] = {}
         self._place_of: dict[Task, str] = {}
-        self._workers: list[Worker] = []
-        self._running: set[Future] = set()
-        self._pool: ThreadPoolExecutor | None = None
 
     def hire(self, device: str, workers: int | None, memory: int | None) -> None:
-        """See what devices there are and make workers for them; their processes start when they are first needed."""
-        if self._pool is not None:
+        """See what devices there are and make executors for them; processes start when they are first needed."""
+        if self._executors:
             return
-        first = Worker("dgviz.spectra.scan", threads=1)
-        self._workers.append(first)
-        places = first.call("list_places", device=device)
+        first = Processes(workers or count_cores(), device)
+        self._executors[device] = first
+        places = first.submit(_LIST_PLACES).result()
         count = workers or (count_cores() if places[0][1] is None else len(places))
-        self._workers += [Worker("dgviz.spectra.scan", threads=1) for _ in range(count - 1)]
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="dgviz-scan")
+        self._executors = {}
         for number, (place, free) in enumerate(places):
-            own = self._workers[number :: len(places)][::-1]  # taken from the end: the warm one first
+            own = len(range(number, count, len(places)))
             if memory is not None:
                 budget = memory
             elif free is None:
-                budget = memory_budget(len(own))
+                budget = memory_budget(own)
             else:
-                budget = int(_DEVICE_SHARE * free) - len(own) * _DEVICE_CONTEXT
-            self._idle[place] = own
-            self._admission[place] = Admission(max(0, budget), len(own))
+                budget = int(_DEVICE_SHARE * free) - own * _DEVICE_CONTEXT
+            self._executors[place] = first if number == 0 else Processes(max(1, own), place)
+            self._admission[place] = Admission(max(0, budget), own)
+        first.device = places[0][0]
 
     def begin(self, waiting: list[Task], left: int) -> list[Task]:
-        """Give tasks to idle workers for as long as there is room; return those tasks. `left` have not ended."""
+        """Begin tasks for as long as there is room; return those tasks. `left` have not ended."""
         begun = []
         rest = list(waiting)
         unread = left - len(self._place_of) - len(waiting)
         for place, admission in self._admission.items():
-            while self._idle[place] and (task := admission.admit(rest, unread)) is not None:
+            while (task := admission.admit(rest, unread)) is not None:
                 tasks = [task, *_siblings(task, rest, admission, batch_size(task.weight, place))]
                 for each in tasks:
                     rest.remove(each)
                     self._place_of[each] = place
                 begun += tasks
-                worker = self._idle[place].pop()
-                future = self._pool.submit(self._work, worker, tasks, place, admission.threads_of(task))
-                self._running.add(future)
-                future.add_done_callback(self._running.discard)
+                self._begin(tasks, place, admission.threads_of(task))
         return begun
 
-    def _work(self, worker: Worker, tasks: list[Task], place: str, threads: int) -> None:
-        """Have a matrix, or some of one shape, worked on; runs in a thread that only waits."""
+    def _begin(self, tasks: list[Task], place: str, threads: int) -> None:
+        """Have a matrix, or some of one shape, worked on."""
         weights = [task.weight for task in tasks]
-        arguments = {"device": place, "threads": threads, "root": self._store.root}
-        try:
-            settings = [self._settings(weight) for weight in weights]
-            results = worker.call("scan_weights", weights=weights, settings=settings, **arguments)
-        except Exception as error:  # whatever befalls one matrix is its result; the others go on
-            results = [error] * len(tasks)
-        self._idle[place].append(worker)
+        settings = [self._settings(weight) for weight in weights]
+        arguments = {"weights": weights, "settings": settings, "threads": threads, "root": self._store.root}
+        future = self._executors[place].submit(_SCAN, **arguments)
+        future.add_done_callback(lambda future: self._tell(tasks, future))
+
+    def _tell(self, tasks: list[Task], future: Future) -> None:
+        """Tell what came of tasks."""
+        if future.cancelled():
+            return
+        # Whatever befalls one matrix is its result; the others go on.
+        error = future.exception()
+        results = future.result() if error is None else [error] * len(tasks)
         for task, result in zip(tasks, results, strict=True):
             failed = isinstance(result, Exception)
             self._events.put(_Event(task, error=_sentence(result)) if failed else _Event(task, result))
@@ -268,17 +268,9 @@ class _Crew:
             self._admission[place].release(task)
 
     def dismiss(self) -> None:
-        """End all processes, and the threads that wait for them."""
-        running = set(self._running)
-        while running:
-            # More than once: a thread that was about to call finds its worker gone and starts another.
-            for worker in self._workers:
-                worker.stop()
-            running = wait(running, timeout=0.1).not_done
-        for worker in self._workers:
-            worker.stop()
-        if self._pool is not None:
-            self._pool.shutdown()
+        """End all processes."""
+        for executor in self._executors.values():
+            executor.close()
 
 
 def _siblings(task: Task, waiting: list[Task], admission: Admission, most: int) -> list[Task]:

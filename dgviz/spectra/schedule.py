@@ -48,9 +48,16 @@ def plan_tasks(pair: CheckpointPair) -> list[Task]:
         elements, depth = weight.parameters, min(weight.shape)
         sides = weight.base.nbytes, weight.tuned.nbytes
         memory = estimate_bytes(weight.shape, max(sides) / elements, weight.is_double)
-        # Products cost p per element; reading, hashing and the passes over the entries about as much as 250 of those.
-        tasks.append(Task(weight, sum(sides), memory, float(elements) * (depth + 250)))
+        tasks.append(Task(weight, sum(sides), memory, work_of(elements, depth)))
     return sorted(tasks, key=lambda task: -task.memory)  # stable: equal ones stay in the order of names
+
+
+def work_of(elements: int, depth: int) -> float:
+    """Return the time that a matrix takes, in the units of `Task.work`; 8e9 are about a second of one core.
+
+    Products cost p per element; reading, hashing and the passes over the entries about as much as 250 of those.
+    """
+    return float(elements) * (depth + 250)
 
 
 def batch_size(weight: Weight, device: str) -> int:

@@ -1,11 +1,12 @@
-"""The whole repair of a synthetic pair against a plain Algorithm 1: seconds and peak memory, in one run.
+"""The whole repair of synthetic pairs by size against a plain Algorithm 1: seconds and peak memory, in one run.
 
-The pair has real widths (2048 x 8192 and 2048 x 2048, bfloat16, planted spikes over Gaussian noise). The plain one
-loads both state dicts and calls ``torch.linalg.svd`` on every matrix, which is what the published algorithm says and
-what public scripts do. Both run as processes of their own, in turn; memory is peak anonymous memory net of an
-interpreter that has imported torch and does nothing else.
+Pairs have real widths (bfloat16, planted spikes over Gaussian noise). The plain one loads both state dicts and calls
+``torch.linalg.svd`` on every matrix, which is what the published algorithm says and what public scripts do. Beside
+them WiSE-FT against the same average by mergekit, where that is installed: the command with all its checks, and
+without a comparison of logits, which mergekit does not make. All run cold, as commands of their own, in turn; memory
+is peak anonymous memory of all processes of a command, net of an interpreter that has imported torch only.
 
-Run: ``python -m tests.bench.bench_repair [--layers N] [--rounds N] [--out FILE]``.
+Run: ``python -m tests.bench.bench_repair [--sizes NAME ...] [--rounds N] [--mergekit mergekit-yaml] [--out FILE]``.
 """
 
 import argparse
@@ -13,18 +14,33 @@ import datetime
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import psutil
 import torch
 from safetensors.torch import save_file
 
-SHAPES = {"mlp.up_proj": (8192, 2048), "mlp.down_proj": (2048, 8192), "self_attn.q_proj": (2048, 2048)}
+
+def layer_shapes(width, depth):
+    """Return the shapes of one layer's matrices."""
+    return {"mlp.up_proj": (depth, width), "mlp.down_proj": (width, depth), "self_attn.q_proj": (width, width)}
+
+
+SHAPES = layer_shapes(2048, 8192)
+SIZES = {  # layers, width, depth
+    "4 MB, p = 256": (4, 256, 768),
+    "75 MB, p = 1024": (4, 1024, 4096),
+    "208 MB, p = 1024": (11, 1024, 4096),
+    "151 MB, 2048 x 8192": (2, 2048, 8192),
+}
 SPIKES, NOISE = 8, 2e-3
 
 PLAIN = """
@@ -43,15 +59,27 @@ for name, after in tuned.items():
     out[name] = (before.float() + (u[:, keep] * s[keep]) @ vh[keep]).to(after.dtype)
 save_file(out, sys.argv[3] + "/model.safetensors", metadata={"format": "pt"})
 """
+AVERAGE = """
+import sys
+from contextlib import closing
+from dgviz.checkpoint import open_pair
+from dgviz.export import plan_export
+from dgviz.repair.hire import hire
+from dgviz.repair.plan import RepairPlan
+plan = plan_export(open_pair(*sys.argv[1:3]), RepairPlan(method="wise_ft"), sys.argv[3])
+with closing(hire(plan.pair.tensors, [plan.repair], "auto")) as executor:
+    from dgviz.export.write import iter_export
+    list(iter_export(plan, executor))
+"""
 IDLE = "import torch; torch.ones(64, 64) @ torch.ones(64, 64)"
 
 
-def write_pair(directory, layers):
+def write_pair(directory, layers, shapes=SHAPES):
     """Write base and tuned; return the number of parameters."""
     generator = torch.Generator().manual_seed(0)
     sides = {"base": {}, "tuned": {}}
     for layer in range(layers):
-        for module, (rows, columns) in SHAPES.items():
+        for module, (rows, columns) in shapes.items():
             name = f"model.layers.{layer}.{module}.weight"
             base = 0.02 * torch.randn(rows, columns, generator=generator)
             edge = NOISE * (rows**0.5 + columns**0.5)
@@ -62,25 +90,46 @@ def write_pair(directory, layers):
             sides["base"][name] = base.bfloat16()
             sides["tuned"][name] = (base + update).bfloat16()
         for tensors in sides.values():
-            tensors[f"model.layers.{layer}.norm.weight"] = torch.ones(2048, dtype=torch.bfloat16)
+            tensors[f"model.layers.{layer}.norm.weight"] = torch.ones(shapes["mlp.down_proj"][0]).bfloat16()
     for side, tensors in sides.items():
-        (directory / side).mkdir()
+        (directory / side).mkdir(parents=True)
         save_file(tensors, directory / side / "model.safetensors", metadata={"format": "pt"})
     return sum(tensor.numel() for tensor in sides["base"].values())
 
 
-def run(command):
-    """Run a command; return its seconds and peak anonymous memory in MiB."""
+def write_llama(directory):
+    """Write a Llama of 100 million parameters and a neighbour of it, which every program for merging opens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    settings = {"vocab_size": 2000, "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 6}
+    model = LlamaForCausalLM(LlamaConfig(**settings, num_attention_heads=16)).bfloat16()
+    model.save_pretrained(directory / "base")
+    with torch.no_grad():
+        for tensor in model.parameters():
+            tensor.add_(1e-3 * torch.randn(tensor.shape).bfloat16())
+    model.save_pretrained(directory / "tuned")
+
+
+def run(command, cache):
+    """Run a command with a cache of its own; return its seconds, CPU seconds and peak anonymous memory in MiB."""
     started = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    peak = 0
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    environment = {**os.environ, "DGVIZ_CACHE_DIR": str(cache)}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    told = threading.Thread(target=lambda: said.append(process.stderr.read()))
+    said, peak = [], 0
+    told.start()
     while process.poll() is None:
-        peak = max(peak, anonymous_bytes(process.pid))
+        children = psutil.Process(process.pid).children(recursive=True)
+        peak = max(peak, sum(map(anonymous_bytes, [process.pid, *(child.pid for child in children)])))
         time.sleep(0.02)
-    error = process.stderr.read().decode()
+    told.join()
     if process.wait():
-        raise SystemExit(f"{' '.join(command[:3])} failed: {error[-2000:]}")
-    return time.perf_counter() - started, peak / 2**20
+        raise SystemExit(f"{' '.join(command[:3])} failed: {said[0].decode()[-2000:]}")
+    seconds, after = time.perf_counter() - started, resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return seconds, cpu, peak / 2**20
 
 
 def anonymous_bytes(pid):
@@ -92,55 +141,73 @@ def anonymous_bytes(pid):
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("RssAnon:")), 0)
 
 
+def measure(commands, rounds, directory):
+    """Run commands in turn; return the median seconds, CPU seconds and MiB of each."""
+    figures = {name: [] for name in commands}
+    for number in range(rounds):
+        for name, command in commands.items():
+            out = directory / f"{name}-{number}"
+            if name in ("plain", "mergekit"):
+                out.mkdir()
+            figures[name].append(run([*command, str(out)], directory / f"cache-{name}-{number}"))
+            print(name, *(f"{value:.1f}" for value in figures[name][-1]), file=sys.stderr)
+            shutil.rmtree(out)
+    return {name: [statistics.median(column) for column in zip(*runs, strict=True)] for name, runs in figures.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--layers", type=int, default=8, help="8 layers are 302M parameters")
+    parser.add_argument("--sizes", nargs="*", choices=SIZES, default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--mergekit", help="its program", default=shutil.which("mergekit-yaml"))
     parser.add_argument("--out", type=Path, help="write the table there too")
     options = parser.parse_args()
     directory = Path(tempfile.mkdtemp(prefix="dgviz-bench-"))
+    repair, rows = [sys.executable, "-m", "dgviz", "repair"], {}
     try:
-        parameters = write_pair(directory, options.layers)
-        base, tuned = str(directory / "base"), str(directory / "tuned")
-        _, idle = run([sys.executable, "-c", IDLE])
-        figures = {"plain": [], "dgviz": []}
-        for round_number in range(options.rounds):
-            for name in figures:
-                out = directory / f"{name}-{round_number}"
-                if name == "plain":
-                    out.mkdir()
-                    command = [sys.executable, "-c", PLAIN, base, tuned, str(out)]
-                else:
-                    command = [sys.executable, "-m", "dgviz", "repair", base, tuned, str(out), "--json"]
-                figures[name].append(run(command))
-                print(name, *(f"{value:.1f}" for value in figures[name][-1]), file=sys.stderr)
-        rank = json.loads((directory / "dgviz-0" / "dgviz.json").read_text())["tensors"]
-        found = sorted({row["matrices"][0]["rank"] for row in rank.values() if row["action"] == "repair"})
+        _, _, idle = run([sys.executable, "-c", IDLE], directory)
+        for size in options.sizes:
+            layers, *widths = SIZES[size]
+            place = directory / size.replace(" ", "-")
+            write_pair(place, layers, layer_shapes(*widths))
+            sides = [str(place / "base"), str(place / "tuned")]
+            commands = {"plain": [sys.executable, "-c", PLAIN, *sides], "dgviz": [*repair, *sides]}
+            rows[f"DG-Hard, {size}"] = measure(commands, options.rounds, place)
+            shutil.rmtree(place)
+        if options.mergekit:
+            write_llama(directory)
+            sides = [str(directory / "base"), str(directory / "tuned")]
+            models = [{"model": side, "parameters": {"weight": 0.5}} for side in sides]
+            recipe = {"merge_method": "linear", "dtype": "bfloat16", "models": models}
+            (directory / "linear.yml").write_text(json.dumps(recipe))  # JSON is YAML
+            commands = {
+                "mergekit": [options.mergekit, str(directory / "linear.yml")],
+                "dgviz": [*repair, *sides, "--method", "wise_ft"],
+            }
+            rows["WiSE-FT, 208 MB"] = measure(commands, options.rounds, directory)
+            commands["dgviz"] = [sys.executable, "-c", AVERAGE, *sides]
+            rows["WiSE-FT, 208 MB, logits not compared"] = measure(commands, options.rounds, directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
-    table = report(figures, idle, parameters, found)
+    table = report(rows, idle)
     print(table)
     if options.out:
         options.out.write_text(table + "\n")
 
 
-def report(figures, idle, parameters, ranks):
+def report(rows, idle):
     """Return the table in Markdown."""
-    seconds = {name: statistics.median(value for value, _ in runs) for name, runs in figures.items()}
-    memory = {name: statistics.median(value for _, value in runs) - idle for name, runs in figures.items()}
     lines = [
-        f"Whole repair of a bfloat16 pair of {parameters / 1e6:.0f}M parameters (2048 x 8192 and 2048 x 2048), "
-        f"{SPIKES} spikes planted per matrix, {' or '.join(map(str, ranks))} found; {datetime.date.today()}, "
-        f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}.",
+        f"Cold, both sides of a bfloat16 pair in the page cache; {datetime.date.today()}, {platform.machine()}, "
+        f"{os.cpu_count()} cores, torch {torch.__version__}, load {os.getloadavg()[1]:.1f}.",
         "",
-        "| | seconds | peak memory above idle torch, MiB |",
-        "|---|---|---|",
-        f"| plain Algorithm 1 | {seconds['plain']:.1f} | {memory['plain']:.0f} |",
-        f"| dgviz repair | {seconds['dgviz']:.1f} | {memory['dgviz']:.0f} |",
-        f"| ratio | {seconds['dgviz'] / seconds['plain']:.2f} | {memory['dgviz'] / memory['plain']:.2f} |",
+        "| | against | seconds | ours | ratio | CPU seconds | ours | ratio | MiB above idle torch | ours |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    if not torch.cuda.is_available():
-        lines += ["", "CUDA: not run, this machine has none."]
+    for name, found in rows.items():
+        (other, theirs), (_, ours) = found.items()
+        pairs = [f"{a:.1f} | {b:.1f} | {b / a:.2f}" for a, b in zip(theirs[:2], ours[:2], strict=True)]
+        lines.append(f"| {name} | {other} | {' | '.join(pairs)} | {theirs[2] - idle:.0f} | {ours[2] - idle:.0f} |")
     return "\n".join(lines)
 
 

@@ -29,7 +29,7 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export import plan_export
-from dgviz.export.manifest import LOCK, MANIFEST
+from dgviz.export.manifest import LOCK, MANIFEST, PARTS, read_records
 from dgviz.export.plan import REPORT, RUN
 from dgviz.export.report import read_report
 from dgviz.export.write import iter_export
@@ -71,7 +71,7 @@ def undisturbed(pair, tmp_path_factory):
 
 def file_bytes(directory):
     """The bytes of every file but the one that says when and how long, and which tensor's figures are in that."""
-    found = {path.name: path.read_bytes() for path in sorted(directory.iterdir())}
+    found = {path.name: path.read_bytes() for path in sorted(directory.iterdir()) if path.name != PARTS}
     if RUN in found and REPORT in found:
         figures = read_report(directory)
         found[RUN] = orjson.dumps([figures["overall"], figures["tensors"]])
@@ -217,6 +217,16 @@ def test_fifty_kills(pair, undisturbed, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_export_of_several_processes_is_killed_and_continued_by_one(pair, undisturbed, tmp_path):
+    out = tmp_path / "out"
+    process = repair(pair, out, "--workers", "2")
+    kill(process, out, 0.4, sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors")))
+    before = shards_of(out)
+    finish(pair, out)
+    assert before.items() <= shards_of(out).items() and file_bytes(out) == undisturbed
+
+
+@pytest.mark.slow
 def test_one_output_killed_again_and_again(pair, undisturbed, tmp_path):
     out = tmp_path / "out"
     total = sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors"))
@@ -261,7 +271,7 @@ def test_a_disk_that_fills_up_is_a_sentence_and_can_be_continued(pair, undisturb
             file.write(bytes(4096))
     with pytest.raises(ExportFailedError, match=r"out failed: No space left on device; what is finished is kept"):
         list(run)
-    assert {path.name for path in plan.out.iterdir()} == {MANIFEST, plan.shards[0].name}
+    assert {path.name for path in plan.out.iterdir()} == {MANIFEST, PARTS, plan.shards[0].name}
     finished = shards_of(plan.out)
     (small_disk / "filler").unlink()
     finish(pair, plan.out)
@@ -331,9 +341,7 @@ def test_two_writers(pair, undisturbed, tmp_path):
 def test_a_continued_export_refuses_other_contents_and_says_both(pair, tmp_path, later, in_place):
     base, tuned = copied(pair, tmp_path)
     shard = started((base, tuned), tmp_path / "out")
-    name, before = next(
-        iter(json.loads((tmp_path / "out" / MANIFEST).read_bytes())["shards"][shard]["inputs"].items())
-    )
+    name, before = next(iter(read_records(tmp_path / "out")[shard]["inputs"].items()))
     stat = (tuned / shard).stat()
     values = load_file(tuned / shard)
     values[name] = values[name] + 1

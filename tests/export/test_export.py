@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.errors import ExportError, SpectrumError
 from dgviz.export import plan_export
-from dgviz.export.manifest import LOCK, MANIFEST
+from dgviz.export.manifest import LOCK, MANIFEST, PARTS
 from dgviz.export.plan import RUN
 from dgviz.export.report import read_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest, shard_order
@@ -149,7 +149,7 @@ def test_an_interrupted_export_is_continued_to_the_same_bytes(tmp_path):
         seen.add(next(run).name)
     run.close()
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {MANIFEST, pair.tuned.shards[0]}
+    assert names == {MANIFEST, PARTS, pair.tuned.shards[0]}
     before = (tmp_path / "out" / pair.tuned.shards[0]).stat().st_mtime_ns
     resumed = export(pair, RepairPlan(), tmp_path / "out")
     assert (tmp_path / "out" / pair.tuned.shards[0]).stat().st_mtime_ns == before
@@ -332,16 +332,22 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     (tmp_path / "out" / LOCK).touch()
     export(pair, RepairPlan(), tmp_path / "out")
     (tmp_path / "two").mkdir()
-    (tmp_path / "two" / MANIFEST).write_text(
-        json.dumps({"version": 3, "options": {"dtype": "float16"}, "shards": {}})
-    )
+    (tmp_path / "two" / MANIFEST).write_text(json.dumps({"version": 4, "options": {"dtype": "float16"}}))
     (tmp_path / "two" / "model-00001-of-00004.safetensors.partial").write_text("half")
     export(pair, RepairPlan(), tmp_path / "two")
     assert file_bytes(tmp_path / "two") == file_bytes(tmp_path / "out")
 
 
 @pytest.mark.parametrize(
-    "manifest", ["{}", "[]", '{"version": 3, "shards": {}}', '{"identity": "1", "shards": {}}', "{"]
+    "manifest",
+    [
+        "{}",
+        "[]",
+        '{"version": 4}',
+        '{"version": 3, "options": {}, "shards": {}}',
+        '{"identity": "1", "shards": {}}',
+        "{",
+    ],
 )
 def test_a_spoiled_manifest_is_a_sentence(tmp_path, manifest):
     pair = open_pair(*write_pair(tmp_path))

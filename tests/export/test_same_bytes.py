@@ -5,16 +5,20 @@ it the hashes of the files; nothing else of what is written.
 """
 
 import json
+from contextlib import closing
 
 import pytest
 import torch
 from safetensors.torch import load
 
+from dgviz.analysis.methods import comparison_table, iter_comparison
 from dgviz.checkpoint import open_pair
 from dgviz.export import plan_export
+from dgviz.export.batch import iter_exports, plan_exports
 from dgviz.export.plan import REPORT, RUN
 from dgviz.export.report import read_report
 from dgviz.export.write import iter_export
+from dgviz.jobs.executor import InProcess, Processes
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.weight import weights_of
@@ -50,8 +54,8 @@ def use_threads():
     torch.set_num_threads(before)
 
 
-def written(pair, out, plan=RepairPlan(), output="full"):  # noqa: B008
-    list(iter_export(plan_export(pair, plan, out, output), "cpu"))
+def written(pair, out, plan=RepairPlan(), output="full", where="cpu"):  # noqa: B008
+    list(iter_export(plan_export(pair, plan, out, output), where))
     return {path.name: path.read_bytes() for path in sorted(out.iterdir())}
 
 
@@ -80,6 +84,45 @@ def test_every_file_but_one_is_the_same_cold_and_warm(
     assert "from the store" in warm[RUN].decode() and "from the store" not in cold[RUN].decode()
     run = json.loads(cold[RUN])
     assert run["machine"]["threads"] == threads and run["written"] <= json.loads(warm[RUN])["written"]
+
+
+@pytest.fixture(scope="module")
+def executors():
+    """Everything in this process, and in two of which this is one."""
+    with closing(Processes(2, warm="dgviz.repair.tensor", joined=True)) as processes:
+        processes.start()
+        yield [InProcess(threads=1), processes]
+
+
+@pytest.mark.parametrize("output", ["full", "factors"])
+def test_every_number_of_processes_writes_the_same_bytes(pair, tmp_path, executors, output, use_threads):
+    alone, shared = (
+        files(written(pair, tmp_path / str(number), PLANS["dg_hard"], output, executor))
+        for number, executor in enumerate(executors)
+    )
+    assert alone == shared and len(alone) > 2
+
+
+def test_several_methods_come_out_the_same_of_every_number_of_processes(pair, tmp_path, executors, use_threads):
+    repairs = [
+        RepairPlan(),
+        RepairPlan(method="wise_ft"),
+        RepairPlan(method="ties"),
+        RepairPlan(method="norm_matched"),
+    ]
+    found = []
+    for number, executor in enumerate(executors):
+        plans, _ = plan_exports(pair, repairs, tmp_path / str(number))
+        list(iter_exports(plans, executor))
+        found.append([files({path.name: path.read_bytes() for path in plan.out.iterdir()}) for plan in plans])
+    assert found[0] == found[1]
+    tables = [comparison_table(list(iter_comparison(pair, repairs, executor)), repairs) for executor in executors]
+    assert tables[0] == tables[1]
+
+
+def files(contents):
+    """All but the file of times."""
+    return {name: data for name, data in contents.items() if name != RUN}
 
 
 @pytest.mark.slow

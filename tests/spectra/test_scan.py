@@ -17,6 +17,7 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import DgvizError, SpectrumError, ThresholdError
 from dgviz.jobs import start_job
+from dgviz.jobs.executor import Processes
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.rmt.threshold import RULES
@@ -98,9 +99,9 @@ def test_every_matrix_has_one_result_and_its_figures_equal_float64(pair, scanned
 def test_matrices_of_a_stack_worked_on_together_have_the_same_figures(pair, scanned, tmp_path, monkeypatch):
     monkeypatch.setattr(survey, "batch_size", lambda weight, device: 3)
     calls = []
-    monkeypatch.setattr(survey.Worker, "call", noting(survey.Worker.call, calls))
+    monkeypatch.setattr(Processes, "submit", noting(Processes.submit, calls))
     results = list(iter_scan(pair, store=SpectrumStore(tmp_path), device="cpu", workers=1))
-    together = [arguments["weights"] for name, arguments in calls if name == "scan_weights"]
+    together = [arguments["weights"] for task, arguments in calls if task.function == "scan_weights"]
     assert together and max(map(len, together)) == 3
     alone = {result.name: result.row for result in scanned[1]}
     assert len(results) == len(alone)

@@ -25,6 +25,7 @@ from dgviz.export.report import write_report
 from dgviz.export.shard import Entry, ShardWriter, shard_order
 from dgviz.export.targets import Target, Targets, build_model, find_targets
 from dgviz.files import sync, write_file
+from dgviz.jobs.executor import Executor
 from dgviz.repair.report import TensorReport
 
 WEIGHTS = "adapter_model.safetensors"
@@ -33,12 +34,12 @@ _VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """What vLLM takes as its ``--max-lora-rank``: https://docs.vllm.ai/en/v0.14.0/api/vllm/config/lora/"""
 
 
-def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
+def iter_adapter(plan: ExportPlan, executor: Executor) -> Iterator[TensorReport | dict[str, Any]]:
     """Write an adapter, yielding a report after every tensor and the content of ``dgviz.json`` last."""
     targets = find_targets(plan.pair, build_model(plan.pair.base.config))
     covered = {piece.name for target in targets.found for piece in target.pieces}
     parts: dict[str, Part] = {}
-    for report, part in iter_parts(plan, [item for item in plan.pair.repairable if item.name in covered], device):
+    for report, part in iter_parts(plan, [item for item in plan.pair.repairable if item.name in covered], executor):
         parts[part.name] = part
         yield report
     ranks = {target.name: _kept_rank(target, parts) for target in targets.found}
@@ -56,7 +57,7 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     digest = _write_weights(staging / WEIGHTS, used, rank, parts, names)
     verified = compare_with_peft(staging, build_model(plan.pair.base.config), used, parts)
     copy_sidecars(plan)
-    report = describe_parts(plan, parts.values(), device, staging / WEIGHTS, digest)
+    report = describe_parts(plan, parts.values(), executor.device, staging / WEIGHTS, digest)
     report["left_at_base"] = left
     report["warnings"] = [*_about(targets, left), *report["warnings"]]
     report["verified"] = {"peft": verified}

@@ -139,12 +139,16 @@ class SpectrumPanels:
         The scale of the figure's lower row.
     directions : (rows, p) uint8 array
         Codes; row block i is that of ``block_edges(shape[0], rows)``.
+    exact : int or None
+        How many leading columns show single directions; of the others each stands for its neighbourhood
+        (`dgviz.spectra.svd.sketch`). None for all.
     """
 
     shape: tuple[int, int]
     s: NDArray[np.float64]
     scale: Scale
     directions: NDArray[np.uint8]
+    exact: int | None = None
 
 
 @dataclass(frozen=True)

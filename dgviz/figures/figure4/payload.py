@@ -199,7 +199,7 @@ def figure4_payload(
         arrays |= {"tuned": entries.tuned, "repaired": entries.repaired, "discarded": entries.discarded}
         arrays["entryValues"] = entries.scale.decode()
     if spectrum is not None:
-        header["spectrum"] = _scale(spectrum.scale)
+        header["spectrum"] = _scale(spectrum.scale) | {"exact": spectrum.exact}
         arrays |= {"directions": spectrum.directions, "spectrumValues": spectrum.scale.decode()}
     return pack(header, arrays)
 

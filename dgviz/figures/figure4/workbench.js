@@ -225,7 +225,7 @@ class Workbench extends Figure4 {
   // What the colours of the two rows mean, in one line: beside the bars there is no room for it.
   sayScales() {
     const { entries, spectrum } = this.data;
-    const parts = [entries && `(b) to (d): ${SCALE_NAMES[entries.kind]} scale`, spectrum && `(e) to (g): largest s |u|, ${SCALE_NAMES[spectrum.kind]} scale`];
+    const parts = [entries && `(b) to (d): ${SCALE_NAMES[entries.kind]} scale`, spectrum && `(e) to (g): largest s |u|, ${SCALE_NAMES[spectrum.kind]} scale${spectrum.exact === null ? "" : `, sketched after direction ${spectrum.exact}`}`];
     this.el.pooling.value = entries ? entries.pooling : this.el.pooling.value;
     for (const choice of ["pooling-choice", "proportion-choice"]) this.el[choice].hidden = Boolean(this.data.compare);
     this.el.scales.textContent = parts.filter(Boolean).join(" · ");

@@ -11,9 +11,12 @@ import torch
 from dgviz.device import is_gpu
 from dgviz.errors import SpectrumError
 from dgviz.spectra.svd.products import full_float32
+from dgviz.spectra.svd.sketch import sketched_directions
 from dgviz.spectra.svd.solve import Certificate, Solution, solve, solve_stack
 from dgviz.spectra.svd.triplets import leading_triplets, pooled_products
 
+_SKETCHED = 1536  # columns from which every direction of a matrix takes longer than is pleasant to wait
+_STEEP, _FLAT = 30.0, 10.0  # what lies before the sketched directions over the first of them; that over the median
 _SAFE = range(
     -30, 21
 )  # exponents of the largest entry at which squares, and what a filter makes of them, fit float32
@@ -143,7 +146,7 @@ class Decomposition:
         units = product * torch.where(norms > 0, 1 / norms, 0).to(product.dtype)
         return scale_by_power((vectors * norms).to(product.dtype), self._shift), units.T
 
-    def direction_maps(self, rows: int) -> torch.Tensor:
+    def direction_maps(self, rows: int, exact: int | None = None) -> torch.Tensor:
         """Return sigma_r |u_r[i]| of every direction r, rows i pooled by block maximum.
 
         Parameters
@@ -151,6 +154,9 @@ class Decomposition:
         rows : int
             Row blocks wanted, at least 1; R = min(rows, m) are made. Block b holds the rows from ``floor(b m / R)``
             up to, not including, ``floor((b + 1) m / R)``, so none is empty.
+        exact : int, optional
+            How many leading directions are wanted one by one; all by default. The others are then sketched, where
+            that can be done (`sketches`): their columns are random vectors of a neighbourhood of a sixteenth of them.
 
         Returns
         -------
@@ -166,6 +172,8 @@ class Decomposition:
             raise ValueError(f"direction maps need at least one row block; got {rows}")
         m, blocks = self.shape[0], min(rows, self.shape[0])
         edges = [b * m // blocks for b in range(blocks + 1)]
+        if exact is not None and self.sketches(exact):
+            return scale_by_power(self._sketched_maps(edges, exact), self._shift).float().cpu()
         with full_float32():
             vectors = self._solution.directions()
             if self._wide:
@@ -176,6 +184,35 @@ class Decomposition:
             else:
                 pooled = pooled_products(self._tall, self._solution, edges)
         return scale_by_power(pooled, self._shift).float().cpu()
+
+    def sketches(self, exact: int) -> bool:
+        """Return whether direction maps can be had without every direction, and whether that is worth it.
+
+        Parameters
+        ----------
+        exact : int
+            How many leading directions are wanted one by one.
+        """
+        values, spikes = self._solution.values, self._solution.spikes
+        p = values.numel()
+        if self._solution.gram is None or p < _SKETCHED or not spikes.count <= exact <= p // 8:
+            return False
+        # Beside far stronger ones the others would drown in the rounding of the Gram matrix, and weak ones in theirs.
+        flat = float(values[exact]) < _FLAT * float(values[p // 2])
+        return flat and float(values[spikes.count]) < _STEEP * float(values[exact])
+
+    def _sketched_maps(self, edges: list[int], exact: int) -> torch.Tensor:
+        """Return the direction maps with all but the leading directions sketched."""
+        self.triplets(exact)
+        with full_float32():
+            if self._solution.gram is None:  # the triplets needed every direction
+                return self.direction_maps(len(edges) - 1)
+            nothing = self._tall.new_zeros(self._tall.shape[0], 0), self._tall.new_zeros(self._tall.shape[1], 0)
+            product, vectors = (part[:, :exact] for part in self._kept or nothing)
+            lead = vectors * self._solution.values[:exact].to(vectors) if self._wide else product
+            lead = torch.stack([lead[a:b].abs().amax(dim=0) for a, b in pairwise(edges)])
+            rest = sketched_directions(self._tall, self._solution, vectors, self._wide, edges)
+        return torch.cat([lead.to(rest), rest], dim=1)
 
 
 def decompose(delta: torch.Tensor, device: str = "auto", name: str = "delta") -> Decomposition:

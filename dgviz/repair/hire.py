@@ -1,0 +1,51 @@
+"""Which executor a piece of work is worth; for the CPU without torch, so that other processes start first."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dgviz.checkpoint import PairedTensor
+from dgviz.device import is_gpu
+from dgviz.errors import DgvizError
+from dgviz.jobs.executor import Executor, InProcess, Processes, Together
+from dgviz.repair.ahead import decomposed
+from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.schedule import count_cores, work_of
+from dgviz.spectra.weight import matrices_of
+
+_WORTH = 4e10  # five seconds of one core: a process has used up three when it has imported torch
+_DRIVERS = "/dev/nvidiactl", "/dev/dxg", "/dev/kfd"  # one of them is there where torch may find a GPU
+
+
+def hire(
+    tensors: Sequence[PairedTensor], plans: Sequence[RepairPlan], device: str, workers: int | None = None
+) -> Executor:
+    """Return where to make tensors under some plans: in so many processes as they are worth, this one among them.
+
+    A GPU is kept busy by one process; of several each has its own. On the CPU tensors are made on one thread, however
+    many processes there are, and so come out the same.
+    """
+    if workers is not None and workers < 1:
+        raise DgvizError(f"a repair needs at least 1 worker; got {workers}")
+    if device != "cpu" and (device != "auto" or any(Path(driver).exists() for driver in _DRIVERS)):
+        from dgviz.spectra.svd.decompose import list_devices, resolve_device
+
+        resolved = resolve_device(device)
+        gpus = [found.id for found in list_devices() if is_gpu(found.id)] if device == "auto" else [resolved]
+        if is_gpu(resolved):
+            gpus = gpus[:workers]
+            return InProcess(resolved) if len(gpus) == 1 else Together([Processes(1, gpu) for gpu in gpus])
+    count = workers or min(count_cores(), 1 + int(sum(_work(tensor, plans) for tensor in tensors) / _WORTH))
+    if count == 1:
+        return InProcess("cpu", threads=1)
+    processes = Processes(count, "cpu", "dgviz.repair.tensor", joined=True)
+    processes.start()
+    return processes
+
+
+def _work(tensor: PairedTensor, plans: Sequence[RepairPlan]) -> float:
+    """Return what a tensor costs, in the units of `work_of`: one decomposition, and its entries for each plan."""
+    changing = sum(plan.changes(tensor) for plan in plans)
+    if not changing:
+        return 0.0
+    depth = min(matrices_of(tensor)[0].shape) if decomposed(tensor, plans) else 0
+    return work_of(tensor.tuned.numel, depth) + (changing - 1) * work_of(tensor.tuned.numel, 0)

@@ -1,0 +1,45 @@
+"""What test_executor.py has carried out."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+
+
+@dataclass
+class Add:
+    number: int
+
+    def __call__(self, device, other):
+        return device, self.number + other
+
+
+class Counted:
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, device):
+        self.calls += 1
+        return device, self.calls
+
+
+def power(device, base, exponent):
+    return device, base**exponent
+
+
+def fail(device, why):
+    raise ValueError(why)
+
+
+def process_of(device):
+    return os.getpid()
+
+
+def die(device):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def wait_for_ever(device, mark):
+    mark.touch()
+    while True:
+        time.sleep(1)

@@ -1,0 +1,93 @@
+"""Tensors worked on ahead: in order, some passed over, never more than there is room for, wherever that is."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import pytest
+import torch
+
+from dgviz.checkpoint import open_pair
+from dgviz.errors import DgvizError
+from dgviz.export import plan_export
+from dgviz.export.write import iter_export
+from dgviz.jobs.executor import InProcess, Processes
+from dgviz.repair import ahead
+from dgviz.repair.ahead import Ahead
+from dgviz.repair.hire import hire
+from dgviz.repair.plan import RepairPlan
+from tests.checkpoints import planted_update, write_checkpoint
+
+
+class Threads:
+    """A further place to compute: all that an executor has to be."""
+
+    device, count, threads = "cpu", 2, None
+
+    def __init__(self):
+        self._pool = ThreadPoolExecutor(self.count)
+
+    def submit(self, task, *arguments, **keywords):
+        return self._pool.submit(task, self.device, *arguments, **keywords)
+
+    def close(self):
+        self._pool.shutdown(cancel_futures=True)
+
+
+class Names:
+    """A task that notes what it was given."""
+
+    def __init__(self):
+        self.given = []
+
+    def __call__(self, device, tensors):
+        self.given += [paired.name for paired in tensors]
+        return [paired.name for paired in tensors]
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("pair")
+    generator = torch.Generator().manual_seed(0)
+    base = {f"layers.{i:02d}.weight": 0.02 * torch.randn(96, 64, generator=generator) for i in range(12)}
+    sides = {"base": base, "tuned": planted_update(base)}
+    return open_pair(*(write_checkpoint(directory / side, own, {"a": 1}) for side, own in sides.items()))
+
+
+@pytest.mark.parametrize(("place", "most"), [(InProcess, 1), (Threads, 4)])
+def test_tensors_come_in_order_and_no_more_are_begun_than_wait(pair, place, most):
+    names = Names()
+    with closing(place()) as executor:
+        make = Ahead(executor, names, pair.tensors, [RepairPlan()])
+        for number, paired in enumerate(pair.tensors):
+            if number % 3 == 1:
+                continue  # of a file that is finished already
+            assert make(paired) == paired.name
+            assert len(names.given) <= number + 1 + most
+    asked = [paired.name for number, paired in enumerate(pair.tensors) if number % 3 != 1]
+    assert set(asked) <= set(names.given) and len(set(names.given)) == len(names.given)
+
+
+def test_without_memory_for_more_one_tensor_is_worked_on_at_a_time(pair, monkeypatch):
+    monkeypatch.setattr(ahead, "memory_budget", lambda workers: 0)
+    names = Names()
+    with closing(Threads()) as executor:
+        make = Ahead(executor, names, pair.tensors, [RepairPlan()])
+        for number, paired in enumerate(pair.tensors):
+            assert make(paired) == paired.name and len(names.given) == number + 1
+
+
+def test_another_executor_writes_the_same_bytes(pair, tmp_path):
+    with closing(Threads()) as executor:
+        list(iter_export(plan_export(pair, RepairPlan(), tmp_path / "threads"), executor))
+    list(iter_export(plan_export(pair, RepairPlan(), tmp_path / "alone"), "cpu"))
+    written, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("threads", "alone"))
+    assert written == expected
+
+
+def test_processes_are_hired_where_the_work_is_worth_them(pair):
+    plans = [RepairPlan()]
+    assert isinstance(hire(pair.tensors, plans, "cpu"), InProcess)
+    with closing(hire(pair.tensors, plans, "cpu", workers=2)) as executor:
+        assert isinstance(executor, Processes) and executor.count == 2
+    with pytest.raises(DgvizError, match="at least 1 worker"):
+        hire(pair.tensors, plans, "cpu", workers=0)
