@@ -52,11 +52,8 @@ def iter_range(file: RemoteFile, begin: int, end: int) -> Iterator[bytes]:
         if answer.status_code in (*_ABSENT, 416):
             raise CheckpointError(explain_changed(file.address))
         told = _RANGE.fullmatch(answer.headers.get("content-range", ""))
-        if (
-            answer.status_code != 206
-            or told is None
-            or answer.headers.get("content-encoding", "identity") != "identity"
-        ):
+        packed = answer.headers.get("content-encoding", "identity") != "identity"
+        if answer.status_code != 206 or told is None or packed:
             raise CheckpointError(_without_ranges(file.address, answer.status_code))
         # What the hub answers with is another server's, under a commit: the address tells the contents.
         stamp = file.stamp if file.digest else _stamp(answer.headers)

@@ -14,8 +14,8 @@ def split_address(folder: str) -> tuple[str, str | None, str]:
     found = _ADDRESS.fullmatch(folder)
     if found is None:
         raise CheckpointError(
-            f"{folder!r} is no model of the Hugging Face Hub: give hf://org/name, hf://org/name@revision, or a folder "
-            "in it, hf://org/name@revision/unet"
+            f"{folder!r} is no model of the Hugging Face Hub: give hf://org/name, hf://org/name@revision, or a "
+            "folder in it, hf://org/name@revision/unet"
         )
     return found["repo"], found["revision"], found["inner"] or ""
 

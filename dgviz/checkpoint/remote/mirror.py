@@ -1,7 +1,7 @@
 """Mirrors of remote checkpoints: small files as they are, weight files up to the end of their headers.
 
-To whatever opens folders a mirror is one. No loader takes its weights for whole: a file that ends behind its header is
-refused as incomplete. `dgviz.checkpoint.read` brings what lies behind, range by range.
+To whatever opens folders a mirror is one. No loader takes its weights for whole: a file that ends behind its header
+is refused as incomplete. `dgviz.checkpoint.read` brings what lies behind, range by range.
 """
 
 import fnmatch
@@ -141,7 +141,7 @@ def _bring(place: Path, file: RemoteFile, is_weights: bool) -> None:
 
 
 def _read_header(file: RemoteFile) -> bytes:
-    """Return a weight file up to the end of its header; up to its beginning where it has none, for whoever reads it."""
+    """Return a weight file up to the end of its header; some of it where that is none, for whoever judges it."""
     first = bytes(read_range(file, 0, min(file.size, _FIRST_BYTES)))
     end = 8 + int.from_bytes(first[:8], "little")
     if end <= len(first) or end > min(file.size, 8 + MAX_HEADER_BYTES):
