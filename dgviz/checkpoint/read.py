@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from dgviz.checkpoint.documents import open_own
 from dgviz.checkpoint.remote.record import remote_file
-from dgviz.checkpoint.remote.transfer import STREAMS, read_into, read_range
+from dgviz.checkpoint.remote.transfer import STREAMS, read_again, read_range
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 from dgviz.device import is_gpu, send
 from dgviz.errors import CheckpointError
@@ -120,7 +120,7 @@ def _read_into(buffer: "bytearray | np.ndarray", info: TensorInfo, start: int) -
         # The mirror ends before the first tensor.
         ahead = _ahead.get().get((info.file, info.start + start, len(buffer)))
         if ahead is None:
-            read_into(remote, buffer, info.start + start)
+            read_again(remote, buffer, info.start + start)
         else:
             buffer[:] = ahead
     elif got < len(buffer):

@@ -1,11 +1,19 @@
-"""Places that checkpoints are read from afar: a web server that gives ranges, and what goes wrong with it."""
+"""Places that checkpoints are read from afar: a web server, a hub and an object store, and what goes wrong there."""
 
+import contextlib
 import hashlib
+import json
+import os
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128  # many ask at once, and whoever finds no place comes back after a second
 
 
 class WebServer:
@@ -36,8 +44,7 @@ class WebServer:
             def log_message(self, *args):
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
         self.host = f"127.0.0.1:{self._server.server_port}"
         self.address = f"http://{self.host}"
@@ -76,6 +83,88 @@ class WebServer:
         content = content[: len(content) // 2] if fault == "drop" else content
         self.sent[file.name] += len(content)
         return reply(to, 206 if self.ranges else 200, headers, content, end - begin)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class HubServer(WebServer):
+    """A hub of the models in a folder, by organisation and name; it sends whoever wants a file to another host.
+
+    Attributes
+    ----------
+    store : WebServer
+        The other host.
+    lies : bool
+        Whether the digests of small files are wrong.
+    """
+
+    REFUSED: ClassVar = {"org/none": (404, "RepoNotFound"), "org/gated": (403, "GatedRepo")}
+
+    def __init__(self, folder: Path) -> None:
+        self.store, self.lies = WebServer(folder), False
+        inner = folder / "org" / "pipeline" / "unet"
+        inner.mkdir(parents=True)
+        (inner / "diffusion_pytorch_model.safetensors").write_bytes(
+            (next((folder / "org" / "base").glob("*00001-of*"))).read_bytes()
+        )
+        (inner.parent / "model_index.json").write_text("{}")
+        super().__init__(folder)
+
+    def close(self):
+        super().close()
+        self.store.close()
+
+    def answer(self, to) -> None:
+        self.requests.append((to.path, to.headers.get("Range"), to.headers.get("Authorization")))
+        parts = unquote(to.path.partition("?")[0]).removeprefix("/api/models").strip("/").split("/")
+        repo, (kind, revision, *more) = "/".join(parts[:2]), parts[2:] or ("revision", "main")
+        inner = "/".join(more)
+        if repo in self.REFUSED:
+            status, code = self.REFUSED[repo]
+            return reply(to, status, {"X-Error-Code": code}, b"{}")
+        if revision not in ("main", COMMIT):
+            return reply(to, 404, {"X-Error-Code": "RevisionNotFound"}, b"{}")
+        if kind == "revision":
+            return reply(to, 200, {}, json.dumps({"id": repo, "sha": COMMIT, "siblings": []}).encode())
+        if kind == "tree":
+            root = self.folder / repo
+            listed = [self._entry(root, file) for file in sorted((root / inner).iterdir())]
+            return reply(to, 200, {}, json.dumps(listed).encode())
+        return reply(to, 302, {"Location": f"{self.store.address}/{repo}/{inner}"})
+
+    def _entry(self, root: Path, file: Path) -> dict:
+        path = file.relative_to(root).as_posix()
+        if file.is_dir():
+            return {"type": "directory", "path": path, "oid": COMMIT}
+        content = b"other" if self.lies else file.read_bytes()
+        entry = {"type": "file", "path": path, "size": file.stat().st_size}
+        entry["oid"] = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if file.suffix == ".safetensors":
+            digest = hashlib.sha256(content).hexdigest()
+            entry["lfs"] = {"oid": digest, "size": entry["size"], "pointerSize": 100}
+        return entry
+
+
+@contextlib.contextmanager
+def s3_server():
+    """Serve S3 on this machine; yields a client of it, and puts its address into the environment."""
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    address = "http://{}:{}".format(*server.get_host_and_port())
+    own = {"AWS_ENDPOINT_URL": address, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
+    own |= {"AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}
+    before = dict(os.environ)
+    os.environ.update(own)
+    try:
+        yield boto3.client("s3")
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+        server.stop()
 
 
 def etag(file: Path) -> str:

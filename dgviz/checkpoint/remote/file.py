@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from dgviz.errors import CheckpointError
 
-_WAITS = 0.0, 0.5, 2.0, 6.0, 15.0  # seconds before each attempt
+WAITS = 0.0, 0.5, 2.0, 6.0, 15.0
+"""Seconds before each attempt."""
 
 
 class Interrupted(Exception):
@@ -43,16 +44,28 @@ class RemoteFile:
 def attempts(address: str) -> Iterator[list[str]]:
     """Yield a list for what went wrong, until nothing is in it; raise when it goes wrong too often."""
     problem = ""
-    for wait in _WAITS:
+    for wait in WAITS:
         time.sleep(wait)
         said: list[str] = []
         yield said
         if not said:
             return
         problem = said[0]
-    raise CheckpointError(f"{address} cannot be read ({problem}), {len(_WAITS)} times in a row: try again later")
+    raise CheckpointError(f"{address} cannot be read ({problem}), {len(WAITS)} times in a row: try again later")
 
 
 def explain_changed(address: str) -> str:
     """Say that a file's contents are others than when it was opened."""
     return f"{address} has other contents than when it was opened: open the checkpoint again"
+
+
+def is_offline() -> bool:
+    """Return whether other machines are to be left alone, as the Hugging Face libraries are told."""
+    from huggingface_hub import constants
+
+    return constants.is_offline_mode()
+
+
+def explain_offline(address: str) -> str:
+    """Say that nothing is read from afar."""
+    return f"{address} cannot be read offline (HF_HUB_OFFLINE is set): unset it, or download the files"

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from dgviz.checkpoint.remote.file import Interrupted, RemoteFile, attempts, explain_changed
+from dgviz.checkpoint.remote.file import Interrupted, RemoteFile, attempts, explain_changed, explain_offline
 from dgviz.errors import CheckpointError
 
 TOKENS = "DGVIZ_HTTP_TOKENS"
@@ -100,6 +100,8 @@ def _answered(address: str, begin: int, end: int) -> Iterator[Any]:
             if answer.status_code in _BUSY:
                 raise Interrupted(f"the server answers {answer.status_code}")
             yield answer
+    except errors.OfflineModeIsEnabled as error:
+        raise CheckpointError(explain_offline(address)) from error
     except errors.HTTPError as error:
         raise Interrupted(" ".join(str(error).split())[:160] or type(error).__name__) from error
 

@@ -16,7 +16,7 @@ from dgviz.checkpoint.header import MAX_HEADER_BYTES
 from dgviz.checkpoint.hub import UNWANTED, WANTED, find_cached, is_cached_whole
 from dgviz.checkpoint.remote import http, hugging_face, object_store
 from dgviz.checkpoint.remote.address import Address
-from dgviz.checkpoint.remote.file import RemoteFile
+from dgviz.checkpoint.remote.file import RemoteFile, explain_offline, is_offline
 from dgviz.checkpoint.remote.record import is_mirror, mirrors, write_mirror_record
 from dgviz.checkpoint.remote.transfer import STREAMS, read_range, read_whole
 from dgviz.errors import CheckpointError
@@ -54,12 +54,10 @@ def open_mirror(address: Address) -> Path:
     cached = _downloaded(address)
     if cached is not None:
         return cached / address.file
-    if _is_offline():
+    if is_offline():
         known = find_mirror(address)
         if known is None:
-            raise CheckpointError(
-                f"{address} cannot be opened offline (HF_HUB_OFFLINE is set): unset it, or give a directory"
-            )
+            raise CheckpointError(explain_offline(str(address)))
         return known
     if address.scheme == "hf":
         files, commit = hugging_face.list_files(address.folder)
@@ -70,9 +68,16 @@ def open_mirror(address: Address) -> Path:
         state = json.dumps(sorted((name, file.identity) for name, file in files.items()))
         name = address.folder.rpartition("/")[2]
         folder = mirrors() / address.scheme / _short(address.folder) / _short(state) / name
-    if not is_mirror(folder):
-        _make(folder, address, files)
-    write_json(_ref(address), {"folder": folder}, durable=False)
+    try:
+        if not is_mirror(folder):
+            _make(folder, address, files)
+        _ref(address).parent.mkdir(parents=True, exist_ok=True)
+        write_json(_ref(address), {"folder": folder}, durable=False)
+    except OSError as error:
+        raise CheckpointError(
+            f"what is kept of {address} cannot be written to {mirrors()} ({error.strerror or error}): make room, or "
+            "set DGVIZ_CACHE_DIR to another disk"
+        ) from error
     return folder / address.file
 
 
@@ -161,12 +166,6 @@ def _without_weights(address: Address, files: dict[str, RemoteFile]) -> str:
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _is_offline() -> bool:
-    from huggingface_hub import constants
-
-    return constants.is_offline_mode()
 
 
 def _ref(address: Address) -> Path:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dgviz.checkpoint.remote.file import Interrupted, RemoteFile, explain_changed
+from dgviz.checkpoint.remote.file import Interrupted, RemoteFile, explain_changed, explain_offline, is_offline
 from dgviz.errors import CheckpointError
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
@@ -30,7 +30,7 @@ def list_files(folder: str) -> dict[str, RemoteFile]:
 def iter_range(file: RemoteFile, begin: int, end: int) -> Iterator[bytes]:
     """Yield the bytes of a range."""
     with _sentences(file.address):
-        yield _store(file.address).cat_file(file.address, begin, end) if begin < end else b""
+        yield _store(file.address).cat_file(file.address, start=begin, end=end) if begin < end else b""
 
 
 def refuse_changed(file: RemoteFile) -> None:
@@ -47,6 +47,8 @@ def _store(address: str) -> Any:
     """Return the store of an address; fsspec keeps one for each kind."""
     import fsspec
 
+    if is_offline():
+        raise CheckpointError(explain_offline(address))
     return fsspec.filesystem(address.partition("://")[0], use_listings_cache=False)
 
 
