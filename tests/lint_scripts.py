@@ -1,6 +1,6 @@
-"""Lint of the component's JavaScript, as the one module that a browser gets: `make lint` runs it.
+"""Lint of the JavaScript: the document's, and the component's as the one module that a browser gets.
 
-The files share one scope, so that only together they tell which names are known and which are used.
+The component's files share one scope, so that only together they tell which names are known and which are used.
 """
 
 import re
@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from dgviz.app.document import SCRIPT
 from dgviz.app.figure4 import script, script_files
 
 CONFIG = Path(__file__).with_name("oxlint.json")
@@ -35,6 +36,7 @@ def places_of(files):
 
 
 if __name__ == "__main__":
-    problems = lint(script(), places_of(script_files()))
+    parts = (script(), script_files()), (SCRIPT.read_text(encoding="utf-8"), [SCRIPT])
+    problems = [problem for source, files in parts for problem in lint(source, places_of(files))]
     print("\n".join(problems) or "JavaScript: all checks passed")
     sys.exit(bool(problems))

@@ -1,4 +1,4 @@
-"""The dashboard's HTML document: Streamlit's, with our title and the style of our places."""
+"""The dashboard's HTML document: Streamlit's, with our title, the style of our places, and what they need later."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,8 @@ import streamlit
 from streamlit import config
 
 _STATIC = Path(streamlit.__file__).parent / "static"
-_STYLE = Path(__file__).with_name("document.css")
+_STYLE, SCRIPT = (Path(__file__).with_suffix(suffix) for suffix in (".css", ".js"))
+_LATER = ("PlotlyChart", "DataFrame")  # Streamlit's modules of figures and tables; the first figure needs neither
 
 
 def plain_document() -> str:
@@ -22,7 +23,14 @@ def document() -> str:
     Style that a script sends arrives with what it is for or later, and so moves what is drawn already.
     """
     page = re.sub("<title>.*?</title>", "<title>dgviz</title>", plain_document())
-    return page.replace("</head>", f"<style>{_style()}</style></head>")
+    return page.replace("</head>", f"<style>{_style()}</style><script>{_script()}</script></head>")
+
+
+def _script() -> str:
+    """Return the script that imports what is needed later, of what this Streamlit has."""
+    found = [file for name in _LATER for file in _STATIC.glob(f"static/js/{name}.*.js")]
+    later = " ".join(f"./{file.relative_to(_STATIC).as_posix()}" for file in found)
+    return Template(SCRIPT.read_text(encoding="utf-8")).substitute(later=later)
 
 
 def _style() -> str:

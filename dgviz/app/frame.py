@@ -12,6 +12,7 @@ from dgviz.app.late import readdress_late_reruns
 from dgviz.app.messages import plain, show_error
 from dgviz.app.navigation import navigate, page
 from dgviz.app.pair import checkpoint_label, load_pair
+from dgviz.app.picker import demo_buttons
 from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.recents import note_opened, remember_pair, was_opened
 from dgviz.app.state import View, change_view, close_pair, current_view
@@ -115,18 +116,6 @@ def open_view(view: View) -> CheckpointPair:
         st.stop()
     remember_pair(view)
     return pair
-
-
-def demo_buttons() -> None:
-    """Offer the two built-in fine-tunes."""
-    for name, title in (("noisy", "Open the noisy demo"), ("clean", "Open the clean demo")):
-        st.button(
-            title,
-            key=f"open-{name}",
-            icon=":material/play_arrow:",
-            on_click=change_view,
-            kwargs={"base": "demo:base", "tuned": f"demo:{name}"},
-        )
 
 
 def _bar(view: View) -> None:

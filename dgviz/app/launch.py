@@ -97,7 +97,7 @@ def guarded(token: str, frame_ancestors: str = "") -> list[Middleware]:
         hosts = {*config.get_option("server.allowedHosts"), config.get_option("server.address") or ""}
         config.set_option("server.allowedHosts", sorted(hosts))  # of the websocket, which Streamlit looks at as well
         base = config.get_option("server.baseUrlPath")
-        return Guard(app, token, hosts, base, frame_ancestors, inline_scripts(plain_document()))
+        return Guard(app, token, hosts, base, frame_ancestors, inline_scripts(plain_document() + document()))
 
     def addresses(app: ASGIApp) -> Addresses:
         return Addresses(app, document(), config.get_option("server.baseUrlPath"))

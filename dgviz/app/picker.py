@@ -6,7 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from dgviz.app.messages import plain, show_error, show_warning
-from dgviz.app.pair import checkpoint_label, checkpoint_path, load_pair
+from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_pair
 from dgviz.app.recents import note_opened, recent_pairs, recents_problem
 from dgviz.app.roots import confine, typed_path
 from dgviz.app.state import View, change_view
@@ -46,6 +46,18 @@ def open_here(base: str, tuned: str) -> None:
     note_opened(base, tuned)
     change_view(base=base, tuned=tuned)
     st.session_state[OPENED] = base, tuned
+
+
+def demo_buttons() -> None:
+    """Offer the two built-in fine-tunes."""
+    for name, title in (("noisy", "Open the noisy demo"), ("clean", "Open the clean demo")):
+        st.button(
+            title,
+            key=f"open-{name}",
+            icon=":material/play_arrow:",
+            on_click=open_here,
+            args=(f"{DEMO}base", f"{DEMO}{name}"),
+        )
 
 
 def _choose(side: str, shown: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from dgviz.app.kept import kept
 from dgviz.app.messages import show_error, show_warning
 from dgviz.app.pair import DEMO, checkpoint_path
 from dgviz.app.recents import was_opened
@@ -43,11 +44,11 @@ def recover_chosen(view: View, aside: DeltaGenerator) -> tuple[Recovery, str]:
             chosen, settings = _settings(table, study, given)
         with choices:
             study = _cell(replace(study, **settings.pop("study")), view, given)
-        recovery = _assess(study, chosen, Tolerance(**settings.pop("tolerance")), **settings)
+        with st.spinner("Resampling ..."):
+            recovery = _assess(study, chosen, **settings)
     except (DgvizError, OSError) as error:
         show_error(error)
         st.stop()
-    # A popover: the browser makes what is in it when it is opened, and colouring code takes it a while.
     with aside, st.popover("The same on the command line", icon=":material/terminal:"):
         st.code(str(Command("recovery", **given)), language="bash", wrap_lines=True)
         st.caption("With `--tables DIR` it also writes the paper's tables and figures.")
@@ -55,10 +56,16 @@ def recover_chosen(view: View, aside: DeltaGenerator) -> tuple[Recovery, str]:
     return recovery, given.get("study", "") if st.session_state["scores-source"] == "path" else ""
 
 
-@st.cache_data(max_entries=16, show_spinner="Resampling ...")
-def _assess(study: Study, chosen: ChosenScores, tolerance: Tolerance, **options: Any) -> Recovery:
+@kept
+def _assess(study: Study, chosen: ChosenScores, tolerance: Tolerance, average: str, combination: str) -> Recovery:
     """Return the assessed study; the same choices are answered from memory."""
-    return assess(study, chosen, tolerance, replicates=_REPLICATES, **options)
+    return assess(study, chosen, tolerance, replicates=_REPLICATES, average=average, combination=combination)
+
+
+@kept
+def _demo_table() -> ScoreTable:
+    """Return the demo's scores."""
+    return merge_tables([parse_scores(json.dumps(demo_scores()).encode(), "scores.json")])
 
 
 def _beside(view: View) -> Path | None:
@@ -84,8 +91,7 @@ def _table(view: View, choices: DeltaGenerator) -> tuple[ScoreTable, dict[str, A
         source = st.segmented_control("Scores", sources, format_func=_SOURCES.get, key="scores-source", required=True)
     nothing = study_arguments({}, "")
     if source == "demo":
-        content = json.dumps(demo_scores()).encode()
-        return merge_tables([parse_scores(content, "scores.json")]), nothing, {"scores": ["scores.json"]}
+        return _demo_table(), nothing, {"scores": ["scores.json"]}
     if source == "path":
         left, right = st.columns([3, 2])
         typed = left.text_input("File or folder", str(beside or ""), key="scores-path", placeholder="results")
@@ -187,7 +193,8 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
     """Let the user set tolerance, cohorts, directions and averages; ask for every metric that is not clear."""
     named = study.design.metrics_of(table)
     chosen = choose_scores(table, named)
-    with st.expander("Tolerance, cohorts, directions", icon=":material/tune:", expanded=bool(chosen.ambiguous)):
+    title, icon = "Tolerance, cohorts, directions", ":material/straighten:"
+    with st.expander(title, icon=icon, expanded=True) if chosen.ambiguous else st.popover(title, icon=icon):
         metrics = {}
         for item in chosen.ambiguous:
             picked = st.selectbox(
@@ -235,7 +242,7 @@ def _settings(table: ScoreTable, study: Study, given: dict[str, Any]) -> tuple[C
     given |= {"z": z, "average": average, "combine": combination}
     return chosen, {
         "study": {"cohorts": cohorts, "lower_is_better": frozenset(lower)},
-        "tolerance": {"value": value, "z": z},
+        "tolerance": Tolerance(value, z=z),
         "average": average,
         "combination": combination,
     }

@@ -77,7 +77,7 @@ def recovery_plane(
     Parameters
     ----------
     points : sequence of RepairPoint
-        The first of a label is drawn last, on top.
+        All that is drawn.
     x_title, y_title : str
         Axes.
     contours : mapping of text to float, optional
@@ -113,25 +113,39 @@ def recovery_plane(
         if len(members) > 1:
             x, y = [p.x for p in members], [p.y for p in members]
             _draw_line(figure, x, y, color=colours[family], width=1, dash="dot")
+    shapes = {name: _SYMBOLS[number % len(_SYMBOLS)] for number, name in enumerate(colours)}
+    placed: dict[
+        str, list[tuple[RepairPoint, str]]
+    ] = {}  # by colour: a trace each costs more than anything else here
     for point, place in zip(points, label_places(points, *spans), strict=True):
-        colour = MUTED if point.reference else colours[point.family]
-        symbol = _SYMBOLS[list(colours).index(point.family) % len(_SYMBOLS)] if not point.reference else REFERENCE
-        figure.add_scatter(
-            x=[point.x],
-            y=[point.y],
-            name=as_text(point.label),
-            mode="markers+text" if place else "markers",
-            text=[as_text(point.label)],
-            textposition=place or "top right",
-            textfont={"color": colour, "size": 12},
-            marker={"color": colour, "size": 11, "symbol": symbol},
-            error_x=interval_bars([point.x], [point.x_interval], color=colour, thickness=1),
-            error_y=interval_bars([point.y], [point.y_interval], color=colour, thickness=1),
-            hovertemplate=as_text(f"<b>{point.label}</b><br>{point.detail}") + "<extra></extra>",
-            cliponaxis=False,
-            showlegend=False,
-        )
+        placed.setdefault(MUTED if point.reference else colours[point.family], []).append((point, place))
+    figure.add_traces([_markers(colour, members, shapes) for colour, members in placed.items()])
     return figure
+
+
+def _markers(colour: str, placed: Sequence[tuple[RepairPoint, str]], shapes: Mapping[str, str]) -> dict[str, Any]:
+    """Return the trace of all points of one colour, each with the place of its label."""
+    points = [point for point, _ in placed]
+    x, y = [point.x for point in points], [point.y for point in points]
+    return {
+        "type": "scatter",
+        "x": x,
+        "y": y,
+        "mode": "markers+text",
+        "text": [as_text(point.label) if place else "" for point, place in placed],
+        "textposition": [place or "top right" for _, place in placed],
+        "textfont": {"color": colour, "size": 12},
+        "marker": {
+            "color": colour,
+            "size": 11,
+            "symbol": [REFERENCE if point.reference else shapes[point.family] for point in points],
+        },
+        "error_x": interval_bars(x, [point.x_interval for point in points], color=colour, thickness=1),
+        "error_y": interval_bars(y, [point.y_interval for point in points], color=colour, thickness=1),
+        "hovertemplate": [as_text(f"<b>{p.label}</b><br>{p.detail}") + "<extra></extra>" for p in points],
+        "cliponaxis": False,
+        "showlegend": False,
+    }
 
 
 def _range(values: Sequence[tuple[float, Interval | None]]) -> list[float]:

@@ -213,11 +213,11 @@ def merge_tables(tables: Iterable[ScoreTable]) -> ScoreTable:
 
 def short_names(names: Iterable[str]) -> dict[str, str]:
     """Return for every name what to call it: a local path by its last parts, as many as tell it from the others."""
-    known = list(dict.fromkeys(names))
+    known = {name: PurePosixPath(name).parts for name in names}
     result = {}
-    for name in known:
-        parts = PurePosixPath(name).parts if name[:1] in ("/", "~", ".") else (name,)
-        others = [PurePosixPath(other).parts for other in known if other != name]
+    for name, whole in known.items():
+        parts = whole if name[:1] in ("/", "~", ".") else (name,)
+        others = [other for one, other in known.items() if one != name]
         wanted = next(
             (size for size in range(1, len(parts)) if all(other[-size:] != parts[-size:] for other in others)),
             None,

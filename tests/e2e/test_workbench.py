@@ -38,6 +38,11 @@ def test_the_map_and_all_seven_panels_are_on_one_screen(scanned, page):
     for left, top, right, bottom in (*places["panels"], places["a"], places["map"]):
         assert 0 <= left < right <= 1440 and 0 < top < bottom <= 900
 
+    page.get_by_label("in proportion").check()
+    for left, top, right, bottom in page.evaluate(PLACES)["panels"][::2]:  # (b) to (d), of 128 x 128 entries
+        assert right - left == pytest.approx(bottom - top, abs=1)
+    assert page.evaluate("() => localStorage.getItem('dgviz-in-proportion')") == "1"
+
     # So are those of two thresholds compared, on a short screen.
     page.set_viewport_size({"width": 1280, "height": 720})
     page.get_by_role("button", name="Compare").click()

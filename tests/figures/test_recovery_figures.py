@@ -17,6 +17,15 @@ def traces(figure, mode):
     return [trace for trace in figure.data if (trace.mode or "").startswith(mode)]
 
 
+def labels(figure):
+    """Return by label what a point looks like: its trace, symbol, place of the label and x."""
+    return {
+        name: (trace, symbol, place, x)
+        for trace in traces(figure, "markers")
+        for name, symbol, place, x in zip(trace.text, trace.marker.symbol, trace.textposition, trace.x, strict=True)
+    }
+
+
 def test_the_contour_is_the_line_of_one_harmonic_mean():
     figure = recovery_plane([point("a", 50, 50)], "x", "y")
     line = next(trace for trace in figure.data if trace.name == "harmonic mean 80")
@@ -37,7 +46,7 @@ def test_settings_of_one_method_are_joined_and_share_a_colour():
     figure = recovery_plane(points, "x", "y", contours={})
     joined = [trace for trace in traces(figure, "lines") if len(trace.x) == 2]
     assert [list(trace.x) for trace in joined] == [[40, 90]]
-    colours = {trace.name: trace.marker.color for trace in traces(figure, "markers")}
+    colours = {name: trace.marker.color for name, (trace, *_) in labels(figure).items()}
     assert colours["w1"] == colours["w2"] != colours["dg_hard"] == family_colours([])["dg_hard"]
 
 
@@ -46,7 +55,7 @@ def test_references_are_grey_and_not_on_the_frontier():
     figure = recovery_plane(points, "x", "y", contours={}, frontier=True)
     stairs = next(trace for trace in traces(figure, "lines") if trace.line.shape == "vh")
     assert list(stairs.x) == [50, 60] and list(stairs.y) == [60, 50]
-    assert next(t for t in traces(figure, "markers") if t.name == "a").marker.symbol == "diamond-open"
+    assert labels(figure)["a"][1] == "diamond-open"
 
 
 def test_pareto_against_the_definition():
@@ -59,11 +68,11 @@ def test_pareto_against_the_definition():
 
 def test_crowded_labels_give_way():
     figure = recovery_plane([point(f"a long label {n}", 30 + 4 * n, 50) for n in range(12)], "x", "y")
-    shown = [trace for trace in traces(figure, "markers") if trace.mode == "markers+text"]
-    assert len(traces(figure, "markers")) == 12 > len(shown) > 2
+    shown = {name: found for name, found in labels(figure).items() if name}
+    assert sum(len(trace.x) for trace in traces(figure, "markers")) == 12 > len(shown) > 2
     pixels = 640 / np.ptp(figure.layout.xaxis.range)
-    for place in {trace.textposition for trace in shown}:
-        at = sorted(trace.x[0] for trace in shown if trace.textposition == place)
+    for place in {place for _, _, place, _ in shown.values()}:
+        at = sorted(x for _, _, where, x in shown.values() if where == place)
         assert all(right - left > 6 * len("a long label 9") / pixels for left, right in itertools.pairwise(at))
 
 

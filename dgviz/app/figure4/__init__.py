@@ -37,6 +37,7 @@ _HERE = Path(payload.__file__).parent
 # One ES module: pure mathematics first, then drawing, then the controls.
 _SCRIPTS = (
     "math.js",
+    "choices.js",
     "paint.js",
     "panels.js",
     "figure4.js",

@@ -28,10 +28,12 @@ def draw() -> None:
         "A spectrum suggests; benchmarks decide. A repair is good when it brings back what fine-tuning damaged *and* "
         "keeps what it gained. Going back to base heals everything and keeps nothing; keeping tuned does the reverse."
     )
-    head, aside = st.container(), st.container()
+    head = st.container()
+    # Popovers: the browser makes what is in them when they are opened, and the figure does not wait for it.
+    aside = st.container(horizontal=True)
     with head:
         recovery, study_file = recover_chosen(view, aside)
-    with aside, st.expander("Which repairs, and how figures are drawn", icon=":material/tune:"):
+    with aside, st.popover("Which repairs, and how figures are drawn", icon=":material/tune:"):
         shown = choose_repairs(recovery)
         paper = choose_display()
     with head:

@@ -3,13 +3,13 @@
 import streamlit as st
 
 from dgviz.app.fetches import require_fetched
-from dgviz.app.frame import demo_buttons, enter_page, open_view, page, require_opened
+from dgviz.app.frame import enter_page, open_view, page, require_opened
 from dgviz.app.jobs import draw_task, try_start
 from dgviz.app.messages import plain, show_error
 from dgviz.app.model_verdict import draw_verdict
 from dgviz.app.navigation import lead_to
 from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight
-from dgviz.app.picker import OPENED, choose_pair, draw_recents
+from dgviz.app.picker import OPENED, choose_pair, demo_buttons, draw_recents
 from dgviz.app.preflight import draw_fates, draw_notices, draw_scores, draw_sides
 from dgviz.app.recents import remember_pair
 from dgviz.app.rules import current_rule

@@ -74,7 +74,7 @@ class Figure4 {
     fewer.addEventListener("click", () => this.step(-1));
     more.addEventListener("click", () => this.step(1));
     reset.addEventListener("click", () => this.jump(this.data.ruleTau));
-    this.el["log-ranks"].addEventListener("change", () => this.layout());
+    for (const name of ["log-ranks", "in-proportion"]) rememberBox(this.el[name], `dgviz-${name}`, () => this.layout());
   }
 
   // A text field whose number becomes a tau; anything else is marked and changes nothing.
@@ -125,6 +125,7 @@ class Figure4 {
   // After new data or a new size.
   layout() {
     if (!this.data) return;
+    this.panels.inProportion = this.el["in-proportion"].checked;
     this.panels.layout(this.data, this.palette, this.el["log-ranks"].checked);
     this.follow();
   }
@@ -158,6 +159,7 @@ class Figure4 {
     const { data } = this, share = energyKept(this.energy, rank);
     const fit = data.law ? fitTriple(data.law, rank) : null;
     const energies = { tuned: 1, repaired: share, discarded: 1 - share };
+    this.panels.sayKept(`${rank} of ${data.s.length}${share === null ? "" : `, ${formatPercent(share)} of the energy`}`);
     for (const [id, chips] of Object.entries(this.panels.chips)) {
       const own = id === "discarded" && fit && fit.discardedOwn !== null ? ` own ${fit.discardedOwn.toFixed(1)}` : "";
       chips.fit.replaceChildren(own ? "Fit " : "MP-fit ", element("b", "", fit ? fit[id].toFixed(1) : "n/a"));

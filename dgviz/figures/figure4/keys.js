@@ -1,6 +1,5 @@
 // Keys of a single letter can be switched off, and all are listed under "?".
 
-const KEYS_OFF = "dgviz-single-keys-off"; // in the browser's own storage
 const KEYS = [
   ["N, P", "next and previous weight", true],
   ["Ctrl-K, /", "find a weight on the map"],
@@ -13,23 +12,6 @@ const KEYS = [
   ["Escape", "leave the zoom, the direction, the selection, in this order"],
   ["?", "this list", true],
 ];
-
-function keysAreOff() {
-  try {
-    return localStorage.getItem(KEYS_OFF) === "1";
-  } catch {
-    return false; // storage is refused: keys are on, as by default
-  }
-}
-
-function setKeysOff(off) {
-  try {
-    localStorage.setItem(KEYS_OFF, off ? "1" : "0");
-  } catch {
-    return false;
-  }
-  return true;
-}
 
 function isTyping(event) {
   return event.composedPath().some((node) => ["INPUT", "TEXTAREA", "SELECT"].includes(node.tagName) || node.isContentEditable);
@@ -46,7 +28,7 @@ function guardKeys() {
   window.dgvizKeysGuarded = true;
   for (const type of ["keydown", "keyup"]) {
     window.addEventListener(type, (event) => {
-      if (keysAreOff() && isSingleKey(event) && !isTyping(event)) event.stopImmediatePropagation();
+      if (isChosen(KEYS_OFF, false) && isSingleKey(event) && !isTyping(event)) event.stopImmediatePropagation();
     }, true);
   }
 }
@@ -61,7 +43,7 @@ class KeyHelp {
     box.type = "checkbox";
     close.type = "button";
     label.append(box, " Keys of a single letter are on");
-    box.addEventListener("change", () => setKeysOff(!box.checked));
+    box.addEventListener("change", () => choose(KEYS_OFF, !box.checked));
     close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); });
     dialog.append(element("h2", "", "Keys"), list, label, close);
@@ -69,7 +51,7 @@ class KeyHelp {
   }
 
   open() {
-    this.box.checked = !keysAreOff();
+    this.box.checked = !isChosen(KEYS_OFF, false);
     if (!this.dialog.open) this.dialog.showModal();
   }
 }

@@ -62,10 +62,11 @@ class Panels {
     canvas.setAttribute("role", "img");
     const panel = {
       frame, canvas, caption,
-      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), chosen: element("div", "chosen"), hovered: element("div", "hovered"), picked: element("div", "picked"),
+      hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), bracket: element("i", "bracket"), share: element("span", "share"), chosen: element("div", "chosen"), hovered: element("div", "hovered"), picked: element("div", "picked"),
       note: element("span", "note"), kept: element("span", "side kept"), dropped: element("span", "side dropped"), x: element("div", "xaxis"), y: element("div", "yaxis"),
     };
-    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.chosen, panel.hovered, panel.picked, panel.kept, panel.dropped, panel.note, panel.y);
+    frame.append(canvas, panel.hairX, panel.hairY, panel.cut, panel.bracket, panel.chosen, panel.hovered, panel.picked, panel.kept, panel.dropped, panel.note, panel.y);
+    caption.append(panel.share);
     figure.append(caption, frame, panel.x);
     canvas.addEventListener("pointermove", (event) => {
       const box = canvas.getBoundingClientRect();
@@ -151,9 +152,11 @@ class Panels {
     const ratio = window.devicePixelRatio || 1, [m, n] = data.shape;
     for (const [id, panel] of Object.entries(this.panels)) {
       const rows = id in this.plan.entry ? data.tunedShape : data.directionsShape;
-      panel.frame.style.height = this.frameHeight(id, rows && rows[0], ratio) + "px";
+      Object.assign(panel.frame.style, { width: "", height: this.frameHeight(id, rows && rows[0], ratio) + "px" });
+      if (this.inProportion && this.plan.zooms && id in this.plan.entry) this.fitProportion(panel.frame);
     }
     for (const panel of Object.values(this.panels)) {
+      panel.x.style.width = panel.frame.style.width;
       Object.assign(panel, { width: panel.frame.clientWidth, height: panel.frame.clientHeight, top: panel.frame.offsetTop });
       panel.pixels = [Math.round(panel.height * ratio), Math.max(1, Math.round(panel.width * ratio))];
     }
@@ -170,6 +173,14 @@ class Panels {
     this.zoomed = Boolean(data.entries) && (data.entries.rows[1] - data.entries.rows[0] < m || data.entries.columns[1] - data.entries.columns[0] < n);
     this.grid.classList.toggle("zoomed", this.zoomed);
     this.paintEntries();
+  }
+
+  // As many rows as columns are as long as these are wide, so that the longer side fills what there is.
+  fitProportion(frame) {
+    const { rows, columns } = this.data.entries || { rows: [0, this.data.shape[0]], columns: [0, this.data.shape[1]] };
+    const tall = (rows[1] - rows[0]) / (columns[1] - columns[0]), { clientWidth, clientHeight } = frame;
+    if (tall * clientWidth > clientHeight) frame.style.width = `${Math.max(1, Math.round(clientHeight / tall))}px`;
+    else frame.style.height = `${Math.max(1, Math.round(clientWidth * tall))}px`;
   }
 
   frameHeight(id, rows, ratio) {
@@ -189,7 +200,7 @@ class Panels {
     key.append(bar, numbers, label);
   }
 
-  layDirectionAxis({ x, cut, width, kept, dropped }, boundary, rank) {
+  layDirectionAxis({ x, cut, bracket, width, kept, dropped }, boundary, rank) {
     const p = this.data.s.length, inside = rank > 0 && rank < p;
     // On either side of the rank's line, where there is room; at the frame's end where there is none.
     const words = [[kept, `kept ${rank}`, rank > 0], [dropped, `dropped ${p - rank}`, rank < p]];
@@ -208,7 +219,13 @@ class Panels {
     }
     layTicks(x, ticks, width, 34, true);
     cut.style.display = inside ? "block" : "none";
-    cut.style.left = boundary * width + "px";
+    cut.style.left = bracket.style.width = boundary * width + "px";
+  }
+
+  // Over the first map of directions, in the words of its bracket: what is kept.
+  sayKept(text) {
+    const [first] = this.plan.spectrum;
+    this.panels[first].share.textContent = text;
   }
 
   // ---- drawing ------------------------------------------------------------------------------------------------

@@ -227,7 +227,7 @@ class Workbench extends Figure4 {
     const { entries, spectrum } = this.data;
     const parts = [entries && `(b) to (d): ${SCALE_NAMES[entries.kind]} scale`, spectrum && `(e) to (g): largest s |u|, ${SCALE_NAMES[spectrum.kind]} scale`];
     this.el.pooling.value = entries ? entries.pooling : this.el.pooling.value;
-    this.el["pooling-choice"].hidden = Boolean(this.data.compare);
+    for (const choice of ["pooling-choice", "proportion-choice"]) this.el[choice].hidden = Boolean(this.data.compare);
     this.el.scales.textContent = parts.filter(Boolean).join(" · ");
   }
 
