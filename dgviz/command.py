@@ -6,16 +6,19 @@ the names that are registered.
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from dgviz.errors import CommandError
 from dgviz.words import exact_number
 
 _START = "python", "-m", "dgviz"
+_ONE_SLASH = re.compile(r"\A(hf|https?|s3|gs):/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Argument:
         if self.form in ("many", "list"):
             value = tuple(map(_text, value.split(",") if isinstance(value, str) else value))
         elif self.kind is not bool:
-            value = self.kind(value)
+            value = _text(value) if isinstance(value, Path) else self.kind(value)
         return None if value == self.default else value
 
     def words(self, value: Any) -> list[str]:
@@ -182,8 +185,8 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a value as it is typed; numbers read back as they are."""
-    return exact_number(value) if isinstance(value, int | float) else str(value)
+    """Return a value as it is typed; numbers read back as they are, and addresses get the slash that paths lose."""
+    return exact_number(value) if isinstance(value, int | float) else _ONE_SLASH.sub(r"\1://", str(value))
 
 
 def _named(flag: str, text: str) -> list[str]:

@@ -10,7 +10,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
 from dgviz.checkpoint.documents import open_own
-from dgviz.checkpoint.remote.record import remote_file
+from dgviz.checkpoint.remote.file import ContentsChanged
+from dgviz.checkpoint.remote.record import forget_mirror, remote_file
 from dgviz.checkpoint.remote.transfer import STREAMS, read_again, read_range
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 from dgviz.device import is_gpu, send
@@ -120,7 +121,11 @@ def _read_into(buffer: "bytearray | np.ndarray", info: TensorInfo, start: int) -
         # The mirror ends before the first tensor.
         ahead = _ahead.get().get((info.file, info.start + start, len(buffer)))
         if ahead is None:
-            read_again(remote, buffer, info.start + start)
+            try:
+                read_again(remote, buffer, info.start + start)
+            except ContentsChanged:
+                forget_mirror(info.file)
+                raise
         else:
             buffer[:] = ahead
     elif got < len(buffer):

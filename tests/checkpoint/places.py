@@ -26,13 +26,16 @@ class WebServer:
     requests : list of (str, str or None, str or None)
         Path, range and authorization of each request.
     faults : list of str
-        What goes wrong with the next answers, one each: ``"busy"``, ``"short"``, ``"drop"``.
+        What goes wrong with the next answers, one each: ``"busy"`` or ``"drop"``.
+    allowance : int, optional
+        After so many bytes it answers 403, as after a token
+        has run out.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.sent, self.requests, self.faults = folder, Counter(), [], []
         self.ranges = self.etags = True
-        self.status = self.redirect = None
+        self.status = self.redirect = self.allowance = None
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -65,6 +68,8 @@ class WebServer:
         fault = self.faults.pop(0) if self.faults else ""
         if self.redirect is not None:
             return reply(to, 302, {"Location": f"{self.redirect}{to.path}"})
+        if self.allowance is not None and self.allowance < 0:
+            return reply(to, 403)
         if self.status is not None or fault == "busy":
             return reply(to, self.status or 503)
         if not file.is_file():
@@ -82,6 +87,7 @@ class WebServer:
             headers["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
         content = content[: len(content) // 2] if fault == "drop" else content
         self.sent[file.name] += len(content)
+        self.allowance = None if self.allowance is None else self.allowance - len(content)
         return reply(to, 206 if self.ranges else 200, headers, content, end - begin)
 
 

@@ -10,6 +10,10 @@ WAITS = 0.0, 0.5, 2.0, 6.0, 15.0
 """Seconds before each attempt."""
 
 
+class ContentsChanged(CheckpointError):
+    """A remote file holds other contents than when it was opened."""
+
+
 class Interrupted(Exception):
     """What may pass if it is tried again: a connection that broke, a server that is busy."""
 

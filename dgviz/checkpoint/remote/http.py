@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from dgviz.checkpoint.remote.file import Interrupted, RemoteFile, attempts, explain_changed, explain_offline
+from dgviz.checkpoint.remote.file import (
+    ContentsChanged,
+    Interrupted,
+    RemoteFile,
+    attempts,
+    explain_changed,
+    explain_offline,
+)
 from dgviz.errors import CheckpointError
 
 TOKENS = "DGVIZ_HTTP_TOKENS"
@@ -50,7 +57,7 @@ def iter_range(file: RemoteFile, begin: int, end: int) -> Iterator[bytes]:
         if answer.status_code in _CLOSED:
             raise CheckpointError(f"{file.address} {_refused(answer.status_code)}")
         if answer.status_code in (*_ABSENT, 416):
-            raise CheckpointError(explain_changed(file.address))
+            raise ContentsChanged(explain_changed(file.address))
         told = _RANGE.fullmatch(answer.headers.get("content-range", ""))
         packed = answer.headers.get("content-encoding", "identity") != "identity"
         if answer.status_code != 206 or told is None or packed:
@@ -58,7 +65,7 @@ def iter_range(file: RemoteFile, begin: int, end: int) -> Iterator[bytes]:
         # What the hub answers with is another server's, under a commit: the address tells the contents.
         stamp = file.stamp if file.digest else _stamp(answer.headers)
         if int(told["size"]) != file.size or stamp != file.stamp:
-            raise CheckpointError(explain_changed(file.address))
+            raise ContentsChanged(explain_changed(file.address))
         if told["range"] != f"{begin}-{end - 1}":
             raise Interrupted(f"bytes {told['range']} came where {begin}-{end - 1} were asked for")
         yield from answer.iter_raw()

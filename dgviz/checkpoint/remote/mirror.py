@@ -5,7 +5,6 @@ is refused as incomplete. `dgviz.checkpoint.read` brings what lies behind, range
 """
 
 import fnmatch
-import hashlib
 import json
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ from dgviz.checkpoint.hub import UNWANTED, WANTED, find_cached, is_cached_whole
 from dgviz.checkpoint.remote import http, hugging_face, object_store
 from dgviz.checkpoint.remote.address import Address
 from dgviz.checkpoint.remote.file import RemoteFile, explain_offline, is_offline
-from dgviz.checkpoint.remote.record import is_mirror, mirrors, write_mirror_record
+from dgviz.checkpoint.remote.record import is_mirror, mirrors, ref_of, short_hash, write_mirror_record
 from dgviz.checkpoint.remote.transfer import STREAMS, read_range, read_whole
 from dgviz.errors import CheckpointError
 from dgviz.files import read_json, write_file, write_json
@@ -67,12 +66,12 @@ def open_mirror(address: Address) -> Path:
         files = _ask_server(address) if address.scheme.startswith("http") else object_store.list_files(address.folder)
         state = json.dumps(sorted((name, file.identity) for name, file in files.items()))
         name = address.folder.rpartition("/")[2]
-        folder = mirrors() / address.scheme / _short(address.folder) / _short(state) / name
+        folder = mirrors() / address.scheme / short_hash(address.folder) / short_hash(state) / name
     try:
         if not is_mirror(folder):
             _make(folder, address, files)
-        _ref(address).parent.mkdir(parents=True, exist_ok=True)
-        write_json(_ref(address), {"folder": folder}, durable=False)
+        ref_of(address.folder).parent.mkdir(parents=True, exist_ok=True)
+        write_json(ref_of(address.folder), {"folder": folder}, durable=False)
     except OSError as error:
         raise CheckpointError(
             f"what is kept of {address} cannot be written to {mirrors()} ({error.strerror or error}): make room, or "
@@ -85,7 +84,7 @@ def find_mirror(address: Address) -> Path | None:
     """Return what `open_mirror` returned last, asking nobody; None where there is none."""
     found = _downloaded(address)
     if found is None:
-        known = read_json(_ref(address)) if _ref(address).is_file() else None
+        known = read_json(ref_of(address.folder)) if ref_of(address.folder).is_file() else None
         found = Path(known["folder"]) if known is not None and is_mirror(Path(known["folder"])) else None
     return None if found is None else found / address.file
 
@@ -138,7 +137,7 @@ def _make(folder: Path, address: Address, files: dict[str, RemoteFile]) -> None:
         bring = [pool.submit(_bring, folder / name, files[name], name in weights) for name in (*weights, *documents)]
         for brought in bring:
             brought.result()
-    write_mirror_record(folder, str(address), {name: files[name] for name in weights})
+    write_mirror_record(folder, address.folder, {name: files[name] for name in weights})
 
 
 def _bring(place: Path, file: RemoteFile, is_weights: bool) -> None:
@@ -166,12 +165,3 @@ def _without_weights(address: Address, files: dict[str, RemoteFile]) -> str:
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-
-
-def _ref(address: Address) -> Path:
-    """Return the file that tells the mirror of an address."""
-    return mirrors() / "refs" / f"{_short(address.folder)}.json"
-
-
-def _short(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:20]

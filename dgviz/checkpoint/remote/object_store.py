@@ -4,7 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from dgviz.checkpoint.remote.file import Interrupted, RemoteFile, explain_changed, explain_offline, is_offline
+from dgviz.checkpoint.remote.file import (
+    ContentsChanged,
+    Interrupted,
+    RemoteFile,
+    explain_changed,
+    explain_offline,
+    is_offline,
+)
 from dgviz.errors import CheckpointError
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
@@ -40,7 +47,7 @@ def refuse_changed(file: RemoteFile) -> None:
         store.invalidate_cache()
         found = store.info(file.address)
     if (int(found["size"]), _stamp(found)) != (file.size, file.stamp):
-        raise CheckpointError(explain_changed(file.address))
+        raise ContentsChanged(explain_changed(file.address))
 
 
 def _store(address: str) -> Any:

@@ -4,6 +4,7 @@ A mirror is made once for one state of the files it stands for, and never change
 contents or none. Only folders under dgviz's own cache count, for a record says what is asked of other machines.
 """
 
+import hashlib
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -46,6 +47,21 @@ def write_mirror_record(folder: Path, address: str, files: dict[str, RemoteFile]
     """Write what a mirror stands for, last of all: one without it is not complete."""
     rows = {name: [file.address, file.size, file.stamp, file.digest] for name, file in files.items()}
     write_json(_place(folder), {"address": address, "files": rows}, durable=False)
+
+
+def ref_of(address: str) -> Path:
+    """Return the file that tells which mirror of a folder's address is the last."""
+    return mirrors() / "refs" / f"{short_hash(address)}.json"
+
+
+def forget_mirror(file: Path) -> None:
+    """Have the address of a mirror's file asked again when it is opened next."""
+    ref_of(_record(file.parent)[0]).unlink(missing_ok=True)
+
+
+def short_hash(text: str) -> str:
+    """Return what stands for a text in names of folders."""
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def is_mirror(folder: Path) -> bool:
