@@ -71,7 +71,8 @@ def explain_missing_path(text: str, error: Exception) -> str:
     if hub is not None:
         return (
             f"there is no directory {text!r}, and no model of this id in the Hugging Face cache: "
-            f"fetch it by `{Command('fetch', model=text)}` or on the Open page, or give a directory"
+            f"fetch it by `{Command('fetch', model=text)}` or on the Open page, look at it where it lies "
+            f"(hf://{text}), or give a directory"
         )
     cause = (getattr(error, "strerror", None) or str(error)).lower()
     return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"

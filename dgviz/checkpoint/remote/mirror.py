@@ -6,13 +6,14 @@ is refused as incomplete. `dgviz.checkpoint.read` brings what lies behind, range
 
 import fnmatch
 import json
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
 from dgviz.checkpoint.header import MAX_HEADER_BYTES
-from dgviz.checkpoint.hub import UNWANTED, WANTED, find_cached, is_cached_whole
+from dgviz.checkpoint.hub import UNWANTED, WANTED, cache_folder, find_cached, is_cached_whole
 from dgviz.checkpoint.remote import http, hugging_face, object_store
 from dgviz.checkpoint.remote.address import Address
 from dgviz.checkpoint.remote.file import RemoteFile, explain_offline, is_offline
@@ -20,7 +21,7 @@ from dgviz.checkpoint.remote.record import is_mirror, mirrors, ref_of, short_has
 from dgviz.checkpoint.remote.transfer import STREAMS, read_range, read_whole
 from dgviz.errors import CheckpointError
 from dgviz.files import read_json, write_file, write_json
-from dgviz.opening import refuse_address
+from dgviz.opening import lies_in, named_roots, refuse_address
 from dgviz.words import size
 
 INDEX = "model.safetensors.index.json"
@@ -94,6 +95,9 @@ def _downloaded(address: Address) -> Path | None:
     if address.scheme != "hf":
         return None
     repo, revision, inner = hugging_face.split_address(address.folder)
+    roots = named_roots()
+    if roots and not any(lies_in(os.path.realpath(cache_folder()), root) for root in roots):
+        return None
     if inner or not is_cached_whole(repo, revision):
         return None
     return find_cached(repo, revision)
