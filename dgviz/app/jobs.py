@@ -283,7 +283,9 @@ def _progress_words(kind: Kind, job: Job) -> str:
         known = f", {stored} of them known before" if stored else ""
         parts.append(f"{progress.extra['matrices']} matrices{known}")
     left = progress.seconds_left()
-    parts += [duration(elapsed), *([] if left is None else [f"about {duration(left)} left"])]
+    parts.append(duration(elapsed))
+    if left is not None:
+        parts.append("almost done" if left < 1 else f"about {duration(left)} left")
     return " · ".join(parts)
 
 

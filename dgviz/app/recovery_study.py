@@ -74,7 +74,8 @@ def draw_tables(recovery: Recovery, study_file: str) -> None:
     height = 38 + 35 * min(len(table.rows), 18)
     st.dataframe(_rows(table), hide_index=True, width="stretch", height=height)
     notes = "; ".join(filter(None, (table.said, *table.notes)))
-    st.text(f"● best, ○ second where they are marked. {notes[:1].upper()}{notes[1:]}")
+    marked = any(entry.mark for _, entries in table.rows for entry in entries)
+    st.text(f"{'● best, ○ second. ' * marked}{notes[:1].upper()}{notes[1:]}")
 
 
 @st.cache_data(max_entries=8, show_spinner="Making tables ...")

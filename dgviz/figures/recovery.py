@@ -304,6 +304,12 @@ def recovery_bars(
             marker={"color": MUTED, "symbol": REFERENCE, "size": 12, "line": {"width": 2}},
             hovertemplate=f"<b>{name}</b><br>%{{y:.1f}} %<extra></extra>",
         )
+    if len(groups) == 1:  # a name below every bar is read at once, a legend of many is not
+        places = [(number - (len(labels) - 1) / 2) * width for number in range(len(labels))]
+        figure.update_xaxes(tickvals=places, ticktext=list(map(as_text, labels)), tickangle=-40)
+        figure.update_xaxes(title={"text": as_text(groups[0])})
+        figure.update_traces(showlegend=False, selector={"type": "bar"})
+        figure.update_layout(margin_t=14 + 22 * bool(references))
     return figure
 
 
