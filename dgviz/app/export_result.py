@@ -7,7 +7,7 @@ from typing import Any
 
 import streamlit as st
 
-from dgviz.app.messages import plain, show_error
+from dgviz.app.messages import as_sentence, plain, show_error
 from dgviz.app.picker import open_here
 from dgviz.app.state import View
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
@@ -40,6 +40,7 @@ def draw_result(view: View, job: Job) -> None:
             f"from peft import PeftModel\n\nmodel = PeftModel.from_pretrained(base_model, {str(out)!r})",
             language="python",
         )
+        st.caption(as_sentence(result["loading"]))
     if kind is not None:
         with st.container(horizontal=True):
             st.button(

@@ -60,5 +60,7 @@ def _print_repair(out: Path, report: dict[str, Any]) -> None:
     for check in ("transformers", "logits"):
         if check in report["verified"]:
             print(f"{check}: {checked_words(report['verified'][check])}")
+    if "loading" in report:
+        print(f"adapter: {report['loading']}")
     if "address" in report:
         print(f"uploaded it to {report['address']}")

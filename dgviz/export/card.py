@@ -81,6 +81,7 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
         if changed < counts["repair"]:
             others = counts["repair"] - changed
             text += f" Of {others} more that it could change the method keeps nothing: they stay as in base."
+        text += f" {report['loading'][:1].upper()}{report['loading'][1:]}."
     if overall["gain"] is not None:
         text += f" Written update over exact update, energy-weighted (gain): {overall['gain']:.4f}."
     if overall["noise_restored"] is not None:

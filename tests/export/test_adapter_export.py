@@ -1,5 +1,6 @@
 """Adapters and factors against a float64 repair made here, as PEFT, transformers or safetensors alone read them."""
 
+import copy
 import itertools
 import json
 import math
@@ -144,10 +145,31 @@ def test_every_weight_is_base_plus_the_float64_repair(written):
 
 def test_base_with_the_adapter_computes_what_the_repaired_weights_compute(written):
     family, directory, _, base, reference = written
-    expected, before = logits(family, reference.float()), logits(family, base.float())
+    expected, before = (logits(family, copy.deepcopy(model).float()) for model in (reference, base))
     found = logits(family, adapted(load(family, directory / "base"), directory))
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-6)
     assert (expected - before).abs().max() > 1e-3
+
+
+def test_loaders_that_know_one_alpha_and_no_patterns_scale_right(written):
+    """llama.cpp divides alpha by the rank that a module's own A has, vLLM by the config's r."""
+    family, directory, report, base, reference = written
+    config = json.loads((directory / "lora" / "adapter_config.json").read_text())
+    assert config["r"] == config["lora_alpha"] > 0 and not config["rank_pattern"] and not config["alpha_pattern"]
+    assert f"rank {config['r']}" in report["loading"] and "--max-lora-rank 8" in report["loading"]
+    before, after = base.state_dict(), reference.state_dict()
+    factors = load_file(directory / "lora" / "adapter_model.safetensors")
+    plain = 0
+    for name, first in factors.items():
+        module = name.removeprefix("base_model.model.").removesuffix(".lora_A.weight") + ".weight"
+        if module not in before or first.shape[1] != before[module].shape[-1] or family == "gpt2":
+            continue  # B, and what is stored input first or as a stack
+        second = factors[name.replace("lora_A", "lora_B")]
+        assert first.shape[0] == config["r"]
+        update = config["lora_alpha"] / first.shape[0] * second.double() @ first.double()
+        torch.testing.assert_close(update, after[module] - before[module], rtol=0, atol=ROUNDING)
+        plain += 1
+    assert plain >= 4 or family == "gpt2"
 
 
 def test_factors_rebuild_the_repair_from_the_file_alone(tmp_path):

@@ -1,11 +1,11 @@
-"""A LoRA adapter at the kept ranks: exact in float32, and compared module by module after PEFT has loaded it.
+"""A LoRA adapter that holds the kept directions: exact in float32, compared module by module as PEFT has loaded it.
 
-Scaling is 1 everywhere (``lora_alpha = r``), so that loaders which read no pattern fields are right too. Format:
-https://huggingface.co/docs/peft/developer_guides/checkpoint
+All modules have one rank, the largest that is kept anywhere, with zeros beyond their own, and one scale of 1
+(``lora_alpha = r``): vLLM divides one alpha by one rank, llama.cpp one alpha by each module's own, and neither reads
+PEFT's pattern fields. Format: https://huggingface.co/docs/peft/developer_guides/checkpoint
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +29,8 @@ from dgviz.repair.report import TensorReport
 
 WEIGHTS = "adapter_model.safetensors"
 _STAGING = "adapter.partial"
+_VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+"""What vLLM takes as its ``--max-lora-rank``: https://docs.vllm.ai/en/v0.14.0/api/vllm/config/lora/"""
 
 
 def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[str, Any]]:
@@ -39,7 +41,8 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     for report, part in iter_parts(plan, [item for item in plan.pair.repairable if item.name in covered], device):
         parts[part.name] = part
         yield report
-    used = [target for target in targets.found if target_rank(target, parts)]
+    ranks = {target.name: _kept_rank(target, parts) for target in targets.found}
+    used = [target for target in targets.found if ranks[target.name]]
     if not used:
         raise ExportError(
             f"nothing of the update of {plan.pair.tuned.path} is left for an adapter: every rank is 0"
@@ -48,14 +51,16 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     left = dict(_left_at_base(plan, targets))
     staging = plan.out / PARTS / _STAGING
     staging.mkdir(exist_ok=True)
-    used, names = _name_targets(plan, used, parts, staging)
-    digest = _write_weights(staging / WEIGHTS, used, parts, names)
+    rank = max(ranks.values())
+    used, names = _name_targets(plan, used, rank, staging)
+    digest = _write_weights(staging / WEIGHTS, used, rank, parts, names)
     verified = compare_with_peft(staging, build_model(plan.pair.base.config), used, parts)
     copy_sidecars(plan)
     report = describe_parts(plan, parts.values(), device, staging / WEIGHTS, digest)
     report["left_at_base"] = left
     report["warnings"] = [*_about(targets, left), *report["warnings"]]
     report["verified"] = {"peft": verified}
+    report["loading"] = _loading(rank, min(filter(None, ranks.values())))
     write_report(plan, report, {name: part.row for name, part in parts.items()})
     (staging / WEIGHTS).replace(plan.out / WEIGHTS)
     (staging / ADAPTER_CONFIG).replace(plan.out / ADAPTER_CONFIG)
@@ -63,19 +68,25 @@ def iter_adapter(plan: ExportPlan, device: str) -> Iterator[TensorReport | dict[
     yield report
 
 
-def target_rank(target: Target, parts: Mapping[str, Part]) -> int:
-    """Return the LoRA rank of a target: for a stack the largest of its entries', which sum over their pieces."""
+def _loading(rank: int, least: int) -> str:
+    """Return what a loader needs to know of the ranks."""
+    said = f"every module has rank {rank}" + (f", {least} or more of it used, the rest zeros" if least < rank else "")
+    allowed = next((limit for limit in _VLLM_RANKS if limit >= rank), None)
+    if allowed is None:
+        return f"{said}; vLLM loads no adapter of more than {_VLLM_RANKS[-1]}: write --format full for it"
+    return f"{said}; vLLM needs --max-lora-rank {allowed}"
+
+
+def _kept_rank(target: Target, parts: Mapping[str, Part]) -> int:
+    """Return how many directions of a target are kept: for a stack the most of an entry, summed over its pieces."""
     ranks: dict[int, int] = {}
     for piece in target.pieces:
         ranks[piece.expert] = ranks.get(piece.expert, 0) + parts[piece.name].ranks[piece.index]
     return max(ranks.values(), default=0)
 
 
-def _config(plan: ExportPlan, used: list[Target], parts: Mapping[str, Part]) -> dict[str, Any]:
+def _config(plan: ExportPlan, used: list[Target], rank: int) -> dict[str, Any]:
     """Return ``adapter_config.json``."""
-    ranks = {target: target_rank(target, parts) for target in used}
-    largest = max(ranks.values())
-    patterns = {"^" + re.escape(_pattern_name(target)): rank for target, rank in ranks.items()}
     architecture = (plan.pair.base.config.get("architectures") or [""])[0]
     kinds = {target.kind for target in used}
     base = plan.pair.base
@@ -85,10 +96,10 @@ def _config(plan: ExportPlan, used: list[Target], parts: Mapping[str, Part]) -> 
         "base_model_name_or_path": plan.base_id or str(base.path.resolve()),
         "revision": base.path.name if plan.base_id == hub_name(base) is not None else None,
         "inference_mode": True,
-        "r": largest,
-        "lora_alpha": largest,
-        "rank_pattern": patterns,
-        "alpha_pattern": patterns,
+        "r": rank,
+        "lora_alpha": rank,
+        "rank_pattern": {},
+        "alpha_pattern": {},
         "target_modules": [target.module for target in used if target.kind != "parameter"],
         "target_parameters": [target.name for target in used if target.kind == "parameter"] or None,
         "fan_in_fan_out": "conv1d" in kinds and kinds <= {"conv1d", "embedding"},
@@ -101,13 +112,8 @@ def _config(plan: ExportPlan, used: list[Target], parts: Mapping[str, Part]) -> 
     }
 
 
-def _pattern_name(target: Target) -> str:
-    """Return the name by which PEFT looks a rank up."""
-    return target.name if target.kind == "parameter" else target.module
-
-
 def _name_targets(
-    plan: ExportPlan, used: list[Target], parts: Mapping[str, Part], staging: Path
+    plan: ExportPlan, used: list[Target], rank: int, staging: Path
 ) -> tuple[list[Target], dict[tuple[str, str], str]]:
     """Write a config by which PEFT changes every target; return them and the names it stores A and B under.
 
@@ -116,7 +122,7 @@ def _name_targets(
     """
     problem = ""
     for _ in range(2):
-        config = _config(plan, used, parts)
+        config = _config(plan, used, rank)
         write_file(staging / ADAPTER_CONFIG, (json.dumps(config, indent=2) + "\n").encode())
         try:
             names = peft_names(build_model(plan.pair.base.config), staging)
@@ -135,12 +141,12 @@ def _name_targets(
 
 
 def _write_weights(
-    path: Path, used: list[Target], parts: Mapping[str, Part], names: Mapping[tuple[str, str], str]
+    path: Path, used: list[Target], rank: int, parts: Mapping[str, Part], names: Mapping[tuple[str, str], str]
 ) -> str:
     """Write the adapter's tensors under the names PEFT gives them, one at a time; return the file's hash."""
     entries, sources = [], {}
     for target in used:
-        for side, shape in zip("AB", _lora_shapes(target, parts), strict=True):
+        for side, shape in zip("AB", _lora_shapes(target, rank), strict=True):
             entry = Entry(names[target.name, side], "float32", shape)
             entries.append(entry)
             sources[entry.name] = (target, side)
@@ -148,26 +154,25 @@ def _write_weights(
     with ShardWriter(path, entries) as writer:
         for entry in entries:
             target, side = sources[entry.name]
-            tensor = lora_factor(target, side, parts)
+            tensor = _lora_factor(target, side, rank, parts)
             writer.write(entry.name, memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
     return writer.digest
 
 
-def _lora_shapes(target: Target, parts: Mapping[str, Part]) -> tuple[tuple[int, int], tuple[int, int]]:
+def _lora_shapes(target: Target, rank: int) -> tuple[tuple[int, int], tuple[int, int]]:
     """Return the shapes of A (rank, in) and B (out, rank); for a stack the ranks of all entries together."""
-    total = target_rank(target, parts) * target.experts
+    total = rank * target.experts
     rows, columns = target.shape[-2:]
     return ((total, rows), (columns, total)) if target.exchanged else ((total, columns), (rows, total))
 
 
-def lora_factor(target: Target, side: str, parts: Mapping[str, Part]) -> torch.Tensor:
+def _lora_factor(target: Target, side: str, rank: int, parts: Mapping[str, Part]) -> torch.Tensor:
     """Return A or B of a target, float32, as PEFT lays it out.
 
-    For a stack, A has entry e's rank k in row ``e * r + k`` and B in column ``k * E + e``; ranks an entry does not
-    have are zero. A parameter stored input first, and an embedding, has the factors' roles exchanged.
+    For a stack, A has entry e's rank k in row ``e * r + k`` and B in column ``k * E + e``; ranks that a target or an
+    entry does not have are zero. A parameter stored input first, and an embedding, has the factors' roles exchanged.
     """
-    rank = target_rank(target, parts)
-    first, second = _lora_shapes(target, parts)
+    first, second = _lora_shapes(target, rank)
     width = first[1] if side == "A" else second[0]
     out = torch.zeros(target.experts, rank, width)
     filled: dict[int, int] = {}
