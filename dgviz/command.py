@@ -379,6 +379,22 @@ GRAMMAR: dict[str, Form] = {
         ),
         ("inspect", "what would happen to every tensor of a pair", (*_PAIR, *_SHOWN)),
         (
+            "plan",
+            "how long a scan and a repair of a pair will take, and what they need, from its headers alone",
+            (
+                *_PAIR,
+                *_SHOWN,
+                Argument("--on", "P", "cpu: this machine's cores, measured (default); h100: on paper", default="cpu"),
+                Argument("--workers", "N", "processes or GPUs of a machine; default one per core, or one", kind=int),
+                Argument(
+                    "--machines", "N", "alike, with one store, each with its part of the pair", kind=int, default=1
+                ),
+                Argument(
+                    "--line", "SIZE", "bytes a second to and from the pair, e.g. 100MB (default 1GB)", default="1GB"
+                ),
+            ),
+        ),
+        (
             "spectrum",
             "singular values and threshold of one weight's update",
             (

@@ -17,7 +17,17 @@ from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.checkpoint.read import read_ahead
 from dgviz.checkpoint.sample import RUN, TENSOR_BYTES, TOTAL_BYTES, iter_values, read_runs, sampled_runs
-from dgviz.checkpoint.types import BLOCKS, INFO, REPAIR, WARNING, Descent, Notice, PairedTensor, TensorInfo
+from dgviz.checkpoint.types import (
+    BLOCKS,
+    INFO,
+    REPAIR,
+    WARNING,
+    CheckpointPair,
+    Descent,
+    Notice,
+    PairedTensor,
+    TensorInfo,
+)
 from dgviz.command import option
 from dgviz.words import some
 
@@ -62,6 +72,13 @@ def judge_descent(
     causes = {row.name: "unrelated" for row in strange} | {row.name: "permuted" for row in permuted}
     kept = [_kept(row, causes[row.name]) if row.name in causes else row for row in rows]
     return kept, [*_tell_unrelated(strange), *_tell_permuted(permuted), *notices]
+
+
+def bytes_sampled(pair: CheckpointPair, afar: bool) -> int:
+    """Return the bytes of a pair's tensors that are looked at when it is opened; see `judge_descent`."""
+    rows = list(pair.tensors)
+    most, seen = (min(_share_of_bytes(rows), RUN), _drawn(rows)) if afar else (_share_of_bytes(rows), rows)
+    return sum(nbytes for _, _, nbytes in _pieces(seen, most))
 
 
 def measure_descent(base: TensorInfo, tuned: TensorInfo, most: int | None, ordered: bool = False) -> Descent | None:
