@@ -55,6 +55,14 @@ def wheel(tmp_path_factory):
     return next(out.glob("*.whl"))
 
 
+def test_the_wheel_says_what_it_is(wheel):
+    with zipfile.ZipFile(wheel) as packed:
+        names = packed.namelist()
+        (metadata,) = (packed.read(name).decode() for name in names if name.endswith("METADATA"))
+    assert "dgviz/py.typed" in names and any(name.endswith("licenses/LICENSE") for name in names)
+    assert "License-Expression: Apache-2.0" in metadata
+
+
 def start(site, folder, *words):
     """Start the packaged command in a folder, its home as well; return the process and what it said first."""
     environment = {**os.environ, "PYTHONPATH": str(site), "HOME": str(folder)}
