@@ -18,6 +18,8 @@ from dgviz.opening import lies_in, open_named
 
 MAX_CONFIG_BYTES = 64_000_000
 """Real ones have kilobytes, a megabyte with 20,000 class names; beyond this the file is no config."""
+MAX_INDEX_BYTES = 256_000_000
+"""Real indices reach 23.5 MB; beyond this the file is not an index."""
 
 
 def open_own(file: Path, directory: Path | None = None) -> BinaryIO:

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, MAX_INDEX_BYTES, parse_json_object, read_document
 from dgviz.checkpoint.folders import PIPELINE, explain_choice, explain_file, explain_folder, explain_pipeline
 from dgviz.checkpoint.header import Header, read_header
 from dgviz.checkpoint.hub import explain_missing_path, find_cached, split_hub_id
@@ -26,8 +26,6 @@ _FIRST = "", ".fp16"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
-MAX_INDEX_BYTES = 256_000_000
-"""Real indices reach 23.5 MB; beyond this the file is not an index."""
 
 _SHARD = re.compile(r"-\d+-of-\d+(\.[\w-]+)?\.safetensors$")
 _WEIGHTS = re.compile(r".*\.safetensors(\.index(\.[\w-]+)?\.json)?", re.DOTALL)

@@ -158,6 +158,15 @@ def test_contents_are_known_unread_and_by_their_place(server):
     assert again.fingerprint == opened.fingerprint
 
 
+def test_mirrors_are_counted_and_forgotten(server, capsys):
+    opened = open_checkpoint(f"{server.address}/base")
+    assert main(["cache", "show", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"]["remote"] > 1000
+    assert main(["cache", "clear", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"]["remote"] == 0
+    assert not opened.path.exists() and open_checkpoint(f"{server.address}/base").path.exists()
+
+
 # --- what goes wrong ------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, MAX_INDEX_BYTES
 from dgviz.checkpoint.header import MAX_HEADER_BYTES
 from dgviz.checkpoint.hub import UNWANTED, WANTED, cache_folder, find_cached, is_cached_whole
 from dgviz.checkpoint.remote import http, hugging_face, object_store
@@ -119,6 +119,8 @@ def _ask_server(address: Address) -> dict[str, RemoteFile]:
 
 def _shards(index: RemoteFile) -> Iterable[str]:
     """Return the file names in an index; what else is wrong with it is said where it is opened."""
+    if index.size > MAX_INDEX_BYTES:
+        return ()
     try:
         named = json.loads(read_whole(index))["weight_map"].values()
         return {name for name in named if isinstance(name, str) and "/" not in name}
@@ -131,11 +133,7 @@ def _make(folder: Path, address: Address, files: dict[str, RemoteFile]) -> None:
     weights = [name for name in files if _fits(name, ("*.safetensors",)) and not _fits(name, UNWANTED)]
     if not weights:
         raise CheckpointError(_without_weights(address, files))
-    documents = [
-        name
-        for name, file in files.items()
-        if _fits(name, _DOCUMENTS) and (file.size <= MAX_CONFIG_BYTES or ".index." in name)
-    ]
+    documents = [name for name, file in files.items() if _fits(name, _DOCUMENTS) and file.size <= _most(name)]
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(STREAMS) as pool:
         bring = [pool.submit(_bring, folder / name, files[name], name in weights) for name in (*weights, *documents)]
@@ -165,6 +163,11 @@ def _without_weights(address: Address, files: dict[str, RemoteFile]) -> str:
         )
     there = ", ".join(f"{name} ({size(file.size)})" for name, file in sorted(files.items())[:4]) or "nothing"
     return f"{address} holds no *.safetensors weights (it holds {there}): give the folder that does"
+
+
+def _most(name: str) -> int:
+    """Return the most bytes that a small file has; what is larger is none, and is not brought."""
+    return MAX_INDEX_BYTES if ".index." in name or name == "tokenizer.json" else MAX_CONFIG_BYTES
 
 
 def _fits(name: str, patterns: Iterable[str]) -> bool:
