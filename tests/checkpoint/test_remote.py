@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from dgviz.checkpoint import content_hash, inspect_pair, known_hashes, open_checkpoint, read_bytes, read_tensor
 from dgviz.checkpoint.remote.address import parse_address
 from dgviz.checkpoint.remote.mirror import find_mirror
+from dgviz.checkpoint.remote.outline import outline
 from dgviz.cli import main
 from dgviz.errors import AccessError, CheckpointError
 from dgviz.export.lineage import hub_name
@@ -88,6 +89,20 @@ def test_no_loader_takes_a_mirror_for_whole(server):
     for shard in opened.shards:
         with pytest.raises(SafetensorError, match="incomplete"):
             safe_open(opened.path / shard, framework="numpy")
+
+
+def test_an_outline_has_every_name_and_shape_and_takes_no_room(server):
+    opened = open_checkpoint(f"{server.address}/base")
+    asked = len(server.requests)
+    with outline(opened.path) as folder:
+        for shard in opened.shards:
+            with safe_open(folder / shard, framework="numpy") as file:
+                shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+            assert shapes == {i.name: i.shape for i in opened.tensors.values() if i.file.name == shard}
+        assert (folder / "model.safetensors.index.json").is_file()
+    assert not folder.exists() and len(server.requests) == asked
+    with outline(local(server)) as folder:
+        assert folder == local(server)
 
 
 def test_a_header_beyond_the_first_bytes(server):
