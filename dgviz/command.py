@@ -6,16 +6,19 @@ the names that are registered.
 """
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from dgviz.errors import CommandError
 from dgviz.words import exact_number
 
 _START = "python", "-m", "dgviz"
+_ONE_SLASH = re.compile(r"\A(hf|https?|s3|gs):/(?!/)")
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Argument:
         if self.form in ("many", "list"):
             value = tuple(map(_text, value.split(",") if isinstance(value, str) else value))
         elif self.kind is not bool:
-            value = self.kind(value)
+            value = _text(value) if isinstance(value, Path) else self.kind(value)
         return None if value == self.default else value
 
     def words(self, value: Any) -> list[str]:
@@ -182,8 +185,8 @@ def _number(value: Any) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a value as it is typed; numbers read back as they are."""
-    return exact_number(value) if isinstance(value, int | float) else str(value)
+    """Return a value as it is typed; numbers read back as they are, and addresses get the slash that paths lose."""
+    return exact_number(value) if isinstance(value, int | float) else _ONE_SLASH.sub(r"\1://", str(value))
 
 
 def _named(flag: str, text: str) -> list[str]:
@@ -376,6 +379,22 @@ GRAMMAR: dict[str, Form] = {
             ),
         ),
         ("inspect", "what would happen to every tensor of a pair", (*_PAIR, *_SHOWN)),
+        (
+            "plan",
+            "how long a scan and a repair of a pair will take, and what they need, from its headers alone",
+            (
+                *_PAIR,
+                *_SHOWN,
+                Argument("--on", "P", "cpu: this machine's cores, measured (default); h100: on paper", default="cpu"),
+                Argument("--workers", "N", "processes or GPUs of a machine; default one per core, or one", kind=int),
+                Argument(
+                    "--machines", "N", "alike, with one store, each with its part of the pair", kind=int, default=1
+                ),
+                Argument(
+                    "--line", "SIZE", "bytes a second to and from the pair, e.g. 100MB (default 1GB)", default="1GB"
+                ),
+            ),
+        ),
         (
             "spectrum",
             "singular values and threshold of one weight's update",

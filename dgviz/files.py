@@ -12,8 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import orjson
+import platformdirs
 
 from dgviz.errors import StateError
+
+
+def cache_dir() -> Path:
+    """Return the directory of everything dgviz remembers: ``$DGVIZ_CACHE_DIR``, else the user's cache directory."""
+    return Path(os.environ.get("DGVIZ_CACHE_DIR") or platformdirs.user_cache_dir("dgviz")).expanduser()
 
 
 class FileStamp(NamedTuple):

@@ -2,7 +2,8 @@
 
 A name may lead anywhere, and to something else a moment later. So a file is opened first, without waiting for a pipe,
 and then asked what it is and where it lies, all links followed; whoever reads it reads that one. Where
-``DGVIZ_ROOTS`` names folders, nothing outside them is read, but for what comes with dgviz.
+``DGVIZ_ROOTS`` names folders, nothing outside them is read, but for what comes with dgviz; of addresses on other
+machines, then, only those below one in ``DGVIZ_REMOTE_ROOTS``.
 """
 
 import fcntl
@@ -14,6 +15,7 @@ from typing import BinaryIO
 from dgviz.errors import AccessError
 
 ROOTS = "DGVIZ_ROOTS"
+REMOTE_ROOTS = "DGVIZ_REMOTE_ROOTS"
 _OWN = os.path.realpath(Path(__file__).parent)
 _FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -34,13 +36,47 @@ def comes_with_dgviz(path: str) -> bool:
     return lies_in(path, _OWN)
 
 
-def open_named(path: Path) -> tuple[BinaryIO, str]:
+def named_addresses() -> tuple[str, ...] | None:
+    """Return the addresses that ``DGVIZ_REMOTE_ROOTS`` names, below which others may be opened; None for all.
+
+    Where it is not set but ``DGVIZ_ROOTS`` is, there are none.
+    """
+    given = os.environ.get(REMOTE_ROOTS)
+    if given is not None:
+        return tuple(given.split())
+    return () if named_roots() else None
+
+
+def refuse_address(address: str) -> None:
+    """Raise where an address on another machine may not be opened.
+
+    Raises
+    ------
+    AccessError
+        If it lies below none in ``DGVIZ_REMOTE_ROOTS``.
+    """
+    roots = named_addresses()
+    if roots is None:
+        return
+    for root in (root.rstrip("/") for root in roots):
+        if address == root or address.startswith((f"{root}/", *([f"{root}@"] if root.startswith("hf:") else []))):
+            return
+    allowed = f"this server may open only {', '.join(roots)}" if roots else "this server may open none"
+    raise AccessError(
+        f"{address} is not opened: of addresses on other machines {allowed}; add it to {REMOTE_ROOTS} (separated by "
+        "blanks) where the server is started"
+    )
+
+
+def open_named(path: Path, also: Path | None = None) -> tuple[BinaryIO, str]:
     """Open a file that somebody names, to be read.
 
     Parameters
     ----------
     path : Path
         As it was given.
+    also : Path, optional
+        A folder that may be opened beside those in ``DGVIZ_ROOTS``.
 
     Returns
     -------
@@ -65,7 +101,8 @@ def open_named(path: Path) -> tuple[BinaryIO, str]:
     try:
         _refuse_irregular(os.fstat(handle))
         real, roots = _place(handle), named_roots()
-        if roots and not comes_with_dgviz(real) and not any(lies_in(real, root) for root in roots):
+        opened = (*roots, *([also] if also else []))
+        if roots and not comes_with_dgviz(real) and not any(lies_in(real, root) for root in opened):
             raise AccessError(refusal(path, roots))
         return os.fdopen(handle, "rb"), real
     except BaseException:

@@ -250,6 +250,7 @@ def strings(path):
 SOURCES = sorted(Path(inspect.getfile(dgviz)).parent.rglob("*.py"))
 FOREIGN = {"--sigma", "--help", "--version"}  # of the released code of DG-Hard; of every command
 FOREIGN |= {"--safe", "--backend", "--local", "--target", "--input", "--output", "--de-quantize"}  # of other tools
+FOREIGN |= {"--max-lora-rank"}  # of vLLM
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

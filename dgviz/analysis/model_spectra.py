@@ -50,10 +50,13 @@ class ModelSpectra:
         Those whose spectrum is stored, in the order of the checkpoint.
     missing : tuple of Weight
         The others.
+    digest : str
+        Changes when anything that is stored of these weights does; empty where they were not all read at once.
     """
 
     weights: tuple[StoredWeight, ...]
     missing: tuple[Weight, ...]
+    digest: str = ""
 
 
 def read_spectra(
@@ -68,14 +71,17 @@ def read_spectra(
     moment ago has none remembered, and a page must not read a large one.
     """
     store = store or SpectrumStore()
-    read = {} if previous is None else {stored.weight: stored for stored in previous.weights}
+    read = {} if previous is None else {stored.weight.name: stored for stored in previous.weights}
     wanted = weights_of(pair)
-    new = [weight for weight in wanted if weight not in read]
-    for weight, key in zip(new, _keys(new, hash_bytes), strict=True):
-        found = None if key is None else store.get(key)
-        if found is not None:
-            read[weight] = StoredWeight(weight, found)
-    return ModelSpectra(tuple(read[w] for w in wanted if w in read), tuple(w for w in wanted if w not in read))
+    new = [weight for weight in wanted if weight.name not in read]
+    keys = _keys(new, hash_bytes)
+    found, digest = store.get_many(key for key in keys if key is not None)
+    for weight, key in zip(new, keys, strict=True):
+        if key in found:
+            read[weight.name] = StoredWeight(weight, found[key])
+    missing = tuple(weight for weight in wanted if weight.name not in read)
+    known = tuple(read[weight.name] for weight in wanted if weight.name in read)
+    return ModelSpectra(known, missing, "" if previous else digest)
 
 
 def _keys(weights: Sequence[Weight], hash_bytes: int) -> list[str | None]:

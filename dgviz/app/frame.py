@@ -1,5 +1,6 @@
 """The frame around every place: the bar with the open pair, its plan and running jobs; the drawer of the plan."""
 
+import gc
 import importlib
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from dgviz.app.recents import note_opened, remember_pair, was_opened
 from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import DgvizError, PairError, ServerError
+
+gc.set_threshold(50_000, 20, 20)  # of 36,000 matrices, looking for cycles after every 700 objects is a fifth of all
 
 
 def run_app() -> None:

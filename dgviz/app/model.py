@@ -6,6 +6,7 @@ from typing import Any
 
 import streamlit as st
 
+from dgviz.analysis.assessed import keep_assessments
 from dgviz.analysis.figures import FIGURES, Figure
 from dgviz.analysis.model_map import STATISTICS, Cell, TowerMap, expert_modules, map_tower, towers
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra
@@ -20,6 +21,7 @@ from dgviz.errors import ThresholdError
 from dgviz.figures import model_map, plot_config
 from dgviz.figures.cells import value_span
 from dgviz.rmt.threshold import Rule
+from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import Weight
 
 _KEY = "model-map"
@@ -67,7 +69,10 @@ def draw_model(model: ModelView) -> None:
     shown, quantity = draw_map(model, spectra, rows)
     _draw_totals(rows, spectra)
     if rows:
+        checked = all("diagnosis" in vars(row) for row in rows)
         draw_verdict(model.pair, rows, model.rule, model.params, whole=not spectra.missing)
+        if not checked:
+            keep_assessments(spectra, model.rule.name, model.params, rows, SpectrumStore())
         if _choosing():
             draw_selection(model.view, model.names, rows)
         _draw_details(model, rows, shown, quantity)

@@ -1,5 +1,6 @@
 """Behind the map of the model: the table of weights, the curves over depth, the noise table."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ from dgviz.figures import depth_curves, noise_bars, plot_config
 
 _TABLE = "model-table"
 _POINTS = 40  # of a sparkline
+_PAGE = 500  # lines of the table that go to the browser at once
+_PLACE = "place in the model"
 
 
 def draw_table(rows: list[Assessment], on_open: Callable[[Assessment], None]) -> None:
@@ -27,6 +30,8 @@ def draw_table(rows: list[Assessment], on_open: Callable[[Assessment], None]) ->
     if not shown:
         st.info("No weight matches. Change the text or the class.")
         return
+    if len(shown) > _PAGE:
+        shown = _page(shown)
     st.dataframe(
         [_cells(row) for row in shown],
         key=_TABLE,
@@ -42,7 +47,8 @@ def draw_table(rows: list[Assessment], on_open: Callable[[Assessment], None]) ->
 
 def _filtered(rows: list[Assessment]) -> list[Assessment]:
     """Return the rows that the filters leave."""
-    present = [name for name in CLASSES if any(row.weight.module_path.kind == name for row in rows)]
+    held = {row.weight.module_path.kind for row in rows}
+    present = [name for name in CLASSES if name in held]
     with st.container(horizontal=True, vertical_alignment="bottom"):
         text = st.text_input("Name contains", key="table-name", placeholder="text or expression", width=320)
         kinds = st.pills("Class of weight", present, selection_mode="multi", key="table-kinds")
@@ -51,9 +57,38 @@ def _filtered(rows: list[Assessment]) -> list[Assessment]:
     except PairError as error:
         show_warning(str(error))
         return rows
+    if not text and not kinds:
+        return rows
     return [
         row for row in rows if found.search(row.weight.name) and (not kinds or row.weight.module_path.kind in kinds)
     ]
+
+
+def _page(rows: list[Assessment]) -> list[Assessment]:
+    """Let the user choose an order and a page of it; return that page's rows: others' figures are not computed."""
+    pages = -(-len(rows) // _PAGE)
+    with st.container(horizontal=True, vertical_alignment="bottom"):
+        order = st.selectbox(
+            "Sorted by",
+            [_PLACE, *POOLED],
+            format_func=lambda name: POOLED[name].heading if name in POOLED else name,
+            key="table-order",
+            width=240,
+            help="Over all weights, the largest value first.",
+        )
+        page = st.selectbox(
+            "Weights",
+            range(pages),
+            format_func=lambda page: (
+                f"{page * _PAGE + 1:,} to {min(len(rows), (page + 1) * _PAGE):,} of {len(rows):,}"
+            ),
+            key=f"table-page-{pages}",
+            width=240,
+        )
+    if order in POOLED:
+        values = {id(row): POOLED[order].value(row) for row in rows}
+        rows = sorted(rows, key=lambda row: -math.inf if values[id(row)] is None else values[id(row)], reverse=True)
+    return rows[page * _PAGE : (page + 1) * _PAGE]
 
 
 def _cells(row: Assessment) -> dict[str, Any]:

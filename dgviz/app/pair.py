@@ -6,12 +6,14 @@ from pathlib import Path
 import platformdirs
 
 from dgviz.app.kept import kept
-from dgviz.app.roots import confine, confine_checkpoint, typed_path
+from dgviz.app.roots import confine, confine_address, confine_checkpoint, typed_path
 from dgviz.app.state import View
 from dgviz.checkpoint import Checkpoint, CheckpointPair, Preflight, inspect_pair, read_preflight
 from dgviz.checkpoint.fingerprint import sample_contents
 from dgviz.checkpoint.hub import cache_folder, split_hub_id
 from dgviz.checkpoint.local import local_path
+from dgviz.checkpoint.remote.address import parse_address
+from dgviz.checkpoint.remote.mirror import find_mirror, open_mirror
 from dgviz.demo import demo_paths
 from dgviz.files import file_stamp
 
@@ -24,10 +26,14 @@ def state_dir() -> Path:
 
 
 def checkpoint_path(name: str) -> Path:
-    """Return what a path field or link means: a path, or a hub id as it is."""
+    """Return what a path field or link means: a path, or a hub id or an address as it is."""
     built_in = demo_paths().get(name.removeprefix(DEMO)) if name.startswith(DEMO) else None
     if built_in is not None:
         return Path(built_in)
+    address = parse_address(name)
+    if address is not None:
+        confine_address(str(address))
+        return Path(str(address))
     if split_hub_id(name) is None:
         return confine_checkpoint(typed_path(name))
     confine(cache_folder())
@@ -77,7 +83,13 @@ def _paths(view: View) -> tuple[str, str]:
 
 
 def _stamps(view: View) -> tuple:
-    return tuple(_stamp(local_path(path)) for path in _paths(view))
+    return tuple(_stamp(_known(path)) for path in _paths(view))
+
+
+def _known(path: str) -> Path:
+    """Return where a checkpoint lies on this machine; of a remote one the mirror that is known."""
+    address = parse_address(path)
+    return local_path(path) if address is None else find_mirror(address) or open_mirror(address)
 
 
 def _stamp(path: Path) -> tuple:

@@ -2,7 +2,7 @@
 
 A server that listens to other machines gives every visitor the reach of the account it runs under. Then paths, typed
 or in a link, are confined to the folders in ``DGVIZ_ROOTS``; where that is set, a server for this machine is confined
-as well.
+as well. Addresses on other machines are confined to those in ``DGVIZ_REMOTE_ROOTS`` wherever paths are confined.
 """
 
 import ipaddress
@@ -12,7 +12,16 @@ from pathlib import Path
 import streamlit as st
 
 from dgviz.errors import AccessError
-from dgviz.opening import ROOTS, comes_with_dgviz, lies_in, named_roots, refusal
+from dgviz.opening import (
+    REMOTE_ROOTS,
+    ROOTS,
+    comes_with_dgviz,
+    lies_in,
+    named_addresses,
+    named_roots,
+    refusal,
+    refuse_address,
+)
 
 
 def allowed_roots() -> tuple[Path, ...] | None:
@@ -55,6 +64,16 @@ def confine_checkpoint(path: Path) -> Path:
             if entry.is_symlink():
                 confine(entry)
     return path
+
+
+def confine_address(address: str) -> None:
+    """Raise where this server may not open an address on another machine."""
+    if allowed_roots() == () and named_addresses() is None:
+        raise AccessError(
+            f"{address} is not opened: this server can be reached from other machines and names no addresses to "
+            f"open; set {REMOTE_ROOTS} to them (separated by blanks) where it is started"
+        )
+    refuse_address(address)
 
 
 def writable_home() -> Path:

@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dgviz.analysis.assessed import read_assessments
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, assess, read_spectra
 from dgviz.analysis.rules import ModelCut, TauCurve, cut_model, refuse_unknown, rule_label, trace_tau
 from dgviz.app.kept import kept
 from dgviz.checkpoint import CheckpointPair
 from dgviz.repair.plan import RepairPlan
+from dgviz.spectra.store import SpectrumStore
 
 _RULES_KEPT = 8  # settings of a rule whose figures are kept beside each other: going back to one costs nothing
 _CUTS_KEPT = 24  # the same of the comparison of rules, which has several on one page
@@ -56,6 +58,9 @@ def load_assessments(
     """Return what a rule makes of every stored matrix, in the order of the checkpoint."""
     kept = _place(pair).assessed
     own = kept.setdefault((rule, tuple(sorted(params.items()))), {})
+    if not own:
+        rows = read_assessments(spectra, rule, params, SpectrumStore()) or ()
+        own |= {row.weight.name: row for row in rows}
     for matrix in spectra.weights:
         if matrix.weight.name not in own:
             own[matrix.weight.name] = assess(matrix, rule, params)

@@ -210,7 +210,7 @@ def _offer_picture(
 
     def draw() -> str:
         sides = pair.base.path.name, pair.tuned.path.name
-        caption = caption_of(spectrum.name, spectrum.shape, sides, layer.rule.title, spectrum.s, tau)
+        caption = caption_of(spectrum.name, spectrum.shape, sides, layer.rule.title, spectrum.s, tau, maps.exact)
         shape = spectrum.nonzero_shape
         return figure4_svg(spectrum.s, threshold, entries, maps, tau=tau, nonzero_shape=shape, caption=caption)
 

@@ -6,7 +6,8 @@ depends on the answer, all of them are read.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -14,8 +15,19 @@ import numpy as np
 from dgviz.checkpoint.actions import CAUSES
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
-from dgviz.checkpoint.sample import TENSOR_BYTES, TOTAL_BYTES, iter_values, read_runs, sampled_runs
-from dgviz.checkpoint.types import BLOCKS, REPAIR, WARNING, Descent, Notice, PairedTensor, TensorInfo
+from dgviz.checkpoint.read import read_ahead
+from dgviz.checkpoint.sample import RUN, TENSOR_BYTES, TOTAL_BYTES, iter_values, read_runs, sampled_runs
+from dgviz.checkpoint.types import (
+    BLOCKS,
+    INFO,
+    REPAIR,
+    WARNING,
+    CheckpointPair,
+    Descent,
+    Notice,
+    PairedTensor,
+    TensorInfo,
+)
 from dgviz.command import option
 from dgviz.words import some
 
@@ -29,21 +41,31 @@ _DOUBTFUL = 0.3  # sampled correlation below which all entries are read before a
 _SAME_ROW = 0.5  # correlation of two rows that are one, moved by fine-tuning
 _SAME_ROWS = 0.5  # share of the rows looked at that have to be found again: a sample cuts heads apart
 _MOST_ROWS = 4096  # compared with each other, where all are
+_MOST_AFAR = 2048  # remote tensors looked at
 
 
-def judge_descent(rows: list[PairedTensor], whole: bool) -> tuple[list[PairedTensor], list[Notice]]:
+def judge_descent(
+    rows: list[PairedTensor], whole: bool, afar: bool = False
+) -> tuple[list[PairedTensor], list[Notice]]:
     """Compare both sides of every tensor to be repaired; return the rows, and what is to be said.
 
     A tensor that has nothing in common with base's is left as in tuned, unless most of the model is like that: then
-    the pair is blocked. `whole`: what a sample throws doubt on is read completely.
+    the pair is blocked. `whole`: what a sample throws doubt on is read completely. `afar`: a side is remote, so that
+    every place costs a request: one place of each tensor is looked at, and of very many tensors only some.
     """
     most = _share_of_bytes(rows)
-    rows = [replace(row, descent=_measure(row, most, whole)) if row.action == REPAIR else row for row in rows]
+    seen = rows
+    if afar:
+        most, seen = min(most, RUN), _drawn(rows)
+    with read_ahead(_pieces(seen, most)) if afar else nullcontext():
+        found = {row.name: _measure(row, most, whole, afar) for row in seen if row.action == REPAIR}
+        broken = _tell_broken(seen, most, whole)
+    rows = [replace(row, descent=found.get(row.name)) for row in rows]
     known = [row for row in rows if row.descent is not None]
     parameters = sum(row.tuned.numel for row in known)
     permuted = [row for row in known if row.descent.permutation]
     strange = [row for row in known if row.descent.correlation < UNRELATED and not row.descent.permutation]
-    notices = [*_tell_broken(rows, most, whole), *_tell_unchanged(known)]
+    notices = [*broken, *_tell_unchanged(known), *_tell_drawn(seen, rows)]
     if sum(row.tuned.numel for row in strange) > MOST_UNRELATED * parameters:
         share = sum(row.tuned.numel for row in strange) / parameters
         return rows, [_block_unrelated(strange, share), *notices]
@@ -52,8 +74,18 @@ def judge_descent(rows: list[PairedTensor], whole: bool) -> tuple[list[PairedTen
     return kept, [*_tell_unrelated(strange), *_tell_permuted(permuted), *notices]
 
 
-def measure_descent(base: TensorInfo, tuned: TensorInfo, most: int | None) -> Descent | None:
-    """Compare two tensors of one shape, by at most so many entries or by all; None where a side has no spread."""
+def bytes_sampled(pair: CheckpointPair, afar: bool) -> int:
+    """Return the bytes of a pair's tensors that are looked at when it is opened; see `judge_descent`."""
+    rows = list(pair.tensors)
+    most, seen = (min(_share_of_bytes(rows), RUN), _drawn(rows)) if afar else (_share_of_bytes(rows), rows)
+    return sum(nbytes for _, _, nbytes in _pieces(seen, most))
+
+
+def measure_descent(base: TensorInfo, tuned: TensorInfo, most: int | None, ordered: bool = False) -> Descent | None:
+    """Compare two tensors of one shape, by at most so many entries or by all; None where a side has no spread.
+
+    `ordered`: no other order of rows or columns is looked for.
+    """
     sums = _Sums()
     if most is None:
         for before, after in zip(iter_values(base), iter_values(tuned), strict=True):
@@ -65,7 +97,7 @@ def measure_descent(base: TensorInfo, tuned: TensorInfo, most: int | None) -> De
         sums.add(before, after)
     sampled = most is not None and base.numel > most
     found = sums.descent(sampled)
-    if found is None or found.correlation >= _SAME_ROW or len(base.shape) != 2:
+    if found is None or found.correlation >= _SAME_ROW or len(base.shape) != 2 or ordered:
         return found
     return replace(found, permutation=find_permutation(base, tuned, sampled))
 
@@ -122,11 +154,36 @@ def _sides(row: PairedTensor) -> tuple[TensorInfo, TensorInfo]:
     return row.base, row.tuned if row.rows is None else pick_rows(row.tuned, row.rows)
 
 
-def _measure(row: PairedTensor, most: int, whole: bool) -> Descent | None:
+def _drawn(rows: list[PairedTensor]) -> list[PairedTensor]:
+    """Return some rows of very many, the same ones every time."""
+    if len(rows) <= _MOST_AFAR:
+        return rows
+    places = np.random.default_rng(len(rows)).choice(len(rows), _MOST_AFAR, replace=False)
+    return [rows[place] for place in sorted(places.tolist())]
+
+
+def _pieces(rows: Iterable[PairedTensor], most: int) -> Iterator[tuple[TensorInfo, int, int]]:
+    """Yield what of remote tensors will be looked at, as places of bytes."""
+    for row in rows:
+        for info in _sides(row) if row.action == REPAIR else (row.tuned,):
+            if info is not None and info.numel:
+                width = info.nbytes // info.numel
+                yield from ((info, a * width, (b - a) * width) for a, b in sampled_runs(info.numel, most))
+
+
+def _tell_drawn(seen: Sequence[PairedTensor], rows: Sequence[PairedTensor]) -> list[Notice]:
+    """Tell that not every tensor was looked at."""
+    if len(seen) == len(rows):
+        return []
+    message = f"Of {len(rows):,} tensors that are read from afar, {len(seen):,} were compared with base's."
+    return [Notice("drawn", INFO, message, "Nothing to do: a repair looks at all of what it changes.")]
+
+
+def _measure(row: PairedTensor, most: int, whole: bool, afar: bool) -> Descent | None:
     if isinstance(row.tuned, LoraTensor | LoraStack):
         return None  # base itself, with something added
     base, tuned = _sides(row)
-    found = measure_descent(base, tuned, most)
+    found = measure_descent(base, tuned, most, afar)
     doubtful = found is None or found.correlation < _DOUBTFUL
     if whole and doubtful and (found is None or found.sampled):
         return measure_descent(base, tuned, None)

@@ -12,11 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dgviz.checkpoint.remote.record import mirrors_opened
 from dgviz.errors import CheckpointError
 from dgviz.opening import lies_in, open_named
 
 MAX_CONFIG_BYTES = 64_000_000
 """Real ones have kilobytes, a megabyte with 20,000 class names; beyond this the file is no config."""
+MAX_INDEX_BYTES = 256_000_000
+"""Real indices reach 23.5 MB; beyond this the file is not an index."""
 
 
 def open_own(file: Path, directory: Path | None = None) -> BinaryIO:
@@ -25,7 +28,7 @@ def open_own(file: Path, directory: Path | None = None) -> BinaryIO:
     The directory is given as it was resolved when the checkpoint was opened: it may have become a link since.
     """
     directory = directory or file.parent
-    stream, target = open_named(file)
+    stream, target = open_named(file, mirrors_opened(file))
     # Compared as they are: blobs that were a link themselves would lead anywhere.
     if not lies_in(target, directory) and not any(lies_in(target, blobs) for blobs in _blobs(directory)):
         stream.close()

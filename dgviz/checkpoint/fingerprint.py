@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import platformdirs
-
 from dgviz.checkpoint.read import files_kept_open, iter_chunks, read_sample
+from dgviz.checkpoint.remote.file import RemoteFile
+from dgviz.checkpoint.remote.record import remote_file
 from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
 from dgviz.errors import CheckpointError
-from dgviz.files import FileStamp, file_stamp
+from dgviz.files import FileStamp, cache_dir, file_stamp
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS hashes (
     path BLOB, start INTEGER, nbytes INTEGER, kind TEXT, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
@@ -31,18 +31,14 @@ _SETTLED_NS = 2_000_000_000
 _BUSY_SECONDS, _PAUSE_SECONDS = 0.05, 30.0
 
 
-def cache_dir() -> Path:
-    """Return the directory of everything dgviz remembers: ``$DGVIZ_CACHE_DIR``, else the user's cache directory."""
-    return Path(os.environ.get("DGVIZ_CACHE_DIR") or platformdirs.user_cache_dir("dgviz")).expanduser()
-
-
 def content_hash(info: TensorInfo) -> str:
     """Return the SHA-256 of a tensor's dtype, shape and bytes, as hexadecimal.
 
     SHA-256 because common processors have instructions for it, and then it is twice as fast as BLAKE2b. The hash is
     remembered in `cache_dir` for as long as the file has the size, times (of modification and of the last change of
     any kind) and inode it had, and a sample of the tensor's bytes is the same: a second call reads that sample only.
-    A derived tensor is hashed by its recipe and the hashes of its parts: nothing is computed.
+    A derived tensor is hashed by its recipe and the hashes of its parts: nothing is computed. A remote one is hashed
+    by the digest or ETag of its file and its place there: nothing is read, and a copy here has another hash.
 
     Raises
     ------
@@ -51,6 +47,9 @@ def content_hash(info: TensorInfo) -> str:
     """
     if isinstance(info, DerivedTensor):
         return _derived_hash(info, map(content_hash, info.parts))
+    remote = remote_file(info.file)
+    if remote is not None:
+        return _remote_hash(info, remote)
     before = _stamp(info.file)
     known = _recall([info])
     if known:
@@ -102,8 +101,9 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
     for info in wanted:
         if info not in parts:
             by_file.setdefault(info.file, []).append(info)
-    for own in by_file.values():
-        found |= _recall(own)
+    for file, own in by_file.items():
+        remote = remote_file(file)
+        found |= _recall(own) if remote is None else {info: _remote_hash(info, remote) for info in own}
     return found
 
 
@@ -118,6 +118,8 @@ def sample_contents(checkpoint: Checkpoint) -> str:
             if isinstance(info, DerivedTensor):
                 digest.update(info.recipe.encode())
                 waiting += info.parts
+            elif (remote := remote_file(info.file)) is not None:
+                digest.update(_remote_hash(info, remote).encode())
             else:
                 digest.update(read_sample(info))
     return digest.hexdigest()
@@ -126,6 +128,11 @@ def sample_contents(checkpoint: Checkpoint) -> str:
 def _derived_hash(info: DerivedTensor, parts: Iterable[str]) -> str:
     """Return the hash of a derived tensor from those of its parts."""
     return hashlib.sha256("|".join([info.recipe, _kind(info), *parts]).encode()).hexdigest()
+
+
+def _remote_hash(info: TensorInfo, remote: RemoteFile) -> str:
+    """Return the hash of a remote tensor's contents, by what its file's are known by and its place there: unread."""
+    return hashlib.sha256(f"{_kind(info)}{remote.identity}:{info.start}:{info.nbytes}".encode()).hexdigest()
 
 
 def _kind(info: TensorInfo) -> str:

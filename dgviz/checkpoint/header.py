@@ -12,12 +12,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import orjson
 from safetensors import SafetensorError, safe_open
 
 from dgviz.checkpoint.documents import open_own, opened_path, parse_json_object
+from dgviz.checkpoint.remote.record import remote_file
 from dgviz.checkpoint.types import TensorInfo
 from dgviz.errors import CheckpointError
 from dgviz.files import file_stamp
@@ -86,9 +88,10 @@ def peek_names(file: Path) -> list[str]:
 
 def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
     """Return the header of an open file; `path` leads to it."""
+    remote = remote_file(file)
     try:
-        stat = os.fstat(stream.fileno())
-        length = _header_length(file, stream.read(8), stat.st_size)
+        stamp = remote or file_stamp(os.fstat(stream.fileno()))
+        length = _header_length(file, stream.read(8), stamp.size)
         raw = stream.read(length)
     except OSError as error:
         raise CheckpointError(f"{file} cannot be read: {error.strerror or error}") from error
@@ -103,9 +106,16 @@ def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
             metadata = entry
         else:
             tensors[name] = _tensor_info(file, name, entry, data_start)
-    _check_contiguous(file, tensors, data_start, stat.st_size)
-    _check_with_safetensors(file, path)
-    digest = hashlib.sha256(raw + repr(tuple(file_stamp(stat))).encode()).hexdigest()
+    _check_contiguous(file, tensors, data_start, stamp.size)
+    if remote is None:
+        _check_with_safetensors(file, path)
+    else:
+        with TemporaryFile() as sparse:  # as long as the file, with nothing behind the header
+            sparse.write(len(raw).to_bytes(8, "little") + raw)
+            sparse.truncate(remote.size)
+            _check_with_safetensors(file, Path(f"/dev/fd/{sparse.fileno()}"))
+    known = remote.identity if remote else repr(tuple(stamp))
+    digest = hashlib.sha256(raw + known.encode()).hexdigest()
     return Header(tensors, digest, metadata)
 
 

@@ -20,8 +20,8 @@ from dgviz.errors import CheckpointError
 
 HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95})(?:@(?P<revision>[\w][\w./-]*))?")
 
-_WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*")
-_UNWANTED = ("consolidated*", "original*")  # the same weights once more, under the trainer's own names
+WANTED = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja", "LICENSE*", "NOTICE*")
+UNWANTED = ("consolidated*", "original*")  # the same weights once more, under the trainer's own names
 _FOLDER = "additional_chat_templates/"
 
 
@@ -71,7 +71,8 @@ def explain_missing_path(text: str, error: Exception) -> str:
     if hub is not None:
         return (
             f"there is no directory {text!r}, and no model of this id in the Hugging Face cache: "
-            f"fetch it by `{Command('fetch', model=text)}` or on the Open page, or give a directory"
+            f"fetch it by `{Command('fetch', model=text)}` or on the Open page, look at it where it lies "
+            f"(hf://{text}), or give a directory"
         )
     cause = (getattr(error, "strerror", None) or str(error)).lower()
     return f"{text!r} cannot be opened ({cause}): give an existing directory of *.safetensors weights"
@@ -79,7 +80,7 @@ def explain_missing_path(text: str, error: Exception) -> str:
 
 def plan_download(repo: str, revision: str | None = None) -> HubPlan:
     """Ask the hub what a model consists of; nothing is fetched."""
-    listed = _call(repo, revision, _WANTED, dry_run=True, tqdm_class=_counting_bar()[0])
+    listed = _call(repo, revision, WANTED, dry_run=True, tqdm_class=_counting_bar()[0])
     wanted = [item for item in listed if "/" not in item.filename.removeprefix(_FOLDER)]
     if not any(item.filename.endswith(".safetensors") for item in wanted):
         if any(item.filename == "model_index.json" for item in wanted):
@@ -162,14 +163,14 @@ def is_cached_whole(repo: str, revision: str | None = None) -> bool:
 
     Where the cache does not tell what was to come, what is there counts as all of it.
     """
-    return _look_up(repo, revision, ignore_patterns=[*_UNWANTED, "*/*"])[1]  # folders hold nothing that is opened
+    return _look_up(repo, revision, ignore_patterns=[*UNWANTED, "*/*"])[1]  # folders hold nothing that is opened
 
 
 def _look_up(repo: str, revision: str | None, **options: Any) -> tuple[Path | None, bool]:
     """Return the directory of a model in the cache, or None, and whether all of it is there."""
     from huggingface_hub import errors, snapshot_download
 
-    wanted = {"revision": revision, "allow_patterns": list(_WANTED), "local_files_only": True}
+    wanted = {"revision": revision, "allow_patterns": list(WANTED), "local_files_only": True}
     try:
         return Path(snapshot_download(repo, **wanted, **options)), True
     except errors.IncompleteSnapshotError as error:
@@ -184,15 +185,15 @@ def _call(repo: str, revision: str | None, patterns: "Sequence[str]", **options:
 
     try:
         return snapshot_download(
-            repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(_UNWANTED), **options
+            repo, revision=revision, allow_patterns=list(patterns), ignore_patterns=list(UNWANTED), **options
         )
     except (errors.HTTPError, errors.HFValidationError, OSError) as error:
         # What the hub answered may be the cause of "neither reachable nor cached".
         answer = error.__cause__ if isinstance(error.__cause__, errors.HfHubHTTPError) else error
-        raise CheckpointError(_explain(repo, revision, answer)) from error
+        raise CheckpointError(explain_hub_error(repo, revision, answer)) from error
 
 
-def _explain(repo: str, revision: str | None, error: Exception) -> str:
+def explain_hub_error(repo: str, revision: str | None, error: Exception) -> str:
     """Say what an error of huggingface_hub means for the user."""
     from huggingface_hub import errors
 

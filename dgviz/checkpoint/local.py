@@ -5,13 +5,15 @@ import re
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, parse_json_object, read_document
+from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, MAX_INDEX_BYTES, parse_json_object, read_document
 from dgviz.checkpoint.folders import PIPELINE, explain_choice, explain_file, explain_folder, explain_pipeline
 from dgviz.checkpoint.header import Header, read_header
 from dgviz.checkpoint.hub import explain_missing_path, find_cached, split_hub_id
 from dgviz.checkpoint.lora.files import refuse_lora
 from dgviz.checkpoint.pickled import bin_allowed, read_pickled
 from dgviz.checkpoint.read import same_bytes
+from dgviz.checkpoint.remote.address import parse_address
+from dgviz.checkpoint.remote.mirror import open_mirror
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 from dgviz.errors import CheckpointError
 from dgviz.words import some
@@ -24,8 +26,6 @@ _FIRST = "", ".fp16"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
-MAX_INDEX_BYTES = 256_000_000
-"""Real indices reach 23.5 MB; beyond this the file is not an index."""
 
 _SHARD = re.compile(r"-\d+-of-\d+(\.[\w-]+)?\.safetensors$")
 _WEIGHTS = re.compile(r".*\.safetensors(\.index(\.[\w-]+)?\.json)?", re.DOTALL)
@@ -41,7 +41,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
         A directory with ``model.safetensors``, or with shards and ``model.safetensors.index.json``, or with these as
         diffusers or a variant (``model.bf16.safetensors``) names them; any other single ``*.safetensors`` or index is
         taken where it is the only one. Or the path of a weight file, which is taken whatever lies beside it (a shard
-        stands for its index). Or the hub id (``org/name@revision``) of a model in the Hugging Face cache.
+        stands for its index). Or the hub id (``org/name@revision``) of a model in the Hugging Face cache. Or an
+        address of any of these on another machine (``hf://org/name@revision``, ``https://``, ``s3://``, ``gs://``).
 
     Returns
     -------
@@ -70,10 +71,14 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
 
 
 def local_path(path: str | Path) -> Path:
-    """Return where a path or a hub id (``org/name``, ``org/name@revision``) lies on this machine.
+    """Return where a path, a hub id (``org/name``, ``org/name@revision``) or an address lies on this machine.
 
-    A hub id is looked up in the Hugging Face cache; one that is not there comes back as the path it is not.
+    A hub id is looked up in the Hugging Face cache; one that is not there comes back as the path it is not. Of what
+    lies at an address (``hf://``, ``https://``, ``s3://``, ``gs://``) a mirror is made as it is now.
     """
+    address = parse_address(str(path))
+    if address is not None:
+        return open_mirror(address)
     hub = split_hub_id(str(path))
     cached = None if hub is None else find_cached(*hub)
     return Path(path).expanduser() if cached is None else cached

@@ -23,6 +23,7 @@ from dgviz.checkpoint.module_path import module_path
 from dgviz.checkpoint.names import Match, Matches, match_names, unwrapped_names
 from dgviz.checkpoint.quantised import PACKED, dequantised, shows_codes
 from dgviz.checkpoint.read import files_kept_open
+from dgviz.checkpoint.remote.record import is_remote
 from dgviz.checkpoint.selection import Selection
 from dgviz.checkpoint.stacks import Surroundings
 from dgviz.checkpoint.tied import find_copies, same_entries, unstored_head
@@ -84,9 +85,10 @@ def _open(
     base_path: str | Path, tuned_path: str | Path, include: str | None, exclude: str | None, whole: bool
 ) -> CheckpointPair:
     base = open_checkpoint(base_path)
-    adapter, lora = adapter_folder(local_path(tuned_path)), find_lora_file(local_path(tuned_path))
+    found = local_path(tuned_path)
+    adapter, lora = adapter_folder(found), find_lora_file(found)
     if adapter is None and lora is None:
-        return _pair(base, open_checkpoint(tuned_path), include, exclude, whole)
+        return _pair(base, open_checkpoint(found if found.exists() else tuned_path), include, exclude, whole)
     base = dequantised(base, "base")
     tuned = open_adapter(adapter, base) if adapter is not None else open_lora_file(lora, base)
     return _pair(base, tuned, include, exclude, whole)
@@ -160,7 +162,8 @@ def _pair(
     rows = [_laid_out(row, surroundings) for row in rows]
     blockers = _find_blockers(rows, len(matches.found))
     with files_kept_open():
-        rows, found = judge_descent(rows, whole)
+        afar = any(is_remote(side.path) for side in (base, tuned))
+        rows, found = judge_descent(rows, whole, afar)
     rows, used = _write_tied_once(rows, tuned, matches, whole)
     left = {name: info for name, info in base.tensors.items() if name not in used}
     copies = find_copies(base, whole) if left else {}

@@ -2,13 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
 
 from dgviz.checkpoint.documents import open_own
+from dgviz.checkpoint.remote.file import ContentsChanged
+from dgviz.checkpoint.remote.record import forget_mirror, remote_file
+from dgviz.checkpoint.remote.transfer import STREAMS, read_again, read_range
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 from dgviz.device import is_gpu, send
 from dgviz.errors import CheckpointError
@@ -22,6 +27,7 @@ CHUNK_BYTES = 4 * 2**20
 _BLOCK = 4096  # bytes of each sampled place: a page of a file, and less of it costs as much to read
 _MOST_OPEN = 64  # files kept open at once
 _open: ContextVar[dict[Path, BinaryIO] | None] = ContextVar("open files", default=None)
+_ahead: ContextVar[Mapping[tuple[Path, int, int], bytearray]] = ContextVar("read ahead", default=MappingProxyType({}))
 
 
 @contextmanager
@@ -41,18 +47,32 @@ def files_kept_open() -> Iterator[None]:
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[BinaryIO]:
-    """Give a file of a checkpoint: the one that is kept open, or one that is closed behind."""
+def read_ahead(pieces: Iterable[tuple[TensorInfo, int, int]]) -> Iterator[None]:
+    """Bring parts of remote tensors (so many bytes from one place of each) together, for reading in this block."""
+    wanted = {
+        (info.file, info.start + start, nbytes): remote
+        for info, start, nbytes in pieces
+        if (remote := remote_file(info.file)) is not None and not isinstance(info, DerivedTensor)
+    }
+    with ThreadPoolExecutor(STREAMS) as pool:
+        read = list(pool.map(lambda key: read_range(wanted[key], *key[1:]), wanted))
+    token = _ahead.set(dict(zip(wanted, read, strict=True)))
+    try:
+        yield
+    finally:
+        _ahead.reset(token)
+
+
+def _opened(file: Path) -> AbstractContextManager[BinaryIO]:
+    """Return a file of a checkpoint: the one that is kept open, or one that is closed behind."""
     files = _open.get()
     if files is None:
-        with open_own(file) as stream:
-            yield stream
-        return
+        return open_own(file)
     if file not in files:
         if len(files) == _MOST_OPEN:
             files.pop(next(iter(files))).close()
         files[file] = open_own(file)
-    yield files[file]
+    return nullcontext(files[file])
 
 
 def read_bytes(info: TensorInfo, start: int = 0, nbytes: int | None = None) -> bytearray:
@@ -105,7 +125,18 @@ def _read_into(buffer: "bytearray | np.ndarray", info: TensorInfo, start: int) -
             f"{info.file} cannot be read for tensor {info.name!r}: {error.strerror or error}; "
             "open the checkpoint again"
         ) from error
-    if got < len(buffer):
+    if got < len(buffer) and (remote := remote_file(info.file)) is not None:
+        # The mirror ends before the first tensor.
+        ahead = _ahead.get().get((info.file, info.start + start, len(buffer)))
+        if ahead is None:
+            try:
+                read_again(remote, buffer, info.start + start)
+            except ContentsChanged:
+                forget_mirror(info.file)
+                raise
+        else:
+            buffer[:] = ahead
+    elif got < len(buffer):
         raise CheckpointError(
             f"{info.file} ends inside tensor {info.name!r}: it has become shorter since it was opened, "
             "open the checkpoint again"

@@ -17,7 +17,8 @@ TENSOR_BYTES = 64 * 2**10
 """At most so many bytes of one tensor."""
 TOTAL_BYTES = 64 * 2**20
 """At most so many bytes of a pair."""
-_RUN = 2048  # entries: about a page of a file, and less of it costs as much to read
+RUN = 2048
+"""Entries read from one place: about a page of a file, and less of it costs as much to read."""
 _BLOCK = 2**20  # entries at a time where all are read
 _COMPUTED_BYTES = 2**20  # what is computed from other tensors as a whole is sampled up to this size
 
@@ -29,7 +30,7 @@ def sampled_runs(numel: int, most: int) -> tuple[tuple[int, int], ...]:
     """Return ranges (begin, end) of at most so many entries in all, one at random in each of equal parts."""
     if numel <= most:
         return ((0, numel),)
-    length = min(_RUN, most)
+    length = min(RUN, most)
     part = numel / (most // length)
     draws = np.random.default_rng(numel).random(most // length)
     starts = [int(number * part + draw * (part - length)) for number, draw in enumerate(draws)]

@@ -1,18 +1,25 @@
 """``cache``: what dgviz remembers, how much of it, and how much it may."""
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint import cache_dir
 from dgviz.checkpoint.fingerprint import forget_hashes
+from dgviz.checkpoint.remote.record import mirrors
 from dgviz.cli.options import print_columns, print_result
 from dgviz.errors import CommandError
 from dgviz.spectra.bound import read_limit, set_limit
 from dgviz.spectra.store import SpectrumStore
 from dgviz.words import count_bytes, size
 
-_PARTS = {"spectra": "singular values and kept directions", "hashes": "of contents", "scores": "of models"}
+_PARTS = {
+    "spectra": "singular values and kept directions",
+    "hashes": "of contents",
+    "scores": "of models",
+    "remote": "headers and small files of checkpoints at addresses",
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,6 +34,7 @@ def run(options: argparse.Namespace) -> int:
     elif options.action == "clear":
         store.clear()
         forget_hashes()
+        shutil.rmtree(mirrors(), ignore_errors=True)
     found: dict[str, Any] = {"directory": str(cache_dir()), "limit": read_limit(store.root)}
     found["parts"] = {name: _bytes(name) for name in _PARTS}
     print_result(options, found, lambda: _print(found))

@@ -3,6 +3,7 @@
 import argparse
 
 from dgviz.checkpoint import CheckpointPair, Preflight, PreflightRow, inspect_pair, read_preflight
+from dgviz.checkpoint.remote.record import address_of
 from dgviz.cli.options import print_columns, print_json, warn
 from dgviz.words import size
 
@@ -26,7 +27,8 @@ def _print_preflight(pair: CheckpointPair, preflight: Preflight) -> None:
     print(preflight.summary)
     for title, side in (("base", pair.base), ("tuned", pair.tuned)):
         dtypes = ", ".join(dict.fromkeys(info.dtype for info in side.tensors.values()))
-        print(f"{title:6}{side.path}: {len(side.tensors)} tensors, {size(side.nbytes)}, {dtypes}")
+        where = address_of(side.path) or side.path
+        print(f"{title:6}{where}: {len(side.tensors)} tensors, {size(side.nbytes)}, {dtypes}")
     totals = preflight.totals
     if totals.ratio is not None:
         sampled = ", sampled" if totals.sampled else ""

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 from typing import Any
 
+from dgviz.analysis.assessed import assess_scanned
 from dgviz.analysis.forecast import forecast_scan
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import (
@@ -46,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
             stored += result.row is not None and result.row["stored"]
             progress.tell(result.work, result.name, matrices=len(results), stored=stored)
     report = scan_report(pair, results, time.perf_counter() - started)
+    if not report["errors"]:
+        assess_scanned(pair, plan.rule, plan.params)
     forecast = forecast_scan(pair, results, plan)
     if report["model"]:
         report["model"]["forecast"] = forecast.to_json()

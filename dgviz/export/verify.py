@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +17,7 @@ import torch
 from safetensors import safe_open
 
 from dgviz.checkpoint import open_checkpoint, read_bytes
+from dgviz.checkpoint.remote.outline import outline
 from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportFailedError
 from dgviz.export.logits import logits_words
@@ -130,6 +132,8 @@ class Loading:
     def __init__(self, plan: ExportPlan, device: str = "cpu") -> None:
         self._plan, self._device = plan, device
         self._folder: tempfile.TemporaryDirectory | None = None
+        self._reference: Path | None = None  # whose values are not looked at
+        self._held = ExitStack()
         self._process: subprocess.Popen | None = None
         self.refused = ""
         """Why logits are not compared."""
@@ -140,6 +144,9 @@ class Loading:
             return
         self._folder = tempfile.TemporaryDirectory(prefix="dgviz-verify-")
         directory = Path(self._folder.name)
+        pair = self._plan.pair
+        side = pair.base if pair.tuned.is_adapter else pair.tuned  # an adapter has base's names
+        self._reference = self._held.enter_context(outline(side.path))
         (directory / "config.json").write_bytes(config)
         self.refused = _too_large(self._plan)
         more = []
@@ -148,11 +155,6 @@ class Loading:
             more = [str(directory / "plan"), self._device]
         if more or "transformers" not in sys.modules:
             self._process = _start_loading(directory, self._reference, more)
-
-    @property
-    def _reference(self) -> Path:
-        pair = self._plan.pair
-        return (pair.base if pair.tuned.is_adapter else pair.tuned).path  # an adapter has base's names
 
     def load(self, config: bytes, index: bytes | None) -> dict[str, Any]:
         """Return what came of loading the output, whose shards are written."""
@@ -171,6 +173,7 @@ class Loading:
         if self._process is not None:
             self._process.kill()
             self._process.communicate()
+        self._held.close()
         if self._folder is not None:
             self._folder.cleanup()
 

@@ -44,11 +44,16 @@ def set_limit(root: Path, nbytes: int) -> None:
     trim(root, nbytes)
 
 
-def note_use(file: Path) -> None:
-    """Note that an entry was used now."""
+def note_use(file: str | Path, stat: os.stat_result | None = None) -> None:
+    """Note that an entry was used now: its time of access tells it, that of modification stays its own."""
     with contextlib.suppress(OSError):  # a store that is only read
-        if time.time() - file.stat().st_mtime > _USED:
-            os.utime(file)
+        stat = stat or Path(file).stat()
+        if time.time() - _last_use(stat) > _USED:
+            os.utime(file, ns=(time.time_ns(), stat.st_mtime_ns))
+
+
+def _last_use(stat: os.stat_result) -> float:
+    return max(stat.st_atime, stat.st_mtime)
 
 
 def note_growth(root: Path, nbytes: int) -> None:
@@ -69,7 +74,7 @@ def trim(root: Path, limit: int) -> int:
     for file in root.glob("*/*"):
         with contextlib.suppress(FileNotFoundError):
             stat = file.stat()
-            entries.append((stat.st_mtime, stat.st_size, file))
+            entries.append((_last_use(stat), stat.st_size, file))
     total = sum(nbytes for _, nbytes, _ in entries)
     if total <= limit:
         return 0

@@ -6,6 +6,7 @@ single-threaded (two of them beat one with two threads by 1.15 to 1.4), compute 
 thread decides who begins next, and yields what has ended.
 """
 
+import dataclasses
 import math
 import queue
 import threading
@@ -24,6 +25,7 @@ from dgviz.jobs.executor import NamedTask, Processes
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
+from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
 from dgviz.spectra.schedule import Admission, Task, batch_size, count_cores, memory_budget, plan_tasks
 from dgviz.spectra.store import SpectrumStore
@@ -154,12 +156,13 @@ class _Reader(threading.Thread):
             keys = known_keys(task.weight for task in self._tasks)
         except DgvizError:  # a file is gone: each matrix says it for itself
             keys = [None] * len(self._tasks)
+        stored, _ = self._store.get_many(key for key in keys if key is not None)
         for task, key in zip(self._tasks, keys, strict=True):
             with self._changed:
                 self._changed.wait_for(lambda: self._stopped or self._ahead < self._most)
                 if self._stopped:
                     return
-            event = self._look_up(task, key)
+            event = self._look_up(task, key, stored.pop(key, None))
             if event.row is None and event.error is None:
                 with self._changed:
                     self._ahead += task.stored
@@ -177,10 +180,13 @@ class _Reader(threading.Thread):
             self._stopped = True
             self._changed.notify()
 
-    def _look_up(self, task: Task, key: str | None) -> _Event:
+    def _look_up(self, task: Task, key: str | None, found: Spectrum | None) -> _Event:
         """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
         try:
-            found = task.weight.find_spectrum(self._store, key)
+            if found is None:
+                found = task.weight.find_spectrum(self._store, key)
+            else:
+                found = dataclasses.replace(found, name=task.weight.name)
             settings = self._settings(task.weight)
             if found is None or needs_delta(found, *settings[:2]):
                 return _Event(task)

@@ -7,9 +7,10 @@ somebody computed one. The leading triplets of a weight may lie beside it, in a 
 import contextlib
 import hashlib
 import json
+import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,14 @@ from dgviz.errors import DgvizError
 from dgviz.files import replacing
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.bound import note_growth, note_use
+from dgviz.spectra.pack import FORMAT, pack_spectra, read_arrays, unpack_spectra, write_arrays
 
 ENGINE_VERSION = "3"
 """Part of every key. Raise it when `decompose` gives other numbers, or when the stored format or the
 summary changes: entries of an older version are not found, and computed again."""
+
+FEWEST = 64
+"""Entries from which on what is made of all of them is kept."""
 
 _KEY = re.compile("[0-9a-f]{64}")
 
@@ -62,6 +67,42 @@ class SpectrumStore:
             return None
         note_use(file)
         return spectrum
+
+    def get_many(self, keys: Iterable[str]) -> tuple[dict[str, Spectrum], str]:
+        """Return what is stored under keys, and a digest that changes when one of these entries does.
+
+        Many entries are kept in one file as well (`dgviz.spectra.pack`): the next look need not open each of them.
+        """
+        wanted, stats = sorted(set(keys)), {}
+        for key in wanted:
+            with contextlib.suppress(OSError):
+                stats[key] = os.stat(self._file_name(key))  # noqa: PTH116 - a Path costs more than the call
+        stamps = {key: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for key, stat in stats.items()}
+        pack = "".join([FORMAT, *wanted])
+        packed = self.get_arrays(pack) if len(stamps) >= FEWEST else None
+        found = {} if packed is None else unpack_spectra(packed, stamps)
+        for key in found:
+            note_use(self._file_name(key), stats[key])
+        new = {key: spectrum for key in stamps if key not in found and (spectrum := self.get(key)) is not None}
+        found |= new
+        if len(new) > len(found) // 20:
+            self.put_arrays(pack, pack_spectra(found, stamps), len(found))
+        told = json.dumps([[key, stamps[key]] for key in wanted if key in found])
+        return found, hashlib.sha256(told.encode()).hexdigest()
+
+    def get_arrays(self, question: str) -> dict[str, NDArray] | None:
+        """Return what was kept of many matrices under a question that names their entries."""
+        file = self._pack_file(question)
+        found = read_arrays(file)
+        if found is not None:
+            note_use(file)
+        return found
+
+    def put_arrays(self, question: str, arrays: Mapping[str, NDArray], count: int) -> None:
+        """Keep what was made of so many entries, where they are many and there is room: it can be made again."""
+        if count >= FEWEST:
+            with contextlib.suppress(DgvizError), self._replacing(self._pack_file(question)) as file:
+                write_arrays(file, arrays)
 
     def put(
         self,
@@ -139,9 +180,15 @@ class SpectrumStore:
                     file.unlink()
 
     def _file(self, key: str) -> Path:
+        return Path(self._file_name(key))
+
+    def _file_name(self, key: str) -> str:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of spectrum_key")
-        return self.root / key[:2] / f"{key}.safetensors"
+        return f"{self.root}/{key[:2]}/{key}.safetensors"  # of many keys, paths cost more than looking
+
+    def _pack_file(self, question: str) -> Path:
+        return self.root / "packs" / f"{hashlib.sha256(question.encode()).hexdigest()}.safetensors"
 
     def _factors_file(self, key: str) -> Path:
         return self._file(key).with_suffix(".factors.safetensors")

@@ -10,6 +10,7 @@ from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import map_tower
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_table
+from dgviz.app import model_detail
 from dgviz.app.model_detail import sparkline
 from dgviz.checkpoint import open_pair
 from dgviz.figures import depth_curves, model_map, noise_bars
@@ -160,6 +161,18 @@ def test_behind_the_map_are_the_table_the_curves_and_the_noise(home, known):
     shown, whole = app.dataframe[0].value, noise_table(known[1]).whole
     assert shown["weights"].iloc[-1] == whole.matrices
     assert shown["mean noise"].iloc[-1] == pytest.approx(100 * whole.mean_noise)
+
+
+def test_a_long_table_goes_to_the_browser_in_pages_sorted_over_all(home, known, monkeypatch):
+    monkeypatch.setattr(model_detail, "_PAGE", 5)
+    names, ranks = [row.weight.name for row in known[1]], [row.rank for row in known[1]]
+    app = open_model(home)
+    assert list(app.dataframe[0].value["weight"]) == names[:5]
+    app.selectbox(key=f"table-page-{-(-len(names) // 5)}").set_value(1).run()
+    assert list(app.dataframe[0].value["weight"]) == names[5:10]
+    app.selectbox(key="table-order").set_value("rank").run()
+    assert list(app.dataframe[0].value["kept rank"]) == sorted(ranks, reverse=True)[5:10]
+    assert not app.exception
 
 
 def test_curves_have_a_point_per_layer_and_gaps_where_nothing_is_known(known):

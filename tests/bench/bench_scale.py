@@ -18,10 +18,12 @@ from pathlib import Path
 
 import torch
 
+from dgviz.analysis.assessed import read_assessments
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.app.kept import weigh
 from dgviz.app.pair import contents_of
 from dgviz.checkpoint import inspect_pair
+from dgviz.spectra.store import SpectrumStore
 from tests.checkpoints import planted_update, write_checkpoint
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +77,8 @@ def measure(home, layers, experts):
     spectra = timed("reading the stored spectra", lambda: read_spectra(pair))
     assessed = timed("thresholds", lambda: [assess(stored, "dg_hard", {}) for stored in spectra.weights])
     timed("verdicts", lambda: [row.diagnosis for row in assessed])
+    store = SpectrumStore()
+    timed("thresholds and verdicts, kept", lambda: read_assessments(spectra, "dg_hard", {}, store))
     timed("weighing what the server keeps", lambda: weigh((pair, assessed)))
     return rows, len(assessed)
 

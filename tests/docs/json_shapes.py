@@ -196,7 +196,9 @@ def json_page() -> str:
         "`rank_correlation`, `left_out` and `refused`, with `--fits` only `fits` and `summary`, with `--methods` "
         "`table`, `pairs`, `counted` and `methods`; `fit` prints `file`, `keep`, `target_kept` and `healed` "
         "(estimates, in percent), `strength`, `samples_sha256`, `path` (a list of strength and target_kept) and "
-        "`plan`; `study` prints `title`, `open`, `coverage`, `planned`, `scored` and `commands`; `layer-masks` "
+        "`plan`; `plan` prints `processor`, `workers`, `machines`, `line` and `stages`, a list of `name`, `seconds`, "
+        "`core_seconds`, `memory`, `read` and `written` (bytes); `study` prints `title`, `open`, `coverage`, "
+        "`planned`, `scored` and `commands`; `layer-masks` "
         "prints `masks`, `recovery`, `remembered` and `written`.",
     ]
     shared: dict[str, Shapes] = {}

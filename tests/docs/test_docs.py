@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 OPTIONS = {argument.flag for form in GRAMMAR.values() for argument in form.arguments} | {"--help"}
 FOREIGN = {"--server.address", "--server.allowedHosts", "--embedding"}  # of Streamlit, of a benchmark
+FOREIGN |= {"--max-lora-rank"}  # of vLLM
 SLOW = {"reference/json.md"}  # runs every command
 
 

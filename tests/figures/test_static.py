@@ -28,6 +28,7 @@ def draw(delta, tau=None, rule="dg_hard"):
     entries = compute_entry_panels(found, delta, int(np.count_nonzero(s > tau)))
     caption = caption_of("a<b>.weight", delta.shape, ("base", "tuned"), RULES[rule].title, s, tau)
     maps = compute_spectrum_panels(found)
+    assert maps.exact is None
     shape = tuple(delta.shape)
     return figure4_svg(s, threshold, entries, maps, tau=tau, nonzero_shape=shape, caption=caption), entries, s
 
@@ -111,3 +112,8 @@ def test_the_command_draws_it(tmp_path, capsys):
     assert main(["spectrum", *paths, f"{STACK}[4]"]) == 2 and "index 4 does not fit" in capsys.readouterr().err
     assert main(["spectrum", *paths, UP, "--figure", str(tmp_path / "gone" / "figure.svg")]) == 2
     assert "cannot be written" in capsys.readouterr().err
+
+
+def test_a_caption_says_which_directions_are_sketched():
+    words = caption_of("w", (96, 64), ("base", "tuned"), "DG-Hard", np.ones(64), 0.5, 7)
+    assert "; after direction 7 the lower maps sketch each neighbourhood of directions." in words

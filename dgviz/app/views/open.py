@@ -17,6 +17,7 @@ from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.spectra import load_assessments, load_spectra
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.remote.record import is_remote
 from dgviz.errors import DgvizError
 from dgviz.rmt.diagnosis import VERDICTS
 
@@ -45,8 +46,8 @@ def _draw_pair(view: View) -> None:
     """Draw what is known of the pair in view, the verdict on it, and the way on."""
     if not view.has_pair:
         st.info(
-            "No pair is open. Name both checkpoints, each a folder or a Hugging Face id (org/name), or start with "
-            "the demo."
+            "No pair is open. Name both checkpoints, each a folder, a Hugging Face id (org/name) or an address "
+            "(hf://, https://, s3://, gs://), or start with the demo."
         )
         return
     st.subheader(plain(f"{checkpoint_label(view.base)} → {checkpoint_label(view.tuned)}"), anchor=False)
@@ -100,6 +101,8 @@ def _scan_by_itself(view: View, pair: CheckpointPair) -> None:
     """Begin the scan of a pair that was opened here, where that is a matter of seconds; never from a link alone."""
     if st.session_state.pop(OPENED, None) != (view.base, view.tuned):
         return
+    if any(is_remote(side.path) for side in (pair.base, pair.tuned)):
+        return  # a scan reads all of it, which is for whoever pays for the line to say
     task = scan_task(view, pair)
     small = sum(tensor.tuned.numel for tensor in pair.repairable) <= _SCAN_ENTRIES
     if small and task.job is None and load_spectra(pair).missing:

@@ -24,7 +24,7 @@ def draw_figure4(weight: Weight, plan: RepairPlan, sides: tuple[str, str], devic
     s, tau = spectrum.s, start_tau(spectrum.s, threshold)
     entries = compute_entry_panels(opened.decomposition, opened.delta, int(np.count_nonzero(s > tau)))
     caption = caption_of(weight.name, spectrum.shape, sides, find_rule(own.rule).title, s, tau)
-    directions = compute_spectrum_panels(opened.decomposition)
+    directions = compute_spectrum_panels(opened.decomposition, sketch=False)
     return figure4_svg(
         s, threshold, entries, directions, tau=tau, nonzero_shape=spectrum.nonzero_shape, caption=caption
     )

@@ -371,7 +371,8 @@ class Panels {
     }
     const [from, end] = this.rangeOf(map.rowBlocks, i, data.directionsShape[0], [0, data.shape[0]]);
     add("s", formatNumber(data.s[low], 4) + (high - low > 1 ? ` to ${formatNumber(data.s[high - 1], 4)}` : ""));
-    add("s |u|", value(id, data.spectrumValues));
+    const { exact } = data.spectrum, sketched = exact !== null && low >= exact;
+    add(sketched ? "s |u| of its neighbourhood, sketched" : "s |u|", value(id, data.spectrumValues));
     nodes.push(" · ", low < this.rank ? "kept" : "dropped");
     nodes.push(element("span", "", "; click it to learn more"));
     return [`${nameRange("output", [from, end], String)}, ${nameRange("direction", [low + 1, high + 1], String)}`, ...nodes];

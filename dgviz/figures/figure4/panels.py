@@ -38,22 +38,25 @@ _ROUNDING = 2 * float(np.finfo(np.float32).eps)
 _CHUNK_ENTRIES = 4_000_000  # entries of D* alive at once: 16 MB in float32
 
 
-def compute_spectrum_panels(decomposition: "Decomposition", scale: Scale | None = None) -> SpectrumPanels:
+def compute_spectrum_panels(
+    decomposition: "Decomposition", scale: Scale | None = None, *, sketch: bool = True
+) -> SpectrumPanels:
     """Return the map behind panels (e), (f) and (g): every direction, rows pooled; on `scale` or one of its own.
 
-    Of a large weight the directions that the published threshold drops are sketched, which takes a fifth of the time.
+    Of a large weight the directions that the published threshold drops are sketched, unless that is not wanted: it
+    takes a fifth of the time.
     """
     m, n = decomposition.shape
     s = np.asarray(decomposition.s, dtype=np.float64)
     rows = min(m, direction_rows(s.size))
-    kept = int(np.count_nonzero(s > svht_coef(aspect_ratio((m, n))) * np.median(s)))
+    kept = int(np.count_nonzero(s > svht_coef(aspect_ratio((m, n))) * np.median(s))) if sketch else None
     magnitudes = decomposition.direction_maps(rows, kept).cpu().numpy().astype(np.float64)
     if magnitudes.shape != (rows, s.size):
         raise SpectrumError(
             f"the direction map of a {m} x {n} delta has shape {magnitudes.shape}, expected {(rows, s.size)}"
         )
     scale = scale or choose_scale(float(magnitudes.max()), _typical(magnitudes) if has_bulk(s) else 0.0)
-    exact = kept if decomposition.sketches(kept) else None
+    exact = kept if kept is not None and decomposition.sketches(kept) else None
     return SpectrumPanels((m, n), s, scale, scale.encode(magnitudes), exact)
 
 

@@ -112,12 +112,23 @@ def figure4_svg(
 
 
 def caption_of(
-    name: str, shape: Sequence[int], sides: Sequence[str], rule: str, s: NDArray[np.float64], tau: float
+    name: str,
+    shape: Sequence[int],
+    sides: Sequence[str],
+    rule: str,
+    s: NDArray[np.float64],
+    tau: float,
+    exact: int | None = None,
 ) -> str:
-    """Return what is to be said below the figure of a weight: what it is, what is kept, and by which threshold."""
+    """Return what is to be said below the figure of a weight: what it is, what is kept, and by which threshold.
+
+    Where only `exact` directions are drawn one by one, that too (see `dgviz.figures.figure4.maps.SpectrumPanels`).
+    """
     rank = int(np.count_nonzero(s > tau))
     share = 100 * float(np.sum(s[:rank] ** 2)) / (float(np.sum(s**2)) or 1.0)
     kept = f"{rank} of {s.size} singular directions and {share:.1f} % of the energy"
+    if exact is not None:
+        kept += f"; after direction {exact} the lower maps sketch each neighbourhood of directions"
     return (
         f"Update of {name}, {shape[0]} x {shape[1]}, from {sides[0]} to {sides[1]}. "
         f"{rule}: tau = {tau:.4g} keeps {kept}. "

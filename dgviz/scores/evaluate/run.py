@@ -11,6 +11,7 @@ from typing import Any
 
 import dgviz
 from dgviz.checkpoint import cache_dir, open_checkpoint
+from dgviz.checkpoint.remote.record import address_of
 from dgviz.errors import EvaluationError
 from dgviz.files import write_file, write_json
 from dgviz.scores.evaluate.backends import BACKENDS, Scorer
@@ -83,6 +84,11 @@ def iter_evaluation(
     wanted = list(dict.fromkeys(tasks))
     chosen.check(wanted, settings)
     checkpoint = open_checkpoint(model)
+    if (address := address_of(checkpoint.path)) is not None:
+        raise EvaluationError(
+            f"{address} cannot be scored where it lies, for scoring loads all of it: download it (`fetch` does it "
+            "for the Hugging Face Hub), and give that"
+        )
     content = checkpoint_hash(checkpoint)
     scorer: Scorer | None = None
     for task in wanted:
