@@ -115,7 +115,7 @@ class ComparePanels extends Panels {
       const count = cut[1] - cut[0];
       text = count ? `${count} direction${count > 1 ? "s" : ""} only ${cut[2] ? "A" : "B"} keeps` : "nothing: both keep the same";
     }
-    for (const id of ["cx", "fx"]) this.panels[id].caption.lastChild.data = text;
+    for (const id of ["cx", "fx"]) this.panels[id].named.data = text;
   }
 
   showWaiting(rank) {

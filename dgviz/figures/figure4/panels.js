@@ -56,12 +56,13 @@ class Panels {
     figure.dataset.panel = id;
     figure.dataset.row = id in this.plan.entry ? "entries" : "directions";
     figure.style.gridArea = id;
-    caption.append(element("b", "", `(${id[0]})`), title);
+    const named = document.createTextNode(title);
+    caption.append(element("b", "", `(${id[0]})`), named);
     const frame = element("div", "frame"), canvas = element("canvas");
     canvas.tabIndex = 0;
     canvas.setAttribute("role", "img");
     const panel = {
-      frame, canvas, caption,
+      frame, canvas, caption, named,
       hairX: element("div", "hair x"), hairY: element("div", "hair y"), cut: element("i", "cut"), bracket: element("i", "bracket"), share: element("span", "share"), chosen: element("div", "chosen"), hovered: element("div", "hovered"), picked: element("div", "picked"),
       note: element("span", "note"), kept: element("span", "side kept"), dropped: element("span", "side dropped"), x: element("div", "xaxis"), y: element("div", "yaxis"),
     };
@@ -162,7 +163,7 @@ class Panels {
     }
     for (const [id, panel] of Object.entries(this.panels)) {
       const what = id in this.plan.entry ? `${m} rows by ${n} columns` : `${m} rows by ${data.s.length} directions`;
-      panel.canvas.setAttribute("aria-label", `${panel.caption.textContent}, ${what}; arrow keys read values`);
+      panel.canvas.setAttribute("aria-label", `(${id[0]})${panel.named.data}, ${what}; arrow keys read values`);
       const { axes, entries } = data, entry = id in this.plan.entry;
       layLinearAxis(panel.y, entry && entries ? entries.rows : [0, m], panel.height, `${axes.rows} ↓`, false);
       if (entry) layLinearAxis(panel.x, entries ? entries.columns : [0, n], panel.width, `${axes.columns} →`, true);
