@@ -31,11 +31,14 @@ MISFITS = """() => {
 
 @pytest.fixture(scope="module")
 def large_pair(tmp_path_factory):
-    """A pair of two weights large enough for the lower row to come after the upper one."""
+    """A pair of two weights whose lower row comes after the upper one: large, and too much is kept to sketch it."""
     generator = torch.Generator().manual_seed(0)
     folders = {name: tmp_path_factory.mktemp(name) for name in ("base", "tuned")}
-    for folder in folders.values():
+    strong = torch.randn(3200, 400, generator=generator) @ torch.randn(400, 2400, generator=generator)
+    for side, folder in folders.items():
         weights = {f"{name}.weight": torch.randn(3200, 2400, generator=generator) for name in ("first", "second")}
+        if side == "tuned":
+            weights = {name: weight + strong for name, weight in weights.items()}
         save_file(weights, folder / "model.safetensors", {"format": "pt"})
         (folder / "config.json").write_text(json.dumps({"model_type": "test"}))
     return urlencode({name: str(folder) for name, folder in folders.items()})
