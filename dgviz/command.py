@@ -321,6 +321,9 @@ _FORCE = _switch(
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
 _WORKERS = Argument("--workers", "N", "processes; default one per core where the work is worth it", kind=int)
+_RAY = Argument(
+    "--ray", "ADDRESS", "compute on a Ray cluster: HOST:PORT, auto for this node's, or local to start one"
+)
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
 _RULE = (
     Argument("--rule", "R", "threshold rule: {rules}", default="dg_hard"),
@@ -418,6 +421,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PLAN,
                 _DEVICE,
                 Argument("--workers", "N", "processes; default one per core, or one per GPU", kind=int),
+                _RAY,
             ),
         ),
         (
@@ -485,6 +489,7 @@ GRAMMAR: dict[str, Form] = {
                 _switch("--private", "with --push-to: visible to its members only"),
                 _DEVICE,
                 _WORKERS,
+                _RAY,
                 _JSON,
             ),
         ),
@@ -501,12 +506,13 @@ GRAMMAR: dict[str, Form] = {
                 _DTYPE,
                 _DEVICE,
                 _WORKERS,
+                _RAY,
             ),
         ),
         (
             "compare-methods",
             "measure what every method would write, and write nothing",
-            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _WORKERS, _SAVE),
+            (*_PAIR, *_SHOWN, _METHODS, *_PLAN, _DTYPE, _DEVICE, _WORKERS, _RAY, _SAVE),
         ),
         (
             "sweep",
@@ -519,6 +525,7 @@ GRAMMAR: dict[str, Form] = {
                 _DTYPE,
                 _DEVICE,
                 _WORKERS,
+                _RAY,
                 Argument("--parameter", "P", "strength to sweep; default: the first of each method"),
                 Argument(
                     "--evaluate",
@@ -587,6 +594,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("--pairs", "RE", "only pairs whose name matches"),
                 Argument("--methods", "", "every repair method, on the pairs that lie there", kind=bool),
                 Argument("--workers", "N", "processes, of one thread each", kind=int, default=1),
+                _RAY,
                 Argument("--steps", "N", "at most so many steps of every training, to try it out", kind=int),
                 Argument(
                     "--fits", "SEEDS", "instead judge `fit` on the language models, with so many seeds", kind=int

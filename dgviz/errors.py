@@ -84,6 +84,12 @@ class ExportFailedError(ExportError):
     exit_status = 1
 
 
+class ClusterError(DgvizError):
+    """A cluster cannot be used, or lost a task for good."""
+
+    exit_status = 1
+
+
 class ScoresError(DgvizError):
     """A file of scores cannot be read, or does not say which number is meant."""
 

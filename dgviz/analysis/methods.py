@@ -20,7 +20,7 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import RepairedTensor
 from dgviz.repair.tensor import TensorRepairs
 from dgviz.repair.update import TensorUpdate
-from dgviz.repair.whole_model import prepare_method
+from dgviz.repair.whole_model import prepare_on
 from dgviz.rmt.spectrum import effective_rank
 from dgviz.spectra.delta import difference
 from dgviz.spectra.store import SpectrumStore
@@ -65,15 +65,18 @@ def iter_comparison(
     store: SpectrumStore | None = None,
     ranks: bool = True,
 ) -> Iterator[MeasuredTensor]:
-    """Measure every tensor under every plan, each read and decomposed once; where, a device or an executor says."""
+    """Measure every tensor under every plan, each read and decomposed once, the largest first.
+
+    Where, a device or an executor says.
+    """
     executor = InProcess(resolve_device(device)) if isinstance(device, str) else device
     store = store or SpectrumStore()
     masks = {"include": plans[0].include, "exclude": plans[0].exclude, "dtype": plans[0].dtype} if plans else {}
     reference = RepairPlan(**masks)  # as published: an override is part of what is compared with it
     squares: dict = {}
     chosen = [reference, *plans]
-    settings = [(plan, prepare_method(pair, plan, executor.device, store, squares)) for plan in chosen]
-    measured = [paired for paired in pair.tensors if is_measured(paired)]
+    settings = [(plan, prepare_on(executor, pair, plan, store, squares)) for plan in chosen]
+    measured = sorted(filter(is_measured, pair.tensors), key=lambda paired: -paired.base.numel)
     measure = Ahead(executor, MeasureTensors(settings, ranks, executor.threads, store.root), measured, chosen)
     yield from map(measure, measured)
 

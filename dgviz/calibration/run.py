@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from dgviz.calibration.recipes import ALPHAS, BASES, FULL, LORA, RUNS, Run
 from dgviz.errors import DgvizError
 from dgviz.files import write_file, write_json
-from dgviz.jobs.executor import NamedTask, Processes
+from dgviz.jobs.executor import Executor, NamedTask, Processes
 from dgviz.repair.methods import METHODS
 
 _SETTINGS = "calibration.json"
@@ -26,7 +26,7 @@ _METHODS = "methods", "dgviz.calibration.methods", "measure_methods"
 def iter_calibration(
     directory: str | Path,
     runs: Sequence[Run] = RUNS,
-    workers: int = 1,
+    workers: int | Executor = 1,
     steps: int | None = None,
     alphas: Sequence[float] = ALPHAS,
 ) -> Iterator[dict[str, Any]]:
@@ -39,8 +39,8 @@ def iter_calibration(
         ``bases/NAME`` and ``checkpoints/NAME`` the models.
     runs : sequence of Run
         What to measure; runs of one base follow each other.
-    workers : int
-        Processes, of one thread each; a base and its fine-tunes are one process's.
+    workers : int or Executor
+        Processes, of one thread each, or where else; a base and its fine-tunes are one task after the other.
     steps : int, optional
         At most so many steps of every training, to try it out.
     alphas : sequence of float
@@ -66,7 +66,9 @@ def iter_calibration(
         raise _busy(folder) from None
 
 
-def iter_methods(directory: str | Path, runs: Sequence[Run] = RUNS, workers: int = 1) -> Iterator[dict[str, Any]]:
+def iter_methods(
+    directory: str | Path, runs: Sequence[Run] = RUNS, workers: int | Executor = 1
+) -> Iterator[dict[str, Any]]:
     """Measure every repair method on the pairs that lie in a calibration's folder, going on where it was stopped.
 
     Parameters
@@ -145,14 +147,14 @@ def _check_settings(folder: Path, steps: int | None) -> None:
 
 
 def _iter(
-    folder: Path, runs: Sequence[Run], count: int, task: tuple[str, str, str], settings: dict[str, Any]
+    folder: Path, runs: Sequence[Run], workers: int | Executor, task: tuple[str, str, str], settings: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     """Yield what is there, then what the workers measure."""
     kind, module, function = task
     yield from read_results(folder, runs, kind)
     left = [run for run in runs if not (folder / kind / f"{run.name}.json").exists()]
     groups = [list(group) for _, group in groupby(left, key=lambda run: run.base)]
-    executor = Processes(max(1, min(count, len(groups))))
+    executor = Processes(max(1, min(workers, len(groups)))) if isinstance(workers, int) else workers
     measure = NamedTask(module, function)
 
     def submit(group: list[Run]) -> Future:

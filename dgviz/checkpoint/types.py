@@ -52,6 +52,11 @@ class TensorInfo:
         return math.prod(self.shape)
 
     @property
+    def files(self) -> frozenset[Path]:
+        """Every file that it is read from."""
+        return frozenset([self.file])
+
+    @property
     def is_floating(self) -> bool:
         """Whether the elements are real floating-point numbers (of any width)."""
         return self.dtype.startswith(("float", "bfloat"))
@@ -88,6 +93,11 @@ class DerivedTensor(TensorInfo):
     """
 
     parts: tuple[TensorInfo, ...]
+
+    @property
+    def files(self) -> frozenset[Path]:
+        """Every file that its parts are read from."""
+        return frozenset().union(*(part.files for part in self.parts))
 
     @property
     def recipe(self) -> str:

@@ -14,9 +14,12 @@ from dgviz.forecast import Calibration, read_pairs
 from dgviz.forecast.methods import METHOD_TITLES, method_rows, read_methods
 from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
 from dgviz.forecast.words import averaging_words, control_words
+from dgviz.jobs.executor import Executor
 
 if TYPE_CHECKING:
     from dgviz.calibration import Run
+
+_SEEN = ".lock"  # a file of the folder
 
 
 def run(options: argparse.Namespace) -> int:
@@ -32,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         return _measure_methods(options, folder, runs)
     if options.fits:
         return _judge_fits(options, folder, runs)
-    measured = iter_calibration(folder, runs, options.workers, options.steps)
+    measured = iter_calibration(folder, runs, _workers(options, folder), options.steps)
     with closing(measured), Progress("calibrate", len(runs), unit="pair") as progress:
         for result in measured:
             progress.tell(1, result["name"])
@@ -43,11 +46,22 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
+def _workers(options: argparse.Namespace, folder: Path) -> int | Executor:
+    """Return in how many processes pairs are measured, or on which cluster, whose nodes see the folder."""
+    if not options.ray:
+        return options.workers
+    from dgviz.jobs.ray_cluster import RayCluster
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SEEN).touch()
+    return RayCluster(options.ray, "cpu", options.workers if options.workers > 1 else None, [folder / _SEEN])
+
+
 def _measure_methods(options: argparse.Namespace, folder: Path, runs: "Sequence[Run]") -> int:
     """Measure every method on pairs that lie there and have no result yet, and print the table of all of them."""
     from dgviz.calibration import iter_methods, write_methods
 
-    measured = iter_methods(folder, runs, options.workers)
+    measured = iter_methods(folder, runs, _workers(options, folder))
     with closing(measured), Progress("methods", len(runs), unit="pair") as progress:
         for result in measured:
             progress.tell(1, result["name"])
@@ -64,8 +78,8 @@ def _judge_fits(options: argparse.Namespace, folder: Path, runs: "Sequence[Run]"
     """Judge `fit` on every pair and seed that has no result yet, and print what it brings."""
     from dgviz.calibration.fits import iter_fits, summarise_fits
 
-    if options.workers > 1:
-        raise DgvizError("fits are judged one after the other: leave out --workers")
+    if options.workers > 1 or options.ray:
+        raise DgvizError("fits are judged one after the other: leave out --workers and --ray")
     folder.mkdir(parents=True, exist_ok=True)
     results = []
     with closing(iter_fits(folder, runs, options.fits, options.steps)) as fits, Progress("fits", None) as progress:

@@ -39,7 +39,7 @@ def measure(
     """Return the table of a comparison with a progress bar."""
     for plan in plans:
         refuse_idle(plan, pair)
-    executor = hire(pair.tensors, plans, options.device, options.workers)
+    executor = hire(pair.tensors, plans, options.device, options.workers, options.ray)
     from dgviz.analysis.methods import comparison_table, is_measured, iter_comparison
 
     tensors = []

@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
     if options.push_to:
         refuse_local_base(plan)
     reporter = JobReporter.from_environment()
-    executor = hire(plan.pair.tensors, [plan.repair], options.device, options.workers)
+    executor = hire(plan.pair.tensors, [plan.repair], options.device, options.workers, options.ray)
     from dgviz.export.write import ExportResult, iter_export  # torch is imported while other processes start
 
     export, bar = iter_export(plan, executor), Progress("repair", plan.total_bytes, unit="B", unit_scale=True)

@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     """Write every method's checkpoint; outputs that are finished already are left as they are."""
     started = time.perf_counter()
     repairs, pair = repair_plans(options), chosen_pair(options)
-    executor = hire(pair.tensors, repairs, options.device, options.workers)
+    executor = hire(pair.tensors, repairs, options.device, options.workers, options.ray)
     with closing(executor):
         return _run(options, pair, repairs, executor, started)
 

@@ -21,6 +21,7 @@ from dgviz.cli.options import (
 )
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
+from dgviz.repair.hire import join
 from dgviz.rmt.diagnosis import Diagnosis
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
 from dgviz.spectra.schedule import plan_tasks
@@ -36,7 +37,10 @@ def run(options: argparse.Namespace) -> int:
     stored = 0
     plan = rule_plan(options, pair)
     own = functools.partial(own_rule, plan)
-    scan = iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own)
+    where = {"device": options.device, "workers": options.workers}
+    if options.ray:
+        where = {"executor": join(options.ray, pair.tensors, **where)}
+    scan = iter_scan(pair, **where, heartbeat=0.5, own=own)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:

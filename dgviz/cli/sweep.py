@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     opened = chosen_pair if options.evaluate else seen_pair  # what is scored is written for it
     pair, plans = opened(options), sweep_plans(lines)
     if options.evaluate:
-        with closing(hire(pair.tensors, plans, options.device, options.workers)) as executor:
+        with closing(hire(pair.tensors, plans, options.device, options.workers, options.ray)) as executor:
             scores, ends = _score(pair, plans, executor)
     table = measure(pair, plans, options, "sweep", ranks=False)
     result = {**sides(pair), "seconds": round(time.perf_counter() - started, 3)}

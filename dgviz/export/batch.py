@@ -8,18 +8,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import ExportError
 from dgviz.export.finished import finished_report
-from dgviz.export.full import Repair
-from dgviz.export.made import MadeTensor, made_ahead
 from dgviz.export.plan import ExportPlan, plan_export
-from dgviz.export.write import ExportResult, iter_export
+from dgviz.export.write import ExportResult, begin_export, writers_of
 from dgviz.jobs.executor import Executor, InProcess
-from dgviz.repair.ahead import Ahead
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import TensorReport
-from dgviz.repair.whole_model import Squares, prepare_method
+from dgviz.repair.whole_model import Squares, prepare_on
 from dgviz.spectra.svd.decompose import resolve_device
 from dgviz.words import size
 
@@ -73,35 +70,14 @@ def _in_step(
     plans: Sequence[ExportPlan], executor: Executor, squares: Squares
 ) -> Iterator[tuple[str, TensorReport | ExportResult]]:
     """Run exports tensor by tensor."""
-    device = executor.device
-    settings = [(plan.repair, prepare_method(plan.pair, plan.repair, device, squares=squares)) for plan in plans]
-    shared = _SharedTensor(made_ahead(plans[0].pair, settings, executor), squares)
+    facts = [prepare_on(executor, plan.pair, plan.repair, squares=squares) for plan in plans]
+    writers = writers_of(plans, facts, executor, squares)
     with contextlib.ExitStack() as stack:
         running = [
-            stack.enter_context(contextlib.closing(iter_export(plan, executor, shared.repairer(number))))
-            for number, plan in enumerate(plans)
+            stack.enter_context(contextlib.closing(begin_export(plan, executor, write)))
+            for plan, write in zip(plans, writers, strict=True)
         ]
+        for export in running:  # all folders are held before the first file is written
+            next(export)
         for events in zip(*running, strict=True):
             yield from zip([plan.repair.label for plan in plans], events, strict=True)
-
-
-class _SharedTensor:
-    """The tensor that all exports are at."""
-
-    def __init__(self, make: Ahead, squares: Squares) -> None:
-        self._make, self._squares = make, squares
-        self._at: PairedTensor | None = None
-        self._made: Sequence[MadeTensor] = ()
-
-    def repairer(self, number: int) -> Repair:
-        """Return what makes tensors for one of the exports."""
-
-        def repair(paired: PairedTensor) -> MadeTensor:
-            """Return a tensor under this export's plan; asked for by the first that comes to it."""
-            if self._at is not paired:
-                self._at, self._made = paired, self._make(paired)
-            made = self._made[number]
-            self._squares.update(self._made.squares)
-            return made
-
-        return repair

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,9 +19,14 @@ from dgviz.export.shard import Entry, ShardWriter, file_digest
 from dgviz.export.verify import Loading, not_loadable, sample_digest, verify_headers, verify_load, verify_values
 from dgviz.files import pretty_json, replacing, write_file
 from dgviz.repair.report import TensorReport
+from dgviz.repair.tensor import repair_tensor
 
 Repair = Callable[[PairedTensor], MadeTensor]
 """Makes one tensor of the output."""
+Refuse = Callable[[Mapping[str, Mapping[str, str]]], None]
+"""Raises where an input has other contents now than those whose hashes it is given."""
+Write = Callable[[ShardPlan, Mapping[str, Any] | None, Refuse], Iterator[TensorReport | dict[str, Any]]]
+"""Writes one file, or takes it over by its record; yields a report after every tensor, and the record last."""
 CHECKING = "checking_seconds"
 """In the content of ``dgviz.json``, and not in the file: seconds of checks that are no part of the export."""
 _NEAR_END = 2**30  # bytes left to write when transformers begins to get ready, which takes it seconds and memory
@@ -29,7 +34,7 @@ _FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
 
 
 def iter_full(
-    plan: ExportPlan, device: str, repair: Repair, loading: Loading
+    plan: ExportPlan, device: str, write: Write, loading: Loading
 ) -> Iterator[TensorReport | dict[str, Any]]:
     """Write a checkpoint, yielding a report after every tensor and the content of ``dgviz.json`` last."""
     watch, records = InputWatch(plan), read_records(plan.out)
@@ -38,28 +43,38 @@ def iter_full(
         left -= shard.nbytes
         if left < _NEAR_END and not not_loadable(config := _read_config(plan)):
             loading.start(config)
-        yield from _iter_shard(plan, shard, records, watch, repair)
+        written = [record["inputs"] for record in records.values()]
+
+        def refuse(hashes: Mapping[str, Mapping[str, str]], written: list = written) -> None:
+            """Refuse inputs that were changed since the run began."""
+            watch.refuse_changed({name: sides for part in (*written, hashes) for name, sides in part.items()})
+
+        for item in write(shard, records.get(shard.name), refuse):
+            if isinstance(item, TensorReport):
+                yield item
+            else:
+                records[shard.name] = item
     rows = {name: row for record in records.values() for name, row in record["rows"].items()}
     for paired in plan.pair.tensors:
         if paired.action == "base_only":
-            report = repair(paired).report
+            report = repair_tensor(paired, plan.repair, "cpu").report
             rows[report.name] = report.to_json()
             yield report
     yield _finish(plan, records, rows, device, loading)
 
 
-def _iter_shard(
-    plan: ExportPlan, shard: ShardPlan, records: dict[str, dict[str, Any]], watch: InputWatch, repair: Repair
-) -> Iterator[TensorReport]:
-    """Write one shard, or take it over from an earlier run when its bytes and what made them are still the same."""
+def write_shard(
+    plan: ExportPlan, repair: Repair, shard: ShardPlan, record: Mapping[str, Any] | None, refuse: Refuse
+) -> Iterator[TensorReport | dict[str, Any]]:
+    """Write one file here; or take it over when its bytes and what made them are still the same.  See `Write`."""
     path = plan.out / shard.name
-    record = records.get(shard.name)
     if record is not None:
         refuse_other_inputs(plan, record["inputs"])
         whole = record["rows"].keys() == {item.name for item in shard.tensors}
         if whole and path.is_file() and file_digest(path) == record["sha256"]:
             for name, row in record["rows"].items():
                 yield TensorReport.from_json(name, row)
+            yield dict(record)
             return
     entries = [Entry(item.name, plan.repair.output_dtype(item.tuned), item.tuned.shape) for item in shard.tensors]
     rows: dict[str, dict[str, Any]] = {}
@@ -76,16 +91,16 @@ def _iter_shard(
             rows[paired.name] = made.report.to_json()
             yield made.report
             del made
-        written = [entry["inputs"] for entry in records.values()]
-        watch.refuse_changed({name: sides for part in (*written, hashes) for name, sides in part.items()})
-    records[shard.name] = {
+        refuse(hashes)
+    record = {
         "sha256": writer.digest,
         "bytes": path.stat().st_size,
         "inputs": hashes,
         "samples": samples,
         "rows": rows,
     }
-    write_record(plan.out, shard.name, records[shard.name])
+    write_record(plan.out, shard.name, record)
+    yield record
 
 
 def _finish(

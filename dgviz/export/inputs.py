@@ -5,11 +5,10 @@ nothing; they only tell when nothing need be read again. Each tensor is hashed r
 second reading comes from memory: no file is read from the disk once more for this.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
-from dgviz.checkpoint.types import DerivedTensor
 from dgviz.errors import CheckpointError, ExportError
 from dgviz.export.plan import ExportPlan
 from dgviz.files import FileStamp, file_stamp
@@ -61,7 +60,7 @@ class InputWatch:
     def __init__(self, plan: ExportPlan) -> None:
         self._plan = plan
         infos = [info for paired in plan.pair.tensors for info in (paired.base, paired.tuned) if info is not None]
-        self._files = sorted({file for info in infos for file in _files_of(info)})
+        self._files = sorted({file for info in infos for file in info.files})
         self._stamps = self._look()
 
     def _look(self) -> _Stamps:
@@ -82,12 +81,3 @@ class InputWatch:
         if now != self._stamps:
             refuse_other_inputs(self._plan, hashes)
             self._stamps = now
-
-
-def _files_of(info: TensorInfo) -> Iterator[Path]:
-    """Yield every file that a tensor is read from."""
-    if isinstance(info, DerivedTensor):
-        for part in info.parts:
-            yield from _files_of(part)
-    else:
-        yield info.file

@@ -1,6 +1,6 @@
 """What an export does with its tensors, wherever that is: hash their inputs, make them, report on them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -156,12 +156,44 @@ class FactorTensors:
         return made
 
 
-def made_ahead(pair: CheckpointPair, settings: Sequence[tuple[RepairPlan, Any]], executor: Executor) -> Ahead:
+def made_ahead(
+    pair: CheckpointPair,
+    settings: Sequence[tuple[RepairPlan, Any]],
+    executor: Executor,
+    root: Path | None = None,
+) -> Ahead:
     """Return what makes the tensors of a pair under several plans, in the order in which outputs hold them."""
     plans = [plan for plan, _ in settings]
-    written = [paired for shard in full_shards(pair, plans[0]) for paired in shard.tensors]
-    tensors = [*written, *(paired for paired in pair.tensors if paired.tuned is None)]
-    return Ahead(executor, MakeTensors(settings, executor.threads), tensors, plans)
+    tensors = [paired for shard in full_shards(pair, plans[0]) for paired in shard.tensors]
+    return Ahead(executor, MakeTensors(settings, executor.threads, root or SpectrumStore().root), tensors, plans)
+
+
+class SharedTensors:
+    """Tensors under several plans, for writers that go through them in step: each is made once.
+
+    Attributes
+    ----------
+    squares : Squares
+        What has been found out of the lengths of matrices.
+    """
+
+    def __init__(self, make: Ahead, squares: Squares) -> None:
+        self._make, self.squares = make, squares
+        self._at: PairedTensor | None = None
+        self._made: Sequence[MadeTensor] = ()
+
+    def repairer(self, number: int) -> Callable[[PairedTensor], MadeTensor]:
+        """Return what makes tensors under one of the plans."""
+
+        def repair(paired: PairedTensor) -> MadeTensor:
+            """Return a tensor under this plan; made for the first writer that comes to it."""
+            if self._at is not paired:
+                self._at, self._made = paired, self._make(paired)
+            made = self._made[number]
+            self.squares.update(self._made.squares)
+            return made
+
+        return repair
 
 
 def _use_threads(threads: int | None, paired: PairedTensor) -> None:

@@ -5,7 +5,7 @@ each tensor's factors are written as soon as they are known; an interrupted expo
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from safetensors.torch import save
 from dgviz.checkpoint import PairedTensor
 from dgviz.export.inputs import InputWatch, refuse_other_inputs
 from dgviz.export.made import FactorTensors
-from dgviz.export.manifest import PARTS
+from dgviz.export.manifest import PARTS, read_manifest
 from dgviz.export.plan import ExportPlan
 from dgviz.export.report import describe_export
+from dgviz.export.spread import refuse_other_folder
 from dgviz.files import write_file
 from dgviz.jobs.executor import Executor
 from dgviz.repair.ahead import Ahead
@@ -68,20 +69,51 @@ def iter_parts(
     folder = plan.out / PARTS
     folder.mkdir(exist_ok=True)
     watch = InputWatch(plan)
-    places = {paired.name: number for number, paired in enumerate(plan.pair.tensors)}
     written: dict[str, dict[str, str]] = {}
-    make = Ahead(executor, FactorTensors(plan.repair, executor.threads), tensors, [plan.repair])
+    paths = {paired.name: folder / f"{number:06d}.safetensors" for number, paired in enumerate(plan.pair.tensors)}
+    task = WriteParts(
+        FactorTensors(plan.repair, executor.threads), paths, read_manifest(plan.out) if executor.spread else None
+    )
+    make = Ahead(executor, task, tensors, [plan.repair])
     for paired in tensors:
-        path = folder / f"{places[paired.name]:06d}.safetensors"
-        part = _read_part(path, paired)
+        part = _read_part(paths[paired.name], paired)
         if part is not None:
             refuse_other_inputs(plan, {part.name: part.inputs})
         else:
-            factors, report, hashes = make(paired)
-            watch.refuse_changed({**written, paired.name: hashes})
-            part = _write_part(path, paired, factors, report, hashes)
+            part = make(paired)
+            watch.refuse_changed({**written, paired.name: part.inputs})
         written[paired.name] = part.inputs
         yield TensorReport.from_json(part.name, part.row), part
+
+
+@dataclass(frozen=True, eq=False)
+class WriteParts:
+    """Makes the factors of tensors and writes them.
+
+    Attributes
+    ----------
+    make : FactorTensors
+        How they are made.
+    paths : mapping of str to Path
+        Where those of each tensor go.
+    manifest : mapping or None
+        What tells the output's folder, where another machine writes.
+    """
+
+    make: FactorTensors
+    paths: Mapping[str, Path]
+    manifest: Mapping[str, Any] | None
+
+    def __call__(self, device: str, tensors: Sequence[PairedTensor]) -> list[Part]:
+        """Return what was written of each tensor."""
+        parts = []
+        for paired in tensors:
+            path = self.paths[paired.name]
+            if self.manifest is not None:
+                refuse_other_folder(path.parents[1], self.manifest)
+            ((factors, report, hashes),) = self.make(device, [paired])
+            parts.append(_write_part(path, paired, factors, report, hashes))
+        return parts
 
 
 def describe_parts(plan: ExportPlan, parts: Iterable[Part], device: str, path: Path, digest: str) -> dict[str, Any]:

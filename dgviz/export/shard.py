@@ -7,6 +7,7 @@ as JSON padded with spaces to a multiple of 8, then the data.
 
 import hashlib
 import os
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ class ShardWriter:
 
     def __init__(self, path: Path, entries: Sequence[Entry], metadata: Mapping[str, str] = _METADATA) -> None:
         self._path = path
-        self._partial = path.with_name(path.name + ".partial")
+        # A name of its own: a machine that was given up may still be at the same file.
+        self._partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
         self._entries = list(entries)
         self._metadata = metadata
         self._next = 0

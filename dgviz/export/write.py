@@ -2,19 +2,19 @@
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dgviz.checkpoint import PairedTensor
-from dgviz.errors import CheckpointError, ExportError, ExportFailedError
+from dgviz.errors import CheckpointError, ClusterError, ExportError, ExportFailedError
 from dgviz.export.factors import iter_factors
 from dgviz.export.finished import take_over
-from dgviz.export.full import CHECKING, Repair, iter_full
+from dgviz.export.full import CHECKING, Write, iter_full, write_shard
 from dgviz.export.lora.adapter import iter_adapter
-from dgviz.export.made import MadeTensor, made_ahead
+from dgviz.export.made import SharedTensors, made_ahead
 from dgviz.export.manifest import (
     LOCK,
     drop_manifest,
@@ -25,11 +25,12 @@ from dgviz.export.manifest import (
     write_manifest,
 )
 from dgviz.export.plan import ExportPlan
+from dgviz.export.spread import ShardsAhead
 from dgviz.export.verify import Loading
 from dgviz.jobs import WorkerDied
 from dgviz.jobs.executor import Executor, InProcess
 from dgviz.repair.report import TensorReport
-from dgviz.repair.whole_model import prepare_method
+from dgviz.repair.whole_model import Squares, prepare_on
 from dgviz.spectra.svd.decompose import resolve_device
 
 _CONTINUE = "what is finished is kept, repeat the same command to continue"
@@ -48,14 +49,24 @@ class ExportResult:
         return self.report["tensors"]
 
 
-def iter_export(
-    plan: ExportPlan, device: str | Executor = "auto", repair: Repair | None = None
-) -> Iterator[TensorReport | ExportResult]:
+def iter_export(plan: ExportPlan, device: str | Executor = "auto") -> Iterator[TensorReport | ExportResult]:
     """Write the output, yielding a report after every tensor and an `ExportResult` last.
 
     Closing the generator, or an error, leaves what is finished and a manifest; the same plan continues from there. A
     run that is killed and repeated leaves the same bytes as one that was not. Where tensors are made an executor
     says, which whoever gives it also stops; a device means this process.
+    """
+    with contextlib.closing(begin_export(plan, device)) as export:
+        next(export)
+        yield from export
+
+
+def begin_export(
+    plan: ExportPlan, device: str | Executor = "auto", write: Write | None = None
+) -> Iterator[TensorReport | ExportResult | None]:
+    """Yield None when the output's folder is held and has its manifest, then what `iter_export` does.
+
+    `write` writes the files where several outputs share what is made for them.
     """
     executor = InProcess(resolve_device(device)) if isinstance(device, str) else device
     with _disk_errors(plan):
@@ -68,19 +79,15 @@ def iter_export(
                 f"another process is writing {plan.out}; wait for it or choose another folder"
             ) from None
     try:
-        with _disk_errors(plan), Loading(plan, executor.device) as loading:
+        with _disk_errors(plan), Loading(plan, "cpu" if executor.spread else executor.device) as loading:
             options = {**plan.options, "device": executor.device}
-            if repair is None and plan.format == "full":
-                facts = prepare_method(plan.pair, plan.repair, executor.device)
+            if write is None and plan.format == "full":
+                facts = prepare_on(executor, plan.pair, plan.repair)
                 options["facts"] = hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-                make = made_ahead(plan.pair, [(plan.repair, facts)], executor)
-
-                def repair(paired: PairedTensor) -> MadeTensor:
-                    """Return a tensor under the one plan."""
-                    return make(paired)[0]
-
+                (write,) = writers_of([plan], [facts], executor)
             manifest, report = _start_manifest(plan, options), None
-            output = _iter_finished(plan) if manifest["finished"] else _iter_output(plan, executor, repair, loading)
+            yield None
+            output = _iter_finished(plan) if manifest["finished"] else _iter_output(plan, executor, write, loading)
             for item in output:
                 if isinstance(item, TensorReport):
                     yield item
@@ -95,12 +102,24 @@ def iter_export(
 
 
 def _iter_output(
-    plan: ExportPlan, executor: Executor, repair: Repair | None, loading: Loading
+    plan: ExportPlan, executor: Executor, write: Write | None, loading: Loading
 ) -> Iterator[TensorReport | dict[str, Any]]:
     """Return the writer of the plan's format, at work."""
     if plan.format == "full":
-        return iter_full(plan, executor.device, repair, loading)
+        return iter_full(plan, executor.device, write, loading)
     return {"lora": iter_adapter, "factors": iter_factors}[plan.format](plan, executor)
+
+
+def writers_of(
+    plans: Sequence[ExportPlan], facts: Sequence[Any], executor: Executor, squares: Squares | None = None
+) -> list[Write]:
+    """Return what writes the files of several outputs, in step: here, or where an executor spreads its tasks."""
+    if executor.spread:
+        ahead = ShardsAhead(plans, facts, executor, squares)
+        return [ahead.writer(number) for number in range(len(plans))]
+    settings = list(zip((plan.repair for plan in plans), facts, strict=True))
+    shared = SharedTensors(made_ahead(plans[0].pair, settings, executor), {} if squares is None else squares)
+    return [partial(write_shard, plan, shared.repairer(number)) for number, plan in enumerate(plans)]
 
 
 def _iter_finished(plan: ExportPlan) -> Iterator[TensorReport | dict[str, Any]]:
@@ -132,7 +151,7 @@ def _disk_errors(plan: ExportPlan) -> Iterator[None]:
         yield
     except CheckpointError as error:
         raise type(error)(f"{error}; {_CONTINUE} into {plan.out}") from error
-    except WorkerDied as error:
+    except (WorkerDied, ClusterError) as error:
         raise ExportFailedError(f"writing {plan.out} failed: {error}; {_CONTINUE}") from error
     except OSError as error:
         raise ExportFailedError(f"writing {plan.out} failed: {error.strerror or error}; {_CONTINUE}") from error

@@ -1,5 +1,7 @@
 """Where tasks are carried out: in this process, or in processes of their own; whoever submits them need not know.
 
+Several machines are in `dgviz.jobs.ray_cluster`.
+
 A task is a callable that can be pickled: a function of a module, or an instance of a class with ``__call__``. It is
 given the device to compute on, then the arguments of the one call. What all calls share is part of the task, which
 is sent to each process once.
@@ -7,7 +9,7 @@ is sent to each process once.
 
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -47,13 +49,16 @@ class Executor(Protocol):
         How many are carried out at once.
     threads : int or None
         On how many threads each of them computes; None where that is not decided here.
+    spread : bool
+        Whether other machines compute: then what is large is read and written by them, and not by this process.
     """
 
     device: str
     count: int
     threads: int | None
+    spread: bool
 
-    def submit(self, task: Task, *arguments: Any, **keywords: Any) -> Future:
+    def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
         """Have a task carried out.
 
         Parameters
@@ -62,10 +67,25 @@ class Executor(Protocol):
             What is to be done.
         *arguments, **keywords
             What it is given behind the device.
+        memory : int
+            Bytes that it needs at most, for whoever chooses a machine for it.
         """
 
     def close(self) -> None:
         """End what runs, in the middle of a computation where that can be, and give up what waits."""
+
+
+class SpreadExecutor(Executor, Protocol):
+    """Carries out tasks on several machines."""
+
+    def stream(self, task: Task, *arguments: Any, memory: int = 0) -> Iterator[Any]:
+        """Have a task carried out that is a generator, at once; return what it yields, as it comes.
+
+        Parameters
+        ----------
+        task, *arguments, memory
+            As for `submit`. Where a machine is lost another begins anew, so it must always yield as many items.
+        """
 
 
 class InProcess:
@@ -79,12 +99,12 @@ class InProcess:
         On how many threads.
     """
 
-    count = 1
+    count, spread = 1, False
 
     def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
         self.device, self.threads = device, threads
 
-    def submit(self, task: Task, *arguments: Any, **keywords: Any) -> Future:
+    def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
         """Carry a task out."""
         future: Future = Future()
         try:
@@ -112,7 +132,7 @@ class Processes:
         Whether this process is one of them. That saves a copy of large libraries; what it works on cannot be ended.
     """
 
-    threads = 1
+    threads, spread = 1, False
 
     def __init__(self, count: int, device: str = "cpu", warm: str = "", joined: bool = False) -> None:
         self.count, self.device = count, device
@@ -127,7 +147,7 @@ class Processes:
         for worker in self._workers:
             worker.start()
 
-    def submit(self, task: Task, *arguments: Any, **keywords: Any) -> Future:
+    def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
         """Have a task carried out by a process that is idle, the one that was busy last before others."""
         number = next((number for number, known in enumerate(self._tasks) if known is task), len(self._tasks))
         if number == len(self._tasks):
@@ -170,18 +190,18 @@ class Together:
         At least one; their devices are of one kind.
     """
 
-    threads = 1
+    threads, spread = 1, False
 
     def __init__(self, executors: Sequence[Executor]) -> None:
         self._executors = executors
         self.device, self.count = executors[0].device, sum(executor.count for executor in executors)
         self._running = [0] * len(executors)
 
-    def submit(self, task: Task, *arguments: Any, **keywords: Any) -> Future:
+    def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
         """Have a task carried out by one of them."""
         place = min(range(len(self._executors)), key=lambda at: self._running[at] / self._executors[at].count)
         self._running[place] += 1
-        future = self._executors[place].submit(task, *arguments, **keywords)
+        future = self._executors[place].submit(task, *arguments, memory=memory, **keywords)
         future.add_done_callback(lambda _: self._ended(place))
         return future
 

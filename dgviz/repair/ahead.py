@@ -4,6 +4,7 @@ On a GPU those of one shape that come next go together: experts stored one by on
 is given one at a time waits most of the time.
 """
 
+import math
 from collections.abc import Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -44,7 +45,8 @@ class Ahead:
         self._found: dict[str, tuple[Future, int]] = {}
         self._held: dict[Future, int] = {}  # bytes of what is worked on or waits
         self._most = 2 * executor.count if executor.count > 1 else 1
-        self._budget = memory_budget(executor.count)
+        # On a cluster small results wait, and it knows itself what its nodes have room for.
+        self._budget = math.inf if executor.spread else memory_budget(executor.count)
 
     def __call__(self, paired: PairedTensor) -> Any:
         """Return the result for a tensor."""
@@ -74,9 +76,12 @@ class Ahead:
     def _submit(self, place: int) -> None:
         """Submit a tensor, and those that are to be worked on with it; have the next one read meanwhile."""
         tensors = self._together(place)
-        future = self._executor.submit(self._task, tensors)
-        self._held[future] = sum(map(self._memory, tensors))
+        memory = sum(map(self._memory, tensors))
+        future = self._executor.submit(self._task, tensors, memory=memory)
+        self._held[future] = memory
         self._found |= {tensor.name: (future, number) for number, tensor in enumerate(tensors)}
+        if self._executor.spread:
+            return
         for tensor in self._tensors[place + self._executor.count : place + self._executor.count + 1]:
             for side in filter(None, (tensor.base, tensor.tuned)):
                 expect(side)
@@ -103,15 +108,19 @@ class Ahead:
         return weights[0] if len(weights) == 1 and decomposed(tensor, self._plans) else None
 
     def _memory(self, tensor: PairedTensor) -> int:
-        """Return the most bytes that a tensor needs at once, estimated."""
-        sides = [side.nbytes for side in (tensor.base, tensor.tuned) if side is not None]
-        memory = sum(sides) + 2 * len(self._plans) * sides[-1]  # of a stack the matrices, then the whole
-        if not any(plan.changes(tensor) for plan in self._plans):
-            return memory
-        if not decomposed(tensor, self._plans):
-            return memory + _ENTRIES_BYTES
-        weight = matrices_of(tensor)[0]
-        return memory + estimate_bytes(weight.shape, max(sides) / weight.parameters, weight.is_double)
+        return tensor_bytes(tensor, self._plans)
+
+
+def tensor_bytes(tensor: PairedTensor, plans: Sequence[RepairPlan]) -> int:
+    """Return the most bytes that a tensor needs at once under some plans, estimated."""
+    sides = [side.nbytes for side in (tensor.base, tensor.tuned) if side is not None]
+    memory = sum(sides) + 2 * len(plans) * sides[-1]  # of a stack the matrices, then the whole
+    if not any(plan.changes(tensor) for plan in plans):
+        return memory
+    if not decomposed(tensor, plans):
+        return memory + _ENTRIES_BYTES
+    weight = matrices_of(tensor)[0]
+    return memory + estimate_bytes(weight.shape, max(sides) / weight.parameters, weight.is_double)
 
 
 def decomposed(tensor: PairedTensor, plans: Sequence[RepairPlan]) -> bool:

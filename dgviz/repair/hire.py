@@ -6,7 +6,7 @@ from pathlib import Path
 from dgviz.checkpoint import PairedTensor
 from dgviz.device import is_gpu
 from dgviz.errors import DgvizError
-from dgviz.jobs.executor import Executor, InProcess, Processes, Together
+from dgviz.jobs.executor import Executor, InProcess, Processes, SpreadExecutor, Together
 from dgviz.repair.ahead import decomposed
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.schedule import count_cores, work_of
@@ -17,7 +17,11 @@ _DRIVERS = "/dev/nvidiactl", "/dev/dxg", "/dev/kfd"  # one of them is there wher
 
 
 def hire(
-    tensors: Sequence[PairedTensor], plans: Sequence[RepairPlan], device: str, workers: int | None = None
+    tensors: Sequence[PairedTensor],
+    plans: Sequence[RepairPlan],
+    device: str,
+    workers: int | None = None,
+    ray: str | None = None,
 ) -> Executor:
     """Return where to make tensors under some plans: in so many processes as they are worth, this one among them.
 
@@ -26,6 +30,8 @@ def hire(
     """
     if workers is not None and workers < 1:
         raise DgvizError(f"a repair needs at least 1 worker; got {workers}")
+    if ray:
+        return join(ray, tensors, device, workers)
     if device != "cpu" and (device != "auto" or any(Path(driver).exists() for driver in _DRIVERS)):
         from dgviz.spectra.svd.decompose import list_devices, resolve_device
 
@@ -40,6 +46,16 @@ def hire(
     processes = Processes(count, "cpu", "dgviz.repair.tensor", joined=True)
     processes.start()
     return processes
+
+
+def join(
+    address: str, tensors: Sequence[PairedTensor], device: str = "auto", workers: int | None = None
+) -> SpreadExecutor:
+    """Return a Ray cluster, each node of which sees the files that tensors are read from."""
+    from dgviz.jobs.ray_cluster import RayCluster
+
+    sides = (side for tensor in tensors for side in (tensor.base, tensor.tuned) if side is not None)
+    return RayCluster(address, device, workers, frozenset().union(*(side.files for side in sides)))
 
 
 def _work(tensor: PairedTensor, plans: Sequence[RepairPlan]) -> float:

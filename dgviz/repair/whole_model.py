@@ -1,13 +1,17 @@
 """What a method has to know of the whole model before it can change the first tensor."""
 
 from collections.abc import Iterator, MutableMapping
+from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.jobs.executor import Executor
+from dgviz.repair.ahead import tensor_bytes
 from dgviz.repair.methods.method import Values, keep
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.update import TensorUpdate
@@ -32,6 +36,40 @@ def prepare_method(
         pair, plan, resolve_device(device), store or SpectrumStore(), {} if squares is None else squares
     )
     return plan.recipe.prepare(plan.method_params, model)
+
+
+@dataclass(frozen=True, eq=False)
+class _Prepare:
+    """`prepare_method` as a task, on as many threads as where the command runs: they decide its last digits."""
+
+    pair: CheckpointPair
+    threads: int
+    root: Path
+
+    def __call__(self, device: str, plan: RepairPlan, squares: Squares) -> tuple[Any, Squares]:
+        """Return what the method takes, and all lengths that are known then."""
+        torch.set_num_threads(self.threads)
+        return prepare_method(self.pair, plan, device, SpectrumStore(self.root), squares), squares
+
+
+def prepare_on(
+    executor: Executor,
+    pair: CheckpointPair,
+    plan: RepairPlan,
+    store: SpectrumStore | None = None,
+    squares: Squares | None = None,
+) -> Any:
+    """Return what `prepare_method` does; where other machines compute, one of them reads the model for it."""
+    if not executor.spread:
+        return prepare_method(pair, plan, executor.device, store, squares)
+    if not plan.recipe.whole_model:
+        return prepare_method(pair, plan, "cpu", store, squares)
+    squares = {} if squares is None else squares
+    task = _Prepare(pair, torch.get_num_threads(), (store or SpectrumStore()).root)
+    memory = max((tensor_bytes(tensor, [plan]) for tensor in pair.repairable), default=0)
+    facts, found = executor.submit(task, plan, dict(squares), memory=memory).result()
+    squares.update(found)
+    return facts
 
 
 class _LiveModel:

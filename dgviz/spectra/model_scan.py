@@ -9,6 +9,7 @@ thread decides who begins next, and yields what has ended.
 import dataclasses
 import math
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -21,7 +22,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import DgvizError
 from dgviz.files import json_number
-from dgviz.jobs.executor import NamedTask, Processes
+from dgviz.jobs.executor import Executor, NamedTask, Processes
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
@@ -75,6 +76,7 @@ def iter_scan(
     memory: int | None = None,
     heartbeat: float | None = None,
     own: Callable[[Weight], "Settings"] | None = None,
+    executor: Executor | None = None,
 ) -> Iterator[ScannedMatrix | None]:
     """Put every weight's spectrum into the store, yielding one result per matrix as they finish.
 
@@ -82,7 +84,8 @@ def iter_scan(
     result with an error, and the others go on.
 
     Closing the generator ends the worker processes, in the middle of a computation if need be. `own` gives the
-    settings of a single weight, where they are not the same for all.
+    settings of a single weight, where they are not the same for all. An executor that spreads its tasks takes the
+    place of processes here, and of `device`, `workers` and `memory`; it is closed with the generator.
     """
     if workers is not None and workers < 1:
         raise DgvizError(f"a scan needs at least 1 worker; got {workers}")
@@ -91,8 +94,8 @@ def iter_scan(
     store = store or SpectrumStore()
     events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
     tasks = plan_tasks(pair)
-    reader = _Reader(tasks, store, settings, events)
-    crew = _Crew(store, settings, events)
+    reader = _Reader(tasks, store, settings, events, reads=executor is None)
+    crew = _Crew(store, settings, events, executor)
     waiting: list[Task] = []
     reader.start()
     try:
@@ -142,9 +145,11 @@ class _Reader(threading.Thread):
         store: SpectrumStore,
         settings: "Callable[[Weight], Settings]",
         events: "queue.SimpleQueue[_Event]",
+        reads: bool,
     ) -> None:
         super().__init__(name="dgviz-scan-reader", daemon=True)
         self._tasks, self._store, self._settings, self._events = tasks, store, settings, events
+        self._reads = reads  # else only what is remembered is looked up: who computes on a tensor reads it
         self._ahead = 0
         self._most = psutil.virtual_memory().available // 4
         self._changed = threading.Condition()
@@ -159,7 +164,7 @@ class _Reader(threading.Thread):
         stored, _ = self._store.get_many(key for key in keys if key is not None)
         for task, key in zip(self._tasks, keys, strict=True):
             with self._changed:
-                self._changed.wait_for(lambda: self._stopped or self._ahead < self._most)
+                self._changed.wait_for(lambda: self._stopped or not self._reads or self._ahead < self._most)
                 if self._stopped:
                     return
             event = self._look_up(task, key, stored.pop(key, None))
@@ -183,9 +188,9 @@ class _Reader(threading.Thread):
     def _look_up(self, task: Task, key: str | None, found: Spectrum | None) -> _Event:
         """Return the figures of a matrix whose spectrum is stored, or the event that it is not."""
         try:
-            if found is None:
+            if found is None and (self._reads or key):
                 found = task.weight.find_spectrum(self._store, key)
-            else:
+            elif found is not None:
                 found = dataclasses.replace(found, name=task.weight.name)
             settings = self._settings(task.weight)
             if found is None or needs_delta(found, *settings[:2]):
@@ -199,12 +204,19 @@ class _Crew:
     """Where matrices are worked on: an executor for every device, which is given what it has room for."""
 
     def __init__(
-        self, store: SpectrumStore, settings: "Callable[[Weight], Settings]", events: "queue.SimpleQueue[_Event]"
+        self,
+        store: SpectrumStore,
+        settings: "Callable[[Weight], Settings]",
+        events: "queue.SimpleQueue[_Event]",
+        executor: Executor | None,
     ) -> None:
         self._store, self._settings, self._events = store, settings, events
-        self._executors: dict[str, Processes] = {}
+        self._executors: dict[str, Executor] = {}
         self._admission: dict[str, Admission] = {}
         self._place_of: dict[Task, str] = {}
+        if executor is not None:  # which knows itself what there is room for; some wait there
+            self._executors[executor.device] = executor
+            self._admission[executor.device] = Admission(sys.maxsize, 2 * executor.count)
 
     def hire(self, device: str, workers: int | None, memory: int | None) -> None:
         """See what devices there are and make executors for them; processes start when they are first needed."""
@@ -246,8 +258,10 @@ class _Crew:
         """Have a matrix, or some of one shape, worked on."""
         weights = [task.weight for task in tasks]
         settings = [self._settings(weight) for weight in weights]
+        executor = self._executors[place]
+        threads = 1 if executor.spread else threads
         arguments = {"weights": weights, "settings": settings, "threads": threads, "root": self._store.root}
-        future = self._executors[place].submit(_SCAN, **arguments)
+        future = executor.submit(_SCAN, memory=sum(task.memory for task in tasks), **arguments)
         future.add_done_callback(lambda future: self._tell(tasks, future))
 
     def _tell(self, tasks: list[Task], future: Future) -> None:

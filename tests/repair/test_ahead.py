@@ -21,12 +21,12 @@ from tests.checkpoints import planted_update, write_checkpoint
 class Threads:
     """A further place to compute: all that an executor has to be."""
 
-    device, count, threads = "cpu", 2, None
+    device, count, threads, spread = "cpu", 2, None, False
 
     def __init__(self):
         self._pool = ThreadPoolExecutor(self.count)
 
-    def submit(self, task, *arguments, **keywords):
+    def submit(self, task, *arguments, memory=0, **keywords):
         return self._pool.submit(task, self.device, *arguments, **keywords)
 
     def close(self):
