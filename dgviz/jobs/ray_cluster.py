@@ -1,8 +1,8 @@
 """Where tasks are carried out when one machine is not enough: a Ray cluster, https://docs.ray.io.
 
 Ray is optional, and imported here alone, when it is asked for. Its scheduler chooses a node by cores, GPUs and bytes
-of memory, and begins a task anew elsewhere when it loses one. Every node must see the same files under the same paths:
-tensors are read and outputs written where tasks run.
+of memory, and begins a task anew elsewhere when it loses one. Tensors are read and outputs written where tasks run:
+every node must see the same files under the same paths.
 """
 
 import contextlib
@@ -411,4 +411,5 @@ def _iterate(
     stored: list[Any], settings: Mapping[str, str], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> Iterator[Any]:
     """Carry a task out that is a generator; runs on a node."""
-    yield from _taken(stored, settings)(*arguments, **keywords)
+    for item in _taken(stored, settings)(*arguments, **keywords):  # Ray would ask what is yielded from for `send`
+        yield item  # noqa: UP028
