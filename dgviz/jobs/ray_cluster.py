@@ -281,6 +281,8 @@ class RayCluster:
                 try:
                     there = self._ray.get(reference)
                 except self._ray.exceptions.RayError as error:
+                    if node["NodeID"] not in (left["NodeID"] for left in self._nodes()):
+                        continue  # it was lost meanwhile, and takes no part
                     last = str(error).strip().splitlines()[-1]
                     raise ClusterError(
                         f"{_name(node)} cannot take part: {last}; the same dgviz must be installed there"
@@ -411,5 +413,5 @@ def _iterate(
     stored: list[Any], settings: Mapping[str, str], arguments: tuple[Any, ...], keywords: Mapping[str, Any]
 ) -> Iterator[Any]:
     """Carry a task out that is a generator; runs on a node."""
-    for item in _taken(stored, settings)(*arguments, **keywords):  # Ray would ask what is yielded from for `send`
-        yield item  # noqa: UP028
+    for item in _taken(stored, settings)(*arguments, **keywords):  # noqa: UP028 - Ray sends to what is yielded from
+        yield item
