@@ -251,6 +251,7 @@ SOURCES = sorted(Path(inspect.getfile(dgviz)).parent.rglob("*.py"))
 FOREIGN = {"--sigma", "--help", "--version"}  # of the released code of DG-Hard; of every command
 FOREIGN |= {"--safe", "--backend", "--local", "--target", "--input", "--output", "--de-quantize"}  # of other tools
 FOREIGN |= {"--max-lora-rank"}  # of vLLM
+FOREIGN |= {"--head"}  # of Ray
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))

@@ -7,9 +7,7 @@ looks at the folder meanwhile sees what a run in one process leaves there.
 import socket
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,7 @@ from dgviz.export.inputs import InputWatch
 from dgviz.export.made import SharedTensors, made_ahead
 from dgviz.export.manifest import read_manifest, read_records
 from dgviz.export.plan import ExportPlan, ShardPlan
-from dgviz.jobs.executor import InProcess, SpreadExecutor
+from dgviz.jobs.executor import InProcess, SpreadExecutor, Stream
 from dgviz.repair.ahead import tensor_bytes
 from dgviz.repair.report import TensorReport
 from dgviz.repair.whole_model import Squares
@@ -97,7 +95,7 @@ class ShardsAhead:
     ) -> None:
         self._plans, self._facts, self._executor = plans, facts, executor
         self._squares = {} if squares is None else squares
-        self._streams: dict[str, Iterator[Any]] = {}
+        self._streams: dict[str, Stream] = {}
         self._waiting: dict[str, list[deque]] = {}  # items of each output, by file
 
     def writer(self, number: int) -> Write:
@@ -110,12 +108,15 @@ class ShardsAhead:
             if not self._streams:
                 self._begin()
             item: TensorReport | dict[str, Any] | None = None
-            while not isinstance(item, dict):
-                item = self._next(shard.name, number)
-                if isinstance(item, dict):
-                    refuse(item["inputs"])
-                    self._remove_abandoned(self._plans[number].out, shard.name)
-                yield item
+            try:
+                while not isinstance(item, dict):
+                    item = self._next(shard.name, number)
+                    if isinstance(item, dict):
+                        refuse(item["inputs"])
+                    yield item
+            except BaseException:
+                self._end()
+                raise
 
         return write
 
@@ -143,9 +144,7 @@ class ShardsAhead:
                 self._squares.update(item)
         return waiting[number].popleft()
 
-    @staticmethod
-    def _remove_abandoned(out: Path, name: str) -> None:
-        """Remove what a machine that was lost has left of a file that is finished."""
-        for path in out.glob(f"{escape(name)}.*.partial"):
-            with suppress(OSError):
-                path.unlink()
+    def _end(self) -> None:
+        """Have nothing more written."""
+        for stream in self._streams.values():
+            stream.close()

@@ -93,6 +93,7 @@ def begin_export(
                     yield item
                 else:
                     report = item
+            remove_leftovers(plan.out)  # of machines that were lost
             drop_manifest(plan.out)
             yield ExportResult(report, report.pop(CHECKING, 0.0))
     finally:

@@ -75,10 +75,17 @@ class Executor(Protocol):
         """End what runs, in the middle of a computation where that can be, and give up what waits."""
 
 
+class Stream(Iterator[Any], Protocol):
+    """Items that come from elsewhere."""
+
+    def close(self) -> None:
+        """End whoever makes them."""
+
+
 class SpreadExecutor(Executor, Protocol):
     """Carries out tasks on several machines."""
 
-    def stream(self, task: Task, *arguments: Any, memory: int = 0) -> Iterator[Any]:
+    def stream(self, task: Task, *arguments: Any, memory: int = 0) -> "Stream":
         """Have a task carried out that is a generator, at once; return what it yields, as it comes.
 
         Parameters

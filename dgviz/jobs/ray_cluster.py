@@ -93,9 +93,9 @@ class RayCluster:
         reference.future().add_done_callback(lambda ended: self._end(reference, ended))
         return future
 
-    def stream(self, task: Task, *arguments: Any, memory: int = 0) -> Iterator[Any]:
+    def stream(self, task: Task, *arguments: Any, memory: int = 0) -> "_Stream":
         """Have a task carried out that is a generator, at once; return what it yields, as it comes."""
-        return self._iter(self._start(_iterate, task, arguments, {}, memory, None))
+        return _Stream(self, self._start(_iterate, task, arguments, {}, memory, None))
 
     def close(self) -> None:
         """End what runs and give up what waits."""
@@ -167,30 +167,29 @@ class RayCluster:
         else:
             future.set_exception(self._own_error(error))
 
-    def _iter(self, stream: Any) -> Iterator[Any]:
-        """Yield the items of a generator that runs elsewhere; leaving it ends it."""
-        try:
-            while True:
-                with self._changed:
-                    if self._closed:
-                        raise CancelledError("the executor was closed")
-                    if self._failure:
-                        raise self._failure
-                ready, _ = self._ray.wait([stream], timeout=_LOOK)
-                if not ready:
-                    continue
-                try:
-                    item = self._ray.get(next(stream))
-                except StopIteration:
-                    return
-                except self._ray.exceptions.RayError as error:
-                    raise self._own_error(error) from None
-                yield item
-        finally:
+    def _next(self, stream: Any) -> Any:
+        """Return the next item of a generator that runs elsewhere, when it is there."""
+        while True:
             with self._changed:
-                known = self._running.pop(stream, None)
-            if known is not None and not stream.is_finished():
-                self._cancel(stream)
+                if self._failure:
+                    raise self._failure
+                if self._closed or stream not in self._running:
+                    raise CancelledError("the task was ended")
+            ready, _ = self._ray.wait([stream], timeout=_LOOK)
+            if ready:
+                break
+        try:
+            return self._ray.get(next(stream))
+        except BaseException as error:
+            self._drop(stream)
+            raise (self._own_error(error) if isinstance(error, self._ray.exceptions.RayError) else error) from None
+
+    def _drop(self, stream: Any) -> None:
+        """End a generator, if it runs."""
+        with self._changed:
+            known = self._running.pop(stream, None)
+        if known is not None and not stream.is_finished():
+            self._cancel(stream)
 
     def _cancel(self, reference: Any) -> None:
         with contextlib.suppress(Exception):  # it has ended, or the cluster has
@@ -288,6 +287,23 @@ class RayCluster:
                         f"{_name(node)} cannot take part: {last}; the same dgviz must be installed there"
                     ) from None
                 _compare(node, here, there)
+
+
+class _Stream:
+    """What a generator yields that runs elsewhere."""
+
+    def __init__(self, cluster: RayCluster, reference: Any) -> None:
+        self._cluster, self._reference = cluster, reference
+
+    def __iter__(self) -> Iterator[Any]:
+        return self
+
+    def __next__(self) -> Any:
+        return self._cluster._next(self._reference)
+
+    def close(self) -> None:
+        """End it."""
+        self._cluster._drop(self._reference)
 
 
 def _import_ray() -> Any:

@@ -22,6 +22,8 @@ DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs
 OPTIONS = {argument.flag for form in GRAMMAR.values() for argument in form.arguments} | {"--help"}
 FOREIGN = {"--server.address", "--server.allowedHosts", "--embedding"}  # of Streamlit, of a benchmark
 FOREIGN |= {"--max-lora-rank"}  # of vLLM
+FOREIGN |= {"--head", "--port", "--address", "--num-cpus", "--block"}  # of Ray
+FOREIGN |= {"--nodes", "--ntasks-per-node", "--cpus-per-task", "--overlap"}  # of Slurm
 SLOW = {"reference/json.md"}  # runs every command
 
 

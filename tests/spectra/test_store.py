@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,9 @@ from dgviz.checkpoint import open_pair
 from dgviz.errors import CheckpointError, DgvizError, PairError
 from dgviz.spectra import store as store_module
 from dgviz.spectra.delta import compute_delta
+from dgviz.spectra.model_scan import iter_scan
 from dgviz.spectra.store import SpectrumStore
-from dgviz.spectra.weight import Weight
+from dgviz.spectra.weight import Weight, weights_of
 from tests.checkpoints import planted_update, random_tensors, write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -315,3 +317,27 @@ def test_a_vanished_file_has_no_key(tmp_path):
     (tuned / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match="cannot be read"):
         _ = Weight(pair["model.pos"]).key
+
+
+# --- one store, several machines ------------------------------------------------------------------------------------
+
+
+def test_machines_that_agree_on_no_inode_and_no_clock_share_a_store(tmp_path, monkeypatch):
+    here = open_pair(*write_pair(tmp_path / "here"))
+    there = tmp_path / "there"
+    shutil.copytree(tmp_path / "here", there)  # other inodes, the store's too
+    for hours, file in enumerate(sorted(path for path in there.rglob("*") if path.is_file())):
+        os.utime(file, (file.stat().st_mtime + 3600 * (hours - 1),) * 2)
+    found = {result.name: result for result in iter_scan(here, store=SpectrumStore(tmp_path / "store"), device="cpu")}
+    shutil.copytree(tmp_path / "store", tmp_path / "mirror")
+    now, now_ns = time.time, time.time_ns
+    for offset in (-86400, 86400):  # seconds that the other clock goes behind or ahead
+        monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / f"cache-{offset}"))
+        monkeypatch.setattr(time, "time", lambda offset=offset: now() + offset)
+        monkeypatch.setattr(time, "time_ns", lambda offset=offset: now_ns() + offset * 10**9)
+        other = open_pair(*(there / side.path.relative_to(tmp_path / "here") for side in (here.base, here.tuned)))
+        for root in ("store", "mirror"):
+            again = list(iter_scan(other, store=SpectrumStore(tmp_path / root), device="cpu"))
+            assert [result.row["stored"] for result in again] == [True] * len(found)
+            assert all(result.row["tau"] == found[result.name].row["tau"] for result in again)
+        assert [weight.key for weight in weights_of(other)] == [weight.key for weight in weights_of(here)]
