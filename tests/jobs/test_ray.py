@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def write_pair(directory, shape, count, shards):
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
     """Large enough for a node to be killed in the middle of a file."""
-    return write_pair(tmp_path_factory.mktemp("pair"), (448, 384), 4 * SHARDS, SHARDS)
+    return write_pair(tmp_path_factory.mktemp("pair"), (640, 512), 4 * SHARDS, SHARDS)
 
 
 @pytest.fixture
@@ -102,14 +103,15 @@ def wait_for(true, seconds=60):
         time.sleep(0.02)
 
 
-def is_writing(node, out):
-    """Whether a process of a node has a file open that is not finished."""
-    raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-    opened = []
-    for process in raylet.children(recursive=True):
-        with suppress(psutil.Error):
-            opened += [file.path for file in process.open_files()]
-    return any(path.startswith(str(out)) and path.endswith(".partial") for path in opened)
+def find_writer(cluster, out):
+    """The first process of a node but ours that has a file open which is not finished, with the node and the file."""
+    for node in cluster.worker_nodes:
+        for process in psutil.Process(node.all_processes["raylet"][0].process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                for file in process.open_files():
+                    if file.path.startswith(str(out)) and file.path.endswith(".partial"):
+                        return node, process, Path(file.path)
+    return None
 
 
 def test_a_cluster_carries_out_the_same_tasks(executor, tmp_path):
@@ -243,14 +245,24 @@ def test_closing_ends_what_runs_and_what_waits(cluster, tmp_path):
 
 
 def test_a_node_that_is_killed_half_way_changes_no_byte(cluster, pair, executor, alone, tmp_path):
-    out = tmp_path / "out"
-    export = iter_export(plan_export(pair, RepairPlan(), out), executor)
-    next(export)
-    wait_for(lambda: any(is_writing(node, out) for node in cluster.worker_nodes))
-    lost = next(node for node in cluster.worker_nodes if is_writing(node, out))
-    cluster.remove_node(lost, allow_graceful=False)
-    assert list(out.glob("*.partial"))
-    list(export)
+    out, marks = tmp_path / "out", tmp_path / "marks"
+    marks.mkdir()
+    ready = [executor.submit(tasks.mark_and_wait, marks, number) for number in range(3)]
+    wait_for(lambda: len(list(marks.iterdir())) == 3)  # every node has a process
+    (marks / "go").touch()
+    assert [future.result(60) for future in ready] == [0, 1, 2]
+    with ThreadPoolExecutor(1) as pool:
+        export = pool.submit(list, iter_export(plan_export(pair, RepairPlan(), out), executor))
+        wait_for(lambda: find_writer(cluster, out) or export.done())
+        node, process, file = find_writer(cluster, out)
+        process.suspend()
+        assert file.exists()  # in the middle of it
+        cluster.remove_node(node, allow_graceful=False)
+        export.result(120)
+    assert files(out) == alone
+    with suppress(psutil.NoSuchProcess):  # one that was only slow wakes up, and spoils nothing
+        process.resume()
+        process.wait(30)
     assert files(out) == alone
     cluster.add_node(**NODE)
 
