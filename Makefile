@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak bench bench-cuda docs lint clean
+.PHONY: help app check test soak lowest bench bench-cuda docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
