@@ -54,6 +54,10 @@ class PairError(DgvizError):
     """Two checkpoints do not belong together."""
 
 
+class PackageError(DgvizError):
+    """A package that only this work needs is not installed."""
+
+
 class AccessError(DgvizError):
     """A path lies outside the folders that a server may open."""
 

@@ -15,6 +15,7 @@ from dgviz.forecast.methods import METHOD_TITLES, method_rows, read_methods
 from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
 from dgviz.forecast.words import averaging_words, control_words
 from dgviz.jobs.executor import Executor
+from dgviz.packages import need
 
 if TYPE_CHECKING:
     from dgviz.calibration import Run
@@ -24,6 +25,7 @@ _SEEN = ".lock"  # a file of the folder
 
 def run(options: argparse.Namespace) -> int:
     """Measure every pair that has no result yet, and print the table of all of them."""
+    need("calibrate", "transformers", "peft", "sklearn")
     from dgviz.calibration import RUNS, iter_calibration, write_table
 
     chosen = Selection(options.pairs or "", "")

@@ -25,6 +25,7 @@ from dgviz.errors import ClusterError
 from dgviz.files import cache_dir
 from dgviz.jobs.executor import Task
 from dgviz.jobs.worker import RemoteError
+from dgviz.packages import need
 from dgviz.words import size
 
 LOCAL = "local"
@@ -310,11 +311,10 @@ def _import_ray() -> Any:
     """Return the library, set up to be quiet and to tell nobody of its use."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    try:
-        import ray
-        import ray.exceptions
-    except ImportError:
-        raise ClusterError("--ray needs Ray, which is not installed: pip install 'dgviz[ray]'") from None
+    need("--ray", "ray")
+    import ray
+    import ray.exceptions
+
     return ray
 
 

@@ -178,7 +178,9 @@ def kill_and_continue(pair, out, point, undisturbed):
         finish(pair, out)
     after = shards_of(out)
     reused = sum(after[name] == inode for name, inode in before.items())
-    return Kill(share, share >= 1, len(before), reused, file_bytes(out) == undisturbed)
+    left = file_bytes(out)
+    left.pop(LOCK, None)  # empty and nobody's, where the kill came after the manifest was gone
+    return Kill(share, share >= 1, len(before), reused, left == undisturbed)
 
 
 def kill_table(kills):
