@@ -30,7 +30,8 @@ from dgviz.repair.plan import RepairPlan
 from tests.checkpoints import planted_update, write_checkpoint
 from tests.jobs import executor_tasks as tasks
 
-os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0")
+# By default Ray has its processes yield to all others: beside other tests they would wait long.
+os.environ.update(RAY_USAGE_STATS_ENABLED="0", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_worker_niceness="0")
 ray = pytest.importorskip("ray")
 from ray.cluster_utils import Cluster  # noqa: E402
 
