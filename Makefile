@@ -35,8 +35,8 @@ check: lint
 
 test: lint
 	$(PY) tests/e2e/find_browser.py
-	$(UNITS) -m 'not e2e'
-	$(PY) -m pytest -m e2e
+	$(UNITS) -m 'not e2e and not cluster'
+	$(PY) -m pytest -m 'e2e or cluster'
 
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'

@@ -37,7 +37,7 @@ from ray.cluster_utils import Cluster  # noqa: E402
 
 from dgviz.jobs.ray_cluster import RayCluster  # noqa: E402
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 NODE = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
 REPAIRS = [RepairPlan(), *(RepairPlan(method=name) for name in ("ties", "norm_matched"))]
 SHARDS = 6
