@@ -77,7 +77,7 @@ class RayCluster:
         self._changed, self._closed = threading.Condition(), False
         self._failure: ClusterError | None = None
         self._tasks: list[tuple[Task, Any]] = []  # and where they are stored, once for the cluster
-        self._patience = patience
+        self._patience, self._largest = patience, 0.0  # bytes of the largest node, as last seen
         try:
             self.device, self.count = self._choose(device, count)
             self.threads = None if is_gpu(self.device) else 1
@@ -152,8 +152,7 @@ class RayCluster:
         if is_gpu(self.device):
             needs["GPU"] = 1
         if memory:
-            most = max((node["Resources"].get("memory", 0) for node in self._nodes()), default=0)
-            needs["memory"] = int(min(most, 2 ** (memory + _PROCESS_BYTES - 1).bit_length()))
+            needs["memory"] = int(min(self._largest, 2 ** (memory + _PROCESS_BYTES - 1).bit_length()))
         return needs
 
     def _end(self, reference: Any, ended: Future) -> None:
@@ -221,7 +220,11 @@ class RayCluster:
                 if self._changed.wait_for(lambda: self._closed, _LOOK):
                     return
                 wanted = [needs for _, needs in self._running.values()]
-            lacking = next((needs for needs in wanted if not any(_has(node, needs) for node in self._nodes())), None)
+            try:
+                nodes = self._nodes()
+            except ClusterError:
+                nodes = []
+            lacking = next((needs for needs in wanted if not any(_has(node, needs) for node in nodes)), None)
             since = None if lacking is None else since or time.monotonic()
             if since is not None and time.monotonic() - since > self._patience:
                 self._give_up(lacking)
@@ -231,9 +234,8 @@ class RayCluster:
         """Fail all that runs."""
         parts = [f"{lacking[name]:g} {name}" for name in ("CPU", "GPU") if name in lacking]
         parts += [size(lacking["memory"])] if "memory" in lacking else []
-        there = f"{len(self._nodes())} nodes are left"
         self._failure = ClusterError(
-            f"no node of the cluster has {' and '.join(parts)} any more ({there}); start one and repeat the command"
+            f"no node of the cluster has {' and '.join(parts)} any more; start one and repeat the command"
         )
         with self._changed:
             running, self._running = self._running, {}
@@ -245,9 +247,11 @@ class RayCluster:
     def _nodes(self) -> list[dict[str, Any]]:
         """Return the nodes that are there."""
         try:
-            return [node for node in self._ray.nodes() if node["Alive"]]
+            nodes = [node for node in self._ray.nodes() if node["Alive"]]
         except Exception as error:
             raise ClusterError(f"the cluster does not answer any more: {error}") from None
+        self._largest = max((node["Resources"].get("memory", 0) for node in nodes), default=0)
+        return nodes
 
     def _choose(self, device: str, count: int | None) -> tuple[str, int]:
         """Return the device that tasks compute on, and how many do so at once."""
