@@ -26,6 +26,7 @@ LIGHT = {
     "dgviz.scores": [],
     "dgviz.figures": [f"dgviz.figures.figure4.{name}" for name in ("panels", "contrast", "draw")],
     "dgviz.cli": [],
+    "dgviz.api": [],
     "dgviz.app": ["dgviz.app.answers", "dgviz.app.main"],
 }
 

@@ -14,9 +14,7 @@ from dgviz.files import json_number
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan, read_plan_file
-from dgviz.rmt.directions import Directions
 from dgviz.rmt.threshold import find_rule
-from dgviz.spectra.weight import Weight
 
 NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 """What a threshold says of a matrix, in the order printed."""
@@ -60,12 +58,6 @@ def rule_plan(options: argparse.Namespace, pair: CheckpointPair) -> RepairPlan:
     plan = repair_plan(options)
     refuse_idle(plan, pair)
     return plan
-
-
-def own_rule(plan: RepairPlan, weight: Weight) -> tuple[str, Mapping[str, float], Directions]:
-    """Return the rule of one weight, its parameters, and the single directions that it does not decide."""
-    own = plan.at(weight.tensor, weight.index)
-    return own.rule, own.params, own.directions
 
 
 def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:

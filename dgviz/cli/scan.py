@@ -1,17 +1,14 @@
 """``scan``: spectrum and figures of every weight's update, into the store."""
 
 import argparse
-import functools
 import time
 from contextlib import closing
 from typing import Any
 
-from dgviz.analysis.assessed import assess_scanned
-from dgviz.analysis.forecast import forecast_scan
+from dgviz.analysis.scanned import finish_scan
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import (
     NUMBERS,
-    own_rule,
     print_columns,
     print_result,
     report_failures,
@@ -22,7 +19,7 @@ from dgviz.cli.options import (
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.rmt.diagnosis import Diagnosis
-from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
+from dgviz.spectra.model_scan import ScannedMatrix, iter_scan
 from dgviz.spectra.schedule import plan_tasks
 from dgviz.words import duration, number
 
@@ -35,8 +32,7 @@ def run(options: argparse.Namespace) -> int:
     results: list[ScannedMatrix] = []
     stored = 0
     plan = rule_plan(options, pair)
-    own = functools.partial(own_rule, plan)
-    scan = iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own)
+    scan = iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=plan.rule_of)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:
@@ -46,12 +42,7 @@ def run(options: argparse.Namespace) -> int:
             results.append(result)
             stored += result.row is not None and result.row["stored"]
             progress.tell(result.work, result.name, matrices=len(results), stored=stored)
-    report = scan_report(pair, results, time.perf_counter() - started)
-    if not report["errors"]:
-        assess_scanned(pair, plan.rule, plan.params)
-    forecast = forecast_scan(pair, results, plan)
-    if report["model"]:
-        report["model"]["forecast"] = forecast.to_json()
+    report, forecast = finish_scan(pair, results, plan, time.perf_counter() - started)
     errors = report["errors"]
     summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
     if errors:
