@@ -17,7 +17,7 @@ from dgviz.analysis.scanned import finish_scan
 from dgviz.analysis.tables import noise_groups, tensor_table, weight_table
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint import open_pair as open_repairable
-from dgviz.errors import DgvizError, PlanError
+from dgviz.errors import PlanError, SpectrumError
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository
 from dgviz.figures.picture import Picture
@@ -261,6 +261,54 @@ class Pair:
         """
         return self.scan().verdict
 
+    def report(
+        self,
+        out: str | Path,
+        *,
+        weights: Sequence[str] = (),
+        evidence: str | Path | None = None,
+        against: str | Path | None = None,
+        workers: int | None = None,
+    ) -> Path:
+        """Write verdict, map, tables, Figure 4 and plan as one HTML file to read, print and send; scan first.
+
+        Parameters
+        ----------
+        out : str or Path
+            The file.
+        weights : sequence of str
+            Of which Figure 4 is drawn; the three of the largest update by default.
+        evidence : str or Path, optional
+            Scores that ``recovery --json`` has assessed, as a part of it.
+        against : str or Path, optional
+            Another report's values, which ``report --save`` has written: it is said what differs.
+        workers : int, optional
+            Processes of the scan.
+
+        Raises
+        ------
+        ExportError, StateError
+            If it cannot be written, would be too large, or a file cannot be read.
+
+        Examples
+        --------
+        >>> import dgviz
+        >>> pair = dgviz.open_pair("pair/base", "pair/noisy")
+        >>> pair.report("report.html", weights=["classifier.weight"]).name
+        'report.html'
+        """
+        from dgviz.analysis import model_report
+        from dgviz.figures.report import draw_weights, map_figures, report_page, write_page
+
+        scores = model_report.read_evidence(evidence) if evidence is not None else None
+        other = model_report.read_model_report(against) if against is not None else None
+        errors = self.scan(workers=workers).errors
+        found = model_report.report_model(self.checkpoints, self.repair_plan, errors, scores)
+        chosen = [self[name].weight for name in weights] or found.largest()
+        figures = [*map_figures(found.rows), *draw_weights(found, chosen, self.device)]
+        different = model_report.differences(found.to_json(), other) if other else []
+        return write_page(Path(out).expanduser(), report_page(found, figures, different))
+
     def repair(
         self,
         out: str | Path,
@@ -369,7 +417,7 @@ class Scan:
             If no matrix could be decomposed.
         """
         if self.report["model"] is None:
-            raise DgvizError(
+            raise SpectrumError(
                 f"no matrix could be decomposed, so there is no verdict: {next(iter(self.errors.values()))}"
             )
         return Diagnosis.from_json(self.report["model"])

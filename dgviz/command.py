@@ -44,6 +44,8 @@ class Argument:
         Whether an argument with a name must be given.
     instead : str
         Name of the set of arguments of which only one can be given.
+    short : str
+        Another flag of one letter.
     """
 
     flag: str
@@ -55,11 +57,17 @@ class Argument:
     choices: tuple[str, ...] | None = None
     required: bool = False
     instead: str = ""
+    short: str = ""
 
     @property
     def name(self) -> str:
         """The attribute of the parsed options."""
         return self.flag.lstrip("-").replace("-", "_")
+
+    @property
+    def flags(self) -> list[str]:
+        """What it can be told by."""
+        return [*filter(None, (self.short, self.flag))]
 
     @property
     def positional(self) -> bool:
@@ -104,7 +112,7 @@ class Argument:
             text = text.replace("{" + name + "}", words)
         options: dict[str, Any] = {"help": text.replace("%", "%%")}
         if self.kind is bool:
-            parser.add_argument(self.flag, action="store_true", **options)
+            parser.add_argument(*self.flags, action="store_true", **options)
             return
         options |= {"metavar": self.metavar, "default": self.default, "choices": self.choices, "type": self.kind}
         if self.form == "pairs":
@@ -117,7 +125,7 @@ class Argument:
             options["nargs"] = "?"
         if self.required:
             options["required"] = True
-        parser.add_argument(self.flag, **options)
+        parser.add_argument(*self.flags, **options)
 
 
 @dataclass(frozen=True)
@@ -440,6 +448,26 @@ GRAMMAR: dict[str, Form] = {
                     form="list",
                 ),
                 *_PLAN,
+            ),
+        ),
+        (
+            "report",
+            "verdict, map, tables, Figure 4 and plan as one file to read, print and send; scans first",
+            (
+                *_PAIR,
+                Argument("--out", "FILE", "the report, one HTML file", short="-o", required=True),
+                Argument(
+                    "--weight", "NAME", "draw Figure 4 of it; default: the three of the largest update", form="many"
+                ),
+                Argument("--evidence", "FILE", "scores that recovery --json has assessed, as a part of it"),
+                Argument("--against", "FILE", "another report's --save: also say what differs"),
+                Argument("--files", "DIR", "also write figures as SVG and PNG, tables as CSV and Parquet, there"),
+                *_SHOWN,
+                *_RULE,
+                *_PLAN,
+                _DEVICE,
+                Argument("--workers", "N", "processes of the scan", kind=int),
+                _SAVE,
             ),
         ),
         (

@@ -19,6 +19,7 @@ from dgviz.analysis.sides import Side
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import PairError, SpectrumError
 from dgviz.figures.figure4.contrast import compute_method_panel, compute_side
+from dgviz.figures.figure4.draw import draw_figure4
 from dgviz.figures.figure4.maps import (
     WHOLE,
     ComparedPanels,
@@ -104,6 +105,11 @@ def spectrum_panels(weight: Weight, device: str) -> SpectrumPanels:
     if drawn.panels is None:
         drawn.panels = compute_spectrum_panels(drawn.decomposition)
     return drawn.panels
+
+
+def figure4(weight: Weight, plan: RepairPlan, sides: tuple[str, str], device: str) -> str:
+    """Return Figure 4 of a weight under a plan, as SVG."""
+    return draw_figure4(weight, plan, sides, device)
 
 
 def entry_panels(weight: Weight, device: str, rank: int, window: Window = WHOLE) -> EntryPanels:

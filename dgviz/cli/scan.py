@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any
 
 from dgviz.analysis.scanned import finish_scan
+from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import (
     NUMBERS,
@@ -17,7 +18,9 @@ from dgviz.cli.options import (
     warn,
 )
 from dgviz.cli.progress import Progress
+from dgviz.forecast import Forecast
 from dgviz.jobs import JobReporter
+from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.diagnosis import Diagnosis
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan
 from dgviz.spectra.schedule import plan_tasks
@@ -26,13 +29,27 @@ from dgviz.words import duration, number
 
 def run(options: argparse.Namespace) -> int:
     """Scan every weight; a weight that fails is named at the end, and the others are done."""
-    started = time.perf_counter()
     pair = seen_pair(options)
+    report, forecast = scan_pair(pair, rule_plan(options, pair), options.device, options.workers)
+    errors = report["errors"]
+    summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
+    if errors:
+        failed = f"{len(errors)} of {len(errors) + report['stored'] + report['computed']} matrices failed"
+        summary["error"] = f"{failed}, first {next(iter(errors.items()))[1]}"
+    JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
+    print_result(options, report, lambda: _print_scan(report, forecast.sentence))
+    return report_failures("scan", errors)
+
+
+def scan_pair(
+    pair: CheckpointPair, plan: RepairPlan, device: str, workers: int | None
+) -> tuple[dict[str, Any], Forecast]:
+    """Scan every weight with a bar; return the report, and what the plan would do."""
+    started = time.perf_counter()
     total = sum(task.work for task in plan_tasks(pair))
     results: list[ScannedMatrix] = []
     stored = 0
-    plan = rule_plan(options, pair)
-    scan = iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=plan.rule_of)
+    scan = iter_scan(pair, device=device, workers=workers, heartbeat=0.5, own=plan.rule_of)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:
@@ -42,14 +59,7 @@ def run(options: argparse.Namespace) -> int:
             results.append(result)
             stored += result.row is not None and result.row["stored"]
             progress.tell(result.work, result.name, matrices=len(results), stored=stored)
-    report, forecast = finish_scan(pair, results, plan, time.perf_counter() - started)
-    errors = report["errors"]
-    summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
-    if errors:
-        summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
-    JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
-    print_result(options, report, lambda: _print_scan(report, forecast.sentence))
-    return report_failures("scan", errors)
+    return finish_scan(pair, results, plan, time.perf_counter() - started)
 
 
 def _print_scan(report: dict[str, Any], forecast: str) -> None:
