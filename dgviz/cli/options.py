@@ -3,18 +3,20 @@
 import argparse
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
+from dgviz.cli.progress import LOG
 from dgviz.command import Form
-from dgviz.errors import MethodError, PlanError, printable
+from dgviz.errors import MethodError, PlanError, ThresholdError, printable
 from dgviz.files import json_number
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan, read_plan_file
-from dgviz.rmt.threshold import find_rule
+from dgviz.rmt.threshold import RULES, find_rule, having
 
 NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 """What a threshold says of a matrix, in the order printed."""
@@ -22,6 +24,12 @@ NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 
 def rule_params(options: argparse.Namespace) -> dict[str, Any]:
     """Return the rule's parameters, defaults included."""
+    for name in options.rule_param:
+        methods = having(name, METHODS) if not having(name, RULES) else ""
+        if methods:
+            raise ThresholdError(
+                f"rule {options.rule!r} has no {name}, which is of the method {methods}: use --param"
+            )
     return find_rule(options.rule).checked(options.rule_param)
 
 
@@ -93,9 +101,10 @@ def warn_blocked(pair: CheckpointPair, name: str = "") -> None:
 
 
 def warn(messages: Iterable[str], kind: str = "warning") -> None:
-    """Print each message as a line of its kind on standard error."""
+    """Say each message as a line of its kind on standard error; those of the command itself are errors."""
+    level = logging.ERROR if kind.startswith("dgviz ") else logging.WARNING
     for message in messages:
-        print(printable(f"{kind}: {message}"), file=sys.stderr)
+        LOG.log(level, message, extra={"kind": kind})
 
 
 def report_failures(command: str, errors: Mapping[str, str]) -> int:
