@@ -309,7 +309,8 @@ def option(flag: str, value: Any = None) -> str:
     CommandError
         If no command has it.
     """
-    if not any(argument.flag == flag for form in GRAMMAR.values() for argument in form.arguments):
+    known = (argument for form in GRAMMAR.values() for argument in (*form.arguments, *COMMON))
+    if not any(argument.flag == flag for argument in known):
         raise CommandError(f"no command takes {flag}")
     return shlex.join([flag] if value is None else _named(flag, _text(value)))
 

@@ -232,3 +232,15 @@ def test_failures_are_one_sentence(folder, written, capsys, options, words):
     assert main(["report", f"{pair}/base", f"{pair}/noisy", *given]) == 2
     err = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()[-1]
     assert words in err and not (folder / "never.html").exists()
+
+
+def test_towers_are_told_apart_on_the_maps(tmp_path):
+    torch.manual_seed(0)
+    names = [f"{tower}.layers.{i}.w.weight" for tower in ("text", "vision") for i in range(2)]
+    base = {name: torch.randn(64, 48) for name in names}
+    tuned = {name: tensor + 0.01 * torch.randn(64, 48) for name, tensor in base.items()}
+    sides = [write_checkpoint(tmp_path / side, tensors) for side, tensors in (("base", base), ("tuned", tuned))]
+    assert run("report", *sides, "-o", tmp_path / "r.html", "--files", tmp_path / "parts")[0] == 0
+    drawn = ElementTree.parse(tmp_path / "parts" / "map-verdict.svg")
+    words = [found.text for found in drawn.iter(f"{SVG}text")]
+    assert {"text", "vision"} <= set(words) and len(list(drawn.iter(f"{SVG}g"))) == 4

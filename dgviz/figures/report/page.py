@@ -68,8 +68,9 @@ def report_page(report: ModelReport, figures: Sequence[ReportFigure], different:
     body += ["<h2>Figures</h2>", *(_figure(figure, place) for place, figure in enumerate(figures))]
     body += ["<h2>Tables</h2>", *(_table(report.tables[name]) for name in _ABOUT if name in report.tables)]
     if report.errors:
-        failed = "".join(f"<li>{_words(f'{name}: {error}')}</li>" for name, error in report.errors.items())
-        body.append(f"<h3>Without figures</h3><ul>{failed}</ul>")
+        failed = [f"{name}: {error}" for name, error in report.errors.items()]
+        more = [f"{len(failed) - _ROWS:,} more"] if len(failed) > _ROWS else []
+        body.append(f"<h3>Without figures</h3>{_list([*failed[:_ROWS], *more])}")
     body += [_plan(report), _made(report)]
     script = _SCRIPT.read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

@@ -46,20 +46,25 @@ class ReportFigure:
 def map_figures(rows: Sequence[Assessment]) -> list[ReportFigure]:
     """Return the maps of a model under a plan, layers by modules."""
     names = [row.weight.tensor.name for row in rows]
-    found = []
+    found, labels = [], towers(names)
     for name in MAPPED:
         figure = FIGURES[name]
-        parts = [map_tower(rows, (), figure, tower) for tower in (*towers(names), "")]
-        picture = map_picture(model_cells(parts, figure, "", ()), figure)
+        parts = [map_tower(rows, (), figure, tower) for tower in (*labels, "")]
+        titles = [labels.get(part.tower, part.title) for part in parts if part.cells]
+        picture = map_picture(model_cells(parts, figure, "", ()), figure, titles)
         caption = f"{figure.help} Every cell is one weight, of experts their mean; the first layer stands lowest."
         found.append(ReportFigure(f"map-{name}", f"Map: {figure.heading}", caption, picture))
     return found
 
 
-def map_picture(cells: dict[str, Any], figure: Figure) -> Picture:
-    """Return the map of a model (`dgviz.figures.model_cells`) as an SVG document."""
+def map_picture(cells: dict[str, Any], figure: Figure, titles: Sequence[str]) -> Picture:
+    """Return the map of a model (`dgviz.figures.model_cells`) as an SVG document; each part has a title."""
     top, parts = 44, [svg.text(0, 16, cells["title"], bold=True), _legend(cells, figure)]
-    for part in cells["parts"]:
+    several = sum(part["heads"] for part in cells["parts"]) > 1
+    for part, title in zip(cells["parts"], titles, strict=True):
+        if several or not part["heads"]:
+            parts.append(svg.text(0, top + 12, title, size=12, bold=True))
+            top += 22
         drawn, top = _part(part, figure, top)
         parts += drawn
     body = "\n".join(parts)
@@ -97,13 +102,11 @@ def _part(part: dict[str, Any], figure: Figure, top: float) -> tuple[list[str], 
     parts = []
     if heads:
         top += 16 + 3.6 * max(map(len, shown))  # a line of words at 35 degrees
-        for column, (short, (_, full)) in enumerate(zip(shown, columns, strict=True)):
+        step = max(1, round(13 / width))
+        for column, (short, (_, full)) in list(enumerate(zip(shown, columns, strict=True)))[::step]:
             place = f"translate({left + (column + 0.5) * width:.1f} {top - 6:.1f}) rotate(-35)"
             words = f"<title>{escape(full)}</title>{escape(short)}"
             parts.append(f'<text transform="{place}" font-size="11" fill="{svg.SOFT}">{words}</text>')
-    else:
-        parts.append(svg.text(0, top + 12, "outside the layers", size=12, bold=True))
-        top += 22
     every = max(1, round(12 / height))
     for row, name in enumerate(rows):
         if row % every == 0:
