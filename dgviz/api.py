@@ -17,7 +17,7 @@ from dgviz.analysis.scanned import finish_scan
 from dgviz.analysis.tables import noise_groups, tensor_table, weight_table
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint import open_pair as open_repairable
-from dgviz.errors import PlanError, SpectrumError
+from dgviz.errors import MissingPackageError, PlanError, SpectrumError
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository
 from dgviz.figures.picture import Picture
@@ -508,6 +508,39 @@ class Update:
         if file is not None:
             picture.save(file)
         return picture
+
+    def widget(self) -> Any:
+        """Return Figure 4 that follows tau, for a notebook; needs the extra ``dgviz[notebook]``.
+
+        Returns
+        -------
+        Figure4Widget
+            `tau` and `rank` are where its line stands, and `override` is what a plan says so as to cut there.
+
+        Raises
+        ------
+        MissingPackageError
+            If anywidget is not installed.
+        PairError
+            If the plan keeps one side's values here.
+
+        Examples
+        --------
+        >>> import dgviz
+        >>> widget = dgviz.open_pair("pair/base", "pair/noisy")["classifier.weight"].widget()
+        >>> widget.rank
+        1
+        """
+        try:
+            from dgviz.figures.figure4.notebook import Figure4Widget
+        except ModuleNotFoundError as error:
+            if error.name not in ("anywidget", "traitlets"):
+                raise
+            raise MissingPackageError(
+                f"a figure in a notebook needs {error.name}, which is not installed: pip install 'dgviz[notebook]'; "
+                "figure4() draws one that stands still"
+            ) from None
+        return Figure4Widget(self.weight, self.pair.repair_plan, self.pair.device)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -92,5 +92,9 @@ class EvaluationError(DgvizError):
     """A model cannot be scored: the harness, a task or the checkpoint does not allow it."""
 
 
+class MissingPackageError(DgvizError):
+    """Something needs a package that is not installed."""
+
+
 class ServerError(DgvizError):
     """The dashboard cannot be served as asked."""
