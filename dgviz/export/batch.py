@@ -4,19 +4,16 @@ The exports run in step, tensor by tensor, each with its own folder, lock, manif
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from dgviz.checkpoint import CheckpointPair, PairedTensor, open_checkpoint
-from dgviz.errors import CheckpointError, ExportError, StateError
+from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.errors import ExportError
+from dgviz.export.finished import finished_report
 from dgviz.export.full import Repair
-from dgviz.export.inputs import hash_inputs
 from dgviz.export.made import MadeTensor, made_ahead
-from dgviz.export.manifest import MANIFEST
-from dgviz.export.plan import REPORT, ExportPlan, plan_export
-from dgviz.export.report import read_report
-from dgviz.export.shard import file_digest
+from dgviz.export.plan import ExportPlan, plan_export
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.jobs.executor import Executor, InProcess
 from dgviz.repair.ahead import Ahead
@@ -24,7 +21,7 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import TensorReport
 from dgviz.repair.whole_model import Squares, prepare_method
 from dgviz.spectra.svd.decompose import resolve_device
-from dgviz.words import size, some
+from dgviz.words import size
 
 
 def plan_exports(
@@ -37,7 +34,7 @@ def plan_exports(
     plans, finished = [], {}
     for repair in repairs:
         out = Path(folder).expanduser() / output_name(repair)
-        report = _finished_report(pair, repair, out)
+        report = finished_report(pair, repair, out)
         if report is None:
             plans.append(plan_export(pair, repair, out))
         else:
@@ -54,45 +51,6 @@ def plan_exports(
 def output_name(repair: RepairPlan) -> str:
     """Return the folder name of a plan's output."""
     return repair.label.replace(":", "-")
-
-
-def _finished_report(pair: CheckpointPair, repair: RepairPlan, out: Path) -> dict[str, Any] | None:
-    """Return the report of a finished export of the same inputs and plan, or None."""
-    if (out / MANIFEST).exists() or not (out / REPORT).is_file():
-        return None
-    try:
-        report = read_report(out)
-        if report["plan"] != repair.to_json() or report["format"] != "full":
-            return None
-        inputs, files = dict(report["inputs"]), {name: entry["sha256"] for name, entry in report["files"].items()}
-        for name, row in report["tensors"].items():
-            TensorReport.from_json(name, row)
-    except (StateError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    written = [paired for paired in pair.tensors if paired.tuned is not None]
-    same = inputs.keys() == {paired.name for paired in written}
-    if not same or not all(inputs[item.name] == hash_inputs(item, repair) for item in written):
-        return None
-    _refuse_damaged(out, files, report["sidecars"])
-    return report
-
-
-def _refuse_damaged(out: Path, files: Mapping[str, str], sidecars: Iterable[str]) -> None:
-    """Refuse a finished output that is not any more what was written."""
-    again = "delete the folder and repeat the command to write it again"
-    lost = [name for name in (*files, *sidecars) if not (out / name).is_file()]
-    if lost:
-        raise ExportError(f"{out} holds a finished export without its {some(lost)}; {again}")
-    for name, digest in files.items():
-        if (now := file_digest(out / name)) != digest:
-            raise ExportError(
-                f"{out / name} is not what was written there (SHA-256 {digest[:12]}... then, {now[:12]}... now); "
-                f"{again}"
-            )
-    try:
-        open_checkpoint(out)
-    except CheckpointError as error:
-        raise ExportError(f"{out} holds a finished export that cannot be opened: {error}; {again}") from error
 
 
 def iter_exports(

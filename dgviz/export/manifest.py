@@ -15,7 +15,7 @@ LOCK = ".dgviz-export.lock"
 PARTS = ".dgviz-parts"
 """Folder of what is finished: a record of every shard, or the pieces of an output that is put together last."""
 
-_VERSION = 4
+_VERSION = 5
 _OPTIONS = {"params": "--rule-param", "dgviz": "dgviz's version", "torch": "torch's version", "device": "--device"}
 _OPTIONS |= {"facts": "what the method takes from the whole model"}
 
@@ -23,8 +23,10 @@ _OPTIONS |= {"facts": "what the method takes from the whole model"}
 def read_manifest(target: Path) -> Mapping[str, Any] | None:
     """Return the manifest of an unfinished export, or None."""
     manifest = _read(target / MANIFEST)
-    if manifest is not None and (
-        manifest.get("version") != _VERSION or not isinstance(manifest.get("options"), dict)
+    if manifest is not None and not (
+        manifest.get("version") == _VERSION
+        and isinstance(manifest.get("options"), dict)
+        and isinstance(manifest.get("finished"), bool)
     ):
         raise _unknown(target / MANIFEST)
     return manifest
@@ -47,9 +49,23 @@ def _unknown(path: Path) -> ExportError:
     return ExportError(f"{path} is not what an export of this version leaves; delete the folder and export again")
 
 
-def new_manifest(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the manifest of an export."""
-    return {"version": _VERSION, "options": dict(options)}
+def write_manifest(target: Path, options: Mapping[str, Any], finished: bool = False) -> dict[str, Any]:
+    """Write the manifest of an export, and return it; `finished` when all that is left to do is to take it away."""
+    manifest = {"version": _VERSION, "options": dict(options), "finished": finished}
+    write_file(target / MANIFEST, orjson.dumps(manifest))
+    return manifest
+
+
+def drop_manifest(target: Path) -> None:
+    """Remove what only an unfinished export needs.
+
+    The manifest says first that all is finished, so that a run that is ended between two of these steps leaves
+    nothing to be made again, and goes last, for it says whose the rest is.
+    """
+    write_manifest(target, read_manifest(target)["options"], finished=True)
+    if (target / PARTS).is_dir():
+        shutil.rmtree(target / PARTS)
+    (target / MANIFEST).unlink()
 
 
 def write_record(target: Path, shard: str, record: Mapping[str, Any]) -> None:
@@ -81,7 +97,7 @@ def finished_parts(target: Path, options: Mapping[str, Any]) -> frozenset[str]:
     if manifest is None:
         shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise ExportError(f"the output {target} is not empty (it holds {shown}); choose a new or empty folder")
-    finished = _finished(target, ".json") | _finished(target, ".safetensors")
+    finished = frozenset(names) if manifest["finished"] else _finished(target, ".json", ".safetensors")
     if not finished and all(name in (MANIFEST, PARTS) or name.endswith(".partial") for name in names):
         return frozenset()  # an earlier run ended before its first file: nothing of it would be lost
     refuse_other_options(target, manifest["options"], options)
@@ -93,9 +109,10 @@ def _is_half(name: str) -> bool:
     return name.startswith(MANIFEST) and name.endswith(".partial")
 
 
-def _finished(target: Path, suffix: str) -> frozenset[str]:
-    """Return what is finished, by files of this suffix."""
-    return frozenset(path.name.removesuffix(suffix) for path in (target / PARTS).glob(f"*{suffix}"))
+def _finished(target: Path, *suffixes: str) -> frozenset[str]:
+    """Return what is finished, by files of these suffixes."""
+    found = [(path.name, suffix) for suffix in suffixes for path in (target / PARTS).glob(f"*{suffix}")]
+    return frozenset(name.removesuffix(suffix) for name, suffix in found)
 
 
 def refuse_other_options(target: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

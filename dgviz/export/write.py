@@ -2,33 +2,30 @@
 
 import contextlib
 import hashlib
-import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
 from filelock import FileLock, Timeout
 
 from dgviz.checkpoint import PairedTensor
 from dgviz.errors import CheckpointError, ExportError, ExportFailedError
 from dgviz.export.factors import iter_factors
+from dgviz.export.finished import take_over
 from dgviz.export.full import CHECKING, Repair, iter_full
 from dgviz.export.lora.adapter import iter_adapter
 from dgviz.export.made import MadeTensor, made_ahead
 from dgviz.export.manifest import (
     LOCK,
-    MANIFEST,
-    PARTS,
+    drop_manifest,
     finished_parts,
-    new_manifest,
     read_manifest,
     refuse_other_options,
     remove_leftovers,
+    write_manifest,
 )
 from dgviz.export.plan import ExportPlan
 from dgviz.export.verify import Loading
-from dgviz.files import write_file
 from dgviz.jobs import WorkerDied
 from dgviz.jobs.executor import Executor, InProcess
 from dgviz.repair.report import TensorReport
@@ -82,14 +79,14 @@ def iter_export(
                     """Return a tensor under the one plan."""
                     return make(paired)[0]
 
-            _start_manifest(plan, options)
-            report = None
-            for item in _iter_output(plan, executor, repair, loading):
+            manifest, report = _start_manifest(plan, options), None
+            output = _iter_finished(plan) if manifest["finished"] else _iter_output(plan, executor, repair, loading)
+            for item in output:
                 if isinstance(item, TensorReport):
                     yield item
                 else:
                     report = item
-            _drop_manifest(plan)
+            drop_manifest(plan.out)
             yield ExportResult(report, report.pop(CHECKING, 0.0))
     finally:
         with contextlib.suppress(OSError):
@@ -106,8 +103,16 @@ def _iter_output(
     return {"lora": iter_adapter, "factors": iter_factors}[plan.format](plan, executor)
 
 
-def _start_manifest(plan: ExportPlan, options: dict[str, Any]) -> None:
-    """See to it that there is a manifest, that of the run to continue or a new one, before anything else is.
+def _iter_finished(plan: ExportPlan) -> Iterator[TensorReport | dict[str, Any]]:
+    """Yield what a run that was ended after its last file would have yielded."""
+    report = take_over(plan)
+    for name, row in report["tensors"].items():
+        yield TensorReport.from_json(name, row)
+    yield report
+
+
+def _start_manifest(plan: ExportPlan, options: dict[str, Any]) -> Mapping[str, Any]:
+    """Return the manifest, that of the run to continue or a new one, which is there before anything else is.
 
     Called with the lock held: the folder may have been filled since the plan was made.
     """
@@ -115,16 +120,9 @@ def _start_manifest(plan: ExportPlan, options: dict[str, Any]) -> None:
     remove_leftovers(plan.out)
     manifest = read_manifest(plan.out)
     if manifest is None or not finished:
-        manifest = new_manifest(options)
-        write_file(plan.out / MANIFEST, orjson.dumps(manifest))
+        manifest = write_manifest(plan.out, options)
     refuse_other_options(plan.out, manifest["options"], options)
-
-
-def _drop_manifest(plan: ExportPlan) -> None:
-    """Remove what only an unfinished export needs; the manifest last, for it says whose the rest is."""
-    if (plan.out / PARTS).is_dir():
-        shutil.rmtree(plan.out / PARTS)
-    (plan.out / MANIFEST).unlink(missing_ok=True)
+    return manifest
 
 
 @contextlib.contextmanager

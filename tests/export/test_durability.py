@@ -178,7 +178,9 @@ def kill_and_continue(pair, out, point, undisturbed):
         finish(pair, out)
     after = shards_of(out)
     reused = sum(after[name] == inode for name, inode in before.items())
-    return Kill(share, share >= 1, len(before), reused, file_bytes(out) == undisturbed)
+    left = file_bytes(out)
+    left.pop(LOCK, None)  # empty and nobody's, where the kill came after the manifest was gone
+    return Kill(share, share >= 1, len(before), reused, left == undisturbed)
 
 
 def kill_table(kills):
@@ -214,6 +216,48 @@ def test_a_killed_export_continues_to_the_same_bytes(pair, undisturbed, tmp_path
 @pytest.mark.soak
 def test_fifty_kills(pair, undisturbed, tmp_path):
     kill_often(pair, undisturbed, tmp_path, 50)
+
+
+def ended_at_the_last_step(pair, out, monkeypatch, format="full"):
+    """Export, and be ended when the records of what is finished are being taken away."""
+
+    def remove_one(folder):
+        sorted(folder.glob("*.*"))[0].unlink()
+        raise OSError("ended here")
+
+    with monkeypatch.context() as patch, pytest.raises(ExportFailedError, match="ended here"):
+        patch.setattr(shutil, "rmtree", remove_one)
+        list(iter_export(plan_export(open_pair(*pair), RepairPlan(), out, format=format), "cpu"))
+    return {path.name: path.stat().st_ino for path in out.iterdir() if path.is_file() and path.name != MANIFEST}
+
+
+@pytest.mark.parametrize("format", ["full", "factors"])
+def test_an_export_ended_at_its_last_step_writes_nothing_again(pair, tmp_path, monkeypatch, format):
+    out = tmp_path / "out"
+    before = ended_at_the_last_step(pair, out, monkeypatch, format)
+    *rows, result = iter_export(plan_export(open_pair(*pair), RepairPlan(), out, format=format), "cpu")
+    assert {path.name: path.stat().st_ino for path in out.iterdir()} == before
+    assert [row.name for row in rows] == list(result.tensors) and result.report["verified"]
+    other = tmp_path / "other"
+    list(iter_export(plan_export(open_pair(*pair), RepairPlan(), other, format=format), "cpu"))
+    assert file_bytes(out) == file_bytes(other)
+
+
+def test_an_export_ended_at_its_last_step_and_spoiled_is_refused(pair, tmp_path, monkeypatch):
+    base, tuned = copied(pair, tmp_path)
+    out = tmp_path / "out"
+    ended_at_the_last_step((base, tuned), out, monkeypatch)
+    shard = sorted(shards_of(out))[0]
+    data = (out / shard).read_bytes()
+    (out / shard).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(ExportError, match=f"{shard} is not what was written there .SHA-256"):
+        list(iter_export(plan_export(open_pair(base, tuned), RepairPlan(), out), "cpu"))
+    (out / shard).write_bytes(data)
+    values = load_file(tuned / shard)
+    save_file({name: value + 1 for name, value in values.items()}, tuned / shard, metadata={"format": "pt"})
+    with pytest.raises(ExportError, match="holds other values"):
+        list(iter_export(plan_export(open_pair(base, tuned), RepairPlan(), out), "cpu"))
+    assert (out / MANIFEST).exists() and (out / shard).read_bytes() == data
 
 
 @pytest.mark.slow

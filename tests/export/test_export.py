@@ -332,7 +332,9 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     (tmp_path / "out" / LOCK).touch()
     export(pair, RepairPlan(), tmp_path / "out")
     (tmp_path / "two").mkdir()
-    (tmp_path / "two" / MANIFEST).write_text(json.dumps({"version": 4, "options": {"dtype": "float16"}}))
+    (tmp_path / "two" / MANIFEST).write_text(
+        json.dumps({"version": 5, "options": {"dtype": "float16"}, "finished": False})
+    )
     (tmp_path / "two" / "model-00001-of-00004.safetensors.partial").write_text("half")
     export(pair, RepairPlan(), tmp_path / "two")
     assert file_bytes(tmp_path / "two") == file_bytes(tmp_path / "out")
@@ -343,8 +345,9 @@ def test_what_a_killed_run_left_half_written_goes(tmp_path):
     [
         "{}",
         "[]",
-        '{"version": 4}',
-        '{"version": 3, "options": {}, "shards": {}}',
+        '{"version": 5}',
+        '{"version": 5, "options": {}}',
+        '{"version": 4, "options": {}, "finished": false}',
         '{"identity": "1", "shards": {}}',
         "{",
     ],
