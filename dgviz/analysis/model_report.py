@@ -1,7 +1,7 @@
 """All that is known of a pair under a plan, as one value: the verdict, what would be, every table, evidence."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -146,7 +146,7 @@ def read_evidence(file: str | Path) -> dict[str, Any]:
     StateError
         If the file is not there or holds something else.
     """
-    return _read(file, "what recovery --json prints", "benchmarks", "repaired", "cells")
+    return _read(file, "what recovery --json prints", _evidence_tables)
 
 
 def read_model_report(file: str | Path) -> dict[str, Any]:
@@ -157,15 +157,20 @@ def read_model_report(file: str | Path) -> dict[str, Any]:
     StateError
         If the file is not there or holds something else.
     """
-    return _read(file, "what report --save writes", "dgviz", "base", "tuned", "plan", "model", "tables")
+    return _read(file, "what report --save writes", lambda found: differences(found, found))
 
 
-def _read(file: str | Path, what: str, *keys: str) -> dict[str, Any]:
+def _read(file: str | Path, what: str, use: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """Return what a file holds, where it can be used as it is to be."""
     path = Path(file).expanduser()
     try:
-        found = read_record(path, *keys)
+        found = read_record(path)
+        if found is not None:
+            use(found)
     except StateError as error:
         raise StateError(f"{error}; give {what}") from None
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
+        raise StateError(f"{path} lacks {error} or has it of another kind; give {what}") from None
     if found is None:
         raise StateError(f"{path} is not there; give {what}")
     return found

@@ -28,7 +28,7 @@ def run(options: argparse.Namespace) -> int:
     pair = seen_pair(options)
     plan = rule_plan(options, pair)
     weights = [find_weight(pair, name) for name in options.weight]
-    scanned, _ = scan_pair(pair, plan, options.device, options.workers)
+    scanned, _ = scan_pair(pair, plan, device=options.device, workers=options.workers)
     report = report_model(pair, plan, scanned["errors"], evidence)
     weights = weights or report.largest()
     figures = [*map_figures(report.rows), *draw_weights(report, weights, options.device)]

@@ -30,7 +30,8 @@ from dgviz.words import duration, number
 def run(options: argparse.Namespace) -> int:
     """Scan every weight; a weight that fails is named at the end, and the others are done."""
     pair = seen_pair(options)
-    report, forecast = scan_pair(pair, rule_plan(options, pair), options.device, options.workers)
+    where = {"device": options.device, "workers": options.workers}
+    report, forecast = scan_pair(pair, rule_plan(options, pair), **where)
     errors = report["errors"]
     summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
     if errors:
@@ -41,15 +42,13 @@ def run(options: argparse.Namespace) -> int:
     return report_failures("scan", errors)
 
 
-def scan_pair(
-    pair: CheckpointPair, plan: RepairPlan, device: str, workers: int | None
-) -> tuple[dict[str, Any], Forecast]:
-    """Scan every weight with a bar; return the report, and what the plan would do."""
+def scan_pair(pair: CheckpointPair, plan: RepairPlan, **where: Any) -> tuple[dict[str, Any], Forecast]:
+    """Scan every weight with a bar; return the report, and what the plan would do. `where` goes to `iter_scan`."""
     started = time.perf_counter()
     total = sum(task.work for task in plan_tasks(pair))
     results: list[ScannedMatrix] = []
     stored = 0
-    scan = iter_scan(pair, device=device, workers=workers, heartbeat=0.5, own=plan.rule_of)
+    scan = iter_scan(pair, **where, heartbeat=0.5, own=plan.rule_of)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:

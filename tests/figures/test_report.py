@@ -220,6 +220,11 @@ def test_a_matrix_that_fails_is_in_the_report_and_the_status(tmp_path, capsys):
     ("options", "words"),
     [
         (["--against", "gone.json"], "gone.json is not there; give what report --save writes"),
+        (
+            ["--against", "{pair}/scores.json"],
+            "scores.json lacks 'dgviz' or has it of another kind; give what report",
+        ),
+        (["--against", "{pair}/noisy/model.safetensors"], "is not JSON"),
         (["--evidence", "{pair}/scores.json"], "give what recovery --json prints"),
         (["--weight", "classifier.wait"], "did you mean 'classifier.weight'"),
         (["-o", "{pair}/gone/r.html"], "cannot be written"),
