@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak bench bench-cuda docs lint clean
+.PHONY: help app check test soak lowest bench bench-cuda docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,6 +20,7 @@ help:
 	@echo 'make check   style checks and the quick tests: for every change'
 	@echo 'make test    style checks and every test, a real browser included'
 	@echo 'make soak    the tests that take long, and a search for examples that break a property'
+	@echo 'make lowest  the tests without a browser at the lower ends of the ranges, in an environment of their own'
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
 	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
 	@echo 'make docs    write the generated pages of docs/ again'
@@ -39,6 +40,11 @@ test: lint
 
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
+
+lowest: $(TESTS)
+	$(PY) -m venv build/lowest
+	build/lowest/bin/python -m pip install -r tests/lowest.txt $$(grep '^[a-z]' tests/requirements.txt)
+	build/lowest/bin/python -m pytest -n auto --dist loadfile -m 'not e2e'
 
 bench: $(TESTS)
 	for bench in tests/bench/bench_*.py; do PYTHONPATH=. $(PY) "$$bench"; done

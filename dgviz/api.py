@@ -17,11 +17,12 @@ from dgviz.analysis.scanned import finish_scan
 from dgviz.analysis.tables import noise_groups, tensor_table, weight_table
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint import open_pair as open_repairable
-from dgviz.errors import MissingPackageError, PlanError, SpectrumError
+from dgviz.errors import PlanError, SpectrumError
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository
 from dgviz.figures.picture import Picture
 from dgviz.forecast import Forecast
+from dgviz.packages import need
 from dgviz.repair.hire import hire
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
@@ -519,7 +520,7 @@ class Update:
 
         Raises
         ------
-        MissingPackageError
+        PackageError
             If anywidget is not installed.
         PairError
             If the plan keeps one side's values here.
@@ -531,15 +532,9 @@ class Update:
         >>> widget.rank
         1
         """
-        try:
-            from dgviz.figures.figure4.notebook import Figure4Widget
-        except ModuleNotFoundError as error:
-            if error.name not in ("anywidget", "traitlets"):
-                raise
-            raise MissingPackageError(
-                f"a figure in a notebook needs {error.name}, which is not installed: pip install 'dgviz[notebook]'; "
-                "figure4() draws one that stands still"
-            ) from None
+        need("A figure that follows tau in a notebook", "anywidget")
+        from dgviz.figures.figure4.notebook import Figure4Widget
+
         return Figure4Widget(self.weight, self.pair.repair_plan, self.pair.device)
 
 

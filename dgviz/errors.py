@@ -54,6 +54,10 @@ class PairError(DgvizError):
     """Two checkpoints do not belong together."""
 
 
+class PackageError(DgvizError):
+    """A package that only this work needs is not installed."""
+
+
 class AccessError(DgvizError):
     """A path lies outside the folders that a server may open."""
 
@@ -90,10 +94,6 @@ class ScoresError(DgvizError):
 
 class EvaluationError(DgvizError):
     """A model cannot be scored: the harness, a task or the checkpoint does not allow it."""
-
-
-class MissingPackageError(DgvizError):
-    """Something needs a package that is not installed."""
 
 
 class ServerError(DgvizError):

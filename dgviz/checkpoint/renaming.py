@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+from dgviz.packages import is_installed
+
 _COUNTS = re.compile(
     r"(?:^|_)(?:layers?|depths?|experts?|blocks?|stages?|levels?|codebooks?)(?:_|$)(?!(?:id|size|dim)s?$)"
 )
@@ -97,6 +99,8 @@ def rename_like_transformers(
         return Renaming()  # nothing to ask about
     names = sorted(names)  # the order in which transformers sees them, which some renamings depend on
     problem = _unfit(config, len(names), widths)
+    if not is_installed("transformers"):
+        problem = "transformers is not installed, which knows the names of this model"
     if problem:
         return Renaming(problem=problem)
     try:
@@ -147,7 +151,7 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
     import torch
     import transformers
     from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, apply_renamings, rename_source_key
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
     if "auto_map" in config and config["model_type"] not in transformers.CONFIG_MAPPING:
         raise ValueError("the model brings its own code (auto_map), which is not run")
@@ -172,7 +176,7 @@ def _ask(config: dict[str, Any], names: tuple[str, ...]) -> Renaming:
             continue
         # Several stored tensors become one: told apart by the pattern and by the number that its star stands for.
         numbered = pattern.replace("*.", r"(?P<index>\d+)\.", 1)
-        found = re.search(numbered, apply_renamings(name, renamings))
+        found = re.search(numbered, rename_source_key(name, renamings, [])[0])
         index = found.groupdict().get("index", "") if found else name
         result[name] = f"{target}|{pattern}|{index}"
         converter = next(item for item in converters if pattern in item.source_patterns)

@@ -14,6 +14,7 @@ from dgviz.forecast import Calibration, read_pairs
 from dgviz.forecast.methods import METHOD_TITLES, method_rows, read_methods
 from dgviz.forecast.report import FIT_TITLES, PAIR_TITLES, fit_rows, pair_rows
 from dgviz.forecast.words import averaging_words, control_words
+from dgviz.packages import need
 
 if TYPE_CHECKING:
     from dgviz.calibration import Run
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 def run(options: argparse.Namespace) -> int:
     """Measure every pair that has no result yet, and print the table of all of them."""
+    need("calibrate", "transformers", "peft", "sklearn")
     from dgviz.calibration import RUNS, iter_calibration, write_table
 
     chosen = Selection(options.pairs or "", "")

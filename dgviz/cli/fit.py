@@ -11,10 +11,12 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli.options import print_columns, print_result, warn
 from dgviz.cli.progress import Progress
 from dgviz.command import Command
+from dgviz.packages import need
 
 
 def run(options: argparse.Namespace) -> int:
     """Fit the scales, strength by strength, and write the plan that keeps what is asked for."""
+    need("fit", "transformers")
     from dgviz.demo.evaluation import quiet_transformers
     from dgviz.fit import FitSettings, iter_fit
     from dgviz.fit.path import STRENGTHS

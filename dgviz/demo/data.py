@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dgviz.packages import need
+
 VIEWS = ("plain", "negative", "rotated", "transposed")
 TARGET = "target"
 HELD_OUT_EVERY = 4
@@ -58,6 +60,7 @@ class Digits:
 @functools.cache
 def load_digits_split() -> tuple[Digits, Digits]:
     """Return the training digits (1348) and the held-out digits (449), read once; nobody writes into them."""
+    need("The demo's pictures", "sklearn")
     from sklearn.datasets import load_digits  # costs a second: only when asked
 
     digits = load_digits()

@@ -9,6 +9,7 @@ import numpy as np
 
 from dgviz.demo.data import TARGET, VIEWS, apply_view, load_digits_split
 from dgviz.errors import CheckpointError
+from dgviz.packages import need
 
 HELD_OUT = "held_out"
 """Name of the mean over the four views the base model was trained on."""
@@ -58,6 +59,7 @@ def evaluate(checkpoint_dir: str | Path) -> dict[str, dict[str, float]]:
 
 def _load_model(directory: Path) -> Any:
     """Load a classifier and refuse one that transformers had to complete or to ignore parts of."""
+    need("Scoring the demo", "transformers")
     from transformers import AutoModelForImageClassification
 
     remedy = "evaluate a checkpoint of the demo, or a repair of one"

@@ -21,6 +21,7 @@ from dgviz.demo.recipe import INITIAL_SEED, MODEL, PHASES, Phase
 from dgviz.demo.scores import SCORED_MODELS, SWEPT_METHODS, count_steps, iter_tables
 from dgviz.errors import DgvizError
 from dgviz.files import write_file
+from dgviz.packages import need
 
 if TYPE_CHECKING:
     import torch
@@ -133,6 +134,7 @@ def _write_tables(
 
 def build_model(seed: int = INITIAL_SEED) -> "nn.Module":
     """Return the demo's vision transformer with random weights, about 0.53 million parameters in float32."""
+    need("Training the demo", "transformers")
     import torch
     from transformers import ViTConfig, ViTForImageClassification
 

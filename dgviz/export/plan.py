@@ -18,6 +18,7 @@ from dgviz.export.lineage import base_id
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
 from dgviz.export.sidecars import find_sidecars
+from dgviz.packages import need
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan
@@ -192,6 +193,8 @@ def plan_export(
     shards = full_shards(pair, repair) if format == "full" else ()
     found = find_sidecars(pair, format, allow_code)
     sidecars, warnings = found.files, found.warnings
+    if format == "lora":
+        need("--format lora", "transformers", "peft")
     warnings += tuple(notice.sentence for notice in pair.notices if notice.severity == WARNING)
     if format == "lora" and not base_id(pair, base_name):
         warnings += (

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from dgviz.packages import is_installed
 from dgviz.words import some
 
 KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatched": "mismatched_keys"}
@@ -27,6 +28,8 @@ KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatched
 
 def find_model_class(directory: Path) -> tuple[Any, str]:
     """Return transformers' class for a checkpoint, or None and the reason."""
+    if not is_installed("transformers"):
+        return None, "transformers is not installed"
     import transformers
 
     config = json.loads((directory / "config.json").read_bytes())

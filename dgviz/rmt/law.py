@@ -306,7 +306,10 @@ def optimal_threshold(sigma: float, shape: Sequence[int]) -> float:
     shape : (int, int)
         Rows and columns of the matrix.
     """
-    return lambda_star(aspect_ratio(shape)) * float(sigma) * math.sqrt(max(shape))
+    return _star(aspect_ratio(shape)) * float(sigma) * math.sqrt(max(shape))
+
+
+_star = functools.lru_cache(lambda_star)  # a model has few shapes and many matrices
 
 
 def mp_distance(s: ArrayLike, sigma: float, shape: Sequence[int]) -> float:

@@ -120,6 +120,8 @@ def test_the_bytes_and_the_hash_of_a_dequantised_weight(tmp_path):
 
 def test_float8_agrees_with_transformers():
     finegrained = pytest.importorskip("transformers.integrations.finegrained_fp8")
+    if not hasattr(finegrained.Fp8Dequantize, "_dequantize_one"):
+        pytest.skip("this transformers dequantises in one piece with its loading")
     codes, scales = float8_blocks(torch.randn(64, 48), 16, 8)
     theirs = finegrained.Fp8Dequantize(None)._dequantize_one(codes, scales, output_dtype=torch.float32)
     assert torch.equal(theirs, float8_reference(codes, scales, 16, 8).float())

@@ -437,4 +437,4 @@ def test_a_bucket_that_is_not_there(bucket, monkeypatch):
 def test_a_store_whose_package_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "gcsfs", None)
     said = refused(open_checkpoint, "gs://models/pair/base")
-    assert "needs the package gcsfs, which is not installed here: pip install gcsfs" in said
+    assert "needs gcsfs, which is not installed: run `python -m pip install 'dgviz[gs]'`" in said

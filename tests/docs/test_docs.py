@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,8 @@ def anchors(path):
     "name", [pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else []) for name in generate.PAGES]
 )
 def test_a_generated_page_is_current(name):
+    if f"numpy=={version('numpy')}" not in (ROOT / "requirements.txt").read_text().splitlines():
+        pytest.skip("signatures of another numpy read otherwise")
     stored = text_of(generate.DOCS / name)
     assert stored == generate.PAGES[name](), "run python -m tests.docs.generate"
 

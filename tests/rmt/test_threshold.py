@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from dgviz.errors import ThresholdError
 from dgviz.rmt.threshold import RULES, find_rule
+from dgviz.rmt.threshold.screenot import screenot_exceeds, screenot_tau
 
 VECTORS = json.loads((Path(__file__).parent / "theory_vectors.json").read_text())
 spectra = st.lists(st.floats(0, 1e6, allow_subnormal=False), min_size=1, max_size=40)
@@ -103,6 +104,16 @@ def test_the_reference_codes_other_level_keeps_more_than_half_of_square_noise():
     found = RULES["q25_mad"].apply(s, (300, 300))
     assert found.rank / 300 == pytest.approx(0.58, abs=0.02)
     assert found.tau == pytest.approx(4 / math.sqrt(3) * np.sort(s)[:75].mean() / 0.6745)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(8, 60), st.floats(0.1, 0.49), st.floats(0.5, 2), st.floats(1e-30, 1e30))
+def test_one_look_tells_whether_screenot_exceeds_a_level(seed, p, share, factor, scale):
+    draw = np.random.default_rng(seed)
+    s = scale * np.linalg.svd(draw.standard_normal((p, 2 * p)) + draw.integers(4), compute_uv=False)
+    tau = screenot_tau(s, 0.5, share)
+    assume(abs(factor - 1) > 1e-4)
+    for level in (factor * tau, (1 + 1e-4) * tau, (1 - 1e-4) * tau, 100 * s[0], s[-1] / 2):
+        assert screenot_exceeds(s, 0.5, share, level) == (tau > level)
 
 
 @given(st.floats(1e-30, 1e30))

@@ -13,6 +13,7 @@ from dgviz.checkpoint.remote.file import (
     is_offline,
 )
 from dgviz.errors import CheckpointError
+from dgviz.packages import need
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
 """What must be installed for each kind of address."""
@@ -70,10 +71,8 @@ def _sentences(address: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        package = PACKAGES[scheme]
-        raise CheckpointError(
-            f"{address} needs the package {package}, which is not installed here: pip install {package}"
-        ) from error
+        need(address, PACKAGES[scheme])
+        raise CheckpointError(f"{address} cannot be read: {error}") from error
     except FileNotFoundError as error:
         raise CheckpointError(f"there is nothing at {address}: check the bucket and the name") from error
     except PermissionError as error:

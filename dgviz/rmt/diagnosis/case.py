@@ -49,7 +49,7 @@ class Case:
         """Number of singular values."""
         return self.s.size
 
-    @property
+    @cached_property
     def optimal_tau(self) -> float:
         """DG-Hard's threshold for this noise, whatever the rule."""
         return optimal_threshold(self.threshold.sigma, self.shape)

@@ -11,7 +11,7 @@ from dgviz.rmt.diagnosis.flags import LIMITS, Flag
 from dgviz.rmt.law import aspect_ratio
 from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
-from dgviz.rmt.threshold.screenot import screenot_tau
+from dgviz.rmt.threshold.screenot import screenot_exceeds, screenot_tau
 
 _THEORY = "Gavish & Donoho 2014, arXiv 1305.5870"
 _PAPER = "DG-Hard, arXiv 2605.20296"
@@ -146,17 +146,19 @@ def check_near_tau(case: Case) -> Flag | None:
 
 def check_screenot(case: Case) -> Flag | None:
     """Check 7: a rule that assumes less of the noise agrees."""
-    tau = case.optimal_tau
-    if case.p < 8 or tau <= 0 or case.threshold.rank == 0:  # of none it cannot keep fewer
+    tau, rank, limit = case.optimal_tau, case.threshold.rank, LIMITS["screenot_ratio"].value
+    if case.p < 8 or tau <= 0 or rank == 0:  # of none it cannot keep fewer
         return None
-    share = min(0.49, max(0.1, 1.5 * case.threshold.rank / case.p))
-    value, limit = screenot_tau(case.s, aspect_ratio(case.shape), share) / tau, LIMITS["screenot_ratio"].value
+    beta, share = aspect_ratio(case.shape), min(0.49, max(0.1, 1.5 * rank / case.p))
+    if not screenot_exceeds(case.s, beta, share, max(limit * tau, float(case.s[rank - 1]))):
+        return None
+    value = screenot_tau(case.s, beta, share) / tau
     kept = int(np.count_nonzero(case.s > value * tau))
-    if value <= limit or kept >= case.threshold.rank:
+    if value <= limit or kept >= rank:
         return None
     message = (
         f"ScreeNOT, which assumes neither equal variance nor independence, puts its threshold {value:.2f} times as "
-        f"high and keeps {kept} of the {case.threshold.rank} directions: the others may be the top of uneven noise."
+        f"high and keeps {kept} of the {rank} directions: the others may be the top of uneven noise."
     )
     return Flag("screenot", value, limit, "warn", message, "Donoho, Gavish & Romanov 2023, arXiv 2009.12297")
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 from numpy.typing import NDArray
-from screenot.ScreeNOT import computeOptThreshold, createPseudoNoise
+from screenot.ScreeNOT import F, computeOptThreshold, createPseudoNoise
 
 
 def rank_bound(count: int, share: float) -> int:
@@ -37,7 +37,25 @@ def screenot_tau(s: NDArray[np.float64], beta: float, share: float) -> float:
     median = float(np.median(s))
     if median == 0:
         return 0.0
-    noise = createPseudoNoise(s / median, rank_bound(s.size, share), strategy="i")
-    if noise[-1] - noise[0] <= 1e-12 * noise[-1]:
-        return float(s[0])  # all values equal: the functional has no root above them that means anything
+    noise = _noise(s / median, share)
+    if _constant(noise):
+        return float(s[0])  # the functional has no root above them that means anything
     return median * float(computeOptThreshold(noise, beta))
+
+
+def screenot_exceeds(s: NDArray[np.float64], beta: float, share: float, level: float) -> bool:
+    """Return whether ScreeNOT's threshold lies above a positive level: one look at its functional, which rises.
+
+    Within 1e-5 of the median of the level, where the search for the threshold ends, either may be returned.
+    """
+    noise = _noise(s / level, share)
+    return bool(_constant(noise) or noise[-1] >= 1 or F(1.0, noise, beta) < -4)
+
+
+def _noise(s: NDArray[np.float64], share: float) -> NDArray[np.float64]:
+    """Return singular values, ascending, with an extrapolation of the noise where signal may be."""
+    return createPseudoNoise(s, rank_bound(s.size, share), strategy="i")
+
+
+def _constant(noise: NDArray[np.float64]) -> bool:
+    return bool(noise[-1] - noise[0] <= 1e-12 * noise[-1])

@@ -4,14 +4,13 @@ What was scored once is remembered under the content of the checkpoint, so a run
 was, and a copy of a checkpoint is not scored again. Importing this loads neither torch nor the harness.
 """
 
-from dgviz.scores.evaluate.backends import BACKENDS, HARNESS_PIN
+from dgviz.scores.evaluate.backends import BACKENDS
 from dgviz.scores.evaluate.hub_results import write_hub_results
 from dgviz.scores.evaluate.run import TaskScores, iter_evaluation, write_results
 from dgviz.scores.evaluate.settings import Settings, checkpoint_hash
 
 __all__ = [
     "BACKENDS",
-    "HARNESS_PIN",
     "Settings",
     "TaskScores",
     "checkpoint_hash",

@@ -1,7 +1,6 @@
 """Who scores: lm-evaluation-harness with transformers or vLLM; one registry for these and all others."""
 
 import contextlib
-import importlib.util
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from dgviz.errors import EvaluationError
+from dgviz.packages import need
 from dgviz.scores.evaluate.settings import Settings
 
-HARNESS_PIN = "lm-eval==0.4.13"
 Scorer = Callable[[str], dict[str, Any]]
 """Scores one task and returns results in the harness's layout."""
 
@@ -58,12 +57,7 @@ class HarnessBackend:
 
     def check(self, tasks: Sequence[str], settings: Settings) -> None:
         """Say what is not installed, or which task does not exist."""
-        for module, package in (("lm_eval", HARNESS_PIN), (self.library, self.library)):
-            if importlib.util.find_spec(module) is None:
-                raise EvaluationError(
-                    f"backend {self.name} needs {module}, which is not installed: "
-                    f"run `python -m pip install {package}`"
-                )
+        need(f"backend {self.name}", "lm_eval", self.library)
         if not tasks:
             raise EvaluationError(
                 "no task is named: give --tasks NAME,NAME; `lm_eval ls tasks` lists the harness's own"
