@@ -84,8 +84,11 @@ def test_it_prints_light_without_its_links(browser, file, tmp_path):
 
 def test_the_page_of_the_model_saves_it(scanned, page, tmp_path):
     page.goto(f"{scanned.url}/workbench?base=demo:base&tuned=demo:noisy&show=model")
+    button = page.get_by_role("button", name="Report (HTML)")
+    expect(button).to_be_visible()
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     with page.expect_download() as saved:
-        page.get_by_role("button", name="Report (HTML)").click()
+        button.click()
     assert saved.value.suggested_filename == "noisy-report.html"
     text = saved.value.path().read_text()
     assert "DG-Hard passes with warnings" in text and text.count('data-file="figure4-') == 3
