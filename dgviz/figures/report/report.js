@@ -5,7 +5,7 @@ const save = (name, blob) => {
   link.href = URL.createObjectURL(blob);
   link.download = name;
   link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // a busy browser begins to save late
 };
 const png = (svg, blob, name) => {
   const image = new Image();
