@@ -12,7 +12,7 @@ from dgviz.checkpoint.remote.file import (
     explain_offline,
     is_offline,
 )
-from dgviz.errors import CheckpointError
+from dgviz.errors import CheckpointError, PackageError
 from dgviz.packages import need
 
 PACKAGES = {"s3": "s3fs", "gs": "gcsfs"}
@@ -71,7 +71,10 @@ def _sentences(address: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        need(address, PACKAGES[scheme])
+        try:
+            need(address, PACKAGES[scheme])
+        except PackageError as missing:
+            raise CheckpointError(str(missing)) from error
         raise CheckpointError(f"{address} cannot be read: {error}") from error
     except FileNotFoundError as error:
         raise CheckpointError(f"there is nothing at {address}: check the bucket and the name") from error
