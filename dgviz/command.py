@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from dgviz.errors import CommandError
-from dgviz.words import exact_number
+from dgviz.words import exact_number, near
 
 _START = "python", "-m", "dgviz"
 _ONE_SLASH = re.compile(r"\A(hf|https?|s3|gs):/(?!/)")
@@ -44,6 +44,8 @@ class Argument:
         Whether an argument with a name must be given.
     instead : str
         Name of the set of arguments of which only one can be given.
+    short : str
+        Another flag of one letter.
     """
 
     flag: str
@@ -55,11 +57,17 @@ class Argument:
     choices: tuple[str, ...] | None = None
     required: bool = False
     instead: str = ""
+    short: str = ""
 
     @property
     def name(self) -> str:
         """The attribute of the parsed options."""
         return self.flag.lstrip("-").replace("-", "_")
+
+    @property
+    def flags(self) -> list[str]:
+        """What it can be told by."""
+        return [*filter(None, (self.short, self.flag))]
 
     @property
     def positional(self) -> bool:
@@ -104,7 +112,7 @@ class Argument:
             text = text.replace("{" + name + "}", words)
         options: dict[str, Any] = {"help": text.replace("%", "%%")}
         if self.kind is bool:
-            parser.add_argument(self.flag, action="store_true", **options)
+            parser.add_argument(*self.flags, action="store_true", **options)
             return
         options |= {"metavar": self.metavar, "default": self.default, "choices": self.choices, "type": self.kind}
         if self.form == "pairs":
@@ -117,7 +125,7 @@ class Argument:
             options["nargs"] = "?"
         if self.required:
             options["required"] = True
-        parser.add_argument(self.flag, **options)
+        parser.add_argument(*self.flags, **options)
 
 
 @dataclass(frozen=True)
@@ -139,23 +147,40 @@ class Form:
     group: str
     arguments: tuple[Argument, ...]
 
-    def parser(self, fill: Mapping[str, str] | None = None) -> argparse.ArgumentParser:
-        """Return the command line's parser of this command, the names in braces filled into its help."""
-        parser = _Parser(prog=f"dgviz {self.name}", description=self.help[0].upper() + self.help[1:] + ".")
-        sets: dict[str, Any] = {}
-        for argument in self.arguments:
-            if argument.instead and argument.instead not in sets:
-                sets[argument.instead] = parser.add_mutually_exclusive_group()
-            argument.add_to(sets.get(argument.instead, parser), fill or {})
+    def parser(self, fill: Mapping[str, str] | None = None, notes: str = "") -> argparse.ArgumentParser:
+        """Return the command line's parser of this command.
+
+        The names in braces are filled into its help, and notes stand below it.
+        """
+        about = self.help[0].upper() + self.help[1:] + "."
+        kind = argparse.RawDescriptionHelpFormatter
+        parser = _Parser(prog=f"dgviz {self.name}", description=about, epilog=notes or None, formatter_class=kind)
+        self.add_to(parser, fill or {})
         return parser
+
+    def add_to(self, parser: argparse.ArgumentParser, fill: Mapping[str, str]) -> None:
+        """Add all arguments to a parser, those of one section of the help beside each other."""
+        sections: dict[str, Any] = {}
+        sets: dict[str, Any] = {}
+        for argument in (*self.arguments, *COMMON):
+            title = "what it takes" if argument.positional else SECTIONS.get(argument.flag, "options")
+            place = sections.get(title) or sections.setdefault(title, parser.add_argument_group(title))
+            if argument.instead:
+                place = sets.get(argument.instead) or sets.setdefault(
+                    argument.instead, place.add_mutually_exclusive_group()
+                )
+            argument.add_to(place, fill)
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that complains by an exception."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise the complaint."""
-        raise CommandError(f"{message}; see {self.prog} --help")
+        """Raise the complaint, with options like one that there is not."""
+        unknown = re.match(r"unrecognized arguments: (--[\w-]+)", message)
+        known = [flag for action in self._actions for flag in action.option_strings]
+        alike = near(unknown[1], known) if unknown else ""
+        raise CommandError(f"{message}{f'{alike} See' if alike else '; see'} {self.prog} --help")
 
 
 class _Pairs(argparse.Action):
@@ -251,7 +276,9 @@ class Command:
             words = words[1:]
         if not words:
             raise CommandError("no command is named; see dgviz --help")
-        return cls(words[0], **vars(find_form(words[0]).parser().parse_args(words[1:])))
+        form = find_form(words[0])
+        given = vars(form.parser().parse_args(words[1:]))
+        return cls(words[0], **{argument.name: given[argument.name] for argument in form.arguments})
 
     @property
     def words(self) -> list[str]:
@@ -282,7 +309,8 @@ def option(flag: str, value: Any = None) -> str:
     CommandError
         If no command has it.
     """
-    if not any(argument.flag == flag for form in GRAMMAR.values() for argument in form.arguments):
+    known = (argument for form in GRAMMAR.values() for argument in (*form.arguments, *COMMON))
+    if not any(argument.flag == flag for argument in known):
         raise CommandError(f"no command takes {flag}")
     return shlex.join([flag] if value is None else _named(flag, _text(value)))
 
@@ -290,7 +318,9 @@ def option(flag: str, value: Any = None) -> str:
 def find_form(name: str) -> Form:
     """Return what the command of that name takes."""
     if name not in GRAMMAR:
-        raise CommandError(f"there is no command {name!r}; there are {', '.join(GRAMMAR)}; see dgviz --help")
+        alike = near(name, GRAMMAR)
+        hint = f"{alike} See" if alike else f"; there are {', '.join(GRAMMAR)}; see"
+        raise CommandError(f"there is no command {name!r}{hint} dgviz --help")
     return GRAMMAR[name]
 
 
@@ -360,6 +390,27 @@ _METRIC = Argument(
     "--metric", "BENCHMARK=METRIC", "which metric of several is meant; A+B is their mean", form="pairs"
 )
 _PAIR = (_BASE, _TUNED)
+COMMON = (
+    _switch("--quiet", "no bars, notes and warnings on standard error; errors are said", short="-q"),
+    Argument(
+        "--log-level",
+        "L",
+        "error, warning (default), info: a line per step in place of bars, or debug: also where an error came from",
+        default="warning",
+        choices=("error", "warning", "info", "debug"),
+    ),
+)
+"""What every command takes: how much it says on the way, which is no part of the command as a value."""
+SECTIONS = (
+    dict.fromkeys(("--include", "--exclude", "--weight"), "which tensors")
+    | dict.fromkeys(("--rule", "--rule-param", "--rules"), "threshold")
+    | dict.fromkeys(("--method", "--methods", "--param", "--shrinker"), "method")
+    | dict.fromkeys(("--plan", "--override"), "plan")
+    | dict.fromkeys(("--device", "--workers", "--machines", "--on", "--line"), "where it is computed")
+    | dict.fromkeys(("--json", "--csv", "--save", "--out", "--files", "--figure", "--tables"), "what is written")
+    | {argument.flag: "what is said on the way" for argument in COMMON}
+)
+"""Under which heading of a command's help an option stands; the others are its own."""
 _SHOWN = (*_NAMES, _JSON)
 
 
@@ -442,6 +493,26 @@ GRAMMAR: dict[str, Form] = {
                     form="list",
                 ),
                 *_PLAN,
+            ),
+        ),
+        (
+            "report",
+            "verdict, map, tables, Figure 4 and plan as one file to read, print and send; scans first",
+            (
+                *_PAIR,
+                Argument("--out", "FILE", "the report, one HTML file", short="-o", required=True),
+                Argument(
+                    "--weight", "NAME", "draw Figure 4 of it; default: the three of the largest update", form="many"
+                ),
+                Argument("--evidence", "FILE", "scores that recovery --json has assessed, as a part of it"),
+                Argument("--against", "FILE", "another report's --save: also say what differs"),
+                Argument("--files", "DIR", "also write figures as SVG and PNG, tables as CSV and Parquet, there"),
+                *_SHOWN,
+                *_RULE,
+                *_PLAN,
+                _DEVICE,
+                Argument("--workers", "N", "processes of the scan", kind=int),
+                _SAVE,
             ),
         ),
         (
@@ -708,6 +779,11 @@ GRAMMAR: dict[str, Form] = {
                 Argument("size", "SIZE", "with limit: bytes, or 500MB, 50GiB, 2TB", form="optional"),
                 _JSON,
             ),
+        ),
+        (
+            "completion",
+            "a script that completes commands and options in a shell",
+            (Argument("shell", "SHELL", "bash, zsh or tcsh", choices=("bash", "zsh", "tcsh")),),
         ),
         (
             "demo",

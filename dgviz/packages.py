@@ -12,6 +12,7 @@ EXTRAS = {
     "s3fs": "s3",
     "gcsfs": "gs",
     "ray": "ray",
+    "anywidget": "notebook",
 }
 """By module, the extra of dgviz that installs its package."""
 

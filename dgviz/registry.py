@@ -3,6 +3,7 @@
 from typing import Protocol, TypeVar
 
 from dgviz.errors import DgvizError
+from dgviz.words import near
 
 
 class Named(Protocol):
@@ -26,5 +27,5 @@ class Registry(dict[str, T]):
     def find(self, name: str) -> T:
         """Return the object of that name; the error for another one names those there are."""
         if name not in self:
-            raise self._error(f"no {self._what} {name!r}; there are {', '.join(self)}")
+            raise self._error(f"no {self._what} {name!r}; there are {', '.join(self)}{near(name, self)}")
         return self[name]

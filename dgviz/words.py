@@ -1,5 +1,6 @@
-"""Sizes, durations and numbers in words: one way each, for pages, terminals, cards and errors."""
+"""Sizes, durations, numbers and names in words: one way each, for pages, terminals, cards and errors."""
 
+import difflib
 import re
 from collections.abc import Iterable
 from numbers import Real
@@ -51,6 +52,12 @@ def some(names: Iterable[object], most: int = 3) -> str:
     names = list(map(str, names))
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def near(name: str, names: Iterable[str]) -> str:
+    """Return a question after names like one that there is not, or nothing: ``; did you mean 'scan'?``."""
+    close = difflib.get_close_matches(name, list(names), n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 
 def number(value: object) -> str:

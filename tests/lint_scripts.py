@@ -10,7 +10,9 @@ import tempfile
 from pathlib import Path
 
 from dgviz.app.document import SCRIPT
-from dgviz.app.figure4 import script, script_files
+from dgviz.figures.figure4.component import script, script_files
+from dgviz.figures.figure4.notebook import SCRIPT as NOTEBOOK
+from dgviz.figures.figure4.notebook import notebook_script
 
 CONFIG = Path(__file__).with_name("oxlint.json")
 OXLINT = Path(sys.executable).with_name("oxlint")
@@ -36,7 +38,8 @@ def places_of(files):
 
 
 if __name__ == "__main__":
-    parts = (script(), script_files()), (SCRIPT.read_text(encoding="utf-8"), [SCRIPT])
+    parts = [(script(), script_files()), (SCRIPT.read_text(encoding="utf-8"), [SCRIPT])]
+    parts.append((notebook_script(), [*script_files(), NOTEBOOK, NOTEBOOK]))  # and lines that are made from its style
     problems = [problem for source, files in parts for problem in lint(source, places_of(files))]
     print("\n".join(problems) or "JavaScript: all checks passed")
     sys.exit(bool(problems))

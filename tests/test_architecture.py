@@ -24,8 +24,9 @@ LIGHT = {
     "dgviz.checkpoint": [],
     "dgviz.rmt": [],
     "dgviz.scores": [],
-    "dgviz.figures": [f"dgviz.figures.figure4.{name}" for name in ("panels", "contrast", "draw")],
+    "dgviz.figures": [f"dgviz.figures.figure4.{name}" for name in ("panels", "contrast", "draw", "notebook")],
     "dgviz.cli": [],
+    "dgviz.api": [],
     "dgviz.app": ["dgviz.app.answers", "dgviz.app.main"],
 }
 

@@ -18,9 +18,13 @@ def is_calibrated(plan: RepairPlan) -> bool:
 
 
 def forecast_rows(pair: CheckpointPair, rows: Iterable[Assessment], plan: RepairPlan) -> Forecast:
-    """Return the forecast of a plan's rule from the assessments of a pair's matrices under that rule."""
-    calibrated = is_calibrated(plan)
-    return _forecast(pair, [UpdateShare(row.spectrum.energy, row.dropped_energy, calibrated) for row in rows])
+    """Return the forecast of a plan from the assessments of a pair's matrices under its rules."""
+    updates = []
+    for row in rows:
+        own = plan.at(row.weight.tensor, row.weight.index)
+        dropped = float(own.keep == "base") * row.spectrum.energy if own.keep else row.dropped_energy
+        updates.append(UpdateShare(row.spectrum.energy, dropped, is_calibrated(own)))
+    return _forecast(pair, updates)
 
 
 def forecast_scan(pair: CheckpointPair, results: Iterable[ScannedMatrix], plan: RepairPlan) -> Forecast:

@@ -17,8 +17,9 @@ from dgviz.analysis.direction import Alignments, Direction, align, describe_dire
 from dgviz.analysis.effect import MethodPanel, yardstick
 from dgviz.analysis.sides import Side
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import PairError, SpectrumError
+from dgviz.errors import PairError
 from dgviz.figures.figure4.contrast import compute_method_panel, compute_side
+from dgviz.figures.figure4.draw import draw_figure4
 from dgviz.figures.figure4.maps import (
     WHOLE,
     ComparedPanels,
@@ -106,6 +107,11 @@ def spectrum_panels(weight: Weight, device: str) -> SpectrumPanels:
     return drawn.panels
 
 
+def figure4(weight: Weight, plan: RepairPlan, sides: tuple[str, str], device: str) -> str:
+    """Return Figure 4 of a weight under a plan, as SVG."""
+    return draw_figure4(weight, plan, sides, device)
+
+
 def entry_panels(weight: Weight, device: str, rank: int, window: Window = WHOLE) -> EntryPanels:
     """Return the maps of the entry-space row of Figure 4 at a rank, or of a part of the matrix."""
     drawn = _opened(weight, device)
@@ -158,14 +164,14 @@ def noise_twin(
 def direction(weight: Weight, device: str, number: int) -> Direction:
     """Return what one direction of a weight's update does."""
     drawn = _opened(weight, device)
-    u, v = _direction(drawn, number)
+    u, v = drawn.vectors(number)
     return describe_direction(drawn.measured.s, number, u, v)
 
 
 def alignments(weight: Weight, device: str, number: int, others: Mapping[str, Weight]) -> Alignments:
     """Return how one direction lies to base's own, and to those of the same weight's update in other fine-tunes."""
     drawn = _opened(weight, device)
-    u, v = _direction(drawn, number)
+    u, v = drawn.vectors(number)
     if drawn.base is None:
         base = drawn.as_stored.base().to(drawn.delta.dtype)
         drawn.base = _leading(decompose(base, drawn.device, name=f"{weight.name} in base"), weight.shape)
@@ -178,15 +184,6 @@ def alignments(weight: Weight, device: str, number: int, others: Mapping[str, We
             opened.leading = _leading(opened.decomposition, other.shape)
         beside[name] = align(u, v, *opened.leading)
     return Alignments(align(u, v, *drawn.base), beside)
-
-
-def _direction(drawn: _DrawnWeight, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the two singular vectors of one direction."""
-    left, right = drawn.triplets(number)
-    u, v = left[:, -1].cpu().numpy().astype(np.float64), right[-1].cpu().numpy().astype(np.float64)
-    if not u.any():
-        raise SpectrumError(f"direction {number} of {drawn.weight.name} has a singular value of zero")
-    return u / np.linalg.norm(u), v / np.linalg.norm(v)
 
 
 def _leading(decomposition: Decomposition, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

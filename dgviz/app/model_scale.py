@@ -10,6 +10,7 @@ from dgviz.app.frontier import draw_frontier
 from dgviz.app.jobs import draw_saved, draw_task
 from dgviz.app.methods_model import draw_methods_on_model
 from dgviz.app.model import ModelView, draw_model
+from dgviz.app.report import offer_report
 from dgviz.app.rules import choose_rule, rule_button
 from dgviz.app.scale import MODEL_PARTS, choose_scale, choose_shown
 from dgviz.app.scans import find_scan, scan_task
@@ -39,6 +40,8 @@ def _map(view: View, pair: CheckpointPair) -> None:
             )
         draw_task(scan_task(view, pair))
     st.fragment(draw_model, run_every=2.0 if scanning else None)(model)
+    if not scanning and model.spectra.weights and not model.spectra.missing:
+        offer_report(view, pair, rule, params)
 
 
 def _rules(view: View, pair: CheckpointPair) -> None:

@@ -1,6 +1,5 @@
 """What a checkpoint and a pair of checkpoints are made of; plain values that pickle and import no torch."""
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
 from dgviz.errors import PairError
+from dgviz.words import near
 
 if TYPE_CHECKING:
     import torch
@@ -324,9 +324,6 @@ class CheckpointPair:
             If neither side has a tensor of that name.
         """
         if name not in self._by_name:
-            close = difflib.get_close_matches(name, self._by_name, n=3, cutoff=0.5)
-            hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
-            raise PairError(
-                f"no tensor {name!r} among the {len(self.tensors)} of {self.base.path} and {self.tuned.path}{hint}"
-            )
+            where = f"{self.base.path} and {self.tuned.path}{near(name, self._by_name)}"
+            raise PairError(f"no tensor {name!r} among the {len(self.tensors)} of {where}")
         return self._by_name[name]

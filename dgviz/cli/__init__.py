@@ -2,18 +2,20 @@
 
 One module per command, with a function ``run(options)``; what a command takes is in `dgviz.command.GRAMMAR`. Results
 go to standard output (``--json`` for machines), progress to standard error. Exit status: 0 done, 2 unusable input
-(one line on standard error), 1 failure.
+(one line on standard error), 130 interrupted, 1 another failure.
 """
 
 import importlib
+import logging
 import re
 import sys
-from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
 
 import dgviz
-from dgviz.command import find_form, overview
+from dgviz.command import Form, find_form, overview
 from dgviz.errors import DgvizError, printable
 
 _HELP = "--h", "-h"  # what every way to ask for help begins with
@@ -57,17 +59,22 @@ def _run(arguments: Sequence[str] | None) -> int:
     try:
         form = find_form(name)
         title = f"dgviz {name}"
-        options = form.parser(_registered() if any(word.startswith(_HELP) for word in rest) else {}).parse_args(rest)
+        asked = any(word.startswith(_HELP) for word in rest)
+        options = form.parser(*_registered(form) if asked else ()).parse_args(rest)
         if hasattr(options, "override") and options.plan:
             from dgviz.cli.options import take_plan
 
             take_plan(options, form)
-        return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
+        with _logged("error" if options.quiet else options.log_level):
+            return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
     except BrokenPipeError:
         sys.stderr.close()
         return 1
-    except (DgvizError, OSError, KeyboardInterrupt) as error:
-        _complain(title, "interrupted" if isinstance(error, KeyboardInterrupt) else error)
+    except KeyboardInterrupt:
+        _complain(title, "interrupted")
+        return 130  # as a shell says of what the signal has ended
+    except (DgvizError, OSError) as error:
+        _complain(title, error)
         return error.exit_status if isinstance(error, DgvizError) else 1
 
 
@@ -76,8 +83,36 @@ def _complain(title: str, error: object) -> None:
     print(printable(f"{title}: {error}"), file=sys.stderr)
 
 
-def _registered() -> dict[str, str]:
-    """Return the names that the help of some arguments lists."""
+@contextmanager
+def _logged(level: str) -> Iterator[None]:
+    """Say on standard error what is logged on the way, from a level on; of debug, also where an error came from."""
+    log, handler = logging.getLogger("dgviz"), _Lines()
+    before = log.level, log.propagate
+    log.addHandler(handler)
+    log.setLevel(level.upper())
+    try:
+        yield
+    except Exception:
+        log.debug("where it came from:", exc_info=True)
+        raise
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before[0])
+
+
+class _Lines(logging.Handler):
+    """Records as lines of their kind, a traceback below; where standard error is now."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print one."""
+        kind = getattr(record, "kind", record.levelname.lower())
+        print(printable(f"{kind}: {record.getMessage()}"), file=sys.stderr)
+        if record.exc_info:
+            print("".join(traceback.format_exception(*record.exc_info)), file=sys.stderr, end="")
+
+
+def _registered(form: Form) -> tuple[dict[str, str], str]:
+    """Return the names that the help of some arguments lists, and below it a line for each that the command takes."""
     import dgviz.demo.backend  # noqa: F401  (the demo among the evaluators)
     from dgviz.export import FORMATS
     from dgviz.repair.methods import METHODS
@@ -87,8 +122,20 @@ def _registered() -> dict[str, str]:
     from dgviz.scores.recovery import AVERAGES, COMBINATIONS
 
     lists = {"rules": RULES, "methods": METHODS, "shrinkers": SHRINKERS}
+    flags = {argument.flag.rstrip("s").lstrip("-") + "s" for argument in form.arguments}
+    notes = "\n\n".join(_described(name, registry) for name, registry in lists.items() if name in flags)
     lists |= {"averages": AVERAGES, "combinations": COMBINATIONS}
     return {name: ", ".join(registry) for name, registry in lists.items()} | {
         "formats": "; ".join(map(": ".join, FORMATS.items())),
         "backends": "; ".join(f"{name}: {backend.title}" for name, backend in BACKENDS.items()),
-    }
+    }, notes
+
+
+def _described(name: str, registry: Mapping[str, Any]) -> str:
+    """Return one line per rule, method or shrinker: what it is, and its parameters."""
+    width = max(map(len, registry))
+    lines = [f"{name}:"]
+    for item in registry.values():
+        taken = ", ".join(parameter.name for parameter in getattr(item, "parameters", ()))
+        lines.append(f"  {item.name:{width}}  {item.title}{f' ({taken})' if taken else ''}")
+    return "\n".join(lines)

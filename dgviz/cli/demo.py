@@ -8,6 +8,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dgviz.cli.options import print_result
+from dgviz.cli.progress import shows_bars
 from dgviz.demo import DemoEvent
 
 
@@ -32,7 +33,7 @@ def _make(desc: str, events: Iterator[DemoEvent], directory: str) -> dict[str, P
     """Make the demo anew with a progress bar; return where it is."""
     from dgviz import demo
 
-    with tqdm(unit="step", desc=desc, file=sys.stderr) as bar:
+    with tqdm(unit="step", desc=desc, file=sys.stderr, disable=not shows_bars()) as bar:
         for event in events:
             bar.total = event.total
             bar.set_postfix_str(event.message, refresh=False)

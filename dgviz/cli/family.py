@@ -1,7 +1,6 @@
 """``family``: several tuned checkpoints of one base side by side, and what their kept directions have in common."""
 
 import argparse
-import functools
 import math
 import sys
 import time
@@ -15,7 +14,7 @@ from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_result, sides
-from dgviz.cli.options import own_rule, print_columns, print_json, repair_plan, report_failures, warn, warn_blocked
+from dgviz.cli.options import print_columns, print_json, repair_plan, report_failures, warn, warn_blocked
 from dgviz.cli.progress import Progress
 from dgviz.errors import PairError
 from dgviz.jobs import JobReporter
@@ -72,7 +71,7 @@ def _compute(
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}{postfix}"
     with Progress("family", total, bar_format=shape) as progress:
         for name, pair in zip(names, pairs, strict=True):
-            last, own = "reading", functools.partial(own_rule, plan)
+            last, own = "reading", plan.rule_of
             for matrix in iter_scan(pair, device=options.device, workers=options.workers, heartbeat=0.5, own=own):
                 last = last if matrix is None else matrix.name
                 if matrix is not None and matrix.error is not None:
@@ -96,7 +95,7 @@ def _compute(
 def _model(name: str, pair: CheckpointPair, plan: RepairPlan) -> dict[str, Any]:
     """Return what is said of one tuned checkpoint."""
     spectra = read_spectra(pair)
-    rows = [assess(matrix, *own_rule(plan, matrix.weight)) for matrix in spectra.weights]
+    rows = [assess(matrix, *plan.rule_of(matrix.weight)) for matrix in spectra.weights]
     about = {"name": name, "folder": pair.tuned.path.name, "fingerprint": pair.tuned.fingerprint}
     missing = [weight.name for weight in spectra.missing]
     return {**about, "weights": len(rows), "missing": missing, **member_report(rows)}

@@ -5,7 +5,7 @@ import sys
 
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
-from dgviz.cli.options import own_rule, print_columns, print_json, rule_plan, seen_pair
+from dgviz.cli.options import print_columns, print_json, rule_plan, seen_pair
 from dgviz.command import Command
 from dgviz.words import some
 
@@ -15,7 +15,7 @@ def run(options: argparse.Namespace) -> int:
     pair = seen_pair(options)
     plan = rule_plan(options, pair)
     params, spectra = plan.params, read_spectra(pair)
-    table = noise_table([assess(matrix, *own_rule(plan, matrix.weight)) for matrix in spectra.weights])
+    table = noise_table([assess(matrix, *plan.rule_of(matrix.weight)) for matrix in spectra.weights])
     missing = [weight.name for weight in spectra.missing]
     if options.json:
         print_json({"rule": options.rule, "params": params, **table.to_json(), "missing": missing})

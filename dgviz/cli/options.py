@@ -3,20 +3,20 @@
 import argparse
 import dataclasses
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
+from dgviz.cli.progress import LOG
 from dgviz.command import Form
-from dgviz.errors import MethodError, PlanError, printable
+from dgviz.errors import MethodError, PlanError, ThresholdError, printable
 from dgviz.files import json_number
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan, read_plan_file
-from dgviz.rmt.directions import Directions
-from dgviz.rmt.threshold import find_rule
-from dgviz.spectra.weight import Weight
+from dgviz.rmt.threshold import RULES, find_rule, having
 
 NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 """What a threshold says of a matrix, in the order printed."""
@@ -24,6 +24,12 @@ NUMBERS = "rank", "tau", "sigma", "edge", "energy_kept"
 
 def rule_params(options: argparse.Namespace) -> dict[str, Any]:
     """Return the rule's parameters, defaults included."""
+    for name in options.rule_param:
+        methods = having(name, METHODS) if not having(name, RULES) else ""
+        if methods:
+            raise ThresholdError(
+                f"rule {options.rule!r} has no {name}, which is of the method {methods}: use --param"
+            )
     return find_rule(options.rule).checked(options.rule_param)
 
 
@@ -62,12 +68,6 @@ def rule_plan(options: argparse.Namespace, pair: CheckpointPair) -> RepairPlan:
     return plan
 
 
-def own_rule(plan: RepairPlan, weight: Weight) -> tuple[str, Mapping[str, float], Directions]:
-    """Return the rule of one weight, its parameters, and the single directions that it does not decide."""
-    own = plan.at(weight.tensor, weight.index)
-    return own.rule, own.params, own.directions
-
-
 def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:
     """Return the plans that a list of methods describes, that of a plan's file first; each once."""
     common = {"include": options.include, "exclude": options.exclude, "dtype": options.dtype}
@@ -101,9 +101,10 @@ def warn_blocked(pair: CheckpointPair, name: str = "") -> None:
 
 
 def warn(messages: Iterable[str], kind: str = "warning") -> None:
-    """Print each message as a line of its kind on standard error."""
+    """Say each message as a line of its kind on standard error; those of the command itself are errors."""
+    level = logging.ERROR if kind.startswith("dgviz ") else logging.WARNING
     for message in messages:
-        print(printable(f"{kind}: {message}"), file=sys.stderr)
+        LOG.log(level, message, extra={"kind": kind})
 
 
 def report_failures(command: str, errors: Mapping[str, str]) -> int:

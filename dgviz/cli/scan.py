@@ -1,17 +1,15 @@
 """``scan``: spectrum and figures of every weight's update, into the store."""
 
 import argparse
-import functools
 import time
 from contextlib import closing
 from typing import Any
 
-from dgviz.analysis.assessed import assess_scanned
-from dgviz.analysis.forecast import forecast_scan
+from dgviz.analysis.scanned import finish_scan
+from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import (
     NUMBERS,
-    own_rule,
     print_columns,
     print_result,
     report_failures,
@@ -20,27 +18,40 @@ from dgviz.cli.options import (
     warn,
 )
 from dgviz.cli.progress import Progress
+from dgviz.forecast import Forecast
 from dgviz.jobs import JobReporter
 from dgviz.repair.hire import join
+from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.diagnosis import Diagnosis
-from dgviz.spectra.model_scan import ScannedMatrix, iter_scan, scan_report
+from dgviz.spectra.model_scan import ScannedMatrix, iter_scan
 from dgviz.spectra.schedule import plan_tasks
 from dgviz.words import duration, number
 
 
 def run(options: argparse.Namespace) -> int:
     """Scan every weight; a weight that fails is named at the end, and the others are done."""
-    started = time.perf_counter()
     pair = seen_pair(options)
-    total = sum(task.work for task in plan_tasks(pair))
-    results: list[ScannedMatrix] = []
-    stored = 0
-    plan = rule_plan(options, pair)
-    own = functools.partial(own_rule, plan)
     where = {"device": options.device, "workers": options.workers}
     if options.ray:
         where = {"executor": join(options.ray, pair.tensors, **where)}
-    scan = iter_scan(pair, **where, heartbeat=0.5, own=own)
+    report, forecast = scan_pair(pair, rule_plan(options, pair), **where)
+    errors = report["errors"]
+    summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
+    if errors:
+        failed = f"{len(errors)} of {len(errors) + report['stored'] + report['computed']} matrices failed"
+        summary["error"] = f"{failed}, first {next(iter(errors.items()))[1]}"
+    JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
+    print_result(options, report, lambda: _print_scan(report, forecast.sentence))
+    return report_failures("scan", errors)
+
+
+def scan_pair(pair: CheckpointPair, plan: RepairPlan, **where: Any) -> tuple[dict[str, Any], Forecast]:
+    """Scan every weight with a bar; return the report, and what the plan would do. `where` goes to `iter_scan`."""
+    started = time.perf_counter()
+    total = sum(task.work for task in plan_tasks(pair))
+    results: list[ScannedMatrix] = []
+    stored = 0
+    scan = iter_scan(pair, **where, heartbeat=0.5, own=plan.rule_of)
     shape = "{desc}: {percentage:3.0f}%|{bar}| {elapsed} < {remaining}{postfix}"
     with closing(scan), Progress("scan", total, bar_format=shape) as progress:
         for result in scan:
@@ -50,19 +61,7 @@ def run(options: argparse.Namespace) -> int:
             results.append(result)
             stored += result.row is not None and result.row["stored"]
             progress.tell(result.work, result.name, matrices=len(results), stored=stored)
-    report = scan_report(pair, results, time.perf_counter() - started)
-    if not report["errors"]:
-        assess_scanned(pair, plan.rule, plan.params)
-    forecast = forecast_scan(pair, results, plan)
-    if report["model"]:
-        report["model"]["forecast"] = forecast.to_json()
-    errors = report["errors"]
-    summary = {"weights": len(report["weights"])} | {name: report[name] for name in ("stored", "computed", "seconds")}
-    if errors:
-        summary["error"] = f"{len(errors)} of {len(results)} matrices failed, first {next(iter(errors.items()))[1]}"
-    JobReporter.from_environment().finish({**summary, "errors": errors}, "failed" if errors else "done")
-    print_result(options, report, lambda: _print_scan(report, forecast.sentence))
-    return report_failures("scan", errors)
+    return finish_scan(pair, results, plan, time.perf_counter() - started)
 
 
 def _print_scan(report: dict[str, Any], forecast: str) -> None:

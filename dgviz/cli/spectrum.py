@@ -1,17 +1,16 @@
 """``spectrum``: singular values and threshold of one weight's update."""
 
 import argparse
-import functools
 from pathlib import Path
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
-from dgviz.cli.options import NUMBERS, own_rule, print_result, rule_plan, seen_pair
-from dgviz.errors import ExportError, PairError
+from dgviz.cli.options import NUMBERS, print_result, rule_plan, seen_pair
+from dgviz.errors import ExportError
 from dgviz.files import write_file
 from dgviz.repair.plan import RepairPlan
-from dgviz.spectra.weight import matrices_of
+from dgviz.spectra.weight import find_weight
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,23 +19,18 @@ def run(options: argparse.Namespace) -> int:
 
     pair = seen_pair(options)
     plan = rule_plan(options, pair)
-    own = functools.partial(own_rule, plan)
-    report = spectrum_report(pair, options.tensor, plan.rule, plan.params, options.device, own)
+    report = spectrum_report(pair, options.tensor, plan.rule, plan.params, options.device, plan.rule_of)
     if options.figure:
-        _draw(pair, report, plan, options)
+        _draw(pair, plan, options)
     print_result(options, report, lambda: _print(report))
     return 0
 
 
-def _draw(pair: CheckpointPair, report: dict[str, Any], plan: RepairPlan, options: argparse.Namespace) -> None:
+def _draw(pair: CheckpointPair, plan: RepairPlan, options: argparse.Namespace) -> None:
     """Write Figure 4 of the one matrix that is asked for."""
     from dgviz.figures.figure4.draw import draw_figure4
 
-    if len(report["matrices"]) > 1:
-        count = len(report["matrices"])
-        raise PairError(f"{report['name']} has {count} matrices: name one for --figure, as {report['name']}[0]")
-    weights = matrices_of(pair[report["name"]])
-    weight = weights[int(options.tensor.rpartition("[")[2].rstrip("]"))] if len(weights) > 1 else weights[0]
+    weight = find_weight(pair, options.tensor)
     sides = pair.base.path.name, pair.tuned.path.name
     file = Path(options.figure).expanduser()
     try:

@@ -21,6 +21,7 @@ from dgviz.rmt.directions import Directions
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
+from dgviz.spectra.weight import Weight
 from dgviz.words import exact_number
 
 MAX_PLAN_BYTES = 100_000_000
@@ -126,6 +127,17 @@ class RepairPlan:
         """
         number = self._deciding(tensor, index)
         return self.default if number is None else self._applied[number]
+
+    def rule_of(self, weight: Weight) -> tuple[str, Mapping[str, float], Directions]:
+        """Return the rule of one weight, its parameters, and the single directions that it does not decide.
+
+        Parameters
+        ----------
+        weight : Weight
+            The matrix.
+        """
+        own = self.at(weight.tensor, weight.index)
+        return own.rule, own.params, own.directions
 
     def override_of(self, tensor: PairedTensor, index: int | None = None) -> Override | None:
         """Return the override that decides what one matrix of a tensor gets; None where the default does.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from dgviz.device import fetch, send
-from dgviz.errors import DgvizError
+from dgviz.errors import DgvizError, SpectrumError
 from dgviz.rmt.assess import apply_rule, needs_delta, threshold_key
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import Threshold
@@ -123,6 +123,14 @@ class OpenWeight:
         """Return the strongest triplets, ``U s`` (m, rank) and ``Vh`` (rank, n), stored or computed."""
         stored = self._stored_factors(rank)
         return self.decomposition.triplets(rank) if stored is None else stored
+
+    def vectors(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the two singular vectors of one direction, from 1 on, of length one."""
+        left, right = self.triplets(number)
+        u, v = left[:, -1].cpu().numpy().astype(np.float64), right[-1].cpu().numpy().astype(np.float64)
+        if not u.any():
+            raise SpectrumError(f"direction {number} of {self.weight.name} has a singular value of zero")
+        return u / np.linalg.norm(u), v / np.linalg.norm(v)
 
     def factors(self, values: np.ndarray, s: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         """Return ``U values`` (m, k) and ``Vh`` (k, n) of the k directions whose values are not zero."""

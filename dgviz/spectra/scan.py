@@ -4,7 +4,6 @@ Runs in worker processes; what is in the store already is only read.
 """
 
 import dataclasses
-import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,14 +13,13 @@ import torch
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.device import out_of_memory
-from dgviz.errors import PairError
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.law import aspect_ratio
 from dgviz.spectra.open_weight import OpenWeight, open_together
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.svd.decompose import resolve_device
-from dgviz.spectra.weight import Weight, matrices_of
+from dgviz.spectra.weight import Weight, find_matrices
 
 
 def list_places(device: str) -> list[tuple[str, int | None]]:
@@ -83,23 +81,11 @@ def spectrum_report(
     own: Callable[[Weight], tuple[str, Mapping[str, Any], Directions]] | None = None,
 ) -> dict[str, Any]:
     """Return the spectrum and threshold of every matrix of a tensor as plain values."""
-    name, index = _parted(name)
-    tensor = pair[name]
-    if tensor.action != "repair":
-        raise PairError(f"{name!r} has no spectrum to show: {tensor.reason}")
-    rows, directions = [], NO_DIRECTIONS
-    weights = matrices_of(tensor)
-    if index is not None and index >= len(weights):
-        raise PairError(f"{name!r} has {len(weights)} matrices: index {index} does not fit")
-    for weight in weights if index is None else weights[index : index + 1]:
+    weights = find_matrices(pair, name)
+    tensor, rows, directions = weights[0].tensor, [], NO_DIRECTIONS
+    for weight in weights:
         rule, params, directions = own(weight) if own else (rule, params, directions)
         spectrum = OpenWeight(weight, device).spectrum_with(rule, params)
         more = {"beta": aspect_ratio(spectrum.nonzero_shape), "singular_values": spectrum.s.tolist()}
         rows.append(matrix_row(spectrum, rule, params, directions) | more)
-    return {"name": name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params, "matrices": rows}
-
-
-def _parted(name: str) -> tuple[str, int | None]:
-    """Return a tensor's name and the matrix of a stack that stands in brackets behind it."""
-    found = re.fullmatch(r"(.*)\[(\d+)\]", name)
-    return (found[1], int(found[2])) if found else (name, None)
+    return {"name": tensor.name, "shape": list(tensor.tuned.shape), "rule": rule, "params": params, "matrices": rows}

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -136,6 +137,39 @@ def matrices_of(tensor: PairedTensor) -> list[Weight]:
     if layout is None:
         return []
     return [Weight(tensor)] if layout.stack is None else [Weight(tensor, index) for index in range(layout.stack)]
+
+
+def find_matrices(pair: CheckpointPair, name: str) -> list[Weight]:
+    """Return the matrices that a name means: those of a tensor, or of ``NAME[3]`` that one of its stack.
+
+    Raises
+    ------
+    PairError
+        If there is no such tensor or matrix, or nothing of it is repaired.
+    """
+    found = re.fullmatch(r"(.*)\[(\d+)\]", name)
+    name, index = (found[1], int(found[2])) if found else (name, None)
+    tensor = pair[name]
+    if tensor.action != "repair":
+        raise PairError(f"{name!r} has no spectrum to show: {tensor.reason}")
+    weights = matrices_of(tensor)
+    if index is not None and index >= len(weights):
+        raise PairError(f"{name!r} has {len(weights)} matrices: index {index} does not fit")
+    return weights if index is None else weights[index : index + 1]
+
+
+def find_weight(pair: CheckpointPair, name: str) -> Weight:
+    """Return the one matrix that a name means.
+
+    Raises
+    ------
+    PairError
+        If it means none, or several.
+    """
+    weights = find_matrices(pair, name)
+    if len(weights) > 1:
+        raise PairError(f"{name} has {len(weights)} matrices: name one, as {name}[0]")
+    return weights[0]
 
 
 def weights_of(pair: CheckpointPair) -> list[Weight]:

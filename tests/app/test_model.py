@@ -1,5 +1,6 @@
 """The whole model: the map of a pair that is scanned, that is not, and what its figures draw."""
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -220,3 +221,13 @@ def test_the_plan_starts_from_the_selection_in_the_link(home):
     assert not app.exception, [error.value for error in app.exception]
     assert app.text_input(key="plan-exclude").value == "experts"
     assert "**5** of 11 tensors" in texts(app)
+
+
+def test_the_report_of_the_model_is_offered_where_all_of_it_is_scanned(home, tmp_path, monkeypatch):
+    app = open_model(home, rule="mp_edge")
+    (button,) = (found for found in app.get("download_button") if found.label == "Report (HTML)")
+    assert "python -m dgviz report" in button.help and "--rule mp_edge" in button.help
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))
+    shutil.copytree(home[0].parent, tmp_path / "new")
+    app = open_model([tmp_path / "new" / path.name for path in home])
+    assert "Report (HTML)" not in {found.label for found in app.get("download_button")}

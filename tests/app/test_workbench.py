@@ -2,8 +2,8 @@
 
 import pytest
 
-from dgviz.app.figure4 import script
 from dgviz.checkpoint.module_path import module_path
+from dgviz.figures.figure4.component import script
 from tests.app.pages import open_at, texts
 from tests.checkpoints import write_pair
 

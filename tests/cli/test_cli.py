@@ -3,6 +3,8 @@
 import importlib
 import json
 import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
-from dgviz.command import GRAMMAR
+from dgviz.command import COMMON, GRAMMAR, SECTIONS
 from dgviz.export import FORMATS
 from dgviz.export.report import read_report
+from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import OUTPUT_DTYPES
+from dgviz.rmt.shrinkage import SHRINKERS
+from dgviz.rmt.threshold import RULES
 from tests.checkpoints import write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +86,7 @@ def test_repair_writes_what_it_reports(capsys, pair, tmp_path):
     status, out, err = run(capsys, "repair", *pair, out_dir, "--json", "--exclude", "conv")
     report = json.loads(out)
     assert status == 0
-    assert "repair" in err  # progress goes there, not into the JSON
+    assert err == ""  # bars are for terminals
     assert report.pop("seconds") > 0  # not in the file, whose bytes are the same for every run
     assert report == read_report(out_dir)
     rows = report["tensors"]
@@ -123,7 +128,17 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
         (["repair", "{0}", "{1}", "{1}/inside"], "lies inside the tuned checkpoint"),
         (["repair", "{0}", "{1}", "out", "--dtype", "int8"], "invalid choice: 'int8'"),
         (["inspect", "{0}", "{1}", "--include", "("], "include"),
-        (["polish", "{0}"], "no command 'polish'"),
+        (["polish", "{0}"], "no command 'polish'; did you mean 'push'? See"),
+        (["scn", "{0}"], "no command 'scn'; did you mean 'scan'? See"),
+        (["scan", "{0}", "{1}", "--incldue", "x"], "did you mean '--include' or '--exclude'? See"),
+        (["spectrum", "{0}", "{1}", "model.embed_tokens.weight", "--rule", "dghard"], "did you mean 'dg_hard'?"),
+        (["repair", "{0}", "{1}", "out", "--method", "wiseft"], "did you mean 'wise_ft'?"),
+        (["repair", "{0}", "{1}", "out", "--rule-param", "scal=2"], "it takes scale; did you mean 'scale'?"),
+        (
+            ["repair", "{0}", "{1}", "out", "--param", "tau=0.1"],
+            "has no tau, which is of the rule manual: use",
+        ),
+        (["repair", "{0}", "{1}", "out", "--rule-param", "p=0.1"], "has no p, which is of the method dare"),
         (["repair", "{0}", "{1}", "out", "--rule-param", "tau=0.1"], "it takes scale; tau is a parameter of manual"),
         (["repair", "{0}", "{1}", "out", "--param", "p=0.1"], "it takes alpha; p is a parameter of dare"),
         (["repair", "{0}", "{1}"], "OUT"),
@@ -159,6 +174,103 @@ def test_every_command_has_help_and_is_there(capsys, command):
     assert status == 0 and out.startswith(f"usage: dgviz {command} ")
     assert set(re.findall(r"\{([a-z]+)\}", out)) <= {"demo", "model", "out"}  # every list of names is filled in
     assert callable(importlib.import_module(f"dgviz.cli.{command.replace('-', '_')}").run)
+
+
+@pytest.mark.parametrize(
+    ("command", "lists"), [("scan", ["rules"]), ("repair", ["rules", "methods", "shrinkers"]), ("push", [])]
+)
+def test_help_has_a_line_for_every_name_that_the_command_takes(capsys, command, lists):
+    out = run(capsys, command, "--help")[1]
+    known = {"rules": RULES, "methods": METHODS, "shrinkers": SHRINKERS}
+    assert [name for name in known if f"\n{name}:\n" in out] == lists
+    for name in lists:
+        for item in known[name].values():
+            assert re.search(rf"^  {item.name} +{re.escape(item.title)}", out, flags=re.MULTILINE)
+
+
+def test_help_has_sections(capsys):
+    out = run(capsys, "repair", "--help")[1]
+    sections = re.findall(r"^([a-z][a-z ]+):$", out, flags=re.MULTILINE)
+    assert set(sections) >= {"what it takes", "which tensors", "threshold", "method", "plan", "what is written"}
+    flags = {argument.flag for form in GRAMMAR.values() for argument in form.arguments}
+    assert SECTIONS.keys() - flags == {argument.flag for argument in COMMON}
+
+
+def test_how_much_is_said_on_the_way(capsys, pair):
+    scan = ["scan", *pair, "--workers", "1"]
+    assert run(capsys, *scan)[2] == ""  # no bar, for this is no terminal
+    lines = run(capsys, *scan, "--log-level", "info")[2].splitlines()
+    assert len(lines) == 9 and all(line.startswith("info: scan: model.") for line in lines)
+    status, _, err = run(capsys, "spectrum", *pair, "gone", "--log-level", "debug")
+    assert status == 2 and "Traceback" in err and err.splitlines()[-1].startswith("dgviz spectrum: no tensor 'gone'")
+    status, _, err = run(capsys, "spectrum", *pair, "gone", "--quiet")
+    assert status == 2 and err.startswith("dgviz spectrum: no tensor") and err.count("\n") == 1
+
+
+def test_quiet_leaves_out_warnings_and_no_errors(capsys, tmp_path):
+    base, tuned = write_pair(tmp_path)
+    values = load_file(tuned / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    values[name][2, 3] = torch.nan
+    save_file(values, tuned / "model.safetensors")
+    scan = ["scan", base, tuned, "--workers", "1", "--exclude", "lm_head"]
+    for options in ([], ["-q"]):
+        status, _, err = run(capsys, *scan, *options)
+        assert status == 1 and err.splitlines()[-1].startswith(f"dgviz scan: {name} failed: ")
+    blocked = load_file(base / "model.safetensors")
+    blocked[name] = torch.cat([blocked[name], blocked[name]], 1)
+    save_file(blocked, base / "model.safetensors")
+    assert "warning: " in run(capsys, *scan)[2]
+    assert run(capsys, *scan, "-q")[::2] == (0, "")
+
+
+def test_bars_are_for_terminals(pair):
+    code = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(['sh', '-c', sys.argv[1]])))"
+    command = [sys.executable, "-m", "dgviz", "scan", *pair, "--workers", "1"]
+    drawn = {}
+    for options in ((), ("-q",), ("--log-level", "info")):
+        typed = f"stty cols 100 rows 40; {shlex.join([*command, *options])}"
+        done = subprocess.run([sys.executable, "-c", code, typed], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+        drawn[options] = done.stdout
+    assert "100%|" in drawn[()]
+    assert "%|" not in drawn[("-q",)] and "info: scan:" in drawn[("--log-level", "info")]
+
+
+def test_an_interrupted_command_ends_as_shells_say(pair, tmp_path):
+    command = [sys.executable, "-m", "dgviz", "repair", *pair, str(tmp_path / "out"), "--log-level", "info"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    with process:
+        assert process.stderr.readline().startswith("info: repair: ")
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130 and "Traceback" not in said
+    assert said.splitlines()[-1] == "dgviz repair: interrupted"
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_completion_is_printed(capsys, shell):
+    status, out, err = run(capsys, "completion", shell)
+    assert (status, err) == (0, "") and len(out) > 3000
+    assert all(command in out for command in GRAMMAR)
+
+
+@pytest.mark.parametrize(
+    ("typed", "found"),
+    [
+        (["sc"], {"scan"}),
+        (["scan", "a", "b", "--rule", "mp"], {"mp_edge", "mp_edge_tw"}),
+        (["repair", "a", "b", "c", "--method", "wise"], {"wise_ft"}),
+        (["scan", "a", "b", "--qu"], {"--quiet"}),
+    ],
+)
+def test_bash_completes(capsys, tmp_path, typed, found):
+    script = tmp_path / "completion"
+    script.write_text(run(capsys, "completion", "bash")[1])
+    words = shlex.join(["dgviz", *typed])
+    asked = f"source {script}; COMP_WORDS=({words}); COMP_CWORD={len(typed)}; _shtab_dgviz; echo ${{COMPREPLY[@]}}"
+    done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
+    assert set(done.stdout.split()) == found
 
 
 def test_choices_are_what_the_rooms_offer():

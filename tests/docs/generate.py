@@ -14,7 +14,7 @@ import orjson
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.calibration import RUNS
-from dgviz.command import GRAMMAR, Argument, Form
+from dgviz.command import COMMON, GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
 from dgviz.forecast import Calibration, calibration
 from dgviz.forecast.foretell import LITTLE
@@ -54,8 +54,9 @@ def commands_page() -> str:
     parts = [
         "`python -m dgviz COMMAND`, or `dgviz COMMAND` where it was installed by pip; `--help` says the same. "
         "Results go to standard output, progress and warnings to standard error. The exit status is 0 when it is "
-        "done, 1 after a failure on the way, and 2 for unusable input. [JSON](json.md) has the keys of every "
-        "`--json`."
+        "done, 1 after a failure on the way, 2 for unusable input, and 130 where it was interrupted. "
+        "[JSON](json.md) has the keys of every `--json`.",
+        "Every command takes these:\n\n" + table(("", ""), [(f"`{_typed(item)}`", _about(item)) for item in COMMON]),
     ]
     for group in groups:
         parts.append(f"## {group}")
@@ -64,9 +65,12 @@ def commands_page() -> str:
 
 
 def _command(form: Form) -> str:
-    usage = " ".join(form.parser().format_usage().removeprefix("usage: ").split())
+    usage = " ".join(form.parser().format_usage().removeprefix("usage: ").split()).replace(_ALWAYS, "")
     rows = [(f"`{_typed(argument)}`", _about(argument)) for argument in form.arguments]
     return f"### {form.name}\n\n{form.help[0].upper()}{form.help[1:]}.\n\n    {usage}\n\n" + table(("", ""), rows)
+
+
+_ALWAYS = " [-q] [--log-level L]"
 
 
 def _typed(argument: Argument) -> str:

@@ -198,7 +198,10 @@ def json_page() -> str:
         "(estimates, in percent), `strength`, `samples_sha256`, `path` (a list of strength and target_kept) and "
         "`plan`; `plan` prints `processor`, `workers`, `machines`, `line` and `stages`, a list of `name`, `seconds`, "
         "`core_seconds`, `memory`, `read` and `written` (bytes); `study` prints `title`, `open`, `coverage`, "
-        "`planned`, `scored` and `commands`; `layer-masks` "
+        "`planned`, `scored` and `commands`; `report` prints `out`, `bytes`, `files`, `weights`, `differences` (by "
+        "table, rows of `what`, `here` and `there`) and `report`, which is what its `--save` writes: `dgviz`, `base` "
+        "and `tuned` (`name`, `fingerprint`), `plan`, `summary`, `model` and `errors` as of a scan, and `tables`: by "
+        "name, a list of rows; `layer-masks` "
         "prints `masks`, `recovery`, `remembered` and `written`.",
     ]
     shared: dict[str, Shapes] = {}

@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 
 from dgviz.cli import main
-from dgviz.command import GRAMMAR
+from dgviz.cli.options import repair_plan
+from dgviz.command import COMMON, GRAMMAR
 from tests.docs import generate
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-OPTIONS = {argument.flag for form in GRAMMAR.values() for argument in form.arguments} | {"--help"}
+OPTIONS = {argument.flag for form in GRAMMAR.values() for argument in (*form.arguments, *COMMON)} | {"--help"}
 FOREIGN = {"--server.address", "--server.allowedHosts", "--embedding"}  # of Streamlit, of a benchmark
 FOREIGN |= {"--max-lora-rank"}  # of vLLM
 FOREIGN |= {"--head", "--port", "--address", "--num-cpus", "--block"}  # of Ray
@@ -152,6 +153,15 @@ def parted(line):
 
 def test_sessions_of_the_readme_are_of_the_tutorial():
     assert set(sessions(ROOT / "README.md")) <= set(sessions(TUTORIAL))
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=named)
+def test_options_of_a_repair_in_sentences_are_run_as_written(document):
+    # such as `--rule manual --rule-param tau=0.1`: values are there and within their range
+    for text in re.findall(r"`(--(?:rule|method|shrinker|dtype|format) [^`]+)`", text_of(document)):
+        alone = text.count(" ") == 1  # may need a parameter that its sentence speaks of
+        if not re.search(r"\b[A-Z]+\b|\|", text) and not (alone and text.startswith("--rule")):
+            repair_plan(GRAMMAR["repair"].parser().parse_args(shlex.split(f"BASE TUNED OUT {text}")))
 
 
 @pytest.mark.slow

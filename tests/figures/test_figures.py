@@ -15,8 +15,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dgviz.app.figure4 import script, start_tau
 from dgviz.figures import entry_map, plot_config, rules_plot, spectrum_histogram, spectrum_plot
+from dgviz.figures.figure4.component import script
 from dgviz.figures.figure4.maps import (
     ComparedPanels,
     ComparedSide,
@@ -27,7 +27,7 @@ from dgviz.figures.figure4.maps import (
     choose_scale,
 )
 from dgviz.figures.figure4.panels import compute_between, compute_entry_panels, compute_twin
-from dgviz.figures.figure4.payload import figure4_payload, matrix_axes, pack, unpack
+from dgviz.figures.figure4.payload import figure4_payload, matrix_axes, pack, start_tau, unpack
 from dgviz.figures.histogram import axis_end, histogram_bins, law_curve
 from dgviz.figures.rules import spread
 from dgviz.figures.spectrum import thin_ranks

@@ -2,7 +2,7 @@
 
 import re
 
-from dgviz.app.figure4 import script, script_files
+from dgviz.figures.figure4.component import script, script_files
 from tests.lint_scripts import lint, places_of
 
 

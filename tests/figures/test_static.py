@@ -106,7 +106,7 @@ def test_the_command_draws_it(tmp_path, capsys):
     assert main(words_of) == 0
     assert "kept 5" in words(file.read_text())
     assert main(["spectrum", *paths, STACK, "--figure", str(file)]) == 2
-    assert f"name one for --figure, as {STACK}[0]" in capsys.readouterr().err
+    assert f"name one, as {STACK}[0]" in capsys.readouterr().err
     assert main(["spectrum", *paths, f"{STACK}[2]", "--figure", str(file)]) == 0
     assert f"{STACK}[2]" in file.read_text()
     assert main(["spectrum", *paths, f"{STACK}[4]"]) == 2 and "index 4 does not fit" in capsys.readouterr().err

@@ -6,14 +6,12 @@ passes entry-space panels at the new rank.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import streamlit as st
 
-from dgviz.figures.figure4 import payload
+from dgviz.figures.figure4.component import markup, script, style, window_of
 from dgviz.figures.figure4.maps import Window
 from dgviz.figures.figure4.payload import figure4_payload, start_tau
 
@@ -33,43 +31,11 @@ __all__ = [
     "workbench",
 ]
 
-_HERE = Path(payload.__file__).parent
-# One ES module: pure mathematics first, then drawing, then the controls.
-_SCRIPTS = (
-    "math.js",
-    "choices.js",
-    "paint.js",
-    "panels.js",
-    "figure4.js",
-    "spectrum.js",
-    "model.js",
-    "search.js",
-    "direction.js",
-    "keys.js",
-    "compare.js",
-    "workbench.js",
-)
-
-
-def script() -> str:
-    """Return the JavaScript of the component, one module from its files."""
-    return _text(*_SCRIPTS)
-
-
-def script_files() -> list[Path]:
-    """Return the files that make the module, in its order."""
-    return [_HERE / name for name in _SCRIPTS]
-
-
-def _text(*names: str) -> str:
-    return "\n".join((_HERE / name).read_text(encoding="utf-8") for name in names)
-
 
 @cache
 def _component() -> Callable[..., Any]:
     """Return the mounting command, registered once per process."""
-    css = _text("figure4.css", "workbench.css")
-    return st.components.v2.component("dgviz_workbench", html=_text("workbench.html"), css=css, js=script())
+    return st.components.v2.component("dgviz_workbench", html=markup(), css=style(), js=script())
 
 
 def workbench(
@@ -111,15 +77,7 @@ def pictures_saved(key: str) -> int:
 
 def asked_window(key: str, weight: str, shape: tuple[int, int]) -> Window:
     """Return the part of a weight that is looked at, and how its blocks are pooled."""
-    asked, pooling = _state(key).get("window") or {}, (_state(key).get("pooling") or {}).get("pooling", "max")
-    window = Window(pooling="rms" if pooling == "rms" else "max")
-    if asked.get("weight") != weight or not asked.get("rows"):
-        return window
-    rows, columns = (
-        (max(0, min(int(first), length - 1)), max(1, min(int(end), length)))
-        for (first, end), length in zip((asked["rows"], asked["columns"]), shape, strict=True)
-    )
-    return replace(window, rows=rows, columns=columns) if rows[0] < rows[1] and columns[0] < columns[1] else window
+    return window_of(_state(key).get("window") or {}, _state(key).get("pooling") or {}, weight, shape)
 
 
 def map_order(key: str) -> str:

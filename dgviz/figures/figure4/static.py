@@ -15,6 +15,7 @@ from PIL import Image
 from plotly.colors import sample_colorscale
 
 import dgviz
+from dgviz.figures import svg
 from dgviz.figures.figure4.maps import EntryPanels, Scale, SpectrumPanels
 from dgviz.figures.figure4.payload import law_missing
 from dgviz.figures.style import ACCENT, BULK_EDGE, LAW, MUTED
@@ -28,7 +29,6 @@ _TOP, _SPECTRUM, _PANEL = 30, 190, 230
 _SPLIT = 0.64  # of the width of panel (a), to ranks; the rest is the density's
 _BINS = 44
 _NOISE, _STRUCTURED = "#f6d4d4", "#d3ecdd"  # as in the paper: red looks like noise, green is structure
-_INK, _SOFT = "#1a1a1a", "#555555"
 
 
 def figure4_svg(
@@ -77,7 +77,7 @@ def figure4_svg(
     columns = [_LEFT + i * (width + _GAP) for i in range(3)]
     upper = _TOP + _SPECTRUM + 102
     lower = upper + _PANEL + 50
-    lines = _wrap(caption, 140)
+    lines = svg.wrap(caption, 140)
     height = lower + _PANEL + 46 + 16 * len(lines)
     parts = [_spectrum(s, threshold, tau, rank, nonzero_shape)]
     parts += _heads(s, threshold, rank, nonzero_shape, columns, width, upper)
@@ -99,9 +99,9 @@ def figure4_svg(
         parts.append(_bar(scale, WIDTH - _RIGHT + 8, top, label))
         parts.append(_rows(m, top))
         for x, sign in zip(columns[1:], "=+", strict=True):
-            parts.append(_text(x - _GAP / 2, top + _PANEL / 2 + 6, sign, size=20, anchor="middle"))
+            parts.append(svg.text(x - _GAP / 2, top + _PANEL / 2 + 6, sign, size=20, anchor="middle"))
     for i, line in enumerate(lines):
-        parts.append(_text(_LEFT, lower + _PANEL + 44 + 16 * i, line, size=12, colour=_SOFT))
+        parts.append(svg.text(_LEFT, lower + _PANEL + 44 + 16 * i, line, size=12, colour=svg.SOFT))
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height:.0f}" width="{WIDTH}" '
@@ -143,10 +143,13 @@ def _spectrum(
     """Return panel (a): values against rank, their density beside it, tau and edge through both."""
     top, bottom, left, right = _TOP, _TOP + _SPECTRUM, _LEFT, WIDTH - 16
     split = left + (right - left) * _SPLIT
-    parts = [_text(left, top - 12, "(a)", bold=True), _text(left + 24, top - 12, "singular values of the update D")]
+    parts = [
+        svg.text(left, top - 12, "(a)", bold=True),
+        svg.text(left + 24, top - 12, "singular values of the update D"),
+    ]
     if s[0] == 0:
         return "\n".join(
-            [*parts, _text((left + right) / 2, (top + bottom) / 2, "D is exactly zero", anchor="middle")]
+            [*parts, svg.text((left + right) / 2, (top + bottom) / 2, "D is exactly zero", anchor="middle")]
         )
     edge = 0.0 if law_missing(threshold) else threshold.edge
     smallest = s[s > s[0] * 1e-7][-1]
@@ -163,26 +166,26 @@ def _spectrum(
         for step in (1, 3):
             value = step * 10.0**power
             if low <= value <= high:
-                parts.append(_line(left, y(value), right, y(value), "#dddddd", 0.6))
-                parts.append(_text(left - 6, y(value) + 4, f"{value:g}", size=11, colour=_SOFT, anchor="end"))
+                parts.append(svg.line(left, y(value), right, y(value), "#dddddd", 0.6))
+                parts.append(svg.text(left - 6, y(value) + 4, f"{value:g}", size=11, colour=svg.SOFT, anchor="end"))
     for place in (p for power in range(6) for p in (10**power, 3 * 10**power) if p <= s.size):
-        parts.append(_text(x(place), bottom + 14, str(place), size=11, colour=_SOFT, anchor="middle"))
+        parts.append(svg.text(x(place), bottom + 14, str(place), size=11, colour=svg.SOFT, anchor="middle"))
     shown = sorted({*range(min(200, s.size)), *np.linspace(0, s.size - 1, 400).astype(int).tolist()})
     points = " ".join(f"{x(i + 1):.1f},{y(s[i]):.1f}" for i in shown if s[i] > 0)
     parts.append(f'<polyline points="{points}" fill="none" stroke="{MUTED}" stroke-width="1.6"/>')
     parts.append(_density(s[: min(nonzero_shape)], edge, nonzero_shape, tau, low, high, split, right, y))
     if edge:
-        parts.append(_line(left, y(edge), right, y(edge), BULK_EDGE, 1.4, "2 3"))
+        parts.append(svg.line(left, y(edge), right, y(edge), BULK_EDGE, 1.4, "2 3"))
         where = y(edge) + 14 if tau >= edge else y(edge) - 5
-        parts.append(_text(left + 8, where, f"bulk edge {edge:.4g}", size=11, colour=BULK_EDGE))
+        parts.append(svg.text(left + 8, where, f"bulk edge {edge:.4g}", size=11, colour=BULK_EDGE))
     parts += [f'<circle cx="{x(i + 1):.1f}" cy="{y(s[i]):.1f}" r="3" fill="{ACCENT}"/>' for i in range(min(rank, 60))]
-    parts.append(_line(left, y(tau), right, y(tau), ACCENT, 1.8))
+    parts.append(svg.line(left, y(tau), right, y(tau), ACCENT, 1.8))
     parts.append(
-        _text(split - 12, y(tau) - 6, f"τ = {tau:.4g} keeps {rank} of {s.size}", size=12, anchor="end", bold=True)
+        svg.text(split - 12, y(tau) - 6, f"τ = {tau:.4g} keeps {rank} of {s.size}", size=12, anchor="end", bold=True)
     )
-    parts.append(_text((left + split) / 2, bottom + 30, "rank r", size=12, colour=_SOFT, anchor="middle"))
+    parts.append(svg.text((left + split) / 2, bottom + 30, "rank r", size=12, colour=svg.SOFT, anchor="middle"))
     words = "density, and the Marchenko-Pastur law of pure noise" if edge else "density"
-    parts.append(_text((split + right) / 2, bottom + 30, words, size=12, colour=_SOFT, anchor="middle"))
+    parts.append(svg.text((split + right) / 2, bottom + 30, words, size=12, colour=svg.SOFT, anchor="middle"))
     return "\n".join(parts)
 
 
@@ -250,10 +253,12 @@ def _heads(
         fill = "#eeeeee"
         if fit is not None:
             fill = _NOISE if fit > fits["noise"] - 10 else _STRUCTURED if fit < 60 else fill
-        parts.append(_text(x, top - 48, names[name], bold=True))
-        parts.append(_text(x + width, top - 48, f"{100 * shares[name]:.1f} % of the energy", size=12, anchor="end"))
-        parts.append(_box(x, top - 42, 6.1 * len(words) + 14, 8, fill))
-        parts.append(_text(x + 7, top - 30, words, size=11))
+        parts.append(svg.text(x, top - 48, names[name], bold=True))
+        parts.append(
+            svg.text(x + width, top - 48, f"{100 * shares[name]:.1f} % of the energy", size=12, anchor="end")
+        )
+        parts.append(svg.box(x, top - 42, 6.1 * len(words) + 14, 8, fill))
+        parts.append(svg.text(x + 7, top - 30, words, size=11))
     return parts
 
 
@@ -263,14 +268,14 @@ def _map(
     """Return a map with its letter and the ends of its horizontal axis."""
     return "\n".join(
         [
-            _text(x, y + _PANEL + 15, "1", size=11, colour=_SOFT),
-            _text(x + width, y + _PANEL + 15, str(end), size=11, colour=_SOFT, anchor="end"),
-            _text(x + width / 2, y + _PANEL + 15, axis, size=11, colour=_SOFT, anchor="middle"),
+            svg.text(x, y + _PANEL + 15, "1", size=11, colour=svg.SOFT),
+            svg.text(x + width, y + _PANEL + 15, str(end), size=11, colour=svg.SOFT, anchor="end"),
+            svg.text(x + width / 2, y + _PANEL + 15, axis, size=11, colour=svg.SOFT, anchor="middle"),
             f'<image x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_PANEL}" preserveAspectRatio="none" '
             f'style="image-rendering: pixelated" href="data:image/png;base64,{_png(codes)}"/>',
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{_PANEL}" fill="none" stroke="#bbbbbb"/>',
-            _text(x, y - 6, letter, size=12, bold=True),
-            _text(x + 22, y - 6, what, size=12),
+            svg.text(x, y - 6, letter, size=12, bold=True),
+            svg.text(x + 22, y - 6, what, size=12),
         ]
     )
 
@@ -278,7 +283,7 @@ def _map(
 def _sides(x: float, y: float, width: float, share: float, rank: int, count: int) -> str:
     """Return the line of the rank, with what stands on either side of it."""
     at = x + share * width
-    parts = [_line(at, y, at, y + _PANEL, ACCENT, 1.2)] if 0 < rank < count else []
+    parts = [svg.line(at, y, at, y + _PANEL, ACCENT, 1.2)] if 0 < rank < count else []
     boxes = [("end", max(at - 4, x + 58), f"kept {rank}", rank > 0)]
     boxes.append(("start", min(at + 4, x + width - 92), f"dropped {count - rank}", rank < count))
     for anchor, place, words, there in boxes:
@@ -288,7 +293,7 @@ def _sides(x: float, y: float, width: float, share: float, rank: int, count: int
             parts.append(
                 f'<rect x="{start:.1f}" y="{y + 4:.1f}" width="{length:.1f}" height="16" rx="3" fill="#ffffff"/>'
             )
-            parts.append(_text(place, y + 16, words, size=11, bold=True, anchor=anchor))
+            parts.append(svg.text(place, y + 16, words, size=11, bold=True, anchor=anchor))
     return "\n".join(parts)
 
 
@@ -303,8 +308,8 @@ def _bar(scale: Scale, x: float, y: float, label: str) -> str:
         f'<rect x="{x:.1f}" y="{y:.1f}" width="10" height="{_PANEL}" fill="url(#{name})" stroke="#bbbbbb"/>',
     ]
     for position, text in scale.ticks():
-        parts.append(_text(x + 14, y + _PANEL * (1 - position) + 4, text, size=10, colour=_SOFT))
-    parts.append(_upright(WIDTH - 6, y + _PANEL / 2, label))
+        parts.append(svg.text(x + 14, y + _PANEL * (1 - position) + 4, text, size=10, colour=svg.SOFT))
+    parts.append(svg.upright(WIDTH - 6, y + _PANEL / 2, label))
     return "\n".join(parts)
 
 
@@ -312,9 +317,9 @@ def _rows(count: int, y: float) -> str:
     """Return the vertical axis: outputs run down."""
     return "\n".join(
         [
-            _text(_LEFT - 6, y + 10, "1", size=11, colour=_SOFT, anchor="end"),
-            _text(_LEFT - 6, y + _PANEL, str(count), size=11, colour=_SOFT, anchor="end"),
-            _upright(_LEFT - 26, y + _PANEL / 2, "outputs"),
+            svg.text(_LEFT - 6, y + 10, "1", size=11, colour=svg.SOFT, anchor="end"),
+            svg.text(_LEFT - 6, y + _PANEL, str(count), size=11, colour=svg.SOFT, anchor="end"),
+            svg.upright(_LEFT - 26, y + _PANEL / 2, "outputs"),
         ]
     )
 
@@ -353,38 +358,3 @@ def _colours() -> list[str]:
     shares = [1 - 0.94 * (code - 1) / 254 for code in range(1, 256)]
     sampled = sample_colorscale("Magma", shares, colortype="tuple")
     return ["#ffffff", *("#" + "".join(f"{round(255 * c):02x}" for c in colour) for colour in sampled)]
-
-
-def _text(
-    x: float, y: float, words: str, size: int = 13, colour: str = _INK, anchor: str = "start", bold: bool = False
-) -> str:
-    weight = ' font-weight="700"' if bold else ""
-    return (
-        f'<text x="{x:.1f}" y="{y:.1f}" font-size="{size}" fill="{colour}" text-anchor="{anchor}"{weight}>'
-        f"{escape(words)}</text>"
-    )
-
-
-def _box(x: float, y: float, width: float, radius: int, fill: str) -> str:
-    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="16" rx="{radius}" fill="{fill}"/>'
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, dash: str = "") -> str:
-    dashes = f' stroke-dasharray="{dash}"' if dash else ""
-    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
-    return f'<line {ends} stroke="{colour}" stroke-width="{width}"{dashes}/>'
-
-
-def _upright(x: float, y: float, words: str) -> str:
-    place = f"translate({x:.0f} {y:.0f}) rotate(-90)"
-    return f'<text transform="{place}" font-size="11" fill="{_SOFT}" text-anchor="middle">{escape(words)}</text>'
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    """Return a text in lines."""
-    lines = [""]
-    for word in text.split():
-        if len(lines[-1]) + len(word) + 1 > width:
-            lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines

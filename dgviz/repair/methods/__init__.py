@@ -8,6 +8,7 @@ method is a file with a class, its line below and its test.
 import re
 
 from dgviz.errors import MethodError
+from dgviz.registry import Registry
 from dgviz.repair.methods.base_damping import BaseDamping
 from dgviz.repair.methods.breadcrumbs import Breadcrumbs
 from dgviz.repair.methods.complement import Complement
@@ -53,7 +54,7 @@ _METHODS = (
     BottomK(),
 )
 
-METHODS: dict[str, Method] = {method.name: method for method in _METHODS}
+METHODS: Registry[Method] = Registry("repair method", MethodError, *_METHODS)
 """Every method by name, in the order in which pages and tables show them."""
 
 
@@ -75,9 +76,7 @@ def find_method(name: str) -> Method:
     >>> find_method("wise_ft").formula
     '(1 - alpha) W0 + alpha W1'
     """
-    if name not in METHODS:
-        raise MethodError(f"no repair method {name!r}; there are {', '.join(METHODS)}")
-    return METHODS[name]
+    return METHODS.find(name)
 
 
 def method_words(label: str) -> str:

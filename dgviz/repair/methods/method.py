@@ -19,7 +19,7 @@ from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.null import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
-from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Parameter, Threshold, checked_parameters, find_rule
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, RULES, Parameter, Threshold, checked_parameters, find_rule, having
 
 if TYPE_CHECKING:
     import torch
@@ -238,6 +238,13 @@ class Method:
         """Return all parameters with defaults filled in."""
         from dgviz.repair.methods import METHODS
 
+        own = {parameter.name for method in METHODS.values() for parameter in method.parameters}
+        for name in params:
+            rules = having(name, RULES) if name not in own else ""
+            if rules:
+                raise MethodError(
+                    f"method {self.name!r} has no {name}, which is of the rule {rules}: use --rule-param"
+                )
         return checked_parameters(f"method {self.name!r}", self.parameters, params, MethodError, METHODS.values())
 
     def prepare(self, params: Params, model: WholeModel) -> Any:

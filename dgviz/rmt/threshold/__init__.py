@@ -6,7 +6,16 @@ value, so that rules can be compared on one spectrum. Rules take the nonzero blo
 (`Spectrum.nonzero_s` and `nonzero_shape`).
 """
 
-from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold, checked_parameters
+from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN, Parameter, Rule, Threshold, checked_parameters, having
 from dgviz.rmt.threshold.rules import RULES, find_rule
 
-__all__ = ["DEGENERATE_MEDIAN", "RULES", "Parameter", "Rule", "Threshold", "checked_parameters", "find_rule"]
+__all__ = [
+    "DEGENERATE_MEDIAN",
+    "RULES",
+    "Parameter",
+    "Rule",
+    "Threshold",
+    "checked_parameters",
+    "find_rule",
+    "having",
+]

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dgviz.errors import DgvizError, ThresholdError
 from dgviz.rmt.law import bulk_edge, sigma_from_median
+from dgviz.words import near
 
 # A median at or below 64 float32 roundings of s_1 is arithmetic, not noise (LAPACK's own errors are of this size).
 DEGENERATE_MEDIAN = 64 * float(np.finfo(np.float32).eps)
@@ -271,11 +272,25 @@ def checked_parameters(
     known = {parameter.name: parameter for parameter in parameters}
     for name in given:
         if name not in known:
-            having = [other.name for other in others if any(name == own.name for own in other.parameters)]
-            elsewhere = f"; {name} is a parameter of {', '.join(having)}" if having else ""
+            found = having(name, {other.name: other for other in others})
+            elsewhere = f"; {name} is a parameter of {found}" if found else ""
             takes = ", ".join(known) or "no parameters"
-            raise error(f"{owner} has no parameter {name!r}; it takes {takes}{elsewhere}")
+            hint = elsewhere or near(name, known)
+            raise error(f"{owner} has no parameter {name!r}; it takes {takes}{hint}")
     return {name: _checked_value(owner, parameter, given.get(name), error) for name, parameter in known.items()}
+
+
+def having(name: str, registry: Mapping[str, Any]) -> str:
+    """Return the names of the rules or methods that have a parameter.
+
+    Parameters
+    ----------
+    name : str
+        The parameter.
+    registry : mapping
+        `RULES`, or the methods.
+    """
+    return ", ".join(key for key, item in registry.items() if any(name == own.name for own in item.parameters))
 
 
 def _checked_value(owner: str, parameter: Parameter, given: Any, error: type[DgvizError]) -> float:
