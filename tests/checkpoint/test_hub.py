@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,7 +217,8 @@ def test_a_download_that_is_left_stops(hub):
 # --- the command line -----------------------------------------------------------------------------------------------
 
 
-def test_fetch_shows_its_plan_then_fetches(hub, capsys):
+def test_fetch_shows_its_plan_then_fetches(hub, capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     assert main(["fetch", "org/name@main", "--plan"]) == 0
     shown = capsys.readouterr().out
     assert f"org/name at commit {COMMIT}" in shown and "5 files to fetch, 97.7 KiB" in shown and hub == []
