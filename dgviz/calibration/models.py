@@ -17,7 +17,7 @@ _DIGITS = {"image_size": 8, "patch_size": 2, "num_channels": 1, "num_labels": 10
 
 
 def build_model(architecture: str, seed: int) -> "nn.Module":
-    """Return a model with random weights, of 0.2 to 0.5 million parameters in float32."""
+    """Return a model with random weights in float32: 0.2 to 0.5 million, or as many as its name says."""
     import torch
     import transformers as hf
 
@@ -28,6 +28,17 @@ def build_model(architecture: str, seed: int) -> "nn.Module":
         ),
         "llama": lambda: hf.LlamaForCausalLM(
             hf.LlamaConfig(**_WIDTH, vocab_size=256, intermediate_size=384, max_position_embeddings=128, **_NO_TOKENS)
+        ),
+        "llama10m": lambda: hf.LlamaForCausalLM(
+            hf.LlamaConfig(
+                hidden_size=384,
+                num_hidden_layers=6,
+                num_attention_heads=6,
+                vocab_size=256,
+                intermediate_size=1024,
+                max_position_embeddings=128,
+                **_NO_TOKENS,
+            )
         ),
         "gpt2": lambda: hf.GPT2LMHeadModel(
             hf.GPT2Config(vocab_size=256, n_positions=128, n_embd=128, n_layer=2, n_head=4, **_NO_TOKENS)

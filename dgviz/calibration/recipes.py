@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 PICTURES, LANGUAGE, ENCODERS, ADAPTERS = "image classifiers", "language models", "encoders", "merged adapters"
 FAMILIES = {"vit": PICTURES, "convnext": PICTURES, "llama": LANGUAGE, "gpt2": LANGUAGE, "bert": ENCODERS}
+FAMILIES |= {"llama10m": LANGUAGE}
 """Every architecture and the family of its full fine-tunes; adapters are a family of their own."""
 SEEDS = (0, 1)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -53,6 +54,8 @@ BASES = {
     "bert": Recipe(700, 3e-3, warmup=50),
 }
 """How the base of an architecture is trained, from random weights."""
+LARGER = {"llama10m": Recipe(300, 1e-3, warmup=50, clip_norm=1.0)}
+"""The same of what takes too long for a calibration, and is trained where its pairs are asked for by name."""
 
 FULL = {
     "clean": Recipe(120, 3e-4),
@@ -117,3 +120,4 @@ RUNS = tuple(
     for recipe in (*FULL, *(LORA if architecture in ADAPTED else ()))
 )
 """Every pair of a calibration; those of one base follow each other."""
+LARGER_RUNS = tuple(Run(architecture, "less-noisy", SEEDS[0]) for architecture in LARGER)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dgviz.calibration.models import build_model, load_model, save_model
-from dgviz.calibration.recipes import BASES, Recipe, Run
+from dgviz.calibration.recipes import BASES, LARGER, Recipe, Run
 from dgviz.calibration.tasks import OWN, find_task
 from dgviz.demo.evaluation import one_thread
 from dgviz.demo.train import privatise_gradient, rate_factor
@@ -27,7 +27,7 @@ _TARGET = "target"
 
 def train_base(architecture: str, seed: int, folder: Path, steps: int | None = None) -> None:
     """Train a base from random weights on its own task, for `steps` at most, into a new folder."""
-    recipe = _shortened(BASES[architecture], steps)
+    recipe = _shortened((BASES | LARGER)[architecture], steps)
     model = build_model(architecture, seed)
     _train(model, architecture, OWN, recipe, seed)
     with _new_folder(folder) as unfinished:

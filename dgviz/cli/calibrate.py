@@ -26,10 +26,11 @@ _SEEN = ".lock"  # a file of the folder
 def run(options: argparse.Namespace) -> int:
     """Measure every pair that has no result yet, and print the table of all of them."""
     need("calibrate", "transformers", "peft", "sklearn")
-    from dgviz.calibration import RUNS, iter_calibration, write_table
+    from dgviz.calibration import LARGER_RUNS, RUNS, iter_calibration, write_table
 
     chosen = Selection(options.pairs or "", "")
-    runs = [run for run in RUNS if not chosen.drops(run.name)]
+    known = (*RUNS, *LARGER_RUNS) if options.fits and options.pairs else RUNS
+    runs = [run for run in known if not chosen.drops(run.name)]
     if not runs:
         raise DgvizError(f"no pair matches {options.pairs}; there are {', '.join(run.name for run in RUNS)}")
     folder = Path(options.directory).expanduser()
