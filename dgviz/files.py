@@ -6,7 +6,7 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import orjson
 import platformdirs
 
-from dgviz.errors import StateError
+from dgviz.errors import ExportError, StateError
 
 
 def cache_dir() -> Path:
@@ -60,6 +60,33 @@ def write_file(path: Path, data: bytes, durable: bool = True) -> None:
     """Write a file in one step; see `replacing`."""
     with replacing(path, durable) as fresh:
         fresh.write_bytes(data)
+
+
+def save_by_ending(file: str | Path, what: str, contents: Mapping[str, Callable[[], bytes]]) -> Path:
+    """Write what a user saves in the form that the file's name ends in, in one step; return the file.
+
+    Parameters
+    ----------
+    file : str or Path
+        Where.
+    what : str
+        What it is called in sentences.
+    contents : mapping
+        By ending, what makes the bytes.
+
+    Raises
+    ------
+    ExportError
+        If the ending is another one, or the file cannot be written.
+    """
+    path = Path(file).expanduser()
+    if path.suffix not in contents:
+        raise ExportError(f"{path} ends in neither {' nor '.join(contents)}: the ending says how {what} is written")
+    try:
+        write_file(path, contents[path.suffix]())
+    except OSError as error:
+        raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another file") from None
+    return path
 
 
 def sync(path: Path) -> None:

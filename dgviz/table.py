@@ -1,13 +1,13 @@
 """A table of figures as a value: rows for pandas, CSV, Parquet and HTML."""
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
 
-from dgviz.errors import ExportError
-from dgviz.files import csv_text, replacing, write_file
+from dgviz.files import csv_text, save_by_ending
 from dgviz.words import number
 
 _SHOWN = 60  # rows that a notebook shows
@@ -89,25 +89,15 @@ class Table:
         ExportError
             If the ending is another one, or the file cannot be written.
         """
-        path = Path(file).expanduser()
-        if path.suffix not in (".csv", ".parquet"):
-            raise ExportError(f"{path} ends in neither .csv nor .parquet: the ending says how a table is written")
-        try:
-            if path.suffix == ".csv":
-                write_file(path, self.to_csv().encode())
-            else:
-                with replacing(path) as fresh:
-                    self._write_parquet(fresh)
-        except OSError as error:
-            raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another file") from None
-        return path
+        return save_by_ending(file, "a table", {".csv": lambda: self.to_csv().encode(), ".parquet": self._to_parquet})
 
-    def _write_parquet(self, path: Path) -> None:
+    def _to_parquet(self) -> bytes:
         import pyarrow
         from pyarrow import parquet
 
-        values = {column: self[column] for column in self.columns}
-        parquet.write_table(pyarrow.table(values), path)
+        values, written = {column: self[column] for column in self.columns}, io.BytesIO()
+        parquet.write_table(pyarrow.table(values), written)
+        return written.getvalue()
 
     def _repr_html_(self) -> str:
         """Return its first rows for a notebook."""

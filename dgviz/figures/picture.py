@@ -4,7 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from dgviz.errors import ExportError
-from dgviz.files import write_file
+from dgviz.files import save_by_ending
 
 PNG_SCALE = 2  # pixels for one of the SVG
 _TEXT = (
@@ -58,14 +58,7 @@ class Picture(str):
         ExportError
             If the ending is another one, or the file cannot be written.
         """
-        path = Path(file).expanduser()
-        if path.suffix not in (".svg", ".png"):
-            raise ExportError(f"{path} ends in neither .svg nor .png: the ending says how a figure is written")
-        try:
-            write_file(path, self.png() if path.suffix == ".png" else self.encode())
-        except OSError as error:
-            raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another file") from None
-        return path
+        return save_by_ending(file, "a figure", {".svg": self.encode, ".png": self.png})
 
 
 def _draw(svg: str) -> bytes:
