@@ -37,7 +37,8 @@ def run_process() -> int:
     Cyclic garbage is looked for seldom, and at the end not at all: with what large libraries create when they are
     imported, the usual intervals cost a short command a third of its time.
     """
-    gc.set_threshold(100_000)
+    if sys.argv[1:2] != ["app"]:  # a server lives long, and what pages leave behind is large
+        gc.set_threshold(100_000)
     try:
         return main()
     finally:
