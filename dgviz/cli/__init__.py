@@ -19,6 +19,8 @@ import dgviz
 from dgviz.command import Form, find_form, overview
 from dgviz.errors import DgvizError, printable
 
+USUAL = gc.get_threshold()
+"""How often cyclic garbage is looked for, unless somebody says otherwise."""
 _HELP = "--h", "-h"  # what every way to ask for help begins with
 
 
@@ -37,8 +39,7 @@ def run_process() -> int:
     Cyclic garbage is looked for seldom, and at the end not at all: with what large libraries create when they are
     imported, the usual intervals cost a short command a third of its time.
     """
-    if sys.argv[1:2] != ["app"]:  # a server lives long, and what pages leave behind is large
-        gc.set_threshold(100_000)
+    gc.set_threshold(100_000)
     try:
         return main()
     finally:
