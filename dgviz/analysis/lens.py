@@ -6,13 +6,12 @@ row of the embedding. Norms are left out. After "Analyzing Transformers in Embed
 2209.02535).
 """
 
-import json
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +20,12 @@ from dgviz.checkpoint.derived import matrix_rows
 from dgviz.checkpoint.module_path import EMBEDDING, ModulePath, module_path
 from dgviz.checkpoint.read import read_tensor
 from dgviz.checkpoint.tied import is_embedding, is_head
-from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
+from dgviz.checkpoint.types import Checkpoint, CheckpointPair, DerivedTensor, TensorInfo
 from dgviz.checkpoint.vocabulary import read_texts
-from dgviz.errors import LensError
+from dgviz.errors import LensError, SpectrumError, printable
+from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.weight import Weight
+from dgviz.table import Table
 
 if TYPE_CHECKING:
     import torch
@@ -33,8 +34,12 @@ if TYPE_CHECKING:
 
 _Array = NDArray[np.floating]
 TOKENS = 10  # of each end
+BESIDE_NOISE = "as noise", "stands out"
 _RANDOM, _SEED = 100, 23  # directions of noise that others are held against
 _HIGH = 0.95
+_STRONGEST = 3  # directions, kept and dropped, in a table
+_SHOWN = 8  # tokens of an end there
+_COLUMNS = "weight", "direction", "plan", "reading", "towards", "away", "z", "z_of_19_in_20_random", "beside noise"
 _BLOCK = 16 * 2**20  # bytes of an embedding that are read at once
 
 _WRITES = re.compile(
@@ -90,8 +95,8 @@ class Token:
     z: float
 
     def __str__(self) -> str:
-        """Return the text in quotes, or the id."""
-        return json.dumps(self.text, ensure_ascii=False) if self.text else f"#{self.id}"
+        """Return the text in one piece, with marks for its spaces, or the id."""
+        return printable(self.text).replace(" ", "␣") or f"#{self.id}"
 
 
 @dataclass(frozen=True)
@@ -148,9 +153,18 @@ class Reading:
         """How concentrated it is, beside random directions."""
         verdict = "" if self.stands_out else ": these tokens say no more than those of noise"
         return (
-            f"its strongest token stands out by {self.strongest:.1f} standard deviations, that of a random direction "
-            f"by {self.chance.usual:.1f}, of 19 in 20 by {self.chance.high:.1f} at most{verdict}"
+            f"its strongest token stands out by {self.strongest:.2f} standard deviations, that of a random direction "
+            f"by {self.chance.usual:.2f}, of 19 in 20 by {self.chance.high:.2f} at most{verdict}"
         )
+
+    @property
+    def about(self) -> str:
+        """What was read, and through what."""
+        return f"{self.side}, which it {self.role}, against {self.through}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as plain values."""
+        return asdict(self) | {"stands_out": self.stands_out, "sentence": self.sentence}
 
 
 def vocabulary_tables(base: Checkpoint) -> tuple[TensorInfo, TensorInfo] | None:
@@ -194,7 +208,7 @@ def find_lens(base: Checkpoint, weight: Weight) -> Lens:
     path = module_path(name)
     role = _role(path)
     if role is None or _CROSS.search(path.module) or not _is_of(path, embedding.name):
-        raise LensError(f"{name} is not known to read or write the residual stream of the tokens")
+        raise LensError(f"it is not known that {name} reads or writes the residual stream of the tokens")
     sides = [side for side, length in zip("uv", weight.shape, strict=True) if length == width]
     if not sides:
         rows, columns = weight.shape
@@ -297,16 +311,81 @@ class OpenLens:
             yield read_tensor(matrix_rows(self.table, begin, min(rows, begin + step)))
 
 
-def read_directions(base: Checkpoint, opened: "OpenWeight", numbers: Sequence[int]) -> list[Reading]:
-    """Return directions of one weight, by their numbers from 1 on, read through base's vocabulary.
+def read_directions(
+    base: Checkpoint, opened: "OpenWeight", numbers: Sequence[int], known: dict[TensorInfo, OpenLens] | None = None
+) -> list[Reading]:
+    """Return directions of one weight read through base's vocabulary.
+
+    Parameters
+    ----------
+    base : Checkpoint
+        Whose vocabulary it is.
+    opened : OpenWeight
+        The weight.
+    numbers : sequence of int
+        Which directions, from 1 on.
+    known : dict, optional
+        What was read through before, by table; more is put there.
 
     Raises
     ------
     LensError
-        If the weight's directions cannot be read.
+        If directions of the weight cannot be read.
     SpectrumError
-        If one has a singular value of zero.
+        If one is not there, or has a singular value of zero.
     """
     lens = find_lens(base, opened.weight)
+    there = int(np.count_nonzero(opened.measured.s))
+    if max(numbers, default=0) > there:
+        raise SpectrumError(f"{opened.weight.name} has {there} directions that are not zero, and no {max(numbers)}")
     vectors = [opened.vectors(number)["uv".index(lens.side)] for number in numbers]
-    return OpenLens(lens).read(lens, numbers, np.stack(vectors, 1)) if numbers else []
+    at = ({} if known is None else known).setdefault(lens.table, OpenLens(lens))
+    return at.read(lens, numbers, np.stack(vectors, 1)) if numbers else []
+
+
+def lens_table(pair: CheckpointPair, plan: RepairPlan, weights: Sequence[Weight], device: str = "auto") -> Table:
+    """Return the strongest directions that a plan keeps and drops of some weights, read through base's vocabulary.
+
+    Parameters
+    ----------
+    pair : CheckpointPair
+        Whose weights they are.
+    plan : RepairPlan
+        What is done with the pair; of a method that keeps no directions the strongest ones are read.
+    weights : sequence of Weight
+        Which weights; one that cannot be read has a row that says why.
+    device : str
+        Where their updates are decomposed.
+
+    Returns
+    -------
+    Table
+        A row for each direction; none where base has no tokens.
+    """
+    from dgviz.spectra.open_weight import OpenWeight  # torch
+
+    rows, known = [], {}
+    for weight in weights if vocabulary_tables(pair.base) else ():
+        opened = OpenWeight(weight, device)
+        try:
+            chosen = _strongest_of(plan.at(weight.tensor, weight.index), opened)
+            for reading in read_directions(pair.base, opened, list(chosen), known):
+                ends = (" ".join(map(str, end[:_SHOWN])) for end in (reading.plus, reading.minus))
+                place = weight.name, reading.number, chosen[reading.number], reading.about
+                beside = BESIDE_NOISE[reading.stands_out]
+                values = *place, *ends, reading.strongest, reading.chance.high, beside
+                rows.append(dict(zip(_COLUMNS, values, strict=True)))
+        except (LensError, SpectrumError) as error:
+            rows.append(dict.fromkeys(_COLUMNS) | {"weight": weight.name, "reading": str(error)})
+    return Table.of("lens", rows)
+
+
+def _strongest_of(own: RepairPlan, opened: "OpenWeight") -> dict[int, str]:
+    """Return the strongest directions that are kept and those that are dropped, by number and in order."""
+    spectrum = opened.spectrum_with(own.rule, own.params)
+    there = spectrum.s > 0
+    if own.keep or not own.recipe.has_factors:
+        return dict.fromkeys(range(1, 1 + min(_STRONGEST, int(there.sum()))), "")
+    values = own.reshape(spectrum, tensor=opened.weight.tensor.name, delta=lambda: opened.delta).values
+    parts = {"kept": there & (values > 0), "dropped": there & (values == 0)}
+    return {int(place) + 1: word for word, part in parts.items() for place in np.flatnonzero(part)[:_STRONGEST]}

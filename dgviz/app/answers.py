@@ -6,7 +6,7 @@ and answers are plain values that travel between processes.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import torch
 
 from dgviz.analysis.direction import Alignments, Direction, align, describe_direction, leading_count
 from dgviz.analysis.effect import MethodPanel, yardstick
-from dgviz.analysis.lens import Lens, OpenLens, Reading
+from dgviz.analysis.lens import Lens, OpenLens, Reading, lens_table
 from dgviz.analysis.sides import Side
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import PairError
@@ -42,6 +42,7 @@ from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.svd.decompose import Decomposition, decompose, list_devices, resolve_device
 from dgviz.spectra.weight import Weight
+from dgviz.table import Table
 
 _OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
 
@@ -111,6 +112,11 @@ def spectrum_panels(weight: Weight, device: str) -> SpectrumPanels:
 def figure4(weight: Weight, plan: RepairPlan, sides: tuple[str, str], device: str) -> str:
     """Return Figure 4 of a weight under a plan, as SVG."""
     return draw_figure4(weight, plan, sides, device)
+
+
+def lens_of(pair: CheckpointPair, plan: RepairPlan, weights: Sequence[Weight], device: str) -> Table:
+    """Return directions of some weights read through base's vocabulary."""
+    return lens_table(pair, plan, weights, device)
 
 
 def entry_panels(weight: Weight, device: str, rank: int, window: Window = WHOLE) -> EntryPanels:

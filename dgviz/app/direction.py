@@ -46,7 +46,7 @@ def about_direction(
         found = work.direction_soon(*layer.weight, number, patience)
         others, problems = siblings(view, pair, layer)
         aligned = work.alignments_soon(*layer.weight, number, patience if found else 0.0, others)
-        lens, why = _lens(layer.stamp, layer.matrix.name, number, pair, layer.matrix)
+        lens, why = lens_or_reason(layer.stamp, layer.matrix.name, number, pair, layer.matrix)
         read = work.reading_soon(*layer.weight, number, lens, patience if aligned else 0.0) if lens else None
     except DgvizError as error:
         return shown | {"problems": [*shown["problems"], str(error)], "waiting": False}
@@ -63,7 +63,9 @@ def about_direction(
 
 
 @kept
-def _lens(stamp: str, name: str, number: int, _pair: CheckpointPair, _weight: Weight) -> tuple[Lens | None, str]:
+def lens_or_reason(
+    stamp: str, name: str, number: int, _pair: CheckpointPair, _weight: Weight
+) -> tuple[Lens | None, str]:
     """Return how a weight is read through base's vocabulary, or why it is not; neither where there are no tokens."""
     if vocabulary_tables(_pair.base) is None:
         return None, ""

@@ -8,12 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.analysis import lens as module
-from dgviz.analysis.lens import OpenLens, find_lens, read_directions
+from dgviz.analysis.lens import OpenLens, Token, find_lens, lens_table, read_directions
 from dgviz.checkpoint import open_pair
-from dgviz.errors import LensError
+from dgviz.checkpoint.vocabulary import read_texts
+from dgviz.errors import LensError, SpectrumError
+from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.open_weight import OpenWeight
-from dgviz.spectra.weight import find_weight
-from tests.checkpoints import planted_update, tiny_model, write_checkpoint, write_tokenizer
+from dgviz.spectra.weight import find_weight, matrices_of
+from tests.checkpoints import planted_update, tiny_model, write_checkpoint, write_tiny_pair, write_tokenizer
 
 VOCABULARY, WIDTH = 400, 128
 PLANTED = [271, 300, 333]
@@ -129,7 +131,7 @@ def test_the_embedding_and_the_head_are_read_too(tmp_path):
 
 def test_a_matrix_between_two_others_has_no_stream(tmp_path):
     pair = write_model(tmp_path)
-    with pytest.raises(LensError, match="q_b_proj.weight is not known to read or write"):
+    with pytest.raises(LensError, match="it is not known that .*q_b_proj.weight reads or writes"):
         read(pair, "q_b_proj", 1)
 
 
@@ -139,13 +141,17 @@ def test_a_matrix_between_two_others_has_no_stream(tmp_path):
     [
         ("vit", "attention", "base has no embedding of tokens"),
         ("bert", "attention", "masked language model"),
-        ("whisper", "model.encoder.layers.0.fc1", "is not known to read or write the residual stream of the tokens"),
-        ("whisper", "model.decoder.layers.0.encoder_attn.k_proj", "is not known to read or write"),
+        (
+            "whisper",
+            "model.encoder.layers.0.fc1",
+            "it is not known that .* reads or writes the residual stream of the tokens",
+        ),
+        ("whisper", "model.decoder.layers.0.encoder_attn.k_proj", "it is not known that"),
         ("whisper", "model.decoder.layers.0.fc2", ""),
-        ("t5", "encoder.block.0.layer.1.DenseReluDense.wo", "is not known to read or write"),
+        ("t5", "encoder.block.0.layer.1.DenseReluDense.wo", "it is not known that"),
         ("t5", "decoder.block.0.layer.2.DenseReluDense.wo", ""),
-        ("llava", "vision_tower.embeddings", "is not known to read or write"),
-        ("llava", "vision_tower.encoder.layers.0.mlp.fc1", "is not known to read or write"),
+        ("llava", "vision_tower.embeddings", "it is not known that"),
+        ("llava", "vision_tower.encoder.layers.0.mlp.fc1", "it is not known that"),
         ("llava", "language_model.model.layers.0.mlp.down_proj", ""),
         ("mixtral", "layers.0.block_sparse_moe.experts.0.w2", ""),
         ("gpt2", "h.0.attn.c_attn", ""),
@@ -197,3 +203,43 @@ def test_an_open_lens_makes_its_noise_once(tmp_path, monkeypatch):
     first = opened.read(lens, [1, 2], vectors)
     assert [one.number for one in first] == [1, 2]
     assert first[0].chance is opened.read(lens, [1], vectors[:, :1])[0].chance
+
+
+def test_a_table_has_the_strongest_kept_and_dropped_directions(tmp_path):
+    pair = write_model(tmp_path, update=[LLAMA[0]])
+    name, between = (f"model.layers.0.{own}.weight" for own in ("mlp.down_proj", "self_attn.q_b_proj"))
+    plan = RepairPlan("fixed_rank", {"rank": 4}, overrides=[f"name={name}: rank=4, drop_directions=2"])
+    table = lens_table(pair, plan, [find_weight(pair, own) for own in (name, between)], "cpu")
+    *rows, last = table
+    assert [(row["direction"], row["plan"]) for row in rows] == [
+        *[(1, "kept"), (3, "kept"), (4, "kept")],
+        *[(2, "dropped"), (5, "dropped"), (6, "dropped")],
+    ]
+    words = " ".join(f"␣word{token - 259}" for token in PLANTED)
+    assert any(rows[0][end].startswith(words) for end in ("towards", "away"))
+    assert rows[0]["beside noise"] == "stands out" and rows[0]["z"] > rows[0]["z_of_19_in_20_random"]
+    assert last["weight"] == between and "it is not known that" in last["reading"]
+    assert last["direction"] is None
+
+    whole = lens_table(pair, RepairPlan(method="wise_ft"), [find_weight(pair, name)], "cpu")
+    assert [(row["direction"], row["plan"]) for row in whole] == [(1, ""), (2, ""), (3, "")]
+
+
+@pytest.mark.slow
+def test_a_table_of_a_model_without_tokens_is_empty(tmp_path):
+    pair = open_pair(*write_tiny_pair(tmp_path, "vit"))
+    assert len(lens_table(pair, RepairPlan(), matrices_of(pair.repairable[0]), "cpu")) == 0
+
+
+def test_a_direction_that_is_not_there_is_said(tmp_path):
+    with pytest.raises(SpectrumError, match="has 128 directions that are not zero, and no 129"):
+        read(write_model(tmp_path), "mlp.down_proj", 129)
+
+
+def test_tokens_of_bytes_are_texts(tmp_path):
+    """As GPT-2 spells them; what is no whole character stays as it is spelled."""
+    vocabulary = {"Ġthe": 0, "Ċ": 1, "ä½ł": 2, "ä½": 3, "a": 4}
+    document = {"model": {"vocab": vocabulary}, "decoder": {"type": "ByteLevel"}, "added_tokens": []}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(document))
+    assert read_texts(tmp_path) == {0: " the", 1: "\n", 2: "你", 3: "ä½", 4: "a"}
+    assert [str(Token(7, text, 1.0)) for text in (" the", "\n", "")] == ["␣the", "\\n", "#7"]

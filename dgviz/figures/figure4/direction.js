@@ -112,11 +112,12 @@ class DirectionPanel {
     return part;
   }
 
-  // Two lists of [name, length, number] side by side, each with a title and a bar behind every line.
-  pair(lists) {
+  // Two lists of [name, length, number] side by side, each with a title and a bar behind every line; `scale` is the
+  // length of a whole bar, by default that of a list's first.
+  pair(lists, scale) {
     const pair = element("div", "moved");
     for (const [title, items] of lists) {
-      const list = element("ol", ""), most = items.length ? items[0][1] : 1;
+      const list = element("ol", ""), most = scale || (items.length ? items[0][1] : 1);
       list.setAttribute("aria-label", title);
       for (const [name, length, number, about] of items) {
         const item = element("li", ""), bar = element("i", "");
@@ -138,9 +139,10 @@ class DirectionPanel {
     part.append(element("h3", "", "Through the vocabulary of base"));
     if (why) { part.append(element("p", "note", why)); return part; }
     const name = ({ id, text }) => text ? JSON.stringify(text).slice(1, -1) : `#${id}`;
-    const told = (end) => end.map((token) => [name(token), Math.abs(token.z), token.z.toFixed(1), `token ${token.id}, z = ${token.z.toFixed(2)}`]);
+    const told = (end) => end.map((token) => [name(token), Math.abs(token.z), signed(token.z, 1), `token ${token.id}, z = ${signed(token.z, 2)}`]);
+    const most = Math.max(...[...plus, ...minus].map((token) => Math.abs(token.z)));
     part.append(element("p", "note", `${side}, which it ${role}, against ${through}; z of the tokens`));
-    part.append(this.pair([[`towards +${side}`, told(plus)], [`towards −${side}`, told(minus)]]), element("p", "note", says));
+    part.append(this.pair([[`towards +${side}`, told(plus)], [`towards −${side}`, told(minus)]], most), element("p", "note", says));
     return part;
   }
 }
