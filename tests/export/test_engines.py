@@ -22,8 +22,8 @@ PACKAGES = {"llama.cpp": "llama-cpp-python", "ctranslate2": "ctranslate2", "mlx-
 """By engine, its package in build/engines; PEFT is in every environment of the tests."""
 EXACT = 1e-5
 """Share of the largest logit: sums of float32 in another order, through three layers."""
-BFLOAT16 = 3e-2
-"""The same where an engine rounds every activation to the 8 bits of bfloat16: 4e-3 of each, a few times over."""
+BFLOAT16 = 2e-2
+"""The same where an engine rounds every activation to the 8 bits of bfloat16; of transformers itself that is 7e-3."""
 FORMS = {"float32": ["--dtype", "float32"], "bfloat16": [], "bfloat16, sharded": [], "lora": ["--format", "lora"]}
 CASES = {
     ("llama.cpp", "float32"): EXACT,
