@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak lowest bench bench-cuda docs lint clean
+.PHONY: help app check test soak engines lowest bench bench-cuda docs lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -20,6 +20,7 @@ help:
 	@echo 'make check   style checks and the quick tests: for every change'
 	@echo 'make test    style checks and every test, a real browser included'
 	@echo 'make soak    the tests that take long, and a search for examples that break a property'
+	@echo 'make engines install llama.cpp, CTranslate2 and mlx-lm in build/engines, for make soak: minutes, a C++ compiler'
 	@echo 'make lowest  the tests without a browser at the lower ends of the ranges, in an environment of their own'
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
 	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
@@ -38,8 +39,12 @@ test: lint
 	$(UNITS) -m 'not e2e and not cluster'
 	$(PY) -m pytest -m 'e2e or cluster'
 
-soak: $(TESTS)
-	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
+soak: $(TESTS) engines
+	DGVIZ_SOAK=1 $(PY) -m pytest -rs -m 'soak or hypothesis'
+
+# What cannot be installed here is said, and the tests of it are skipped with the reason.
+engines: $(TESTS)
+	$(PY) -m tests.export.engines
 
 lowest: $(TESTS)
 	$(PY) -m venv build/lowest

@@ -7,11 +7,12 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from dgviz.analysis.lens import Reading, lens_table, read_directions
 from dgviz.analysis.model_spectra import Assessment, assess, read_spectra
 from dgviz.analysis.scanned import finish_scan
 from dgviz.analysis.tables import noise_groups, tensor_table, weight_table
@@ -306,6 +307,7 @@ class Pair:
         errors = self.scan(workers=workers).errors
         found = model_report.report_model(self.checkpoints, self.repair_plan, errors, scores)
         chosen = [self[name].weight for name in weights] or found.largest()
+        found = replace(found, lens=lens_table(self.checkpoints, self.repair_plan, chosen, self.device))
         figures = [*map_figures(found.rows), *draw_weights(found, chosen, self.device)]
         different = model_report.differences(found.to_json(), other) if other else []
         return write_page(Path(out).expanduser(), report_page(found, figures, different))
@@ -509,6 +511,25 @@ class Update:
         if file is not None:
             picture.save(file)
         return picture
+
+    def lens(self, *numbers: int) -> list[Reading]:
+        """Read directions through base's vocabulary: the tokens at their two ends, beside what random ones have.
+
+        Parameters
+        ----------
+        numbers : int
+            Which directions, the strongest being 1.
+
+        Raises
+        ------
+        LensError
+            If base has no tokens, or the weight neither reads nor writes their residual stream.
+        SpectrumError
+            If a direction is not there.
+        """
+        from dgviz.spectra.open_weight import OpenWeight
+
+        return read_directions(self.pair.checkpoints.base, OpenWeight(self.weight, self.pair.device), numbers)
 
     def widget(self) -> Any:
         """Return Figure 4 that follows tau, for a notebook; needs the extra ``dgviz[notebook]``.

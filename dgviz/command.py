@@ -454,6 +454,7 @@ GRAMMAR: dict[str, Form] = {
                 *_PAIR,
                 Argument("tensor", "TENSOR", "name of a tensor in both checkpoints; TENSOR[3] is one of a stack"),
                 Argument("--figure", "FILE", "also draw Figure 4 of it there, as SVG", default=""),
+                Argument("--lens", "DIRECTIONS", "read these, as in 1-3+20, through base's vocabulary", default=""),
                 *_SHOWN,
                 *_RULE,
                 *_PLAN,

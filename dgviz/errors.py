@@ -66,6 +66,10 @@ class SpectrumError(DgvizError):
     """A delta cannot be decomposed."""
 
 
+class LensError(DgvizError):
+    """A direction cannot be read through the vocabulary."""
+
+
 class ThresholdError(DgvizError):
     """A threshold rule or one of its parameters is unknown or out of range."""
 

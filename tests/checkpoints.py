@@ -98,6 +98,21 @@ def write_pair(
     return base, write_checkpoint(directory / "tuned", planted_update(tensors), config, shards)
 
 
+def write_tokenizer(directory: Path, words: list[str]) -> None:
+    """Write a tokenizer like Llama 2's, made here: three special tokens, 256 bytes, and whole words."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<unk>", "<s>", "</s>"]
+    tokens = [*special, *(f"<0x{byte:02X}>" for byte in range(256)), *words]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    names = dict(zip(("unk_token", "bos_token", "eos_token"), special, strict=True))
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **names).save_pretrained(directory)
+
+
 def tiny_model(family: str, seed: int = 0) -> torch.nn.Module:
     """Build a tiny random transformers model of one of `FAMILIES` or `ARCHITECTURES`, without any download."""
     with torch.random.fork_rng(devices=[]):

@@ -42,6 +42,8 @@ class ModelReport:
         Every matrix that has a spectrum, in the order of the checkpoint.
     errors : mapping of str to str
         Matrices that have none, and why.
+    lens : Table or None
+        Directions of some weights read through base's vocabulary (`dgviz.analysis.lens.lens_table`).
     evidence : mapping
         Scores that ``recovery --json`` has assessed; empty where there are none.
     """
@@ -51,6 +53,7 @@ class ModelReport:
     rows: tuple[Assessment, ...]
     errors: Mapping[str, str] = field(default_factory=dict)
     evidence: Mapping[str, Any] = field(default_factory=dict)
+    lens: Table | None = None
 
     @property
     def names(self) -> tuple[str, str]:
@@ -87,6 +90,7 @@ class ModelReport:
             for name, own in groups_of(self.rows).items()
         ]
         found = [Table.of("groups", groups), weight_table(self.rows), noise_groups(self.rows)]
+        found += [self.lens] if self.lens else []
         found += [tensor_table(self.pair), *_evidence_tables(self.evidence)]
         return {table.name: table for table in found}
 

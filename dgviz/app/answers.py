@@ -6,7 +6,7 @@ and answers are plain values that travel between processes.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch
 
 from dgviz.analysis.direction import Alignments, Direction, align, describe_direction, leading_count
 from dgviz.analysis.effect import MethodPanel, yardstick
+from dgviz.analysis.lens import Lens, OpenLens, Reading, lens_table
 from dgviz.analysis.sides import Side
 from dgviz.checkpoint import CheckpointPair
 from dgviz.errors import PairError
@@ -41,6 +42,7 @@ from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.svd.decompose import Decomposition, decompose, list_devices, resolve_device
 from dgviz.spectra.weight import Weight
+from dgviz.table import Table
 
 _OPEN_BYTES = 2 * 2**30  # decompositions kept besides the newest one
 
@@ -112,6 +114,11 @@ def figure4(weight: Weight, plan: RepairPlan, sides: tuple[str, str], device: st
     return draw_figure4(weight, plan, sides, device)
 
 
+def lens_of(pair: CheckpointPair, plan: RepairPlan, weights: Sequence[Weight], device: str) -> Table:
+    """Return directions of some weights read through base's vocabulary."""
+    return lens_table(pair, plan, weights, device)
+
+
 def entry_panels(weight: Weight, device: str, rank: int, window: Window = WHOLE) -> EntryPanels:
     """Return the maps of the entry-space row of Figure 4 at a rank, or of a part of the matrix."""
     drawn = _opened(weight, device)
@@ -168,6 +175,13 @@ def direction(weight: Weight, device: str, number: int) -> Direction:
     return describe_direction(drawn.measured.s, number, u, v)
 
 
+def reading(weight: Weight, device: str, number: int, lens: Lens, stamp: str) -> Reading:
+    """Return one direction of a weight's update read through base's vocabulary; `stamp` is of the pair."""
+    vectors = _opened(weight, device).vectors(number)
+    opened = _fact(("lens", lens.table, lens.folder, stamp), lambda: OpenLens(lens))
+    return opened.read(lens, [number], vectors["uv".index(lens.side)][:, None])[0]
+
+
 def alignments(weight: Weight, device: str, number: int, others: Mapping[str, Weight]) -> Alignments:
     """Return how one direction lies to base's own, and to those of the same weight's update in other fine-tunes."""
     drawn = _opened(weight, device)
@@ -208,8 +222,13 @@ def method_panel(pair: CheckpointPair, weight: Weight, device: str, plan: Repair
 def _prepared(pair: CheckpointPair, device: str, plan: RepairPlan) -> Any:
     """Return what a plan's method takes from a whole pair, asked once."""
     key = (pair.base.fingerprint, pair.tuned.fingerprint, device, plan.label)
+    return _fact(key, lambda: prepare_method(pair, plan, device))
+
+
+def _fact(key: tuple, make: Callable[[], Any]) -> Any:
+    """Return what is kept under a key, or make it."""
     if key not in _facts:
-        _facts[key] = prepare_method(pair, plan, device)
+        _facts[key] = make()
         while len(_facts) > _FACTS_KEPT:
             _facts.popitem(last=False)
     return _facts[key]

@@ -6,20 +6,26 @@ from typing import Any
 import streamlit as st
 
 from dgviz.analysis.direction import Alignment
+from dgviz.analysis.lens import Lens, find_lens, vocabulary_tables
 from dgviz.app import worker as work
 from dgviz.app.family import counterpart, named_others
 from dgviz.app.figure4 import asked_direction, decided_direction
+from dgviz.app.kept import kept
 from dgviz.app.layer import LayerView
 from dgviz.app.layer_plan import plan_in_view
+from dgviz.app.messages import as_sentence
 from dgviz.app.plans import add_override, drop_override
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
-from dgviz.errors import DgvizError, PlanError
+from dgviz.checkpoint.remote.record import address_of, remote_file
+from dgviz.command import Command
+from dgviz.errors import DgvizError, LensError, PlanError
 from dgviz.repair.overrides import Override
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.directions import Directions, told
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.weight import Weight
+from dgviz.words import size
 
 _PROBLEM = "direction-problem"
 
@@ -40,6 +46,8 @@ def about_direction(
         found = work.direction_soon(*layer.weight, number, patience)
         others, problems = siblings(view, pair, layer)
         aligned = work.alignments_soon(*layer.weight, number, patience if found else 0.0, others)
+        lens, why = lens_or_reason(layer.stamp, layer.matrix.name, number, pair, layer.matrix)
+        read = work.reading_soon(*layer.weight, number, lens, patience if aligned else 0.0) if lens else None
     except DgvizError as error:
         return shown | {"problems": [*shown["problems"], str(error)], "waiting": False}
     shown["problems"] += problems
@@ -48,7 +56,28 @@ def about_direction(
     if aligned is not None:
         named = {"base": aligned.base, **aligned.others}
         shown["aligned"] = [_told(name, alignment) for name, alignment in named.items()]
-    return shown | {"waiting": found is None or aligned is None}
+    shown["tokens"] = {"why": why} if why else None
+    if read is not None:
+        shown["tokens"] = {**asdict(read), "says": as_sentence(read.sentence), "out": read.stands_out}
+    return shown | {"waiting": found is None or aligned is None or (lens is not None and read is None)}
+
+
+@kept
+def lens_or_reason(
+    stamp: str, name: str, number: int, _pair: CheckpointPair, _weight: Weight
+) -> tuple[Lens | None, str]:
+    """Return how a weight is read through base's vocabulary, or why it is not; neither where there are no tokens."""
+    if vocabulary_tables(_pair.base) is None:
+        return None, ""
+    try:
+        lens = find_lens(_pair.base, _weight)
+    except LensError as error:
+        return None, as_sentence(str(error))
+    if remote_file(lens.table.file) is None:
+        return lens, ""
+    base, tuned = (address_of(side.path) or side.path for side in (_pair.base, _pair.tuned))
+    command = Command("spectrum", base=base, tuned=tuned, tensor=name, lens=str(number))
+    return None, f"Base is far away, and {size(lens.table.nbytes)} of it would be read for this: {command} does."
 
 
 def _told(name: str, alignment: Alignment) -> dict[str, Any]:

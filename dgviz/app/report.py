@@ -1,5 +1,6 @@
 """The report of the pair in view as a file, drawn when it is asked for: what ``report`` writes."""
 
+import dataclasses
 from html import escape
 from typing import Any
 
@@ -35,10 +36,10 @@ def offer_report(view: View, pair: CheckpointPair, rule: Rule, params: dict[str,
         try:
             report = report_model(pair, plan)
             asked = {"plan": plan, "sides": report.names, "device": device}
-            drawn = [
-                weight_figure(weight.name, warm.call("figure4", weight=weight, **asked))
-                for weight in report.largest()
-            ]
+            weights = report.largest()
+            drawn = [weight_figure(weight.name, warm.call("figure4", weight=weight, **asked)) for weight in weights]
+            read = warm.call("lens_of", pair=pair, plan=plan, weights=weights, device=device)
+            report = dataclasses.replace(report, lens=read)
             return report_page(report, [*map_figures(report.rows), *drawn])
         except DgvizError as error:
             return f"<!DOCTYPE html><title>No report</title><p>{escape(str(error))}</p>"

@@ -10,6 +10,7 @@ from streamlit.runtime.scriptrunner import get_script_run_ctx
 
 from dgviz.analysis.direction import Alignments, Direction
 from dgviz.analysis.effect import MethodPanel
+from dgviz.analysis.lens import Lens, Reading
 from dgviz.analysis.sides import Side
 from dgviz.app.kept import kept
 from dgviz.checkpoint import CheckpointPair
@@ -140,6 +141,18 @@ def _alignments(weight: Weight, device: str, stamp: str, number: int, others: di
     """Ask the worker once, without waiting."""
     question = {"weight": weight, "device": device, "number": number, "others": others}
     return _asked("alignments", group=f"{_visitor()} alignments", **question)
+
+
+def reading_soon(weight: Weight, device: str, stamp: str, number: int, lens: Lens, patience: float) -> Reading | None:
+    """Return one direction read through base's vocabulary, or None as above."""
+    return _soon(_reading, (weight, device, stamp, number, lens), patience)
+
+
+@kept
+def _reading(weight: Weight, device: str, stamp: str, number: int, lens: Lens) -> Future:
+    """Ask the worker once, without waiting."""
+    question = {"weight": weight, "device": device, "number": number, "lens": lens, "stamp": stamp}
+    return _asked("reading", group=f"{_visitor()} reading", **question)
 
 
 def compared_soon(

@@ -1,5 +1,6 @@
 """Vocabularies that differ: which rows of an embedding or output head belong to the same token on both sides."""
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,10 @@ from dgviz.errors import CheckpointError
 MAX_TOKENIZER_BYTES = 256_000_000
 """Real ones reach 33 MB; beyond this the file is no tokenizer."""
 
+# Printable bytes stand for themselves, the others for the letters from 256 on, in order.
+_PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]
+_LETTERS = {chr(byte): byte for byte in _PRINTED}
+_LETTERS |= {chr(256 + place): byte for place, byte in enumerate(sorted(set(range(256)) - set(_PRINTED)))}
 _SURE = 0.3  # correlation that shows two sets of rows to be one
 Ranges = tuple[tuple[int, int], ...]
 
@@ -85,12 +90,41 @@ def _sizes(config: Mapping[str, Any]) -> frozenset[int]:
 
 def _read_tokens(directory: Path) -> dict[int, str] | None:
     """Return a tokenizer's tokens by id; None where there is no tokenizer.json."""
+    content = _read_tokenizer(directory)
+    return None if content is None else _tokens(content, directory)
+
+
+def read_texts(directory: Path) -> dict[int, str] | None:
+    """Return what a tokenizer's tokens stand for in a text, by id; None where there is no tokenizer.json.
+
+    A token that is part of a character stays as it is spelled in the file.
+    """
+    content = _read_tokenizer(directory)
+    if content is None:
+        return None
+    spelled = '"ByteLevel"' in json.dumps([content.get("decoder"), content.get("pre_tokenizer")])
+    read = _of_bytes if spelled else lambda token: token.replace("▁", " ")
+    return {number: read(token) for number, token in _tokens(content, directory).items()}
+
+
+def _of_bytes(token: str) -> str:
+    """Return the text of a token that stands for bytes, a letter each, as GPT-2's do."""
+    try:
+        return bytes(_LETTERS[letter] for letter in token).decode()
+    except (KeyError, UnicodeDecodeError):
+        return token
+
+
+def _read_tokenizer(directory: Path) -> dict[str, Any] | None:
     file = directory / "tokenizer.json"
     try:
         raw = read_document(file, MAX_TOKENIZER_BYTES, "tokenizer")
     except FileNotFoundError:
         return None
-    content = parse_json_object(raw, str(file))
+    return parse_json_object(raw, str(file))
+
+
+def _tokens(content: dict[str, Any], directory: Path) -> dict[int, str]:
     try:
         vocabulary = content["model"]["vocab"]
         if isinstance(vocabulary, dict):
@@ -100,8 +134,8 @@ def _read_tokens(directory: Path) -> dict[int, str] | None:
         return tokens | {_id(entry["id"]): str(entry["content"]) for entry in content.get("added_tokens") or []}
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise CheckpointError(
-            f"{file} lists no tokens with their ids ({type(error).__name__}: {error}): fetch it again, or remove it "
-            "on both sides where the ids are known to agree"
+            f"{directory / 'tokenizer.json'} lists no tokens with their ids ({type(error).__name__}: {error}): fetch "
+            "it again, or remove it on both sides where the ids are known to agree"
         ) from error
 
 

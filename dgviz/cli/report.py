@@ -1,9 +1,11 @@
 """``report``: all that is known of a pair under a plan, as one file to be read, printed and sent."""
 
 import argparse
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+from dgviz.analysis.lens import lens_table
 from dgviz.analysis.model_report import (
     ModelReport,
     differences,
@@ -31,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     scanned, _ = scan_pair(pair, plan, device=options.device, workers=options.workers)
     report = report_model(pair, plan, scanned["errors"], evidence)
     weights = weights or report.largest()
+    report = dataclasses.replace(report, lens=lens_table(pair, plan, weights, options.device))
     figures = [*map_figures(report.rows), *draw_weights(report, weights, options.device)]
     found = report.to_json()
     different = differences(found, other) if other else []

@@ -4,13 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from dgviz.analysis.lens import Token, read_directions
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import NUMBERS, print_result, rule_plan, seen_pair
-from dgviz.errors import ExportError
+from dgviz.errors import ExportError, printable
 from dgviz.files import write_file
 from dgviz.repair.plan import RepairPlan
-from dgviz.spectra.weight import find_weight
+from dgviz.rmt.directions import Directions
+from dgviz.spectra.weight import find_matrices, find_weight
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,10 +22,22 @@ def run(options: argparse.Namespace) -> int:
     pair = seen_pair(options)
     plan = rule_plan(options, pair)
     report = spectrum_report(pair, options.tensor, plan.rule, plan.params, options.device, plan.rule_of)
+    if options.lens:
+        _read(pair, report, options)
     if options.figure:
         _draw(pair, plan, options)
     print_result(options, report, lambda: _print(report))
     return 0
+
+
+def _read(pair: CheckpointPair, report: dict[str, Any], options: argparse.Namespace) -> None:
+    """Put directions, as tokens of base, into the report of every matrix."""
+    from dgviz.spectra.open_weight import OpenWeight
+
+    numbers, known = Directions.parse(options.lens).kept, {}
+    for row, weight in zip(report["matrices"], find_matrices(pair, options.tensor), strict=True):
+        found = read_directions(pair.base, OpenWeight(weight, options.device), numbers, known)
+        row["lens"] = [reading.to_json() for reading in found]
 
 
 def _draw(pair: CheckpointPair, plan: RepairPlan, options: argparse.Namespace) -> None:
@@ -46,3 +60,9 @@ def _print(report: dict[str, Any]) -> None:
         print(f"{'name':12}  {label(report['name'], index)}\n{'shape':12}  {report['shape']}")
         for name in ("beta", *NUMBERS, "mp_fit", "route", "warnings"):
             print(f"{name:12}  {row[name]}")
+        for reading in row.get("lens", ()):
+            print(f"direction {reading['number']}: {reading['side']}, which it {reading['role']}, against ", end="")
+            print(f"{printable(reading['through'])}; {reading['sentence']}")
+            for sign, end in (("+", reading["plus"]), ("-", reading["minus"])):
+                tokens = " ".join(str(Token(**token)) for token in end)
+                print(f"{sign + reading['side']:12}  {printable(tokens)}")

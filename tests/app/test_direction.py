@@ -4,15 +4,18 @@ import pytest
 import torch
 
 from dgviz.analysis.direction import leading_count
+from dgviz.analysis.lens import read_directions
 from dgviz.app import answers
-from dgviz.app.direction import directed
+from dgviz.app.direction import directed, lens_or_reason
 from dgviz.app.layer_plan import selection_of
 from dgviz.checkpoint import open_pair, read_tensor
 from dgviz.checkpoint.selector import Selector
 from dgviz.errors import PlanError, SpectrumError
 from dgviz.repair.overrides import Override
-from dgviz.spectra.weight import matrices_of
-from tests.checkpoints import write_checkpoint, write_pair
+from dgviz.spectra.open_weight import OpenWeight
+from dgviz.spectra.weight import find_weight, matrices_of
+from tests.analysis.test_lens import LLAMA, write_model
+from tests.checkpoints import planted_update, write_checkpoint, write_pair
 
 NAME = "name=model.layers.2.mlp.up.weight"
 
@@ -83,3 +86,23 @@ def test_the_worker_compares_a_direction_with_base_and_with_other_updates(tmp_pa
         still = torch.zeros(40, 40), torch.diag(torch.tensor([1.0] + 39 * [0.0]))
         paths = [write_checkpoint(tmp_path / side, {"w": w}) for side, w in zip(("b", "t"), still, strict=True)]
         answers.direction(matrices_of(open_pair(*paths)["w"])[0], "cpu", 30)
+
+
+def test_the_worker_reads_a_direction_through_the_vocabulary(tmp_path):
+    pair = write_model(tmp_path, update=[LLAMA[0]])
+    weight = find_weight(pair, "model.layers.0.mlp.down_proj.weight")
+    lens, why = lens_or_reason("stamp", weight.name, 1, pair, weight)
+    assert not why
+    found = answers.reading(weight, "cpu", 1, lens, "stamp")
+    assert found == read_directions(pair.base, OpenWeight(weight, "cpu"), [1])[0]
+
+
+def test_a_page_says_why_a_weight_is_not_read_and_nothing_where_there_are_no_tokens(tmp_path):
+    pair = write_model(tmp_path / "model")
+    between = find_weight(pair, "model.layers.0.self_attn.q_b_proj.weight")
+    lens, why = lens_or_reason("model", between.name, 1, pair, between)
+    assert lens is None and why.startswith("It is not known that model.layers.0.self_attn.q_b_proj.weight")
+    base = {"blocks.0.fc1.weight": torch.randn(64, 32)}
+    write_checkpoint(tmp_path / "tuned", planted_update(base))
+    pair = open_pair(write_checkpoint(tmp_path / "base", base), tmp_path / "tuned")
+    assert lens_or_reason("none", "w", 1, pair, find_weight(pair, "blocks.0.fc1.weight")) == (None, "")

@@ -3,9 +3,12 @@
 import pytest
 
 from dgviz.app import roots
+from dgviz.app.direction import lens_or_reason
 from dgviz.app.pair import checkpoint_path
+from dgviz.checkpoint import open_pair
 from dgviz.command import Command
 from dgviz.errors import AccessError
+from dgviz.spectra.weight import find_weight
 from tests.app.pages import open_at, texts
 from tests.checkpoint.places import WebServer
 from tests.checkpoints import write_pair
@@ -30,6 +33,17 @@ def test_a_pair_is_opened_by_its_addresses_and_a_link_asks_nobody(server):
     app.run()
     assert len(server.requests) == requests  # what is known is not asked for again
     assert not app.exception
+
+
+def test_a_vocabulary_far_away_is_read_by_a_command_only(server):
+    pair = open_pair(*(checkpoint_path(f"{server.address}/{side}") for side in ("base", "tuned")))
+    weight = find_weight(pair, "model.layers.2.mlp.up.weight")
+    requests = len(server.requests)
+    lens, why = lens_or_reason("far", weight.name, 3, pair, weight)
+    assert lens is None and len(server.requests) == requests
+    command = why.partition("for this: ")[2].removesuffix(" does.")
+    assert command == f"python -m dgviz spectrum {server.address}/base {server.address}/tuned {weight.name} --lens 3"
+    Command.parse(command)
 
 
 def test_commands_are_shown_with_whole_addresses(server):

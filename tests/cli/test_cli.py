@@ -22,6 +22,7 @@ from dgviz.repair.methods import METHODS
 from dgviz.repair.plan import OUTPUT_DTYPES
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
+from tests.analysis.test_lens import LLAMA, PLANTED, write_model
 from tests.checkpoints import write_pair
 
 ROOT = Path(__file__).parents[2]
@@ -69,6 +70,22 @@ def test_spectrum_equals_numpy(capsys, pair):
     assert found["rank"] == 3
     assert found["energy_kept"] == pytest.approx((s[:3] ** 2).sum() / (s**2).sum(), rel=1e-5)
     assert set(found["mp_fit"]) == {"tuned", "repaired", "discarded", "discarded_own", "noise"}
+
+
+def test_spectrum_reads_directions_through_the_vocabulary(capsys, tmp_path):
+    found = write_model(tmp_path, update=[LLAMA[0]])
+    sides, name = [str(side.path) for side in (found.base, found.tuned)], "model.layers.0.mlp.down_proj.weight"
+    status, out, _ = run(capsys, "spectrum", *sides, name, "--lens", "1+30", "--json")
+    (row,) = json.loads(out)["matrices"]
+    first, other = row["lens"]
+    assert status == 0 and (first["number"], other["number"]) == (1, 30)
+    assert PLANTED in ([token["id"] for token in first[end][:3]] for end in ("plus", "minus"))
+    _, out, _ = run(capsys, "spectrum", *sides, name, "--lens", "1")
+    assert re.search("^[+-]u +" + " ".join(f"␣word{token - 259}" for token in PLANTED), out, re.MULTILINE)
+    assert "direction 1: u, which it writes, against lm_head.weight; its strongest token" in out
+    for lens, message in (("best", "names no directions"), ("129", "and no 129")):
+        status, _, error = run(capsys, "spectrum", *sides, name, "--lens", lens)
+        assert status == 2 and message in error
 
 
 def test_spectrum_of_a_stack_has_a_row_per_matrix(capsys, pair):

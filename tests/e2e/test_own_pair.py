@@ -130,6 +130,24 @@ def test_a_llama_from_its_paths_to_the_bytes_of_an_export_with_overrides(server,
         torch.testing.assert_close(tensor.double(), expected, rtol=0, atol=1e-6)
 
 
+def test_a_direction_is_read_as_tokens_where_it_meets_their_stream(server, llama, page):
+    base, tuned = llama
+    page.set_viewport_size({"width": 1440, "height": 900})
+    address = f"{server.url}/workbench?base={base}&tuned={tuned}&weight={QUERY}"
+    follow_link(page, address)
+    bench(page)
+    box = page.locator("[data-panel=e] canvas").bounding_box()
+    page.mouse.click(box["x"] + 2, box["y"] + 40)
+    panel = page.get_by_role("complementary", name="What this direction does")
+    expect(panel.get_by_text("v, which it reads, against model.embed_tokens.weight")).to_be_visible()
+    expect(panel.get_by_text("Its strongest token stands out by")).to_be_visible()
+    tuned_q, base_q = (load_file(side / "model.safetensors") for side in (tuned, base))
+    _, _, right = torch.linalg.svd(tuned_q[QUERY].double() - base_q[QUERY].double())
+    products = base_q["model.embed_tokens.weight"].double() @ right[0]
+    ends = {f"#{int((sign * products).argmax())}" for sign in (1, -1)}
+    assert {panel.locator(f"ol[aria-label='towards {sign}v'] li span").first.inner_text() for sign in "+−"} == ends
+
+
 def test_a_pair_that_goes_away_while_it_is_open_is_one_sentence(server, llama, tmp_path, page):
     base, tuned = (shutil.copytree(side, tmp_path / side.name) for side in llama)
     follow_link(page, f"{server.url}/workbench?base={base}&tuned={tuned}&weight={QUERY}")

@@ -23,16 +23,17 @@ class DirectionPanel {
     this.host.hidden = !number;
     if (!number) return;
     const answer = data.direction && data.direction.number === number ? data.direction : null;
-    this.direction = answer || { number, problems: [], plan: null, moves: null, aligned: null };
+    this.direction = answer || { number, problems: [], plan: null, moves: null, aligned: null, tokens: null };
     const p = data.s.length, focused = this.host.getRootNode().activeElement, held = focused && focused.dataset.held;
     this.host.replaceChildren(this.head(number, p), this.numbers(data, number, rank));
     if (this.direction.plan) this.host.append(this.decisions(this.direction.plan));
     for (const problem of this.direction.problems) this.host.append(element("p", "problem", problem));
-    const { moves, aligned } = this.direction;
+    const { moves, aligned, tokens } = this.direction;
     if (aligned) this.host.append(...aligned.map((one) => this.overlap(one)));
     if (moves) this.host.append(this.moved(data, moves));
+    if (tokens) this.host.append(this.vocabulary(tokens));
     if (!answer || answer.waiting) {
-      const what = moves ? "comparing with the singular vectors of base" : "reading the direction";
+      const what = !moves ? "reading the direction" : !aligned ? "comparing with the singular vectors of base" : "reading the vocabulary of base";
       this.host.append(element("p", "waiting", `${what}, ${Math.round((performance.now() - this.asked.at) / 1000)} s ...`));
     }
     this.refocus(held);
@@ -105,22 +106,43 @@ class DirectionPanel {
   }
 
   moved(data, { rows, columns }) {
-    const part = element("section"), pair = element("div", "moved");
-    part.append(element("h3", "", "What it moves most, with its share"));
-    for (const [title, items, name] of [["outputs", rows, String], ["inputs", columns, (column) => nameColumn(column, data.axes)]]) {
-      const list = element("ol", ""), most = items.length ? items[0][1] : 1;
+    const part = element("section");
+    const inputs = (column) => nameColumn(column, data.axes), named = (name) => ([index, share]) => [name(index), share, formatPercent(share)];
+    part.append(element("h3", "", "What it moves most, with its share"), this.pair([["outputs", rows.map(named(String))], ["inputs", columns.map(named(inputs))]]));
+    return part;
+  }
+
+  // Two lists of [name, length, number] side by side, each with a title and a bar behind every line; `scale` is the
+  // length of a whole bar, by default that of a list's first.
+  pair(lists, scale) {
+    const pair = element("div", "moved");
+    for (const [title, items] of lists) {
+      const list = element("ol", ""), most = scale || (items.length ? items[0][1] : 1);
       list.setAttribute("aria-label", title);
-      for (const [index, share] of items) {
+      for (const [name, length, number, about] of items) {
         const item = element("li", ""), bar = element("i", "");
-        bar.style.width = `${(100 * share) / (most || 1)}%`;
-        item.append(bar, element("span", "", name(index)), element("b", "", formatPercent(share)));
+        bar.style.width = `${(100 * length) / (most || 1)}%`;
+        if (about) item.title = about;
+        item.append(bar, element("span", "", name), element("b", "", number));
         list.append(item);
       }
       const column = element("div", "");
       column.append(element("h4", "", title), list);
       pair.append(column);
     }
-    part.append(pair);
+    return pair;
+  }
+
+  // The tokens at both ends of the vector that lies in the residual stream, or why there are none.
+  vocabulary({ why, side, role, through, plus, minus, says, out }) {
+    const part = element("section", out || why ? "" : "as-noise");
+    part.append(element("h3", "", "Through the vocabulary of base"));
+    if (why) { part.append(element("p", "note", why)); return part; }
+    const name = ({ id, text }) => text ? JSON.stringify(text).slice(1, -1) : `#${id}`;
+    const told = (end) => end.map((token) => [name(token), Math.abs(token.z), signed(token.z, 1), `token ${token.id}, z = ${signed(token.z, 2)}`]);
+    const most = Math.max(...[...plus, ...minus].map((token) => Math.abs(token.z)));
+    part.append(element("p", "note", `${side}, which it ${role}, against ${through}; z of the tokens`));
+    part.append(this.pair([[`towards +${side}`, told(plus)], [`towards −${side}`, told(minus)]], most), element("p", "note", says));
     return part;
   }
 }

@@ -10,6 +10,7 @@ from typing import Any
 
 import dgviz
 from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.lens import BESIDE_NOISE
 from dgviz.analysis.model_report import ModelReport
 from dgviz.errors import ExportError, printable
 from dgviz.figures.report.pictures import ReportFigure
@@ -28,6 +29,12 @@ _ABOUT = {
     "groups": ("By group", "Weights by class and by third of the depth; percentages are of the group."),
     "weights": ("Weight by weight", "Every matrix, percentages from 0 to 100; its CSV has all figures."),
     "noise": ("Noise", "How much of the update the rule drops, by class of weight and by depth; shares from 0 to 1."),
+    "lens": (
+        "Through the vocabulary",
+        "The strongest directions that are kept and dropped, as the tokens of base at their two ends (which is which "
+        "is free); z says by how many standard deviations the strongest token stands out. A direction whose z 19 in "
+        "20 random ones stay below reads as noise, whatever its tokens seem to say.",
+    ),
     "tensors": ("What happens to every tensor", "Repaired, kept as tuned has it, or not written, and why."),
     "recovery": ("Evidence: what repairs healed and preserved", "Percent, the 95 % interval in brackets."),
     "benchmarks": (
@@ -42,6 +49,7 @@ _COLUMNS = {
     )
 }
 """Of a table with more than a page has room for."""
+_WORDS = {*VERDICTS.values(), "kept", "dropped", *BESIDE_NOISE}  # of one line
 _MARKS = {"applies": "good", "care": "care", "no_effect": "none", "not_applicable": "bad"}
 
 
@@ -196,7 +204,7 @@ def _ranged(value: float | None, *beside: float | None) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, int | float):
         return f'<td class="number">{number(value)}</td>'
-    if value in VERDICTS.values():
+    if value in _WORDS:
         return f'<td class="word">{_words(value)}</td>'
     return f"<td>{_words('' if value is None else value)}</td>"
 
