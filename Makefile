@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak lowest bench bench-cuda docs lint clean
+.PHONY: help app check test soak lowest bench bench-cuda docs docs-site lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -12,6 +12,8 @@ RUNTIME := $(VENV)/runtime.stamp
 TESTS := $(VENV)/tests.stamp
 # What is compiled is kept, whatever the environment says: the tests start Python several hundred times.
 export PYTHONDONTWRITEBYTECODE :=
+# The theme's notice of a later MkDocs.
+export NO_MKDOCS_2_WARNING := 1
 # Tests without a browser, one process for each core; every process computes on one thread.
 UNITS := $(PY) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
@@ -24,6 +26,7 @@ help:
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
 	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
 	@echo 'make docs    write the generated pages of docs/ again'
+	@echo 'make docs-site  the documentation as a site, in build/site'
 	@echo 'make lint    style checks only'
 	@echo 'make clean   remove .venv and what the tools left behind'
 
@@ -54,6 +57,9 @@ bench-cuda: $(TESTS)
 
 docs: $(TESTS)
 	$(PY) -m tests.docs.generate
+
+docs-site: $(TESTS)
+	$(PY) -m mkdocs build --strict
 
 lint: $(TESTS)
 	$(PY) -m ruff check .
