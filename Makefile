@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak lowest bench bench-cuda docs docs-site lint clean
+.PHONY: help app check test soak lowest bench bench-cuda docs docs-site space lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
 	@echo 'make docs    write the generated pages of docs/ again'
 	@echo 'make docs-site  the documentation as a site, in build/site'
+	@echo 'make space   what a Hugging Face Space is made of, in build/space'
 	@echo 'make lint    style checks only'
 	@echo 'make clean   remove .venv and what the tools left behind'
 
@@ -44,9 +45,10 @@ test: lint
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
 
+# The harness and s3fs want newer ones than the lower ends.
 lowest: $(TESTS)
 	$(PY) -m venv build/lowest
-	build/lowest/bin/python -m pip install -r tests/lowest.txt $$(grep '^[a-z]' tests/requirements.txt)
+	build/lowest/bin/python -m pip install -r tests/lowest.txt $$(grep '^[a-z]' tests/requirements.txt | grep -Ev '^(lm-eval|s3fs)=')
 	build/lowest/bin/python -m pytest -n auto --dist loadfile -m 'not e2e'
 
 bench: $(TESTS)
@@ -60,6 +62,12 @@ docs: $(TESTS)
 
 docs-site: $(TESTS)
 	$(PY) -m mkdocs build --strict
+
+space: $(RUNTIME)
+	rm -rf build/space
+	mkdir -p build/space
+	cp space/* requirements.txt build/space
+	$(PIP) wheel --no-deps --wheel-dir build/space .
 
 lint: $(TESTS)
 	$(PY) -m ruff check .

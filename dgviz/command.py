@@ -754,6 +754,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("base", "BASE", "base checkpoint to open it on (default: the demo)", form="optional"),
                 Argument("tuned", "TUNED", "its fine-tuned descendant", form="optional"),
                 Argument("--port", "N", "port to listen on (default: the first free one from 8501)", kind=int),
+                Argument("--address", "IP", "address to listen at, e.g. 0.0.0.0 in a container", default="127.0.0.1"),
                 _switch("--no-browser", "print the address and open no browser"),
                 Argument(
                     "--allow-host", "NAME", "a host name that browsers reach it by, without the port", form="many"
