@@ -45,11 +45,13 @@ test: lint
 soak: $(TESTS)
 	DGVIZ_SOAK=1 $(PY) -m pytest -m 'soak or hypothesis'
 
-# The harness and s3fs want newer ones than the lower ends.
+# The harness and s3fs want newer packages than the lower ends: neither is installed, and what runs them is left out.
 lowest: $(TESTS)
 	$(PY) -m venv build/lowest
 	build/lowest/bin/python -m pip install -r tests/lowest.txt $$(grep '^[a-z]' tests/requirements.txt | grep -Ev '^(lm-eval|s3fs)=')
-	build/lowest/bin/python -m pytest -n auto --dist loadfile -m 'not e2e'
+	build/lowest/bin/python -m pytest -n auto --dist loadfile -m 'not e2e' --ignore tests/scores/test_evaluate.py \
+	    --deselect tests/checkpoint/test_remote.py::test_a_pair_in_a_bucket \
+	    --deselect tests/checkpoint/test_remote.py::test_a_bucket_that_is_not_there
 
 bench: $(TESTS)
 	for bench in tests/bench/bench_*.py; do PYTHONPATH=. $(PY) "$$bench"; done
