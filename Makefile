@@ -62,7 +62,9 @@ bench-cuda: $(TESTS)
 docs: $(TESTS)
 	$(PY) -m tests.docs.generate
 
+# PAIRS=DIR, where dgviz calibrate has trained some: their reports are in the gallery as well as the demo's.
 docs-site: $(TESTS)
+	$(PY) -m tests.docs.gallery $(PAIRS)
 	$(PY) -m mkdocs build --strict
 
 space: $(RUNTIME)
