@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help app check test soak lowest bench bench-cuda docs docs-site space lint clean
+.PHONY: help app check test soak lowest bench bench-cuda docs docs-site wheel space lint clean
 
 VENV := .venv
 PY := $(VENV)/bin/python
@@ -27,6 +27,7 @@ help:
 	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
 	@echo 'make docs    write the generated pages of docs/ again'
 	@echo 'make docs-site  the documentation as a site, in build/site'
+	@echo 'make wheel   the wheel, in build/dist, and its trial in an environment of its own'
 	@echo 'make space   what a Hugging Face Space is made of, in build/space'
 	@echo 'make lint    style checks only'
 	@echo 'make clean   remove .venv and what the tools left behind'
@@ -66,6 +67,13 @@ docs: $(TESTS)
 docs-site: $(TESTS)
 	$(PY) -m tests.docs.gallery $(PAIRS)
 	$(PY) -m mkdocs build --strict
+
+wheel: $(RUNTIME)
+	rm -rf build/dist build/trial
+	$(PIP) wheel --no-deps --wheel-dir build/dist .
+	$(PY) -m venv build/trial
+	build/trial/bin/python -m pip install "$$(echo ./build/dist/*.whl)[all]"
+	cd build/trial && bin/dgviz demo pair && bin/dgviz repair pair/base pair/noisy repaired && bin/dgviz report pair/base pair/noisy -o report.html
 
 space: $(RUNTIME)
 	rm -rf build/space
