@@ -75,6 +75,11 @@ def test_it_is_drawn_with_all_panels_on_light_and_dark(new_page, pair, ground):
     expect(page.locator("#f4-rank")).to_have_value("6")
     assert inked(page) > 20
     expect(page.get_by_placeholder("find a weight")).to_be_hidden()
+    ends = page.locator(".key").evaluate_all(
+        "(keys) => keys.flatMap((key) => [...key.querySelectorAll('.tick')].map((tick) =>"
+        " tick.getBoundingClientRect().right - key.getBoundingClientRect().right))"
+    )
+    assert ends and max(ends) <= 0.5
     text = page.locator(".f4").evaluate("(f) => getComputedStyle(f).color")
     assert text == {"#ffffff": "rgb(26, 26, 26)", "#111111": "rgb(232, 234, 237)"}[ground]
 
