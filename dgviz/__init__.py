@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from dgviz import errors
     from dgviz.api import Pair, Repaired, Scan, Update, open_pair
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Pair", "Repaired", "Scan", "Update", "errors", "open_pair"]
 
 

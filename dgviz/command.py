@@ -17,7 +17,9 @@ from typing import Any, Literal, NoReturn, Self
 from dgviz.errors import CommandError
 from dgviz.words import exact_number, near
 
-_START = "python", "-m", "dgviz"
+_MODULE = "python", "-m", "dgviz"
+# As it was started: by its own name there need not be a `python` that has it.
+_START = ("dgviz",) if Path(sys.argv[0]).name == "dgviz" else _MODULE
 _ONE_SLASH = re.compile(r"\A(hf|https?|s3|gs):/(?!/)")
 
 
@@ -294,11 +296,16 @@ class Command:
     @property
     def start(self) -> list[str]:
         """What starts it as a process of its own."""
-        return [sys.executable, *_START[1:], *self.words]
+        return [sys.executable, *_MODULE[1:], *self.words]
 
     def __str__(self) -> str:
-        """Return it as one types it at a shell."""
+        """Return it as one types it at a shell, in the way that this process was started."""
         return shlex.join([*_START, *self.words])
+
+    @property
+    def lasting(self) -> str:
+        """What is written into files: the same however this process was started."""
+        return shlex.join([*_MODULE, *self.words])
 
 
 def option(flag: str, value: Any = None) -> str:
@@ -755,6 +762,7 @@ GRAMMAR: dict[str, Form] = {
                 Argument("base", "BASE", "base checkpoint to open it on (default: the demo)", form="optional"),
                 Argument("tuned", "TUNED", "its fine-tuned descendant", form="optional"),
                 Argument("--port", "N", "port to listen on (default: the first free one from 8501)", kind=int),
+                Argument("--address", "IP", "address to listen at, e.g. 0.0.0.0 in a container", default="127.0.0.1"),
                 _switch("--no-browser", "print the address and open no browser"),
                 Argument(
                     "--allow-host", "NAME", "a host name that browsers reach it by, without the port", form="many"

@@ -93,3 +93,11 @@ def test_a_command_starts_as_a_process(tmp_path):
     done = subprocess.run(command.start, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert command.start[0] == sys.executable and (tmp_path / "it's here" / "base").is_dir()
+
+
+@pytest.mark.parametrize(("name", "typed"), [("dgviz", "dgviz scan a b"), ("pytest", "python -m dgviz scan a b")])
+def test_a_command_is_printed_as_this_one_was_started_and_written_as_anybody_can(name, typed):
+    shown = "scan = Command('scan', base='a', tuned='b'); print(scan); print(scan.lasting)"
+    code = f"import sys; sys.argv = ['/bin/{name}', 'app']; from dgviz.command import Command; {shown}"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines() == [typed, "python -m dgviz scan a b"]

@@ -2,6 +2,7 @@
 
 import errno
 import html
+import ipaddress
 import os
 import re
 import secrets
@@ -43,16 +44,18 @@ def serve(
     base: str | None = None,
     tuned: str | None = None,
     port: int | None = None,
+    listen: str = "127.0.0.1",
     browser: bool = True,
     token: bool = True,
     hosts: Iterable[str] = (),
     frame_ancestors: str = "",
 ) -> None:
-    """Serve the dashboard on this machine until it is interrupted, and open it, with a pair, in the browser.
+    """Serve the dashboard until it is interrupted, and open it, with a pair, in the browser.
 
-    Where no port is given, Streamlit's own variable STREAMLIT_SERVER_PORT names one; STREAMLIT_SERVER_HEADLESS=true
-    opens no browser. Without a token whoever reaches the port is let in; then the pages of one origin may frame the
-    dashboard. `hosts` are names the server goes by, beside those of this machine for itself.
+    It listens at an address of this machine, by default the one that nobody else reaches. Where no port is given,
+    Streamlit's own variable STREAMLIT_SERVER_PORT names one; STREAMLIT_SERVER_HEADLESS=true opens no browser. Without
+    a token whoever reaches the port is let in; then the pages of one origin may frame the dashboard. `hosts` are
+    names the server goes by, beside those of this machine for itself.
     """
     named = os.environ.get("STREAMLIT_SERVER_PORT", "")
     port = int(named) if port is None and named.isdecimal() else port
@@ -61,9 +64,12 @@ def serve(
     if query:
         note_opened(query["base"], query["tuned"])
     options = app_options()
+    options["server.address"] = _checked_address(listen)
     options["server.allowedHosts"] += [_checked_host(host) for host in hosts]
     if frame_ancestors:
         _check_origin(frame_ancestors, token)
+        # In a frame of another site no cookie comes along, so uploads would be refused; the guard looks at origins.
+        options["server.enableXsrfProtection"] = False
     if port is not None:
         _check_free(options["server.address"], port)
         options["server.port"] = port
@@ -145,6 +151,17 @@ def _leaves(table: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
             yield f"{prefix}{key}", value
 
 
+def _checked_address(address: str) -> str:
+    """Refuse what is no address of a machine."""
+    try:
+        return str(ipaddress.ip_address(address.strip("[]")))
+    except ValueError:
+        raise ServerError(
+            f"--address {address!r} is no IP address: give 127.0.0.1 for this machine alone, 0.0.0.0 for all of its "
+            "addresses, or one of them"
+        ) from None
+
+
 def _checked_host(name: str) -> str:
     """Refuse what is no host name."""
     if not _HOST.fullmatch(name):
@@ -177,7 +194,7 @@ def _absolute(name: str) -> str:
 
 def _check_free(address: str, port: int) -> None:
     """Refuse a port that cannot be listened on."""
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, port))

@@ -19,6 +19,7 @@ def run(options: argparse.Namespace) -> int:
         options.base,
         options.tuned,
         options.port,
+        options.address,
         browser=not options.no_browser,
         token=not options.no_token,
         hosts=options.allow_host,

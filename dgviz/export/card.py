@@ -59,7 +59,7 @@ def _body(plan: ExportPlan, report: Mapping[str, Any]) -> str:
         f"- method: {recipe.title}, `{recipe.formula}`{_params(plan.repair.method_params)}; {recipe.citation}",
         *([rule_line] if recipe.thresholded else []),
         f"- made with dgviz {report['dgviz']}, torch {report['torch']}, on {report['device']}",
-        f"\n```\n{command}\n```",
+        f"\n```\n{command.lasting}\n```",
         *_figures(plan, report),
         "## What it does not say\n\nA repair is chosen by the update's numbers alone; it does not measure what "
         "the model can do. Evaluate the result on your own tasks before it replaces anything.",

@@ -30,7 +30,7 @@ KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatched
 def find_model_class(directory: Path) -> tuple[Any, str]:
     """Return transformers' class for a checkpoint, or None and the reason."""
     if not is_installed("transformers"):
-        return None, "transformers is not installed"
+        return None, "transformers is not installed (the extra `models` of dgviz brings it)"
     import transformers
 
     config = json.loads((directory / "config.json").read_bytes())

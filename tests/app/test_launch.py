@@ -1,6 +1,7 @@
 """`dgviz app` from a wheel, in a folder that has other ideas: it is all there, and its own options hold."""
 
 import asyncio
+import http.client
 import os
 import re
 import shutil
@@ -11,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+from contextlib import closing
 from http.cookiejar import CookieJar
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -262,6 +264,31 @@ def test_another_origin_and_another_host_name_get_nothing(served):
 
 
 @pytest.mark.slow
+def test_for_other_machines_and_in_the_frame_of_another_page(site, folder):
+    framed = "--address 0.0.0.0 --port 0 --no-token --allow-host room.example --frame-ancestors https://hub.example"
+    process, said = start(site, folder, *framed.split())
+    with process:
+        try:
+            port = urlsplit(re.search(r"http://\S+", said)[0]).port
+            listening = {
+                item.laddr for item in psutil.Process(process.pid).net_connections() if item.status == "LISTEN"
+            }
+            assert listening == {("0.0.0.0", port)}
+            told = []
+            for origin in ("https://room.example", "https://hub.example"):
+                # As a browser asks from within a frame: without any cookie.
+                names = {"Host": "room.example", "Origin": origin}
+                with closing(http.client.HTTPConnection("127.0.0.1", port)) as client:
+                    client.request("PUT", "/_stcore/upload_file/no/file", headers=names)
+                    reply = client.getresponse()
+                    told.append((reply.status, reply.read().decode()))
+            assert told[0][0] == 400 and "session" in told[0][1]
+            assert told[1][0] == 403 and "takes nothing from pages of 'https://hub.example'" in told[1][1]
+        finally:
+            process.terminate()
+
+
+@pytest.mark.slow
 def test_a_port_in_use_is_one_sentence(site, folder, address):
     port = str(urlsplit(address).port)
     process, said = start(site, folder, "--port", port)
@@ -291,6 +318,7 @@ def test_ctrl_c_ends_it_and_the_processes_it_started(site, tmp_path):
         (["base"], "only BASE is given (base): give TUNED too"),
         (["base", "gone"], "gone does not exist: give a checkpoint's folder or a hub id"),
         (["--port", "99999"], "port 99999 does not exist"),
+        (["--address", "example.org"], "--address 'example.org' is no IP address"),
         (["--allow-host", "http://a.example"], "is no host name"),
         (["--frame-ancestors", "https://a.example"], "needs --no-token"),
         (["--no-token", "--frame-ancestors", "https://a.example; script-src *"], "is no origin"),

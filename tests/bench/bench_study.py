@@ -1,4 +1,4 @@
-"""A study on paper: what `plan` foretells for models of 8B to a trillion parameters, on one machine and on eight.
+"""A study on paper: what `plan` foretells for models of 1B to a trillion parameters, on one machine and on eight.
 
 The checkpoints have the real shapes and holes instead of numbers. A CPU core is the one at hand, measured; an H100 is
 from its data sheet, and nothing was run on one.
@@ -14,8 +14,9 @@ from dgviz.analysis.cost import plan_costs
 from dgviz.checkpoint import inspect_pair
 from dgviz.words import duration, size
 
-# Layers, hidden, MLP, rows of k and v, vocabulary, experts of a layer: Llama 3.1; the last as Kimi K2.
+# Layers, hidden, MLP, rows of k and v, vocabulary, experts of a layer: Llama 3.2 and 3.1; the last as Kimi K2.
 MODELS = {
+    "1B": (16, 2048, 8192, 512, 128256, 0),
     "8B": (32, 4096, 14336, 1024, 128256, 0),
     "70B": (80, 8192, 28672, 1024, 128256, 0),
     "405B": (126, 16384, 53248, 1024, 128256, 0),

@@ -71,6 +71,8 @@ def test_a_generated_block_is_current(name, block):
 def test_links_lead_somewhere(document):
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)", text_of(document)):
         file, _, anchor = target.partition("#")
+        if re.fullmatch(r"gallery/[\w-]+\.html", file):
+            continue  # built with the site, which looks itself
         linked = (document.parent / file).resolve() if file else document
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target

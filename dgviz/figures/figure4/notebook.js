@@ -9,7 +9,21 @@ function groundOf(el) {
   return "#ffffff";
 }
 
+// JupyterLab hands out an element before it is on the page: there it has no colours and no width yet.
 function render({ model, el }) {
+  let end = () => {}, frame = 0;
+  const begin = () => {
+    if (el.isConnected) end = show(model, el);
+    else frame = requestAnimationFrame(begin);
+  };
+  begin();
+  return () => {
+    cancelAnimationFrame(frame);
+    end();
+  };
+}
+
+function show(model, el) {
   const ground = groundOf(el), dark = isDark(parseColour(ground)), host = document.createElement("div");
   const colours = {
     "background-color": ground,

@@ -30,7 +30,8 @@ _ALONE = """
 .places, .places.inspecting { display: grid; grid-template-columns: minmax(0, 1fr); }
 .places.inspecting { grid-template-columns: minmax(0, 1fr) 272px; }
 .places > nav, [data-el=keys] { display: none; }
-"""  # without the model's map
+.key .tick { font-size: 11px; left: 17px; }
+"""  # without the model's map, in a wider font
 _SET = "is set in Python: an override keeps or drops single directions"
 
 

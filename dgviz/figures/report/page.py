@@ -235,7 +235,7 @@ def _plan(report: ModelReport) -> str:
         parts.append(f"<p>Threshold: {_words(rule.title)}, <code>{_words(rule.formula)}</code>{_words(cited)}</p>")
     if plan.overrides:
         parts.append(f"<p>Weights treated apart, later lines winning:</p>{_list(map(str, plan.overrides))}")
-    return f"<h2>Plan</h2><section>{''.join(parts)}<pre>{_words(report.command)}</pre></section>"
+    return f"<h2>Plan</h2><section>{''.join(parts)}<pre>{_words(report.command.lasting)}</pre></section>"
 
 
 def _made(report: ModelReport) -> str:
