@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
+from dgviz.forecast.fitted import fits_words
 from dgviz.forecast.words import averaging_leads, averaging_words, control_leads, control_words
 
 _ACTIONS = {
@@ -69,10 +70,15 @@ def advise(checks: Iterable[str], model: bool) -> tuple[str, ...]:
     return tuple(f"{_ACTIONS[action][model]}: {'; '.join(why)}." for action, why in told.items())
 
 
-def advise_verdict(verdict: str, checks: Sequence[str], model: bool) -> tuple[str, ...]:
-    """Return what to do about a verdict: the leading action first, then what to score beside it, then the checks'."""
+def advise_verdict(verdict: str, checks: Sequence[str], model: bool, fits: bool = False) -> tuple[str, ...]:
+    """Return what to do about a verdict: the leading action first, then what to score beside it, then the checks'.
+
+    `fits` says of a model whether scales can be fitted for it, and did better on models of its kind.
+    """
     rest = advise(checks, model)
     lead = _lead_model(verdict, checks) if model else _lead_weight(verdict, rest)
+    if fits and "unrelated" not in checks:
+        lead = (f"Fit scales to texts that both sides write (dgviz fit): {fits_words()}.", *lead)
     return tuple(dict.fromkeys((*lead, *rest)))
 
 

@@ -91,7 +91,7 @@ class WeighedDiagnosis:
     layer: tuple[int, ...] = ()
 
 
-def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
+def diagnose_model(weights: Iterable[WeighedDiagnosis], fits: bool = False) -> Diagnosis:
     """Return the verdict on a whole model.
 
     Every matrix weighs the mean of its share of the parameters and its share of the update's energy; one that did not
@@ -102,6 +102,8 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
     ----------
     weights : iterable of WeighedDiagnosis
         All matrices that would be repaired.
+    fits : bool
+        Whether fitted scales did better on models of its kind: see `dgviz.forecast.fitted.fits_lead`.
 
     Raises
     ------
@@ -136,9 +138,8 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
     # Rows that never occurred are the usual case of an embedding, and worth a word however sound the rest is.
     named = [flag for flag in flags if flag.check == "trimmed"]
     reasons += [flag.message for flag in dict.fromkeys((*(serious or flags)[:3], *named))]
-    return Diagnosis(
-        verdict, tuple(reasons), advise_verdict(verdict, [flag.check for flag in flags], model=True), tuple(flags)
-    )
+    advice = advise_verdict(verdict, [flag.check for flag in flags], model=True, fits=fits)
+    return Diagnosis(verdict, tuple(reasons), advice, tuple(flags))
 
 
 def _unchanged(weights: list[WeighedDiagnosis]) -> str:
