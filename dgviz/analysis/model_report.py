@@ -19,7 +19,6 @@ from dgviz.command import Command
 from dgviz.errors import SpectrumError, StateError
 from dgviz.files import json_number, read_record
 from dgviz.forecast import Forecast
-from dgviz.forecast.fitted import fits_lead
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.diagnosis import Diagnosis
 from dgviz.spectra.weight import Weight
@@ -66,7 +65,7 @@ class ModelReport:
     @cached_property
     def verdict(self) -> Diagnosis:
         """Whether the rule may be trusted on the model."""
-        return verdict_of(self.rows, fits_lead(self.pair.base.config))
+        return verdict_of(self.rows, self.pair.base.config)
 
     @cached_property
     def forecast(self) -> Forecast:

@@ -198,7 +198,7 @@ def assess(
     return Assessment(stored.weight, stored.spectrum, threshold, rank, kept)
 
 
-def verdict_of(rows: Iterable[Assessment], fits: bool = False) -> Diagnosis | None:
+def verdict_of(rows: Iterable[Assessment], config: Mapping[str, Any] | None = None) -> Diagnosis | None:
     """Return whether a rule may be trusted on a group of weights; None for an empty one.  See `diagnose_model`."""
     weighed = [
         WeighedDiagnosis(
@@ -211,4 +211,4 @@ def verdict_of(rows: Iterable[Assessment], fits: bool = False) -> Diagnosis | No
         )
         for row in rows
     ]
-    return diagnose_model(weighed, fits) if weighed else None
+    return diagnose_model(weighed, config) if weighed else None

@@ -11,7 +11,6 @@ from dgviz.analysis.model_spectra import Assessment, verdict_of
 from dgviz.app.messages import plain
 from dgviz.checkpoint import CheckpointPair
 from dgviz.forecast import Forecast
-from dgviz.forecast.fitted import fits_lead
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.diagnosis import VERDICTS, Diagnosis
 from dgviz.rmt.threshold import Rule
@@ -36,7 +35,7 @@ def draw_verdict(
     """
     slot = st.empty()
     check_weights(rows, slot)
-    diagnosis = verdict_of(rows, fits_lead(pair.base.config))
+    diagnosis = verdict_of(rows, pair.base.config)
     with slot.container(border=True):
         foretold = forecast_rows(pair, rows, RepairPlan(rule.name, params)) if whole else None
         _draw(diagnosis, rule.title, foretold)

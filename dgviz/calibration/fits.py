@@ -232,6 +232,7 @@ def write_fits(directory: Path) -> Path:
         rows.append(
             {
                 "base": name,
+                "architecture": config["architectures"][0],
                 "layers": config.get("num_hidden_layers") or config["n_layer"],
                 "parameters": own[0]["parameters"],
                 "pairs": len({result["name"] for result in own}),

@@ -137,5 +137,8 @@ RUNS = tuple(
 )
 """Every pair of a calibration; those of one base follow each other."""
 LARGER_RUNS = tuple(
-    Run(architecture, recipe, seed) for seed in SEEDS for architecture in LARGER for recipe in ("less-noisy", "noisy")
+    Run(architecture, recipe, seed)
+    for seed in range(4)
+    for architecture in LARGER
+    for recipe in ("less-noisy", "noisy")
 )

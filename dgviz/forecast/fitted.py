@@ -12,11 +12,10 @@ import orjson
 
 FITS_TABLE = Path(__file__).parent / "fits.json"
 DEEP = 6
-"""Layers from which on a model is one of those that fits are told of; on bases of two they bring nothing."""
+"""Layers from which on a base counts as deep."""
 _KEEP = "95"  # percent of the target that is kept
 _FEWEST = 4  # bases
 _LAYERS = "num_hidden_layers", "n_layer", "num_layers"
-_SPOKEN = "ForCausalLM", "LMHeadModel", "ForMaskedLM"
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,8 @@ class FittedBase:
     ----------
     base : str
         What it is called.
+    architecture : str
+        The class that transformers loads it as.
     layers, parameters : int
         Its size.
     pairs, seeds : int
@@ -37,6 +38,7 @@ class FittedBase:
     """
 
     base: str
+    architecture: str
     layers: int
     parameters: int
     pairs: int
@@ -75,31 +77,37 @@ def read_fits(path: Path = FITS_TABLE) -> tuple[FittedBase, ...]:
     return tuple(FittedBase(**row) for row in orjson.loads(path.read_bytes()))
 
 
-def lead_of(bases: Sequence[FittedBase], deep: bool, keep: str = _KEEP) -> Lead:
-    """Return how fits stand on bases of at least `DEEP` layers, or on the others."""
-    ahead = [base.ahead[keep] for base in bases if (base.layers >= DEEP) == deep]
+def lead_of(bases: Sequence[FittedBase], keep: str = _KEEP) -> Lead:
+    """Return how fits stand on some bases."""
+    ahead = [base.ahead[keep] for base in bases]
     spread = stdev(ahead) / math.sqrt(len(ahead)) if len(ahead) > 1 else math.inf
     return Lead(len(ahead), sum(value > 0 for value in ahead), fmean(ahead) if ahead else 0.0, spread)
 
 
-def fits_lead(config: Mapping[str, Any], bases: Sequence[FittedBase] | None = None) -> bool:
-    """Return whether a model is of the kind on which fits did better than averaging: a deep language model."""
-    architectures = config.get("architectures")
-    names = architectures if isinstance(architectures, list) else []
+def alike(config: Mapping[str, Any], bases: Sequence[FittedBase] | None = None) -> list[FittedBase]:
+    """Return the deep bases of a deep model's own architecture: on one of them fits did well, on others not."""
     layers = next((config[name] for name in _LAYERS if isinstance(config.get(name), int)), 0)
-    spoken = any(str(name).endswith(_SPOKEN) for name in names)
-    return spoken and layers >= DEEP and lead_of(read_fits() if bases is None else bases, deep=True).certain
-
-
-def fits_words(bases: Sequence[FittedBase] | None = None) -> str:
-    """Return how fits stand against averaging: ``on N of M bases ...``."""
+    architectures = config.get("architectures")
+    if layers < DEEP or not isinstance(architectures, list):
+        return []
     known = read_fits() if bases is None else bases
-    deep, flat = lead_of(known, deep=True), lead_of(known, deep=False)
-    sizes = [base.parameters / 1e6 for base in known if base.layers >= DEEP]
-    counted = f"all {deep.bases}" if deep.better == deep.bases else f"{deep.better} of {deep.bases}"
-    side = "more" if flat.mean >= 0 else "less"
+    return [base for base in known if base.layers >= DEEP and base.architecture in architectures]
+
+
+def fits_lead(config: Mapping[str, Any], bases: Sequence[FittedBase] | None = None) -> bool:
+    """Return whether fits did better than averaging on bases of a model's kind, beyond the errors."""
+    return lead_of(alike(config, bases)).certain
+
+
+def fits_words(config: Mapping[str, Any], bases: Sequence[FittedBase] | None = None) -> str:
+    """Return how fits stand against averaging on bases of a model's kind, and on the others."""
+    known = read_fits() if bases is None else bases
+    own = alike(config, known)
+    found, others = lead_of(own), lead_of([base for base in known if base not in own])
+    counted = f"all {found.bases}" if found.better == found.bases else f"{found.better} of {found.bases}"
+    sizes = sorted(base.parameters / 1e6 for base in own)
     return (
-        f"on {counted} bases of {DEEP} layers ({min(sizes):.0f} to {max(sizes):.0f} million parameters) it healed "
-        f"more than WiSE-FT at the same target, by {deep.mean:.1f} ± {deep.stderr:.1f} points at {_KEEP} %; on "
-        f"{flat.bases} bases of 2 layers it was {abs(flat.mean):.1f} ± {flat.stderr:.1f} points {side}"
+        f"on {counted} bases of this architecture ({sizes[0]:.0f} to {sizes[-1]:.0f} million parameters) it healed "
+        f"more than WiSE-FT at the same target, by {found.mean:.1f} ± {found.stderr:.1f} points at {_KEEP} %; on "
+        f"{others.bases} others, flatter or of other architectures, by {others.mean:.1f} ± {others.stderr:.1f}"
     )

@@ -22,7 +22,6 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
 from dgviz.errors import DgvizError
 from dgviz.files import json_number
-from dgviz.forecast.fitted import fits_lead
 from dgviz.jobs.executor import Executor, NamedTask, Processes
 from dgviz.rmt.assess import matrix_row, needs_delta
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
@@ -368,4 +367,4 @@ def _model_verdict(pair: CheckpointPair, results: list[ScannedMatrix]) -> dict[s
         )
         for result in known
     ]
-    return diagnose_model(weighed, fits_lead(pair.base.config)).to_json() if weighed else None
+    return diagnose_model(weighed, pair.base.config).to_json() if weighed else None

@@ -1,8 +1,9 @@
 """What to do: one leading action for every verdict, then one sentence per action that checks ask for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from dgviz.forecast.fitted import fits_words
+from dgviz.forecast.fitted import fits_lead, fits_words
 from dgviz.forecast.words import averaging_leads, averaging_words, control_leads, control_words
 
 _ACTIONS = {
@@ -70,15 +71,17 @@ def advise(checks: Iterable[str], model: bool) -> tuple[str, ...]:
     return tuple(f"{_ACTIONS[action][model]}: {'; '.join(why)}." for action, why in told.items())
 
 
-def advise_verdict(verdict: str, checks: Sequence[str], model: bool, fits: bool = False) -> tuple[str, ...]:
+def advise_verdict(
+    verdict: str, checks: Sequence[str], model: bool, config: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
     """Return what to do about a verdict: the leading action first, then what to score beside it, then the checks'.
 
-    `fits` says of a model whether scales can be fitted for it, and did better on models of its kind.
+    A model's config tells whether scales can be fitted for it that did better on models of its kind.
     """
     rest = advise(checks, model)
     lead = _lead_model(verdict, checks) if model else _lead_weight(verdict, rest)
-    if fits and "unrelated" not in checks:
-        lead = (f"Fit scales to texts that both sides write (dgviz fit): {fits_words()}.", *lead)
+    if config and "unrelated" not in checks and fits_lead(config):
+        lead = (f"Fit scales to texts that both sides write (dgviz fit): {fits_words(config)}.", *lead)
     return tuple(dict.fromkeys((*lead, *rest)))
 
 

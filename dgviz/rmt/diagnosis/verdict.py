@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from dgviz.rmt.diagnosis import checks
 from dgviz.rmt.diagnosis.advice import advise_verdict
@@ -91,7 +92,7 @@ class WeighedDiagnosis:
     layer: tuple[int, ...] = ()
 
 
-def diagnose_model(weights: Iterable[WeighedDiagnosis], fits: bool = False) -> Diagnosis:
+def diagnose_model(weights: Iterable[WeighedDiagnosis], config: Mapping[str, Any] | None = None) -> Diagnosis:
     """Return the verdict on a whole model.
 
     Every matrix weighs the mean of its share of the parameters and its share of the update's energy; one that did not
@@ -102,8 +103,8 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis], fits: bool = False) -> D
     ----------
     weights : iterable of WeighedDiagnosis
         All matrices that would be repaired.
-    fits : bool
-        Whether fitted scales did better on models of its kind: see `dgviz.forecast.fitted.fits_lead`.
+    config : mapping, optional
+        The model's ``config.json``, by which what did better on models of its kind is advised.
 
     Raises
     ------
@@ -138,7 +139,7 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis], fits: bool = False) -> D
     # Rows that never occurred are the usual case of an embedding, and worth a word however sound the rest is.
     named = [flag for flag in flags if flag.check == "trimmed"]
     reasons += [flag.message for flag in dict.fromkeys((*(serious or flags)[:3], *named))]
-    advice = advise_verdict(verdict, [flag.check for flag in flags], model=True, fits=fits)
+    advice = advise_verdict(verdict, [flag.check for flag in flags], True, config)
     return Diagnosis(verdict, tuple(reasons), advice, tuple(flags))
 
 
