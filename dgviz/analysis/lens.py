@@ -37,6 +37,7 @@ TOKENS = 10  # of each end
 BESIDE_NOISE = "as noise", "stands out"
 _RANDOM, _SEED = 100, 23  # directions of noise that others are held against
 _HIGH = 0.95
+_LONGEST = 40  # letters of a token in one piece
 _STRONGEST = 3  # directions, kept and dropped, in a table
 _SHOWN = 8  # tokens of an end there
 _COLUMNS = "weight", "direction", "plan", "reading", "towards", "away", "z", "z_of_19_in_20_random", "beside noise"
@@ -96,7 +97,8 @@ class Token:
 
     def __str__(self) -> str:
         """Return the text in one piece, with marks for its spaces, or the id."""
-        return printable(self.text).replace(" ", "␣") or f"#{self.id}"
+        text = self.text if len(self.text) <= _LONGEST else f"{self.text[:_LONGEST]}…"
+        return printable(text).replace(" ", "␣") or f"#{self.id}"
 
 
 @dataclass(frozen=True)

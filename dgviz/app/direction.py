@@ -19,7 +19,7 @@ from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.remote.record import address_of, remote_file
 from dgviz.command import Command
-from dgviz.errors import DgvizError, LensError, PlanError
+from dgviz.errors import DgvizError, LensError, PlanError, printable
 from dgviz.repair.overrides import Override
 from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.directions import Directions, told
@@ -58,7 +58,11 @@ def about_direction(
         shown["aligned"] = [_told(name, alignment) for name, alignment in named.items()]
     shown["tokens"] = {"why": why} if why else None
     if read is not None:
-        shown["tokens"] = {**asdict(read), "says": as_sentence(read.sentence), "out": read.stands_out}
+        ends = {
+            name: [asdict(token) | {"text": printable(token.text)} for token in end]
+            for name, end in (("plus", read.plus), ("minus", read.minus))
+        }
+        shown["tokens"] = {**asdict(read), **ends, "says": as_sentence(read.sentence), "out": read.stands_out}
     return shown | {"waiting": found is None or aligned is None or (lens is not None and read is None)}
 
 

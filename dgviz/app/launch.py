@@ -28,7 +28,7 @@ from dgviz.app.addresses import Addresses
 from dgviz.app.document import document, plain_document
 from dgviz.app.guard import Guard, inline_scripts
 from dgviz.app.navigation import load_places
-from dgviz.app.recents import note_opened
+from dgviz.app.recents import note_typed
 from dgviz.app.uploads import BoundUploads
 from dgviz.checkpoint.hub import split_hub_id
 from dgviz.errors import CheckpointError, ServerError
@@ -62,7 +62,7 @@ def serve(
     browser = browser and os.environ.get("STREAMLIT_SERVER_HEADLESS", "").lower() not in ("true", "1")
     query = {"base": _absolute(base), "tuned": _absolute(tuned)} if base and tuned else {}
     if query:
-        note_opened(query["base"], query["tuned"])
+        note_typed(query["base"], query["tuned"])
     options = app_options()
     options["server.address"] = _checked_address(listen)
     options["server.allowedHosts"] += [_checked_host(host) for host in hosts]

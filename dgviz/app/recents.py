@@ -14,6 +14,7 @@ from dgviz.files import read_json, write_json
 _KEPT = 8
 _FIELDS = "base", "tuned", "opened", "verdict"
 _OPENED: set[tuple[str, str]] = set()
+_TYPED: set[tuple[str, str]] = set()  # where the server was started, until their page is drawn
 """Pairs that somebody has opened on this server since it was started."""
 
 
@@ -98,6 +99,19 @@ def remember_pair(view: View, verdict: str = "") -> None:
 def note_opened(base: str, tuned: str) -> None:
     """Note that somebody at this server wants a pair opened, so that its files may be read."""
     _OPENED.add((base, tuned))
+
+
+def note_typed(base: str, tuned: str) -> None:
+    """Note that the server was started on a pair: it is opened as by a click."""
+    note_opened(base, tuned)
+    _TYPED.add((base, tuned))
+
+
+def take_typed(view: View) -> bool:
+    """Return, once, whether the server was started on the pair in view."""
+    typed = (view.base, view.tuned) in _TYPED
+    _TYPED.discard((view.base, view.tuned))
+    return typed
 
 
 def was_opened(view: View) -> bool:

@@ -14,8 +14,10 @@ FAMILIES = {
     "llama6": LANGUAGE,
     "llama10m": LANGUAGE,
     "gpt2": LANGUAGE,
+    "gpt6": LANGUAGE,
     "gpt10m": LANGUAGE,
     "bert": ENCODERS,
+    "bert6": ENCODERS,
 }
 """Every architecture and the family of its full fine-tunes; adapters are a family of their own."""
 SEEDS = (0, 1)
@@ -64,6 +66,8 @@ BASES = {
 """How the base of an architecture is trained, from random weights."""
 LARGER = {
     "llama6": Recipe(450, 3e-3, warmup=50, clip_norm=1.0),
+    "gpt6": Recipe(600, 3e-3, warmup=50, clip_norm=1.0),
+    "bert6": Recipe(700, 3e-3, warmup=50, clip_norm=1.0),
     "llama10m": Recipe(300, 1e-3, warmup=50, clip_norm=1.0),
     "gpt10m": Recipe(400, 1e-3, warmup=50, clip_norm=1.0),
 }
@@ -132,4 +136,9 @@ RUNS = tuple(
     for recipe in (*FULL, *(LORA if architecture in ADAPTED else ()))
 )
 """Every pair of a calibration; those of one base follow each other."""
-LARGER_RUNS = tuple(Run(architecture, "less-noisy", seed) for seed in SEEDS for architecture in LARGER)
+LARGER_RUNS = tuple(
+    Run(architecture, recipe, seed)
+    for seed in range(4)
+    for architecture in LARGER
+    for recipe in ("less-noisy", "noisy")
+)

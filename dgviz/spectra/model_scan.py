@@ -344,7 +344,7 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     rows = [result.row for result in results if result.row is not None]
     stored = sum(row["stored"] for row in rows)
     return {
-        "model": _model_verdict(results),
+        "model": _model_verdict(pair, results),
         "weights": weights,
         "errors": errors,
         "stored": stored,
@@ -353,7 +353,7 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     }
 
 
-def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
+def _model_verdict(pair: CheckpointPair, results: list[ScannedMatrix]) -> dict[str, Any] | None:
     """Return the verdict on the matrices that have figures, in the order of their names."""
     known = sorted((result for result in results if result.row is not None), key=lambda result: result.name)
     weighed = [
@@ -367,4 +367,4 @@ def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
         )
         for result in known
     ]
-    return diagnose_model(weighed).to_json() if weighed else None
+    return diagnose_model(weighed, pair.base.config).to_json() if weighed else None

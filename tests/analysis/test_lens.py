@@ -242,4 +242,5 @@ def test_tokens_of_bytes_are_texts(tmp_path):
     document = {"model": {"vocab": vocabulary}, "decoder": {"type": "ByteLevel"}, "added_tokens": []}
     (tmp_path / "tokenizer.json").write_text(json.dumps(document))
     assert read_texts(tmp_path) == {0: " the", 1: "\n", 2: "你", 3: "ä½", 4: "a"}
-    assert [str(Token(7, text, 1.0)) for text in (" the", "\n", "")] == ["␣the", "\\n", "#7"]
+    shown = [str(Token(7, text, 1.0)) for text in (" the", "\n", "\ud800", 50 * "a", "")]
+    assert shown == ["␣the", "\\n", "\\ud800", 40 * "a" + "…", "#7"]

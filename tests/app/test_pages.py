@@ -5,6 +5,7 @@ import time
 import pytest
 
 from dgviz.app.jobs import root
+from dgviz.app.recents import note_typed
 from dgviz.app.weights import first_weight
 from dgviz.checkpoint.module_path import module_path
 from dgviz.jobs import list_jobs
@@ -246,16 +247,19 @@ def test_a_wrong_path_leaves_the_open_pair_alone(pair_paths, tmp_path):
     assert app.query_params["tuned"] in (str(pair_paths[1]), [str(pair_paths[1])])
 
 
-@pytest.mark.parametrize("by", ["form", "link"])
+@pytest.mark.parametrize("by", ["form", "command", "link"])
 def test_a_short_scan_begins_by_itself_where_the_pair_is_opened_and_never_from_a_link(tmp_path, monkeypatch, by):
     monkeypatch.setenv("DGVIZ_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "cache"))  # the pairs have the same contents
     paths = write_pair(tmp_path, config={"model_type": "synthetic"})
     if by == "form":
         submit(open_at("open", base="none"), *paths)
     else:
+        if by == "command":
+            note_typed(*map(str, paths))
         open_at("open", base=paths[0], tuned=paths[1])
     jobs = list_jobs(root("scan"))
-    assert len(jobs) == (by == "form")
+    assert len(jobs) == (by != "link")
     for job in jobs:
         deadline = time.monotonic() + 300
         while job.exit_code is None and time.monotonic() < deadline:

@@ -5,6 +5,7 @@ sources are kept: its wheel leaves out the converters of llama.cpp.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,7 +21,8 @@ LINES = [line for line in (ROOT / "tests" / "engines.txt").read_text().splitline
 PINS = {line.partition("==")[0].partition("[")[0]: line for line in LINES}
 """By package, the line of tests/engines.txt."""
 PYTHON = HOME / "bin" / "python"
-_PIP = [PYTHON, "-m", "pip", "--disable-pip-version-check"]
+_SOURCES = HOME / "sources"
+_PIP = [PYTHON, "-m", "pip"]
 
 
 def install() -> None:
@@ -36,7 +38,7 @@ def install() -> None:
         failed.unlink(missing_ok=True)
         print(f"{line}: installing in {HOME}", flush=True)
         try:
-            what = _sources(line) if package == "llama-cpp-python" else line
+            what = _fetched(line) if package == "llama-cpp-python" else line
             environment = {**os.environ, "CMAKE_ARGS": "-DLLAVA_BUILD=OFF"}
             _run([*_PIP, "install", what], env=environment)
             done.write_text(line)
@@ -45,15 +47,19 @@ def install() -> None:
             print(f"{line}: {error}", file=sys.stderr)
 
 
-def _sources(line: str) -> Path:
-    """Return the unpacked source distribution of a package."""
-    place = HOME / "sources" / line
-    if not place.exists():
-        _run([*_PIP, "download", "--no-deps", "--no-binary", "llama-cpp-python", "--dest", place.parent, line])
-        archive = max(place.parent.glob("*.tar.gz"), key=lambda file: file.stat().st_mtime)
-        with tarfile.open(archive) as packed:
-            packed.extractall(place, filter="data")
-    return next(folder for folder in place.iterdir() if folder.is_dir())
+def _fetched(line: str) -> Path:
+    """Fetch the source distribution of a package, and return it unpacked."""
+    place = _SOURCES / line
+    shutil.rmtree(place, ignore_errors=True)
+    _run([*_PIP, "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", place, line])
+    (archive,) = place.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(place, filter="data")
+    return _unpacked(line)
+
+
+def _unpacked(line: str) -> Path:
+    return next(folder for folder in (_SOURCES / line).iterdir() if folder.is_dir())
 
 
 def _record(package: str, state: str) -> Path:
@@ -67,10 +73,8 @@ class EngineError(Exception):
 def _run(command: list, **options: object) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, **options)
     if done.returncode:
-        said = [text for text in (done.stderr or done.stdout).splitlines() if text.strip()]
-        raise EngineError(
-            f"`{' '.join(map(str, command[1:4]))} ...` ended with {done.returncode}: {' '.join(said[-3:])}"
-        )
+        said = [text for text in (done.stderr or done.stdout).splitlines() if text.strip()] or ["it said nothing"]
+        raise EngineError(f"`{' '.join(map(str, command[1:4]))} ...` ended with {done.returncode}: {said[-1]}")
     return done.stdout
 
 
@@ -81,7 +85,8 @@ def why_missing(package: str) -> str:
     failed = _record(package, "failed")
     if package and failed.exists():
         return f"{PINS[package]} cannot be installed here: {failed.read_text()}"
-    if package and not _record(package, "installed").exists():
+    done = _record(package, "installed")
+    if package and not (done.exists() and done.read_text() == PINS[package]):
         return f"{PINS[package]} is not in {HOME}: run `make engines`"
     return ""
 
@@ -90,7 +95,7 @@ def logits(engine: str, model: Path, tokens: list[int], adapter: Path | None = N
     """Return what an engine makes of tokens, (tokens, vocabulary), in a process of its own."""
     out = model.parent / f"{model.name}-{engine}.npy"
     arguments = [engine, model, out, ",".join(map(str, tokens)), *([adapter] if adapter else [])]
-    sources = [_sources(PINS["llama-cpp-python"])] if engine == "llama.cpp" else []
+    sources = [_unpacked(PINS["llama-cpp-python"])] if engine == "llama.cpp" else []
     environment = {**os.environ, "PYTHONPATH": "", "DGVIZ_LLAMA": str(*sources)}
     _run([PYTHON, Path(__file__).with_name("ask_engine.py"), *arguments], env=environment)
     return np.load(out)

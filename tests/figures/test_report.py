@@ -21,6 +21,7 @@ from dgviz.figures import report as room
 from dgviz.figures.report import MOST_BYTES, weight_figure
 from dgviz.rmt.diagnosis import VERDICTS
 from dgviz.words import number
+from tests.analysis.test_lens import LLAMA, PLANTED, write_model
 from tests.checkpoints import write_checkpoint
 
 HOSTILE = "model.layers.0.<script>alert(1)</script>\"'&.weight"
@@ -105,6 +106,7 @@ def test_it_is_one_small_file_without_anything_from_elsewhere(folder, written):
 def test_its_tables_are_those_of_the_json(written):
     text, values, _ = written
     tables = Page(text).tables
+    assert "lens" not in tables | values["tables"], "the demo has no tokens"
     head, *rows = tables["weights"]
     assert len(rows) == len(values["tables"]["weights"]) == 26
     for row, known in zip(rows, values["tables"]["weights"], strict=True):
@@ -156,6 +158,21 @@ def test_its_parts_are_files_of_their_own(folder, written):
         with Image.open(folder / "parts" / f"{figure}.png") as image:
             assert image.width == 2000
         ElementTree.parse(folder / "parts" / f"{figure}.svg")
+
+
+def test_directions_of_a_language_model_are_read_as_tokens(tmp_path):
+    pair = write_model(tmp_path, update=[LLAMA[0]])
+    name = "model.layers.0.mlp.down_proj.weight"
+    options = ["-o", tmp_path / "report.html", "--files", tmp_path / "parts", "--weight", name, "--json"]
+    status, out = run("report", pair.base.path, pair.tuned.path, *options)
+    assert status == 0
+    rows = json.loads(out)["report"]["tables"]["lens"]
+    assert [row["plan"] for row in rows] == ["kept"] * (len(rows) - 3) + ["dropped"] * 3
+    words = " ".join(f"␣word{token - 259}" for token in PLANTED)
+    assert any(rows[0][end].startswith(words) for end in ("towards", "away")) and rows[0]["weight"] == name
+    head, *shown = Page((tmp_path / "report.html").read_text()).tables["lens"]
+    assert head[0] == "weight" and [row[4] for row in shown] == [row["towards"] for row in rows]
+    assert len((tmp_path / "parts" / "lens.csv").read_text().splitlines()) == 1 + len(rows)
 
 
 def test_two_reports_say_what_differs(folder, written):

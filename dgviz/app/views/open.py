@@ -11,7 +11,7 @@ from dgviz.app.navigation import lead_to
 from dgviz.app.pair import DEMO, checkpoint_label, checkpoint_path, load_preflight
 from dgviz.app.picker import OPENED, choose_pair, demo_buttons, draw_recents
 from dgviz.app.preflight import draw_fates, draw_notices, draw_scores, draw_sides
-from dgviz.app.recents import remember_pair
+from dgviz.app.recents import remember_pair, take_typed
 from dgviz.app.rules import current_rule
 from dgviz.app.scans import find_scan, scan_task
 from dgviz.app.spectra import load_assessments, load_spectra
@@ -99,7 +99,8 @@ def _draw_verdict(view: View, pair: CheckpointPair) -> bool:
 
 def _scan_by_itself(view: View, pair: CheckpointPair) -> None:
     """Begin the scan of a pair that was opened here, where that is a matter of seconds; never from a link alone."""
-    if st.session_state.pop(OPENED, None) != (view.base, view.tuned):
+    clicked, typed = st.session_state.pop(OPENED, None) == (view.base, view.tuned), take_typed(view)
+    if not (clicked or typed):
         return
     if any(is_remote(side.path) for side in (pair.base, pair.tuned)):
         return  # a scan reads all of it, which is for whoever pays for the line to say

@@ -138,8 +138,7 @@ class DirectionPanel {
     const part = element("section", out || why ? "" : "as-noise");
     part.append(element("h3", "", "Through the vocabulary of base"));
     if (why) { part.append(element("p", "note", why)); return part; }
-    const name = ({ id, text }) => text ? JSON.stringify(text).slice(1, -1) : `#${id}`;
-    const told = (end) => end.map((token) => [name(token), Math.abs(token.z), signed(token.z, 1), `token ${token.id}, z = ${signed(token.z, 2)}`]);
+    const told = (end) => end.map((token) => [token.text || `#${token.id}`, Math.abs(token.z), signed(token.z, 1), `token ${token.id}, z = ${signed(token.z, 2)}`]);
     const most = Math.max(...[...plus, ...minus].map((token) => Math.abs(token.z)));
     part.append(element("p", "note", `${side}, which it ${role}, against ${through}; z of the tokens`));
     part.append(this.pair([[`towards +${side}`, told(plus)], [`towards −${side}`, told(minus)]], most), element("p", "note", says));
