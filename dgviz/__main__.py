@@ -2,6 +2,6 @@
 
 import sys
 
-from dgviz.cli import main
+from dgviz.cli import run_process
 
-sys.exit(main())
+sys.exit(run_process())

@@ -11,7 +11,7 @@ from dgviz.checkpoint import open_checkpoint, open_pair, read_bytes
 from dgviz.cli import main
 from dgviz.demo import demo_paths
 from dgviz.errors import AccessError, CheckpointError, DgvizError, PlanError, ScoresError
-from dgviz.export import full, plan_export
+from dgviz.export import copies, plan_export
 from dgviz.opening import open_named, read_named
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.scores import read_scores
@@ -125,7 +125,7 @@ def test_a_link_swapped_in_after_planning_copies_no_secret(tmp_path):
     (tmp_path / "out").mkdir()
     replace(tuned / "tokenizer.json", tmp_path / "secret")
     with pytest.raises(CheckpointError, match=r"tokenizer\.json is a link to .*secret, outside its directory"):
-        full.copy_sidecars(plan)
+        copies.copy_sidecars(plan)
     (tuned / "tokenizer.json").unlink()
     (tuned / "tokenizer.json").write_text("{}")
     (tuned / "more").rename(tmp_path / "away")  # a folder as well
@@ -133,7 +133,7 @@ def test_a_link_swapped_in_after_planning_copies_no_secret(tmp_path):
     (tmp_path / "other" / "notes.txt").write_text("secret")
     (tuned / "more").symlink_to(tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"notes\.txt is a link to .*other/notes\.txt, outside its directory"):
-        full.copy_sidecars(plan)
+        copies.copy_sidecars(plan)
     assert "secret" not in {path.read_text() for path in (tmp_path / "out").rglob("*") if path.is_file()}
 
 
@@ -185,7 +185,7 @@ def test_a_name_that_changes_all_the_time_is_never_read_as_another(tmp_path):
     try:
         for _ in range(2000):
             try:
-                with full._open_sidecar(plan, side[1], side[2]) as stream:
+                with copies._open_sidecar(plan, side[1], side[2]) as stream:
                     seen.add(stream.read())
             except CheckpointError:
                 seen.add(None)

@@ -4,10 +4,8 @@ They are found again for as long as every spectrum is the one they were made fro
 same: both are part of the name under which they are kept.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,18 +15,11 @@ from dgviz.analysis.model_spectra import Assessment, ModelSpectra, assess, read_
 from dgviz.checkpoint import CheckpointPair
 from dgviz.rmt.diagnosis import Diagnosis, Flag
 from dgviz.rmt.threshold import Threshold, find_rule
+from dgviz.spectra.kept_rows import digest_code
 from dgviz.spectra.pack import text_array
 from dgviz.spectra.store import FEWEST, SpectrumStore
 
-
-def _digest_code() -> str:
-    """Return a digest of the code that thresholds and verdicts come from, and of this, which writes them."""
-    files = [file for room in (rmt, forecast) for file in sorted(Path(room.__file__).parent.rglob("*.py"))]
-    files += [Path(words.__file__), Path(__file__)]
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
-
-
-_CODE = _digest_code()  # when this is imported, as the code itself is
+_CODE = digest_code(rmt, forecast, words, __file__)  # when this is imported, as the code itself is
 _NUMBERS = ("tau", "sigma", "edge", "rank", "degenerate")  # of a threshold
 
 

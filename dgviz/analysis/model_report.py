@@ -65,7 +65,7 @@ class ModelReport:
     @cached_property
     def verdict(self) -> Diagnosis:
         """Whether the rule may be trusted on the model."""
-        return verdict_of(self.rows)
+        return verdict_of(self.rows, self.pair.base.config)
 
     @cached_property
     def forecast(self) -> Forecast:

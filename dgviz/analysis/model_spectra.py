@@ -198,8 +198,8 @@ def assess(
     return Assessment(stored.weight, stored.spectrum, threshold, rank, kept)
 
 
-def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:
-    """Return whether a rule may be trusted on a group of weights; None for an empty one."""
+def verdict_of(rows: Iterable[Assessment], config: Mapping[str, Any] | None = None) -> Diagnosis | None:
+    """Return whether a rule may be trusted on a group of weights; None for an empty one.  See `diagnose_model`."""
     weighed = [
         WeighedDiagnosis(
             row.weight.name,
@@ -211,4 +211,4 @@ def verdict_of(rows: Iterable[Assessment]) -> Diagnosis | None:
         )
         for row in rows
     ]
-    return diagnose_model(weighed) if weighed else None
+    return diagnose_model(weighed, config) if weighed else None

@@ -16,7 +16,7 @@ def finish_scan(
 ) -> tuple[dict[str, Any], Forecast]:
     """Return the report of a scan under a plan, and its forecast; what pages will ask of it is kept."""
     report = scan_report(pair, list(results), seconds)
-    if not report["errors"]:
+    if not report["errors"] and not all(result.kept for result in results):
         assess_scanned(pair, plan.rule, plan.params)
     forecast = forecast_scan(pair, results, plan)
     if report["model"]:

@@ -35,7 +35,7 @@ def draw_verdict(
     """
     slot = st.empty()
     check_weights(rows, slot)
-    diagnosis = verdict_of(rows)
+    diagnosis = verdict_of(rows, pair.base.config)
     with slot.container(border=True):
         foretold = forecast_rows(pair, rows, RepairPlan(rule.name, params)) if whole else None
         _draw(diagnosis, rule.title, foretold)

@@ -5,6 +5,7 @@ which varies less from example to example. *Ahead* is healing above that of WiSE
 a curve of true scores over alpha; standard errors are those of resampled held-out examples, the same for every model.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -21,7 +22,7 @@ from dgviz.calibration.recipes import FAMILIES, PICTURES, Run
 from dgviz.calibration.tasks import MASK, SIDES, find_task
 from dgviz.checkpoint import CheckpointPair
 from dgviz.demo.evaluation import one_thread, quiet_transformers
-from dgviz.files import read_json, replacing, write_json
+from dgviz.files import read_json, replacing, write_file, write_json
 from dgviz.fit.blend import Blend
 from dgviz.fit.path import STEPS, Objective, Point, choose_point, iter_path
 from dgviz.fit.samples import Samples, draw_gaps, draw_texts, hash_samples
@@ -214,6 +215,34 @@ def summarise_fits(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
             }
         )
     return rows
+
+
+def write_fits(directory: Path) -> Path:
+    """Write the table of all bases judged in a calibration's folder, as the package has it; return where.
+
+    The package's own is ``dgviz/forecast/fits.json``.
+    """
+    results = [read_json(file) for file in sorted((directory / "fits").glob("*.json"))]
+    single = [result for result in results if not result["split"]]
+    rows = []
+    for name in sorted({result["base"] for result in single}):
+        own = [result for result in single if result["base"] == name]
+        summary = {row["keep"]: row["mean"] for row in summarise_fits(own) if row["metric"] == "likelihood"}
+        config = read_json(directory / "bases" / name / "config.json")
+        rows.append(
+            {
+                "base": name,
+                "architecture": config["architectures"][0],
+                "layers": config.get("num_hidden_layers") or config["n_layer"],
+                "parameters": own[0]["parameters"],
+                "pairs": len({result["name"] for result in own}),
+                "seeds": len({result["seed"] for result in own}),
+                "ahead": {str(keep): round(mean, 2) for keep, mean in summary.items()},
+            }
+        )
+    lines = ",\n".join(json.dumps(row) for row in rows)
+    write_file(directory / "fits.json", f"[\n{lines}\n]\n".encode())
+    return directory / "fits.json"
 
 
 def _means(found: Sequence[tuple[Mapping[str, Any], Any]], key: str) -> dict[str, float]:

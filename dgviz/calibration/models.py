@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 _WIDTH = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+_DEEPER = {"num_hidden_layers": 6}
+_WIDER = {"hidden_size": 384, "num_attention_heads": 6} | _DEEPER
 _NO_TOKENS = {"bos_token_id": None, "eos_token_id": None}
 _NO_MARKS = dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id"))
 _DIGITS = {"image_size": 8, "patch_size": 2, "num_channels": 1, "num_labels": 10}
@@ -26,32 +28,42 @@ def build_model(architecture: str, seed: int) -> "nn.Module":
         "convnext": lambda: hf.ConvNextForImageClassification(
             hf.ConvNextConfig(**_DIGITS, num_stages=2, hidden_sizes=[64, 128], depths=[2, 2])
         ),
-        "llama": lambda: hf.LlamaForCausalLM(
-            hf.LlamaConfig(**_WIDTH, vocab_size=256, intermediate_size=384, max_position_embeddings=128, **_NO_TOKENS)
-        ),
-        "llama10m": lambda: hf.LlamaForCausalLM(
-            hf.LlamaConfig(
-                hidden_size=384,
-                num_hidden_layers=6,
-                num_attention_heads=6,
-                vocab_size=256,
-                intermediate_size=1024,
-                max_position_embeddings=128,
-                **_NO_TOKENS,
-            )
-        ),
-        "gpt2": lambda: hf.GPT2LMHeadModel(
-            hf.GPT2Config(vocab_size=256, n_positions=128, n_embd=128, n_layer=2, n_head=4, **_NO_TOKENS)
-        ),
-        "bert": lambda: hf.ModernBertForMaskedLM(
-            hf.ModernBertConfig(
-                **_WIDTH, **_NO_MARKS, vocab_size=257, intermediate_size=256, global_attn_every_n_layers=1
-            )
-        ),
+        "llama": lambda: _llama(_WIDTH, 384),
+        "llama6": lambda: _llama(_WIDTH | _DEEPER, 384),
+        "llama10m": lambda: _llama(_WIDER, 1024),
+        "gpt2": lambda: _gpt2(_WIDTH),
+        "gpt10m": lambda: _gpt2(_WIDER),
+        "gpt6": lambda: _gpt2(_WIDTH | _DEEPER),
+        "bert": lambda: _bert(_WIDTH),
+        "bert6": lambda: _bert(_WIDTH | _DEEPER),
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return makers[architecture]()
+
+
+def _llama(size: Mapping[str, int], inner: int) -> "nn.Module":
+    """Return a Llama of bytes with random weights."""
+    import transformers as hf
+
+    lengths = {"vocab_size": 256, "intermediate_size": inner, "max_position_embeddings": 128}
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**size, **lengths, **_NO_TOKENS))
+
+
+def _gpt2(size: Mapping[str, int]) -> "nn.Module":
+    """Return a GPT-2 of bytes with random weights."""
+    import transformers as hf
+
+    lengths = {"vocab_size": 256, "n_positions": 128}
+    return hf.GPT2LMHeadModel(hf.GPT2Config(**size, **lengths, **_NO_TOKENS))
+
+
+def _bert(size: Mapping[str, int]) -> "nn.Module":
+    """Return a ModernBERT of bytes, and a token for gaps, with random weights."""
+    import transformers as hf
+
+    lengths = {"vocab_size": 257, "intermediate_size": 256, "global_attn_every_n_layers": 1}
+    return hf.ModernBertForMaskedLM(hf.ModernBertConfig(**size, **_NO_MARKS, **lengths))
 
 
 def load_model(folder: Path, tensors: "Mapping[str, torch.Tensor] | None" = None) -> "nn.Module":

@@ -7,8 +7,18 @@ or less noisy: length, rate, noise in the gradients, storage. Adapters are train
 from dataclasses import dataclass
 
 PICTURES, LANGUAGE, ENCODERS, ADAPTERS = "image classifiers", "language models", "encoders", "merged adapters"
-FAMILIES = {"vit": PICTURES, "convnext": PICTURES, "llama": LANGUAGE, "gpt2": LANGUAGE, "bert": ENCODERS}
-FAMILIES |= {"llama10m": LANGUAGE}
+FAMILIES = {
+    "vit": PICTURES,
+    "convnext": PICTURES,
+    "llama": LANGUAGE,
+    "llama6": LANGUAGE,
+    "llama10m": LANGUAGE,
+    "gpt2": LANGUAGE,
+    "gpt6": LANGUAGE,
+    "gpt10m": LANGUAGE,
+    "bert": ENCODERS,
+    "bert6": ENCODERS,
+}
 """Every architecture and the family of its full fine-tunes; adapters are a family of their own."""
 SEEDS = (0, 1)
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95)
@@ -54,7 +64,13 @@ BASES = {
     "bert": Recipe(700, 3e-3, warmup=50),
 }
 """How the base of an architecture is trained, from random weights."""
-LARGER = {"llama10m": Recipe(300, 1e-3, warmup=50, clip_norm=1.0)}
+LARGER = {
+    "llama6": Recipe(450, 3e-3, warmup=50, clip_norm=1.0),
+    "gpt6": Recipe(600, 3e-3, warmup=50, clip_norm=1.0),
+    "bert6": Recipe(700, 3e-3, warmup=50, clip_norm=1.0),
+    "llama10m": Recipe(300, 1e-3, warmup=50, clip_norm=1.0),
+    "gpt10m": Recipe(400, 1e-3, warmup=50, clip_norm=1.0),
+}
 """The same of what takes too long for a calibration, and is trained where its pairs are asked for by name."""
 
 FULL = {
@@ -120,4 +136,9 @@ RUNS = tuple(
     for recipe in (*FULL, *(LORA if architecture in ADAPTED else ()))
 )
 """Every pair of a calibration; those of one base follow each other."""
-LARGER_RUNS = tuple(Run(architecture, "less-noisy", SEEDS[0]) for architecture in LARGER)
+LARGER_RUNS = tuple(
+    Run(architecture, recipe, seed)
+    for seed in range(4)
+    for architecture in LARGER
+    for recipe in ("less-noisy", "noisy")
+)

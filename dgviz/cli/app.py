@@ -1,7 +1,9 @@
 """``app``: open the dashboard."""
 
 import argparse
+import gc
 
+from dgviz.cli import USUAL
 from dgviz.errors import PairError
 
 
@@ -9,6 +11,8 @@ def run(options: argparse.Namespace) -> int:
     """Serve the dashboard until it is interrupted."""
     from dgviz.app.launch import serve
 
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(*USUAL)  # a server lives long, and what pages leave behind is large
     if options.base and not options.tuned:
         raise PairError(f"only BASE is given ({options.base}): give TUNED too, or neither to begin with the demo")
     serve(

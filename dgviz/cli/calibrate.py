@@ -79,7 +79,7 @@ def _measure_methods(options: argparse.Namespace, folder: Path, runs: "Sequence[
 
 def _judge_fits(options: argparse.Namespace, folder: Path, runs: "Sequence[Run]") -> int:
     """Judge `fit` on every pair and seed that has no result yet, and print what it brings."""
-    from dgviz.calibration.fits import iter_fits, summarise_fits
+    from dgviz.calibration.fits import iter_fits, summarise_fits, write_fits
 
     if options.workers > 1 or options.ray:
         raise DgvizError("fits are judged one after the other: leave out --workers and --ray")
@@ -89,8 +89,10 @@ def _judge_fits(options: argparse.Namespace, folder: Path, runs: "Sequence[Run]"
         for result in fits:
             results.append(result)
             progress.tell(1, f"{result['name']}, seed {result['seed']}")
-    rows = summarise_fits(results)
-    print_result(options, {"fits": results, "summary": rows}, lambda: print_columns(_FITS, map(_fit_row, rows)))
+    rows, table = summarise_fits(results), str(write_fits(folder))
+    print_result(
+        options, {"table": table, "fits": results, "summary": rows}, lambda: print_columns(_FITS, map(_fit_row, rows))
+    )
     return 0
 
 

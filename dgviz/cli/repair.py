@@ -9,6 +9,7 @@ from typing import Any
 from dgviz.cli.options import chosen_pair, print_result, repair_plan, warn
 from dgviz.cli.progress import Progress
 from dgviz.export import plan_export
+from dgviz.export.loading import Loading
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
 from dgviz.repair.hire import hire
@@ -27,15 +28,17 @@ def run(options: argparse.Namespace) -> int:
         refuse_local_base(plan)
     reporter = JobReporter.from_environment()
     executor = hire(plan.pair.tensors, [plan.repair], options.device, options.workers, options.ray)
-    from dgviz.export.write import ExportResult, iter_export  # torch is imported while other processes start
+    with closing(executor), Loading(plan, executor) as loading:
+        loading.prepare(plan.total_bytes)
+        from dgviz.export.write import ExportResult, iter_export  # torch is imported while other processes start
 
-    export, bar = iter_export(plan, executor), Progress("repair", plan.total_bytes, unit="B", unit_scale=True)
-    started = time.perf_counter()
-    with closing(executor), closing(export), bar as progress:
-        for item in export:
-            if isinstance(item, ExportResult):
-                break
-            progress.tell(plan.written_bytes(item.name), item.name, tensors=len(plan.pair.tensors))
+        export = iter_export(plan, executor, loading)
+        bar, started = Progress("repair", plan.total_bytes, unit="B", unit_scale=True), time.perf_counter()
+        with closing(export), bar as progress:
+            for item in export:
+                if isinstance(item, ExportResult):
+                    break
+                progress.tell(plan.written_bytes(item.name), item.name, tensors=len(plan.pair.tensors))
     summary = {key: value for key, value in item.report.items() if key not in ("tensors", "inputs")}
     summary["seconds"] = round(time.perf_counter() - started - item.checking, 3)
     if options.push_to:

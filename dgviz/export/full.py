@@ -1,23 +1,19 @@
 """A whole checkpoint: shard by shard, one tensor in memory at a time, index and config last."""
 
-import json
-import shutil
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from dgviz.checkpoint import PairedTensor, read_bytes
-from dgviz.checkpoint.documents import open_own
-from dgviz.checkpoint.tied import ties, untied
-from dgviz.errors import CheckpointError
+from dgviz.export.copies import copy_sidecars, read_config
 from dgviz.export.inputs import InputWatch, refuse_other_inputs
+from dgviz.export.loading import Loading
 from dgviz.export.made import MadeTensor
 from dgviz.export.manifest import read_records, write_record
 from dgviz.export.plan import ExportPlan, ShardPlan
 from dgviz.export.report import describe_export, write_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest
-from dgviz.export.verify import Loading, not_loadable, sample_digest, verify_headers, verify_load, verify_values
-from dgviz.files import pretty_json, replacing, write_file
+from dgviz.export.verify import sample_digest, verify_headers, verify_load, verify_values
+from dgviz.files import pretty_json, write_file
 from dgviz.repair.report import TensorReport
 from dgviz.repair.tensor import repair_tensor
 
@@ -29,8 +25,6 @@ Write = Callable[[ShardPlan, Mapping[str, Any] | None, Refuse], Iterator[TensorR
 """Writes one file, or takes it over by its record; yields a report after every tensor, and the record last."""
 CHECKING = "checking_seconds"
 """In the content of ``dgviz.json``, and not in the file: seconds of checks that are no part of the export."""
-_NEAR_END = 2**30  # bytes left to write when transformers begins to get ready, which takes it seconds and memory
-_FLOAT_NAMES = ("float64", "float32", "bfloat16", "float16")
 
 
 def iter_full(
@@ -41,8 +35,7 @@ def iter_full(
     left = sum(shard.nbytes for shard in plan.shards)
     for shard in plan.shards:
         left -= shard.nbytes
-        if left < _NEAR_END and not not_loadable(config := _read_config(plan)):
-            loading.start(config)
+        loading.prepare(left)
         written = [record["inputs"] for record in records.values()]
 
         def refuse(hashes: Mapping[str, Mapping[str, str]], written: list = written) -> None:
@@ -117,10 +110,10 @@ def _finish(
         total = sum(shard.nbytes for shard in plan.shards)
         weight_map = {item.name: shard.name for shard in plan.shards for item in shard.tensors}
         index = pretty_json({"metadata": {"total_size": total}, "weight_map": weight_map})
-    config_data = _read_config(plan)
+    config_data = read_config(plan)
     samples = {name: digest for record in shards.values() for name, digest in record["samples"].items()}
     values = verify_values(plan, samples, rows)
-    loaded, seconds = verify_load(plan, config_data, index, device, loading)
+    loaded, seconds = verify_load(plan, config_data, index, loading)
     copy_sidecars(plan)
     files = {name: {"bytes": record["bytes"], "sha256": record["sha256"]} for name, record in shards.items()}
     report = describe_export(plan, rows, device, files)
@@ -132,62 +125,3 @@ def _finish(
     if config_data is not None:
         write_file(plan.out / "config.json", config_data)
     return {**report, CHECKING: seconds}
-
-
-def _read_config(plan: ExportPlan) -> bytes | None:
-    """Return the config of the output, None where it has none."""
-    for name, side, source in plan.sidecars:
-        if name == "config.json":
-            with _open_sidecar(plan, side, source) as stream:
-                return _config(stream.read(), plan)
-    return None
-
-
-def copy_sidecars(plan: ExportPlan) -> None:
-    """Copy the other files of the plan, all but the config."""
-    for name, side, source in plan.sidecars:
-        if name != "config.json":
-            target = plan.out / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with _open_sidecar(plan, side, source) as stream, replacing(target) as fresh, fresh.open("wb") as out:
-                shutil.copyfileobj(stream, out)
-
-
-def _open_sidecar(plan: ExportPlan, side: str, source: Path) -> BinaryIO:
-    """Open a file beside an input, which may have become a link to elsewhere since it was planned."""
-    try:
-        return open_own(source, {"base": plan.pair.base, "tuned": plan.pair.tuned}[side].path)
-    except OSError as error:
-        raise CheckpointError(f"{source} cannot be read any more: {error.strerror or error}") from error
-
-
-def _without_quantisation(section: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in section.items() if key != "quantization_config"}
-
-
-def _config(data: bytes, plan: ExportPlan) -> bytes:
-    """Return the config, its dtype entries changed where the output's dtype was: loaders cast to what it says.
-
-    Quantisation is dropped: what is written is dense. The standard parser, because configs in use hold ``Infinity``.
-    """
-    dtype = plan.repair.dtype
-    apart = plan.pair.tuned.is_adapter and ties(plan.pair.tuned.config) is False
-    if dtype == "auto" and b"quantization_config" not in data and not apart:
-        return data
-    config = json.loads(data, object_hook=_without_quantisation)
-    config = untied(config) if apart else config
-
-    def with_dtype(value: Any) -> Any:
-        """Replace every dtype entry, also those of sub-models."""
-        if isinstance(value, dict):
-            return {
-                key: dtype if key in ("dtype", "torch_dtype") and item in _FLOAT_NAMES else with_dtype(item)
-                for key, item in value.items()
-            }
-        return value
-
-    if dtype != "auto":
-        config = with_dtype(config)
-        if "torch_dtype" not in config:
-            config["dtype"] = dtype
-    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

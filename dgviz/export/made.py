@@ -11,7 +11,7 @@ import torch
 from dgviz.checkpoint import CheckpointPair, PairedTensor, TensorInfo
 from dgviz.export.inputs import hash_inputs
 from dgviz.export.plan import full_shards
-from dgviz.jobs.executor import Executor
+from dgviz.jobs.executor import Executor, InProcess
 from dgviz.repair.ahead import Ahead, decomposed
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import TensorReport
@@ -48,7 +48,7 @@ class MadeTensor:
 
 
 class MadeTensors:
-    """One tensor under several plans, each made when it is asked for, in order; all of them where they travel.
+    """One tensor under several plans, each made when it is asked for, in order.
 
     Attributes
     ----------
@@ -70,15 +70,15 @@ class MadeTensors:
         data = None if done.tensor is None else _bytes(done.tensor)
         return MadeTensor(data, done.source, done.report, inputs)
 
-    def __reduce__(self) -> tuple:
-        """Return what travels."""
+    def all(self) -> "_AllMade":
+        """Return the tensor under all plans, made now, where that is done."""
         made = [self[number] for number in range(len(self._settings))]
-        return _Arrived, (made, self.squares)
+        return _AllMade(made, self.squares)
 
 
 @dataclass(frozen=True)
-class _Arrived:
-    """`MadeTensors` that have travelled."""
+class _AllMade:
+    """`MadeTensors` of which nothing is left to do."""
 
     made: list[MadeTensor]
     squares: Squares
@@ -102,15 +102,18 @@ class MakeTensors:
         Plans, and what their methods take from the whole model.
     threads : int or None
         To compute on; None for as many as the process has.
+    ahead : bool
+        Whether tensors are made where the task is carried out, before anybody asks for them.
     root : Path
         Of the store of spectra.
     """
 
     settings: Sequence[tuple[RepairPlan, Any]]
     threads: int | None
+    ahead: bool = False
     root: Path = field(default_factory=lambda: SpectrumStore().root)
 
-    def __call__(self, device: str, tensors: Sequence[PairedTensor]) -> list[MadeTensors]:
+    def __call__(self, device: str, tensors: Sequence[PairedTensor]) -> list[MadeTensors | _AllMade]:
         """Return the tensors; several are of one shape, and decomposed together."""
         made = []
         for paired, weight in zip(tensors, self._opened(device, tensors), strict=True):
@@ -118,7 +121,8 @@ class MakeTensors:
             squares: Squares = {}
             store = SpectrumStore(self.root)
             repairs = TensorRepairs(paired, self.settings, device, store, squares, weight)
-            made.append(MadeTensors(repairs, self.settings, squares))
+            tensor = MadeTensors(repairs, self.settings, squares)
+            made.append(tensor.all() if self.ahead else tensor)
         return made
 
     def _opened(self, device: str, tensors: Sequence[PairedTensor]) -> Iterator[OpenWeight | None]:
@@ -165,7 +169,9 @@ def made_ahead(
     """Return what makes the tensors of a pair under several plans, in the order in which outputs hold them."""
     plans = [plan for plan, _ in settings]
     tensors = [paired for shard in full_shards(pair, plans[0]) for paired in shard.tensors]
-    return Ahead(executor, MakeTensors(settings, executor.threads, root or SpectrumStore().root), tensors, plans)
+    ahead = not isinstance(executor, InProcess)
+    task = MakeTensors(settings, executor.threads, ahead, root or SpectrumStore().root)
+    return Ahead(executor, task, tensors, plans)
 
 
 class SharedTensors:

@@ -13,6 +13,7 @@ from dgviz.errors import CheckpointError, ClusterError, ExportError, ExportFaile
 from dgviz.export.factors import iter_factors
 from dgviz.export.finished import take_over
 from dgviz.export.full import CHECKING, Write, iter_full, write_shard
+from dgviz.export.loading import Loading
 from dgviz.export.lora.adapter import iter_adapter
 from dgviz.export.made import SharedTensors, made_ahead
 from dgviz.export.manifest import (
@@ -26,7 +27,6 @@ from dgviz.export.manifest import (
 )
 from dgviz.export.plan import ExportPlan
 from dgviz.export.spread import ShardsAhead
-from dgviz.export.verify import Loading
 from dgviz.jobs import WorkerDied
 from dgviz.jobs.executor import Executor, InProcess
 from dgviz.repair.report import TensorReport
@@ -49,26 +49,33 @@ class ExportResult:
         return self.report["tensors"]
 
 
-def iter_export(plan: ExportPlan, device: str | Executor = "auto") -> Iterator[TensorReport | ExportResult]:
+def iter_export(
+    plan: ExportPlan, device: str | Executor = "auto", loading: Loading | None = None
+) -> Iterator[TensorReport | ExportResult]:
     """Write the output, yielding a report after every tensor and an `ExportResult` last.
 
     Closing the generator, or an error, leaves what is finished and a manifest; the same plan continues from there. A
     run that is killed and repeated leaves the same bytes as one that was not. Where tensors are made an executor
-    says, which whoever gives it also stops; a device means this process.
+    says, which whoever gives it also stops; a device means this process. `loading` may be given where it has begun to
+    get ready.
     """
-    with contextlib.closing(begin_export(plan, device)) as export:
+    with contextlib.closing(begin_export(plan, device, loading=loading)) as export:
         next(export)
         yield from export
 
 
 def begin_export(
-    plan: ExportPlan, device: str | Executor = "auto", write: Write | None = None
+    plan: ExportPlan,
+    device: str | Executor = "auto",
+    write: Write | None = None,
+    loading: Loading | None = None,
 ) -> Iterator[TensorReport | ExportResult | None]:
     """Yield None when the output's folder is held and has its manifest, then what `iter_export` does.
 
     `write` writes the files where several outputs share what is made for them.
     """
     executor = InProcess(resolve_device(device)) if isinstance(device, str) else device
+    loading = loading or Loading(plan, executor)
     with _disk_errors(plan):
         plan.out.mkdir(parents=True, exist_ok=True)
         lock = FileLock(plan.out / LOCK)
@@ -79,7 +86,7 @@ def begin_export(
                 f"another process is writing {plan.out}; wait for it or choose another folder"
             ) from None
     try:
-        with _disk_errors(plan), Loading(plan, "cpu" if executor.spread else executor.device) as loading:
+        with _disk_errors(plan), loading:
             options = {**plan.options, "device": executor.device}
             if write is None and plan.format == "full":
                 facts = prepare_on(executor, plan.pair, plan.repair)

@@ -12,7 +12,7 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.schedule import count_cores, work_of
 from dgviz.spectra.weight import matrices_of
 
-_WORTH = 4e10  # five seconds of one core: a process has used up three when it has imported torch
+_WORTH = 4e10  # five seconds of one core: a process has used up more than one when it has imported torch
 _DRIVERS = "/dev/nvidiactl", "/dev/dxg", "/dev/kfd"  # one of them is there where torch may find a GPU
 
 

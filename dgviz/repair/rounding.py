@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dgviz.device import block_elements, fetch
+from dgviz.device import block_elements, fetch, sum_double
 from dgviz.errors import ExportError
 
 # On a CPU entries are added up in blocks of at most so many. About ten temporaries of that size live at once: blocks
@@ -73,7 +73,7 @@ def add_rounded(
             infinite = ~torch.isfinite(origin)
             moved, origin = moved.masked_fill(infinite, 0), origin.masked_fill(infinite, 0)
         products = (moved * change, change * change, (moved - change) ** 2, origin * origin)
-        parts = [product.sum(dtype=torch.float64) for product in products]
+        parts = list(map(sum_double, products))
         sums += torch.stack([*parts, torch.count_nonzero(moved).to(torch.float64)])
     out = fetch(out)
     overlap, update_square, rounding_square, base_square, moved_count = sums.tolist()

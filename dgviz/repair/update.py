@@ -14,7 +14,7 @@ from dgviz.checkpoint import PairedTensor, read_tensor
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.lora.tensor import LoraTensor
 from dgviz.command import option
-from dgviz.device import block_elements, is_gpu
+from dgviz.device import block_elements, is_gpu, sum_double
 from dgviz.errors import MethodError
 from dgviz.repair import rounding
 from dgviz.repair.plan import RepairPlan
@@ -117,7 +117,7 @@ def add_edited(
         """Return the edited update of a block, and its result."""
         nonlocal square
         delta = update.delta(block, base)
-        square = square + (delta * delta).sum(dtype=torch.float64)
+        square = square + sum_double(delta * delta)
         edited = edit(base, delta)
         finite = torch.where(edited == 0, base, base + edited)  # base may be infinite where nothing was trained
         return edited, torch.where(edited == delta, update.wide(update.tuned, block), finite)

@@ -28,6 +28,7 @@ from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.rmt.threshold import find_rule
+from dgviz.spectra.kept_rows import KeptRows
 from dgviz.spectra.schedule import Admission, Task, batch_size, count_cores, memory_budget, plan_tasks
 from dgviz.spectra.store import SpectrumStore
 from dgviz.spectra.weight import Weight, known_keys
@@ -53,12 +54,15 @@ class ScannedMatrix:
         Its figures (`dgviz.rmt.assess.matrix_row`); ``row["stored"]`` says whether the spectrum came from the store.
     error : str or None
         Why it has none.
+    kept : bool
+        Whether its figures were found by a scan before.
     """
 
     weight: Weight
     work: float
     row: dict[str, Any] | None
     error: str | None
+    kept: bool = False
 
     @property
     def name(self) -> str:
@@ -97,6 +101,7 @@ def iter_scan(
     reader = _Reader(tasks, store, settings, events, reads=executor is None)
     crew = _Crew(store, settings, events, executor)
     waiting: list[Task] = []
+    rows: dict[Task, dict[str, Any]] = {}
     reader.start()
     try:
         left = len(tasks)
@@ -116,8 +121,14 @@ def iter_scan(
             for task in crew.begin(waiting, left):
                 waiting.remove(task)
                 reader.begun(task)
+            if event.row is not None:
+                rows[event.task] = event.row
             if event.row is not None or event.error is not None:
-                yield ScannedMatrix(event.task.weight, event.task.work, event.row, event.error)
+                yield ScannedMatrix(event.task.weight, event.task.work, event.row, event.error, event.kept)
+        if len(rows) == len(tasks) and not event.kept:
+            _kept_rows(tasks, known_keys(task.weight for task in tasks), store, settings).keep(
+                [rows[task] for task in tasks]
+            )
     finally:
         reader.stop()
         crew.dismiss()
@@ -130,6 +141,14 @@ class _Event:
     task: Task
     row: dict[str, Any] | None = None
     error: str | None = None
+    kept: bool = False
+
+
+def _kept_rows(
+    tasks: list[Task], keys: list[str | None], store: SpectrumStore, settings: "Callable[[Weight], Settings]"
+) -> KeptRows:
+    """Return where the figures of all matrices are kept under these settings."""
+    return KeptRows(store, keys, ((task.weight.name, settings(task.weight)) for task in tasks))
 
 
 class _Reader(threading.Thread):
@@ -161,6 +180,11 @@ class _Reader(threading.Thread):
             keys = known_keys(task.weight for task in self._tasks)
         except DgvizError:  # a file is gone: each matrix says it for itself
             keys = [None] * len(self._tasks)
+        kept = _kept_rows(self._tasks, keys, self._store, self._settings).read()
+        if kept is not None:
+            for task, row in zip(self._tasks, kept, strict=True):
+                self._events.put(_Event(task, row, kept=True))
+            return
         stored, _ = self._store.get_many(key for key in keys if key is not None)
         for task, key in zip(self._tasks, keys, strict=True):
             with self._changed:
@@ -320,7 +344,7 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     rows = [result.row for result in results if result.row is not None]
     stored = sum(row["stored"] for row in rows)
     return {
-        "model": _model_verdict(results),
+        "model": _model_verdict(pair, results),
         "weights": weights,
         "errors": errors,
         "stored": stored,
@@ -329,7 +353,7 @@ def scan_report(pair: CheckpointPair, results: list[ScannedMatrix], seconds: flo
     }
 
 
-def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
+def _model_verdict(pair: CheckpointPair, results: list[ScannedMatrix]) -> dict[str, Any] | None:
     """Return the verdict on the matrices that have figures, in the order of their names."""
     known = sorted((result for result in results if result.row is not None), key=lambda result: result.name)
     weighed = [
@@ -343,4 +367,4 @@ def _model_verdict(results: list[ScannedMatrix]) -> dict[str, Any] | None:
         )
         for result in known
     ]
-    return diagnose_model(weighed).to_json() if weighed else None
+    return diagnose_model(weighed, pair.base.config).to_json() if weighed else None

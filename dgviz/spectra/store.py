@@ -24,7 +24,7 @@ from dgviz.errors import DgvizError
 from dgviz.files import replacing
 from dgviz.rmt.spectrum import Spectrum
 from dgviz.spectra.bound import note_growth, note_use
-from dgviz.spectra.pack import FORMAT, pack_spectra, read_arrays, unpack_spectra, write_arrays
+from dgviz.spectra.pack import FORMAT, Stamp, pack_spectra, read_arrays, unpack_spectra, write_arrays
 
 ENGINE_VERSION = "3"
 """Part of every key. Raise it when `decompose` gives other numbers, or when the stored format or the
@@ -73,11 +73,8 @@ class SpectrumStore:
 
         Many entries are kept in one file as well (`dgviz.spectra.pack`): the next look need not open each of them.
         """
-        wanted, stats = sorted(set(keys)), {}
-        for key in wanted:
-            with contextlib.suppress(OSError):
-                stats[key] = os.stat(self._file_name(key))  # noqa: PTH116 - a Path costs more than the call
-        stamps = {key: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for key, stat in stats.items()}
+        wanted = sorted(set(keys))
+        stats, stamps = self._look(wanted)
         pack = "".join([FORMAT, *wanted])
         packed = self.get_arrays(pack) if len(stamps) >= FEWEST else None
         found = {} if packed is None else unpack_spectra(packed, stamps)
@@ -87,8 +84,21 @@ class SpectrumStore:
         found |= new
         if len(new) > len(found) // 20:
             self.put_arrays(pack, pack_spectra(found, stamps), len(found))
-        told = json.dumps([[key, stamps[key]] for key in wanted if key in found])
-        return found, hashlib.sha256(told.encode()).hexdigest()
+        return found, _told({key: stamps[key] for key in wanted if key in found})
+
+    def digest(self, keys: Iterable[str]) -> str:
+        """Return the digest that `get_many` returns, reading nothing; an empty one where an entry is not there."""
+        wanted = sorted(set(keys))
+        _, stamps = self._look(wanted)
+        return _told(stamps) if len(stamps) == len(wanted) else ""
+
+    def _look(self, keys: Sequence[str]) -> tuple[dict[str, os.stat_result], dict[str, Stamp]]:
+        """Return what the system says of the entries that are there, and which versions of them these are."""
+        stats = {}
+        for key in keys:
+            with contextlib.suppress(OSError):
+                stats[key] = os.stat(self._file_name(key))  # noqa: PTH116 - a Path costs more than the call
+        return stats, {key: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for key, stat in stats.items()}
 
     def get_arrays(self, question: str) -> dict[str, NDArray] | None:
         """Return what was kept of many matrices under a question that names their entries."""
@@ -192,6 +202,11 @@ class SpectrumStore:
 
     def _factors_file(self, key: str) -> Path:
         return self._file(key).with_suffix(".factors.safetensors")
+
+
+def _told(stamps: Mapping[str, Stamp]) -> str:
+    """Return a digest of entries and their versions."""
+    return hashlib.sha256(json.dumps(list(stamps.items())).encode()).hexdigest()
 
 
 def _checked(s: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

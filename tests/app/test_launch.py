@@ -162,7 +162,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
 def test_the_wheel_brings_the_command(wheel):
     archive = zipfile.ZipFile(wheel)
     entries = next(name for name in archive.namelist() if name.endswith("entry_points.txt"))
-    assert "dgviz = dgviz.cli:main" in archive.read(entries).decode()
+    assert "dgviz = dgviz.cli:run_process" in archive.read(entries).decode()
 
 
 def test_a_relative_pair_is_opened_by_its_whole_path(address, folder):

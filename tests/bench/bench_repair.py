@@ -64,12 +64,14 @@ import sys
 from contextlib import closing
 from dgviz.checkpoint import open_pair
 from dgviz.export import plan_export
+from dgviz.export.loading import Loading
 from dgviz.repair.hire import hire
 from dgviz.repair.plan import RepairPlan
 plan = plan_export(open_pair(*sys.argv[1:3]), RepairPlan(method="wise_ft"), sys.argv[3])
-with closing(hire(plan.pair.tensors, [plan.repair], "auto")) as executor:
+with closing(hire(plan.pair.tensors, [plan.repair], "auto")) as executor, Loading(plan, executor) as loading:
+    loading.prepare(plan.total_bytes)
     from dgviz.export.write import iter_export
-    list(iter_export(plan, executor))
+    list(iter_export(plan, executor, loading))
 """
 IDLE = "import torch; torch.ones(64, 64) @ torch.ones(64, 64)"
 

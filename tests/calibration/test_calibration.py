@@ -1,6 +1,7 @@
 """A calibration of a few steps end to end, that goes on where it was stopped, and what scores are worth."""
 
 import json
+from pathlib import Path
 
 import pytest
 from filelock import FileLock
@@ -10,6 +11,7 @@ from dgviz.calibration.recipes import ADAPTERS
 from dgviz.cli import main
 from dgviz.errors import DgvizError
 from dgviz.forecast import read_pairs
+from dgviz.forecast.fitted import read_fits
 from dgviz.repair.methods import METHODS
 
 ADAPTER = next(run for run in RUNS if run.name == "gpt2-0-lora")
@@ -90,7 +92,10 @@ def test_a_fit_is_judged_once(folder, monkeypatch, capsys):
         monkeypatch.setattr(fits, name, value)
     command = ["calibrate", str(folder), "--pairs", f"^{ADAPTER.name}$", "--steps", "1", "--fits", "1", "--json"]
     assert main(command) == 0
-    found = json.loads(capsys.readouterr().out)["fits"]
+    told = json.loads(capsys.readouterr().out)
+    found = told["fits"]
+    (base,) = read_fits(Path(told["table"]))
+    assert (base.base, base.layers, base.pairs, base.seeds) == (found[0]["base"], 2, 1, 1)
     assert [(row["name"], row["seed"], row["split"]) for row in found] == [
         (ADAPTER.name, 0, split) for split in (False, True)
     ]

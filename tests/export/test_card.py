@@ -18,8 +18,9 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import ExportFailedError
 from dgviz.export import plan_export, reload
+from dgviz.export.loading import load_with_transformers
 from dgviz.export.plan import RUN
-from dgviz.export.verify import load_with_transformers, verify_load
+from dgviz.export.verify import verify_load
 from dgviz.repair.plan import RepairPlan
 from tests.checkpoints import write_pair, write_tiny_pair
 

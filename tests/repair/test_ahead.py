@@ -1,6 +1,7 @@
 """Tensors worked on ahead: in order, some passed over, never more than there is room for, wherever that is."""
 
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 
 import pytest
@@ -9,12 +10,14 @@ import torch
 from dgviz.checkpoint import open_pair
 from dgviz.errors import DgvizError
 from dgviz.export import plan_export
+from dgviz.export.made import made_ahead
 from dgviz.export.write import iter_export
 from dgviz.jobs.executor import InProcess, Processes
 from dgviz.repair import ahead
 from dgviz.repair.ahead import Ahead
 from dgviz.repair.hire import hire
 from dgviz.repair.plan import RepairPlan
+from dgviz.repair.tensor import repair_tensor
 from tests.checkpoints import planted_update, write_checkpoint
 
 
@@ -51,6 +54,34 @@ def pair(tmp_path_factory):
     base = {f"layers.{i:02d}.weight": 0.02 * torch.randn(96, 64, generator=generator) for i in range(12)}
     sides = {"base": base, "tuned": planted_update(base)}
     return open_pair(*(write_checkpoint(directory / side, own, {"a": 1}) for side, own in sides.items()))
+
+
+class Kept(Processes):
+    """Processes that remember what was submitted to them."""
+
+    def __init__(self, *arguments, **keywords):
+        super().__init__(*arguments, **keywords)
+        self.futures = []
+
+    def submit(self, *arguments, **keywords):
+        self.futures.append(super().submit(*arguments, **keywords))
+        return self.futures[-1]
+
+
+def test_processes_are_done_with_a_tensor_before_it_is_asked_for(pair, tmp_path):
+    for side in (pair.base, pair.tuned):
+        shutil.copytree(side.path, tmp_path / side.path.name)
+    copied = open_pair(tmp_path / "base", tmp_path / "tuned")
+    with closing(Kept(2, warm="dgviz.repair.tensor", joined=True)) as executor:
+        make = made_ahead(copied, [(RepairPlan(), None), (RepairPlan(method="wise_ft"), None)], executor, tmp_path)
+        make(copied.tensors[0])
+        wait(executor.futures)
+        shutil.rmtree(tmp_path / "tuned")  # who comes too late has nothing to read
+        made = make(copied.tensors[1])
+    kept = [repair_tensor(pair.tensors[1], RepairPlan(method=method), "cpu") for method in ("dg_hard", "wise_ft")]
+    assert [made[number].report.written for number in (0, 1)] == ["repaired", "repaired"]
+    for number, own in enumerate(kept):
+        assert torch.equal(torch.from_numpy(made[number].data).view(own.tensor.dtype), own.tensor.flatten())
 
 
 @pytest.mark.parametrize(("place", "most"), [(InProcess, 1), (Threads, 4)])

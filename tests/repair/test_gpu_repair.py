@@ -26,7 +26,7 @@ def repairing(pair, plan, device, folder):
 
 def ahead(tensors, plan, store):
     """Return what an export makes tensors by on a GPU."""
-    return Ahead(InProcess("cuda:0"), MakeTensors([(plan, None)], None, store), tensors, [plan])
+    return Ahead(InProcess("cuda:0"), MakeTensors([(plan, None)], None, root=store), tensors, [plan])
 
 
 # One of each kind for every change, all of them now and then.

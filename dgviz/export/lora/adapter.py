@@ -15,7 +15,7 @@ import torch
 
 from dgviz.checkpoint import PairedTensor, content_hash, read_tensor
 from dgviz.errors import ExportError, ExportFailedError
-from dgviz.export.full import copy_sidecars
+from dgviz.export.copies import copy_sidecars
 from dgviz.export.lineage import hub_name
 from dgviz.export.lora.peft_check import REFUSED, compare_with_peft, peft_names, some_names
 from dgviz.export.manifest import PARTS

@@ -1,7 +1,9 @@
 """What to do: one leading action for every verdict, then one sentence per action that checks ask for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
+from dgviz.forecast.fitted import fits_lead, fits_words
 from dgviz.forecast.words import averaging_leads, averaging_words, control_leads, control_words
 
 _ACTIONS = {
@@ -69,10 +71,17 @@ def advise(checks: Iterable[str], model: bool) -> tuple[str, ...]:
     return tuple(f"{_ACTIONS[action][model]}: {'; '.join(why)}." for action, why in told.items())
 
 
-def advise_verdict(verdict: str, checks: Sequence[str], model: bool) -> tuple[str, ...]:
-    """Return what to do about a verdict: the leading action first, then what to score beside it, then the checks'."""
+def advise_verdict(
+    verdict: str, checks: Sequence[str], model: bool, config: Mapping[str, Any] | None = None
+) -> tuple[str, ...]:
+    """Return what to do about a verdict: the leading action first, then what to score beside it, then the checks'.
+
+    A model's config tells whether scales can be fitted for it that did better on models of its kind.
+    """
     rest = advise(checks, model)
     lead = _lead_model(verdict, checks) if model else _lead_weight(verdict, rest)
+    if config and "unrelated" not in checks and fits_lead(config):
+        lead = (f"Fit scales to texts that both sides write (dgviz fit): {fits_words(config)}.", *lead)
     return tuple(dict.fromkeys((*lead, *rest)))
 
 

@@ -2,9 +2,10 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 from dgviz.rmt.diagnosis import checks
 from dgviz.rmt.diagnosis.advice import advise_verdict
@@ -91,7 +92,7 @@ class WeighedDiagnosis:
     layer: tuple[int, ...] = ()
 
 
-def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
+def diagnose_model(weights: Iterable[WeighedDiagnosis], config: Mapping[str, Any] | None = None) -> Diagnosis:
     """Return the verdict on a whole model.
 
     Every matrix weighs the mean of its share of the parameters and its share of the update's energy; one that did not
@@ -102,6 +103,8 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
     ----------
     weights : iterable of WeighedDiagnosis
         All matrices that would be repaired.
+    config : mapping, optional
+        The model's ``config.json``, by which what did better on models of its kind is advised.
 
     Raises
     ------
@@ -136,9 +139,8 @@ def diagnose_model(weights: Iterable[WeighedDiagnosis]) -> Diagnosis:
     # Rows that never occurred are the usual case of an embedding, and worth a word however sound the rest is.
     named = [flag for flag in flags if flag.check == "trimmed"]
     reasons += [flag.message for flag in dict.fromkeys((*(serious or flags)[:3], *named))]
-    return Diagnosis(
-        verdict, tuple(reasons), advise_verdict(verdict, [flag.check for flag in flags], model=True), tuple(flags)
-    )
+    advice = advise_verdict(verdict, [flag.check for flag in flags], True, config)
+    return Diagnosis(verdict, tuple(reasons), advice, tuple(flags))
 
 
 def _unchanged(weights: list[WeighedDiagnosis]) -> str:
