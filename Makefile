@@ -23,7 +23,7 @@ help:
 	@echo 'make test    style checks and every test, a real browser included'
 	@echo 'make soak    the tests that take long, and a search for examples that break a property'
 	@echo 'make engines install llama.cpp, CTranslate2 and mlx-lm in build/engines, for make soak: minutes, a C++ compiler'
-	@echo 'make lowest  the tests without a browser at the lower ends of the ranges, in an environment of their own'
+	@echo 'make lowest  the tests without browser and cluster at the lower ends of the ranges, in an environment of their own'
 	@echo 'make bench   time the spectrum engine and the repair against the obvious alternatives'
 	@echo 'make bench-cuda  all measurements of a CUDA device, in one table'
 	@echo 'make docs    write the generated pages of docs/ again'
@@ -55,7 +55,7 @@ engines: $(TESTS)
 lowest: $(TESTS)
 	$(PY) -m venv build/lowest
 	build/lowest/bin/python -m pip install -r tests/lowest.txt $$(grep '^[a-z]' tests/requirements.txt | grep -Ev '^(lm-eval|s3fs)=')
-	build/lowest/bin/python -m pytest -n auto --dist loadfile -m 'not e2e' --ignore tests/scores/test_evaluate.py \
+	build/lowest/bin/python -m pytest -n auto --dist loadfile -m 'not e2e and not cluster' --ignore tests/scores/test_evaluate.py \
 	    --deselect tests/checkpoint/test_remote.py::test_a_pair_in_a_bucket \
 	    --deselect tests/checkpoint/test_remote.py::test_a_bucket_that_is_not_there
 
