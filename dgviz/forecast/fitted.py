@@ -67,8 +67,12 @@ class Lead:
 
     @property
     def certain(self) -> bool:
-        """Whether fits are ahead by two standard errors, on enough bases to tell."""
-        return self.bases >= _FEWEST and self.mean >= 2 * self.stderr
+        """Whether fits are ahead beyond the errors (Student's t, 95 %), on enough bases to tell."""
+        if self.bases < _FEWEST:
+            return False
+        from scipy.special import stdtrit  # a tenth of a second
+
+        return self.mean >= float(stdtrit(self.bases - 1, 0.975)) * self.stderr
 
 
 @functools.cache

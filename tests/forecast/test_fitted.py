@@ -29,6 +29,7 @@ def test_a_lead_counts_every_base_once():
         ((5.0, 6.0, 7.0, 8.0), True),
         ((5.0, 6.0, 7.0), False),  # too few to tell
         ((-8.0, 9.0, 1.0, 5.0), False),
+        ((12.3, 14.3, 0.3, 0.1, 3.9), False),  # by two standard errors, of five that differ much
         ((), False),
     ],
 )
