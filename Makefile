@@ -83,7 +83,7 @@ wheel: $(RUNTIME)
 space: $(RUNTIME)
 	rm -rf build/space
 	mkdir -p build/space
-	cp space/* requirements.txt build/space
+	cp docs/space/* requirements.txt build/space
 	$(PIP) wheel --no-deps --wheel-dir build/space .
 
 lint: $(TESTS)
