@@ -31,6 +31,8 @@ class Processor:
     ----------
     title : str
         What it is.
+    scan_begin, repair_begin : float
+        Of a command before its first matrix: interpreters and torch.
     start : float
         Of every matrix.
     entry : float
@@ -46,6 +48,8 @@ class Processor:
     """
 
     title: str
+    scan_begin: float
+    repair_begin: float
     start: float
     entry: float
     product: float
@@ -65,12 +69,11 @@ class Processor:
 
 
 PROCESSORS = {
-    "cpu": Processor("CPU core", 0.017, 1.45e-7, 1.5e-11, 9.05e-11, 0.025, 9.5e-8),
+    "cpu": Processor("CPU core", 3.5, 2.1, 0.017, 1.45e-7, 1.5e-11, 9.05e-11, 0.011, 9.5e-8),
     # On paper: 40 TFLOP/s of float32 in products, 1.7 TB/s of memory, float64 eigenvalues at 300 GFLOP/s; reading and
     # SHA-256 of both sides at 1.5 GB/s on the core beside it bound the entries.
-    "h100": Processor("H100, on paper", 0.02, 3e-9, 7e-14, 5e-12, 0.025, 4e-9),
+    "h100": Processor("H100, on paper", 3.5, 2.1, 0.02, 3e-9, 7e-14, 5e-12, 0.011, 4e-9),
 }
-_SCAN_START, _REPAIR_START = 4.0, 3.0  # seconds of a core: interpreters and torch
 _REPAIR_SHARE = 0.75  # of a scan's work on a matrix, where a repair finds no spectrum stored
 # Bytes: of the process that leads, of one that works, and of its work by the entries of the largest matrix.
 _LEADER, _WORKER, _PER_ENTRY = 40 * 2**20, 180 * 2**20, 9.6
@@ -146,11 +149,12 @@ class CostPlan:
         values = sum(_ROW_BYTES + 8 * min(task.weight.shape) for task in tasks)
         rewritten = [self.processor.repair + self.processor.written * task.weight.parameters for task in tasks]
         cold = [_REPAIR_SHARE * one + other for one, other in zip(times, rewritten, strict=True)]
+        scan, repair = self.processor.scan_begin, self.processor.repair_begin
         return (
             Stage("inspect", 2.0 + sample / self.line, 1.0, _LEADER, sample, 0),
-            self._stage("scan", times, _SCAN_START, _LEADER + memory, sample + stored, factors + values),
-            self._stage("repair after it", rewritten, _REPAIR_START, memory, sample + stored + kept, output),
-            self._stage("repair alone", cold, _REPAIR_START, memory, sample + stored + kept, output),
+            self._stage("scan", times, scan, _LEADER + memory, sample + stored, factors + values),
+            self._stage("repair after it", rewritten, repair, memory, sample + stored + kept, output),
+            self._stage("repair alone", cold, repair, memory, sample + stored + kept, output),
         )
 
     def _stage(self, name: str, times: list[float], start: float, memory: int, read: int, written: int) -> Stage:
