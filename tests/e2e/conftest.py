@@ -255,3 +255,11 @@ def follow_link(page, url):
     expect(ask.or_(bench)).to_be_visible()
     if ask.is_visible():
         ask.click()
+
+
+def wait_until(page, expression):
+    """Wait until an expression is true in a page, whose policy lets Playwright's own waiting look only once."""
+    deadline = time.monotonic() + START_SECONDS
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"never true: {expression}"
+        page.wait_for_timeout(50)

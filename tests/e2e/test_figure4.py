@@ -8,7 +8,7 @@ import torch
 from playwright.sync_api import expect
 from safetensors.torch import save_file
 
-from tests.e2e.conftest import follow_link, noted_messages
+from tests.e2e.conftest import follow_link, noted_messages, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -121,7 +121,7 @@ def test_the_maps_come_after_the_spectrum_and_survive_a_change_of_weight(server,
     page.add_init_script(NOTE_LATE_MAPS)
     follow_link(page, f"{server.url}/workbench?{large_pair}&weight=first.weight")
     expect(page.get_by_role("slider", name="Threshold tau")).to_be_visible()
-    page.wait_for_function("window.late")  # the spectrum stood there while they were computed
+    wait_until(page, "window.late")  # the spectrum stood there while they were computed
     expect(page.locator(".st-key-step-Next button").first).to_be_enabled()
     page.keyboard.press("n")
     page.wait_for_url("**weight=second**")

@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import expect
 
-from tests.e2e.conftest import noted_messages
+from tests.e2e.conftest import noted_messages, wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -48,7 +48,7 @@ def test_the_map_and_all_seven_panels_are_on_one_screen(scanned, page):
     page.get_by_role("button", name="Compare").click()
     expect(page.locator("[data-panel$=x] canvas")).to_have_count(2)
     expect(page.locator(".note:visible")).to_have_count(0)
-    page.wait_for_function(f"() => ({PLACES})().panels.every((box) => box[3] <= 720)")
+    wait_until(page, f"() => ({PLACES})().panels.every((box) => box[3] <= 720)")
     assert len(page.evaluate(PLACES)["panels"]) == 10
 
 
