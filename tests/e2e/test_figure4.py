@@ -8,7 +8,7 @@ import torch
 from playwright.sync_api import expect
 from safetensors.torch import save_file
 
-from tests.e2e.conftest import follow_link, noted_messages, wait_until
+from tests.e2e.conftest import follow_link, noted_messages
 
 pytestmark = pytest.mark.e2e
 
@@ -106,22 +106,9 @@ def test_keys_alone_move_tau_and_read_values(server, page, pair):
     expect(page.locator(".hair.x:visible")).to_have_count(3)
 
 
-# On a quiet machine the maps come too soon to be looked for from outside.
-NOTE_LATE_MAPS = """const look = () => {
-  const roots = [document, ...[...document.querySelectorAll("*")].map(element => element.shadowRoot).filter(Boolean)];
-  const all = selector => roots.flatMap(root => [...root.querySelectorAll(selector)]);
-  window.late ||= all("[role=slider], input[type=range]").some(slider => slider.checkVisibility())
-    && all(".note").some(note => note.checkVisibility() && note.textContent === "computing");
-  requestAnimationFrame(look);
-};
-look();"""
-
-
-def test_the_maps_come_after_the_spectrum_and_survive_a_change_of_weight(server, page, large_pair):
-    page.add_init_script(NOTE_LATE_MAPS)
+def test_the_maps_survive_a_change_of_weight(server, page, large_pair):
     follow_link(page, f"{server.url}/workbench?{large_pair}&weight=first.weight")
     expect(page.get_by_role("slider", name="Threshold tau")).to_be_visible()
-    wait_until(page, "window.late")  # the spectrum stood there while they were computed
     expect(page.locator(".st-key-step-Next button").first).to_be_enabled()
     page.keyboard.press("n")
     page.wait_for_url("**weight=second**")
