@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,10 +126,10 @@ def iter_scan(
                 rows[event.task] = event.row
             if event.row is not None or event.error is not None:
                 yield ScannedMatrix(event.task.weight, event.task.work, event.row, event.error, event.kept)
-        if len(rows) == len(tasks) and not event.kept:
-            _kept_rows(tasks, known_keys(task.weight for task in tasks), store, settings).keep(
-                [rows[task] for task in tasks]
-            )
+        if rows and len(rows) == len(tasks) and not event.kept:
+            with suppress(DgvizError):  # a file that is gone by now: nothing is kept
+                keys = known_keys(task.weight for task in tasks)
+                _kept_rows(tasks, keys, store, settings).keep([rows[task] for task in tasks])
     finally:
         reader.stop()
         crew.dismiss()
@@ -180,7 +181,9 @@ class _Reader(threading.Thread):
             keys = known_keys(task.weight for task in self._tasks)
         except DgvizError:  # a file is gone: each matrix says it for itself
             keys = [None] * len(self._tasks)
-        kept = _kept_rows(self._tasks, keys, self._store, self._settings).read()
+        kept = None
+        with suppress(DgvizError):  # of settings that do not fit: each matrix says it for itself
+            kept = _kept_rows(self._tasks, keys, self._store, self._settings).read()
         if kept is not None:
             for task, row in zip(self._tasks, kept, strict=True):
                 self._events.put(_Event(task, row, kept=True))

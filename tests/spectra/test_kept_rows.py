@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from dgviz.checkpoint import open_pair
+from dgviz.checkpoint import inspect_pair, open_pair
 from dgviz.checkpoint.fingerprint import content_hash, is_hashed
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import matrix_row
@@ -84,3 +84,9 @@ def test_another_content_is_another_row(scanned, tmp_path):
     results = scan(changed, store)
     assert not any(result.kept for result in results)
     assert [result.name for result in results if not result.row["stored"]] == [changed.tensors[-1].name]
+
+
+def test_a_pair_without_a_matrix_is_scanned_too(tmp_path):
+    values = {"base": 1.0, "tuned": 2.0}
+    sides = [write_checkpoint(tmp_path / side, {"norm": torch.full((8,), x)}, {"a": 1}) for side, x in values.items()]
+    assert scan(inspect_pair(*sides), SpectrumStore(tmp_path / "store")) == []
