@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +35,30 @@ RETRIES = 3
 """How often a task begins anew whose node or process was lost."""
 _PROCESS_BYTES = 300 * 2**20  # of a process that has imported torch
 _STORE_BYTES = 256 * 2**20  # what passes between processes is small
-_LOOK = 2.0  # seconds between two looks at the nodes
+_LOOK = 1.0  # seconds between two looks at the nodes
 _FOLDER = "PWD"
 _HEAD = 4096  # bytes of a file that are compared
+
+
+@dataclass(eq=False)
+class _Call:
+    """A task that was handed over to Ray, and all that is needed to hand it over again."""
+
+    function: Any
+    task: Task
+    arguments: tuple[Any, ...]
+    keywords: Mapping[str, Any]
+    needs: Mapping[str, float]
+    future: Future | None = None
+    """Where the result goes; none for a generator."""
+    reference: Any = None
+    """What Ray calls it."""
+    begun: float = 0.0
+    starts: int = 0
+    taken: int = 0
+    """How many items of a generator were passed on."""
+    skip: int = 0
+    """How many of those are to come once more."""
 
 
 class RayCluster:
@@ -54,6 +76,8 @@ class RayCluster:
         What every node must see, as it is here.
     patience : float
         Seconds that a task waits for a node which could take it, before it is given up.
+    lost : float
+        Seconds in which nothing runs on any node, until a task that is not done begins anew.
 
     Raises
     ------
@@ -70,14 +94,16 @@ class RayCluster:
         count: int | None = None,
         files: Iterable[Path] = (),
         patience: float = 60.0,
+        lost: float = 30.0,
     ) -> None:
         self._ray = _import_ray()
         self._own = _connect(self._ray, address, count)
-        self._running: dict[Any, tuple[Future | None, dict[str, float]]] = {}  # by what Ray calls it
+        self._running: dict[Any, _Call] = {}  # by what Ray calls it
+        self._idle_since: float | None = None  # when no node was seen at work any more
         self._changed, self._closed = threading.Condition(), False
         self._failure: ClusterError | None = None
         self._tasks: list[tuple[Task, Any]] = []  # and where they are stored, once for the cluster
-        self._patience, self._largest = patience, 0.0  # bytes of the largest node, as last seen
+        self._patience, self._lost, self._largest = patience, lost, 0.0  # bytes of the largest node, as last seen
         try:
             self.device, self.count = self._choose(device, count)
             self.threads = None if is_gpu(self.device) else 1
@@ -90,13 +116,17 @@ class RayCluster:
     def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
         """Have a task carried out on a node that has room for it."""
         future: Future = Future()
-        reference = self._start(_perform, task, arguments, keywords, memory, future)
-        reference.future().add_done_callback(lambda ended: self._end(reference, ended))
+        self._start(_Call(_perform, task, arguments, keywords, self._needs(memory), future))
         return future
 
     def stream(self, task: Task, *arguments: Any, memory: int = 0) -> "_Stream":
-        """Have a task carried out that is a generator, at once; return what it yields, as it comes."""
-        return _Stream(self, self._start(_iterate, task, arguments, {}, memory, None))
+        """Have a task carried out that is a generator, at once; return what it yields, as it comes.
+
+        One that is lost begins anew, and what was taken before is left out: it must yield the same again.
+        """
+        call = _Call(_iterate, task, arguments, {}, self._needs(memory))
+        self._start(call)
+        return _Stream(self, call)
 
     def close(self) -> None:
         """End what runs and give up what waits."""
@@ -104,36 +134,31 @@ class RayCluster:
             self._closed = True
             running, self._running = self._running, {}
             self._changed.notify_all()
-        for reference, (future, _) in running.items():
-            self._cancel(reference)
-            if future is not None:
-                future.cancel()
+        for call in running.values():
+            self._cancel(call.reference)
+            if call.future is not None:
+                call.future.cancel()
         if self._own:
             self._ray.shutdown()
 
-    def _start(
-        self,
-        function: Any,
-        task: Task,
-        arguments: tuple[Any, ...],
-        keywords: Mapping[str, Any],
-        memory: int,
-        future: Future | None,
-    ) -> Any:
+    def _start(self, call: _Call) -> None:
         """Hand a task over to Ray."""
-        needs = self._needs(memory)
-        call = self._ray.remote(function).options(
-            num_cpus=needs["CPU"],
-            num_gpus=needs.get("GPU", 0),
-            memory=needs.get("memory") or None,
+        remote = self._ray.remote(call.function).options(
+            num_cpus=call.needs["CPU"],
+            num_gpus=call.needs.get("GPU", 0),
+            memory=call.needs.get("memory") or None,
             max_retries=RETRIES,
-            **({"num_returns": "streaming"} if future is None else {}),
+            **({"num_returns": "streaming"} if call.future is None else {}),
         )
         settings = {"DGVIZ_CACHE_DIR": str(cache_dir()), _FOLDER: str(Path.cwd())}
-        reference = call.remote([self._stored(task)], settings, (self.device, *arguments), dict(keywords))
+        reference = remote.remote(
+            [self._stored(call.task)], settings, (self.device, *call.arguments), dict(call.keywords)
+        )
         with self._changed:
-            self._running[reference] = future, needs
-        return reference
+            call.reference, call.begun, call.starts = reference, time.monotonic(), call.starts + 1
+            self._running[reference] = call
+        if call.future is not None:
+            reference.future().add_done_callback(lambda ended: self._end(reference, ended))
 
     def _stored(self, task: Task) -> Any:
         """Return where the cluster keeps a task; it is sent once."""
@@ -158,38 +183,61 @@ class RayCluster:
     def _end(self, reference: Any, ended: Future) -> None:
         """Pass on what came of a task."""
         with self._changed:
-            future, _ = self._running.pop(reference, (None, None))
-        if future is None or not future.set_running_or_notify_cancel():  # closed, or given up
+            call = self._running.pop(reference, None)
+        if call is None or not call.future.set_running_or_notify_cancel():  # closed, given up, or begun anew
             return
         error = ended.exception()
         if error is None:
-            future.set_result(ended.result())
+            call.future.set_result(ended.result())
         else:
-            future.set_exception(self._own_error(error))
+            call.future.set_exception(self._own_error(error))
 
-    def _next(self, stream: Any) -> Any:
+    def _next(self, call: _Call) -> Any:
         """Return the next item of a generator that runs elsewhere, when it is there."""
         while True:
             with self._changed:
                 if self._failure:
                     raise self._failure
-                if self._closed or stream not in self._running:
+                if self._closed or call.reference not in self._running:
                     raise CancelledError("the task was ended")
-            ready, _ = self._ray.wait([stream], timeout=_LOOK)
+            ready, _ = self._ray.wait([call.reference], timeout=_LOOK)
             if ready:
                 break
+            if self._is_lost(call):
+                self._begin_again(call)
         try:
-            return self._ray.get(next(stream))
+            return self._ray.get(next(call.reference))
         except BaseException as error:
-            self._drop(stream)
+            self._drop(call)
             raise (self._own_error(error) if isinstance(error, self._ray.exceptions.RayError) else error) from None
 
-    def _drop(self, stream: Any) -> None:
-        """End a generator, if it runs."""
+    def _is_lost(self, call: _Call) -> bool:
+        """Return whether Ray has forgotten a task: it is not done, and nothing runs anywhere.
+
+        Seen with Ray 2 when a node dies: now and then a generator that ran there is neither begun anew nor failed.
+        """
+        idle = self._idle_since
+        return idle is not None and time.monotonic() - max(idle, call.begun) > self._lost
+
+    def _begin_again(self, call: _Call) -> None:
+        """Hand a task over once more that was lost; raise if it was too often."""
+        if not self._drop(call):
+            return  # it has ended meanwhile
+        if call.starts > RETRIES:
+            raise ClusterError(
+                f"the cluster lost a task {call.starts} times without a word; look at its nodes and their memory"
+            )
+        logging.getLogger(__name__).warning("the cluster lost a task without a word; it begins anew")
+        call.skip = call.taken
+        self._start(call)
+
+    def _drop(self, call: _Call) -> bool:
+        """End a task; return whether it was still running."""
         with self._changed:
-            known = self._running.pop(stream, None)
-        if known is not None and not stream.is_finished():
-            self._cancel(stream)
+            known = self._running.pop(call.reference, None)
+        if known is not None and not (call.future is None and call.reference.is_finished()):
+            self._cancel(call.reference)
+        return known is not None
 
     def _cancel(self, reference: Any) -> None:
         with contextlib.suppress(Exception):  # it has ended, or the cluster has
@@ -213,22 +261,40 @@ class RayCluster:
         return cause
 
     def _watch(self) -> None:
-        """Give up when what runs needs a node that is not there any more: Ray would wait for one for ever."""
+        """Begin lost tasks anew; give up when one needs a node that is not there any more.
+
+        Ray would wait for ever in both cases.
+        """
         since: float | None = None
         while True:
             with self._changed:
                 if self._changed.wait_for(lambda: self._closed, _LOOK):
                     return
-                wanted = [needs for _, needs in self._running.values()]
+                calls = list(self._running.values())
             try:
-                nodes = self._nodes()
+                nodes, idle = self._nodes(), self._is_idle()
             except ClusterError:
-                nodes = []
-            lacking = next((needs for needs in wanted if not any(_has(node, needs) for node in nodes)), None)
+                nodes, idle = [], False
+            self._idle_since = (self._idle_since or time.monotonic()) if idle else None
+            for call in calls:
+                if call.future is not None and self._is_lost(call):  # who reads a generator looks himself
+                    try:
+                        self._begin_again(call)
+                    except ClusterError as error:
+                        _fail(call.future, error)
+            lacking = next((call.needs for call in calls if not any(_has(node, call.needs) for node in nodes)), None)
             since = None if lacking is None else since or time.monotonic()
             if since is not None and time.monotonic() - since > self._patience:
                 self._give_up(lacking)
                 return
+
+    def _is_idle(self) -> bool:
+        """Return whether all cores, GPUs and memory of the cluster are free."""
+        try:
+            has, free = self._ray.cluster_resources(), self._ray.available_resources()
+        except Exception as error:
+            raise ClusterError(f"the cluster does not answer any more: {error}") from None
+        return bool(has) and all(free.get(name, 0) >= has.get(name, 0) for name in ("CPU", "GPU", "memory"))
 
     def _give_up(self, lacking: Mapping[str, float]) -> None:
         """Fail all that runs."""
@@ -239,10 +305,10 @@ class RayCluster:
         )
         with self._changed:
             running, self._running = self._running, {}
-        for reference, (future, _) in running.items():
-            self._cancel(reference)
-            if future is not None and future.set_running_or_notify_cancel():
-                future.set_exception(self._failure)
+        for call in running.values():
+            self._cancel(call.reference)
+            if call.future is not None:
+                _fail(call.future, self._failure)
 
     def _nodes(self) -> list[dict[str, Any]]:
         """Return the nodes that are there."""
@@ -297,18 +363,28 @@ class RayCluster:
 class _Stream:
     """What a generator yields that runs elsewhere."""
 
-    def __init__(self, cluster: RayCluster, reference: Any) -> None:
-        self._cluster, self._reference = cluster, reference
+    def __init__(self, cluster: RayCluster, call: _Call) -> None:
+        self._cluster, self._call = cluster, call
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
-        return self._cluster._next(self._reference)
+        while True:
+            item = self._cluster._next(self._call)
+            if not self._call.skip:
+                self._call.taken += 1
+                return item
+            self._call.skip -= 1
 
     def close(self) -> None:
         """End it."""
-        self._cluster._drop(self._reference)
+        self._cluster._drop(self._call)
+
+
+def _fail(future: Future, error: Exception) -> None:
+    if future.set_running_or_notify_cancel():
+        future.set_exception(error)
 
 
 def _import_ray() -> Any:

@@ -176,7 +176,18 @@ class _Reader(threading.Thread):
         self._stopped = False
 
     def run(self) -> None:
-        """Go through the tasks, the largest first."""
+        """Go through the tasks, the largest first; whatever happens, something is told of every one."""
+        told = 0
+        try:
+            for event in self._look_up_all():
+                self._events.put(event)
+                told += 1
+        except Exception as error:
+            for task in self._tasks[told:]:
+                self._events.put(_Event(task, error=_sentence(error)))
+
+    def _look_up_all(self) -> Iterator[_Event]:
+        """Yield an event for each task, in their order."""
         try:
             keys = known_keys(task.weight for task in self._tasks)
         except DgvizError:  # a file is gone: each matrix says it for itself
@@ -185,8 +196,7 @@ class _Reader(threading.Thread):
         with suppress(DgvizError):  # of settings that do not fit: each matrix says it for itself
             kept = _kept_rows(self._tasks, keys, self._store, self._settings).read()
         if kept is not None:
-            for task, row in zip(self._tasks, kept, strict=True):
-                self._events.put(_Event(task, row, kept=True))
+            yield from (_Event(task, row, kept=True) for task, row in zip(self._tasks, kept, strict=True))
             return
         stored, _ = self._store.get_many(key for key in keys if key is not None)
         for task, key in zip(self._tasks, keys, strict=True):
@@ -198,7 +208,7 @@ class _Reader(threading.Thread):
             if event.row is None and event.error is None:
                 with self._changed:
                     self._ahead += task.stored
-            self._events.put(event)
+            yield event
 
     def begun(self, task: Task) -> None:
         """Count a task as no longer waiting."""

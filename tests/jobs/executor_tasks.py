@@ -57,5 +57,32 @@ def mark_and_wait(device, folder, number):
     return number
 
 
+def vanish(device, folder, times, after):
+    """Count to five; in the first attempts, wait for nothing after some, which takes up no core of a cluster."""
+    for number in range(5):
+        if number == after:
+            wait_for_nothing(folder / "stream", times)
+        yield number
+
+
+def vanish_at_once(device, folder, times):
+    wait_for_nothing(folder / "call", times)
+    return "back"
+
+
+def wait_for_nothing(mark, times):
+    """Wait for what never comes, unless this was done often enough."""
+    import ray
+
+    attempts = len(mark.read_text()) if mark.exists() else 0
+    if attempts < times:
+        mark.write_text("x" * (attempts + 1))
+        ray.get(ray.remote(sleep).options(num_cpus=0).remote(3600))
+
+
+def sleep(seconds):
+    time.sleep(seconds)
+
+
 def see_gpus(device):
     return device, os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -252,20 +252,35 @@ def test_a_node_that_is_killed_half_way_changes_no_byte(cluster, pair, executor,
     wait_for(lambda: len(list(marks.iterdir())) == 3)  # every node has a process
     (marks / "go").touch()
     assert [future.result(60) for future in ready] == [0, 1, 2]
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, closing(executor):  # its end ends the export, should that wait for ever
         export = pool.submit(list, iter_export(plan_export(pair, RepairPlan(), out), executor))
         wait_for(lambda: find_writer(cluster, out) or export.done())
         node, process, file = find_writer(cluster, out)
         process.suspend()
         assert file.exists()  # in the middle of it
         cluster.remove_node(node, allow_graceful=False)
-        export.result(120)
+        export.result(240)
     assert files(out) == alone
     with suppress(psutil.NoSuchProcess):  # one that was only slow wakes up, and spoils nothing
         process.resume()
         process.wait(30)
     assert files(out) == alone
     cluster.add_node(**NODE)
+
+
+def test_a_task_that_is_lost_without_a_word_begins_anew(cluster, tmp_path):
+    """As Ray loses one now and then when a node dies: no error, no process, no demand."""
+    with closing(RayCluster(cluster.address, lost=1.0)) as executor:
+        assert list(executor.stream(tasks.vanish, tmp_path, 1, 2)) == [0, 1, 2, 3, 4]
+        assert executor.submit(tasks.vanish_at_once, tmp_path, 1).result(60) == "back"
+
+
+def test_a_task_that_is_lost_again_and_again_is_given_up(cluster, tmp_path):
+    with closing(RayCluster(cluster.address, lost=0.0)) as executor:
+        with pytest.raises(ClusterError, match="lost a task 4 times without a word"):
+            list(executor.stream(tasks.vanish, tmp_path, 9, 2))
+        with pytest.raises(ClusterError, match="lost a task 4 times without a word"):
+            executor.submit(tasks.vanish_at_once, tmp_path, 9).result(60)
 
 
 def test_a_gpu_is_asked_for_and_missed_when_its_node_is_lost(cluster):

@@ -9,6 +9,7 @@ import torch
 
 from dgviz.checkpoint import inspect_pair, open_pair
 from dgviz.checkpoint.fingerprint import content_hash, is_hashed
+from dgviz.errors import DgvizError
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.assess import matrix_row
 from dgviz.spectra.model_scan import iter_scan
@@ -90,3 +91,30 @@ def test_a_pair_without_a_matrix_is_scanned_too(tmp_path):
     values = {"base": 1.0, "tuned": 2.0}
     sides = [write_checkpoint(tmp_path / side, {"norm": torch.full((8,), x)}, {"a": 1}) for side, x in values.items()]
     assert scan(inspect_pair(*sides), SpectrumStore(tmp_path / "store")) == []
+
+
+def test_settings_that_do_not_fit_a_matrix_are_its_own_error(scanned):
+    pair, store = scanned
+    plan = RepairPlan()
+
+    def own(weight):
+        if weight.name == "layers.03.w":
+            raise DgvizError("a rank of 99 does not fit")
+        return plan.rule_of(weight)
+
+    results = list(iter_scan(pair, device="cpu", workers=1, store=store, own=own))
+    assert {result.name: result.error for result in results if result.error} == {
+        "layers.03.w": "a rank of 99 does not fit"
+    }
+    assert len(results) == FEWEST + 1 and all(result.row["stored"] for result in results if not result.error)
+
+
+def test_a_failure_of_the_store_is_told_of_every_matrix(scanned, monkeypatch):
+    pair, store = scanned
+
+    def fail(self, question):
+        raise OSError("input/output error")
+
+    monkeypatch.setattr(SpectrumStore, "get_arrays", fail)
+    errors = [result.error for result in scan(pair, store)]
+    assert len(errors) == FEWEST + 1 and set(errors) == {"OSError: input/output error"}
