@@ -315,3 +315,15 @@ def test_a_strong_direction_of_one_row_is_flagged():
 def test_other_rules_keep_nothing_of_iid_noise(rule):
     threshold = RULES[rule].apply(np.sort(np.linalg.svd(noise(*SHAPE).numpy(), compute_uv=False))[::-1], SHAPE)
     assert threshold.rank <= (1 if rule == "mp_edge" else 0)
+
+
+def test_a_diagnosis_is_read_in_a_notebook_whatever_a_name_holds():
+    found = Diagnosis("care", ("<b>w</b>: values between edge and tau",), ("Compare with WiSE-FT.",), ())
+    assert str(found) == (
+        "The rule passes with warnings.\nWhat to do first: Compare with WiSE-FT.\n"
+        "Why: <b>w</b>: values between edge and tau"
+    )
+    shown = found._repr_html_()
+    assert "<strong>The rule passes with warnings.</strong>" in shown and "<li>Compare with WiSE-FT.</li>" in shown
+    assert "&lt;b&gt;w" in shown and "<b>" not in shown
+    assert Diagnosis("applies", (), (), ())._repr_html_() == "<p><strong>The rule passes the checks.</strong></p>"

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 VERDICTS = {
@@ -100,6 +101,21 @@ class Diagnosis:
     def word(self) -> str:
         """The verdict for a person."""
         return VERDICTS[self.verdict]
+
+    def __str__(self) -> str:
+        """Return it as text: the verdict, what to do, and why."""
+        parts = ("What to do first", self.advice), ("Why", self.reasons)
+        return "\n".join((f"The rule {self.word}.", *(f"{title}: {' '.join(said)}" for title, said in parts if said)))
+
+    def _repr_html_(self) -> str:
+        """Return it for a notebook."""
+        parts = ("What to do first", self.advice), ("Why", self.reasons)
+        lists = (
+            f"<p>{title}:</p><ul>{''.join(f'<li>{escape(one)}</li>' for one in said)}</ul>"
+            for title, said in parts
+            if said
+        )
+        return f"<p><strong>The rule {self.word}.</strong></p>{''.join(lists)}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the diagnosis as plain JSON values."""
