@@ -1,5 +1,10 @@
 """The workbench: one weight's figure beside the map, one line of controls, and the plan behind a button."""
 
+import json
+import time
+from contextlib import contextmanager
+
+import psutil
 import pytest
 
 from dgviz.checkpoint.module_path import module_path
@@ -49,6 +54,45 @@ def test_a_tau_by_hand_goes_into_the_plan(paths):
     app = open_page(paths, weight=UP, tau="0.02")
     app.button(key="plan-This weight only").click().run()
     assert f"by the override `name={UP}: tau=0.02`" in texts(app)
+
+
+def header(app):
+    """What the component is told beside its arrays."""
+    (component,) = app.get("bidi_component")
+    size = int.from_bytes(component.proto.bytes[:4], "little")
+    return json.loads(component.proto.bytes[4 : 4 + size])
+
+
+@contextmanager
+def worker_asleep():
+    """Have the process that computes for the pages answer nothing."""
+    workers = [p for p in psutil.Process().children(recursive=True) if "dgviz.jobs.serve" in p.cmdline()]
+    assert workers
+    for process in workers:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in workers:
+            process.resume()
+
+
+def test_spectrum_and_tau_wait_for_no_map(paths):
+    app = open_page(paths, weight=UP)
+    started = time.monotonic()
+    while not (header(app)["entries"] and header(app)["spectrum"]):
+        assert time.monotonic() < started + 60
+        app.run()
+    assert header(app)["entries"]["rank"] == 3
+    with worker_asleep():
+        app.query_params["tau"] = "0.1"
+        app.run()
+        assert not app.exception
+        assert header(app)["tau"] == 0.1 and header(app)["spectrum"] and header(app)["entries"] is None
+    while not header(app)["entries"]:
+        assert time.monotonic() < started + 60
+        app.run()
+    assert header(app)["entries"]["rank"] == 2
 
 
 def test_a_weight_that_is_not_there_is_said(paths):
