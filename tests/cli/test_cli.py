@@ -23,7 +23,7 @@ from dgviz.repair.plan import OUTPUT_DTYPES
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
 from tests.analysis.test_lens import LLAMA, PLANTED, write_model
-from tests.checkpoints import write_pair
+from tests.checkpoints import write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
 
@@ -254,7 +254,13 @@ def test_bars_are_for_terminals(pair):
     assert "%|" not in drawn[("-q",)] and "info: scan:" in drawn[("--log-level", "info")]
 
 
-def test_an_interrupted_command_ends_as_shells_say(pair, tmp_path):
+def test_an_interrupted_command_ends_as_shells_say(tmp_path):
+    values = torch.randn(2048, 1024, generator=torch.Generator().manual_seed(0))  # seconds of work
+    sides = {"base": values, "tuned": values + 1e-2 * values.flip(0)}
+    pair = [
+        str(write_checkpoint(tmp_path / side, {f"{n}.weight": own.roll(n).bfloat16() for n in range(20)}, {"a": 1}))
+        for side, own in sides.items()
+    ]
     command = [sys.executable, "-m", "dgviz", "repair", *pair, str(tmp_path / "out"), "--log-level", "info"]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     with process:

@@ -162,10 +162,10 @@ class Kill:
     equal: bool
 
 
-def kill_and_continue(pair, out, point, undisturbed):
+def kill_and_continue(pair, out, point, undisturbed, *options):
     """Kill an export at a share of its bytes (beyond 1: that part of `FINISHING`, as time), check, continue it."""
     total = sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors"))
-    kill(repair(pair, out), out, point, total)
+    kill(repair(pair, out, *options), out, point, total)
     share = written_bytes(out) / total
     found = file_bytes(out) if out.is_dir() else {}
     for name, data in found.items():
@@ -262,12 +262,8 @@ def test_an_export_ended_at_its_last_step_and_spoiled_is_refused(pair, tmp_path,
 
 @pytest.mark.slow
 def test_an_export_of_several_processes_is_killed_and_continued_by_one(pair, undisturbed, tmp_path):
-    out = tmp_path / "out"
-    process = repair(pair, out, "--workers", "2")
-    kill(process, out, 0.4, sum(len(data) for name, data in undisturbed.items() if name.endswith(".safetensors")))
-    before = shards_of(out)
-    finish(pair, out)
-    assert before.items() <= shards_of(out).items() and file_bytes(out) == undisturbed
+    kill = kill_and_continue(pair, tmp_path / "out", 0.4, undisturbed, "--workers", "2")
+    assert kill.equal and kill.before - kill.reused <= 1, kill  # one may be there whose record is not
 
 
 @pytest.mark.slow
