@@ -2,9 +2,9 @@
 
 Pairs have real widths (bfloat16, planted spikes over Gaussian noise). The plain one loads both state dicts and calls
 ``torch.linalg.svd`` on every matrix, which is what the published algorithm says and what public scripts do. Beside
-them WiSE-FT against the same average by mergekit, where that is installed: the command with all its checks, and
-without a comparison of logits, which mergekit does not make. All run cold, as commands of their own, in turn; memory
-is peak anonymous memory of all processes of a command, net of an interpreter that has imported torch only.
+them WiSE-FT against the same average by mergekit, where that is installed: the command with all its checks, then
+without a comparison of logits, and then also without loading the output: mergekit does neither. All run cold, as
+commands of their own, in turn; memory is what all processes of a command add to an interpreter with torch only.
 
 Run: ``python -m tests.bench.bench_repair [--sizes NAME ...] [--rounds N] [--mergekit mergekit-yaml] [--out FILE]``.
 """
@@ -67,8 +67,15 @@ from dgviz.export import plan_export
 from dgviz.export.loading import Loading
 from dgviz.repair.hire import hire
 from dgviz.repair.plan import RepairPlan
-plan = plan_export(open_pair(*sys.argv[1:3]), RepairPlan(method="wise_ft"), sys.argv[3])
-with closing(hire(plan.pair.tensors, [plan.repair], "auto")) as executor, Loading(plan, executor) as loading:
+class NotLoaded(Loading):
+    def prepare(self, left):
+        pass
+    def load(self, config, index):
+        return {"skipped": "not asked for"}
+load, *sides, out = sys.argv[1:]
+kind = Loading if load == "load" else NotLoaded
+plan = plan_export(open_pair(*sides), RepairPlan(method="wise_ft"), out)
+with closing(hire(plan.pair.tensors, [plan.repair], "auto")) as executor, kind(plan, executor) as loading:
     loading.prepare(plan.total_bytes)
     from dgviz.export.write import iter_export
     list(iter_export(plan, executor, loading))
@@ -187,8 +194,9 @@ def main():
                 "dgviz": [*repair, *sides, "--method", "wise_ft"],
             }
             rows["WiSE-FT, 208 MB"] = measure(commands, options.rounds, directory)
-            commands["dgviz"] = [sys.executable, "-c", AVERAGE, *sides]
-            rows["WiSE-FT, 208 MB, logits not compared"] = measure(commands, options.rounds, directory)
+            for load, said in (("load", "logits not compared"), ("not", "output not loaded")):
+                commands["dgviz"] = [sys.executable, "-c", AVERAGE, load, *sides]
+                rows[f"WiSE-FT, 208 MB, {said}"] = measure(commands, options.rounds, directory)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     table = report(rows, idle)
