@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -21,6 +22,10 @@ os.environ.update(
     OMP_NUM_THREADS="1",  # torch reads it when it is imported
     MKL_NUM_THREADS="1",
 )
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would every process that a test starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Every run tries the same few examples, whatever the machine's speed; make soak looks for others.
 hypothesis.settings.register_profile("same", derandomize=True, database=None, deadline=None, max_examples=30)
