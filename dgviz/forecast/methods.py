@@ -66,14 +66,12 @@ def method_rows(table: MethodsTable, reference: str = "dg_hard") -> list[tuple[s
 
 
 def pair_method_rows(table: MethodsTable, floor: int) -> list[tuple[str, ...]]:
-    """Return a row per method and a column per counted pair: what it healed, and its standard error."""
-    cells = {
-        method: [pair["methods"][method][str(floor)]["healed"] for pair in table.counted] for method in table.titles
-    }
-    return [
-        (title, *(f"{cell['value']:.1f} ± {cell['stderr']:.1f}" for cell in cells[method]))
-        for method, title in table.titles.items()
-    ]
+    """Return a row per counted pair and a column per method: what it healed, and its standard error."""
+    rows = []
+    for pair in table.counted:
+        cells = (pair["methods"][method][str(floor)]["healed"] for method in table.titles)
+        rows.append((pair["name"], *(f"{cell['value']:.1f} ± {cell['stderr']:.1f}" for cell in cells)))
+    return rows
 
 
 def _mean(values: Iterable[float]) -> str:

@@ -18,7 +18,7 @@ from dgviz.command import COMMON, GRAMMAR, Argument, Form
 from dgviz.demo import demo_scores
 from dgviz.forecast import Calibration, calibration
 from dgviz.forecast.foretell import LITTLE
-from dgviz.forecast.methods import FLOORS, METHOD_TITLES, method_rows, pair_method_rows, read_methods
+from dgviz.forecast.methods import FLOORS, METHOD_TITLES, MethodsTable, method_rows, pair_method_rows, read_methods
 from dgviz.forecast.report import BAND_TITLES, FIT_TITLES, PAIR_TITLES, band_rows, fit_rows, pair_rows
 from dgviz.forecast.table import TABLE
 from dgviz.forecast.words import averaging_leads, averaging_words, control_words, worth_words
@@ -173,7 +173,7 @@ def methods_page() -> str:
 
 
 def methods_measured() -> str:
-    """Return what every method healed at three target scores, over the pairs measured."""
+    """Return what every method healed at three target scores, over all pairs and where DG-Hard drops much."""
     found = read_methods()
     if len(found.counted) < 2:
         return f"{len(found.counted)} pairs are in the table: too few for means over pairs."
@@ -181,7 +181,11 @@ def methods_measured() -> str:
     left = len(found.pairs) - len(found.counted)
     about = f"{len(found.counted)} pairs of {len(families)} families ({', '.join(families)})"
     about += f"; {left} whose damage or gain is under two standard errors left out." if left else "."
-    return f"{about}\n\n{table(METHOD_TITLES, method_rows(found))}"
+    dropped = {pair.name: pair.dropped for pair in calibration().pairs}
+    much = MethodsTable(found.titles, tuple(pair for pair in found.counted if dropped[pair["name"]] >= LITTLE))
+    parts = [about, table(METHOD_TITLES, method_rows(found))]
+    parts += [f"Of these the {len(much.pairs)} on which DG-Hard drops {LITTLE:g} % or more:"]
+    return "\n\n".join([*parts, table(METHOD_TITLES, method_rows(much))])
 
 
 def methods_by_pair() -> str:
@@ -189,7 +193,7 @@ def methods_by_pair() -> str:
     found = read_methods()
     parts = []
     for floor in FLOORS if found.counted else ():
-        titles = ("method", *(pair["name"] for pair in found.counted))
+        titles = ("pair", *found.titles.values())
         parts += [f"At {floor} % of the target:", table(titles, pair_method_rows(found, floor))]
     return "\n\n".join(parts) or "No pair is in the table."
 
