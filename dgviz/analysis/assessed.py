@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 
 from dgviz import forecast, rmt, words
 from dgviz.analysis.model_spectra import Assessment, ModelSpectra, assess, read_spectra
@@ -57,7 +58,7 @@ def read_assessments(
     arrays = store.get_arrays(_question(spectra, rule, params)) if spectra.digest and not spectra.missing else None
     if arrays is None:
         return None
-    about, settings = json.loads(arrays["about"].tobytes()), find_rule(rule).checked(params)
+    about, settings = orjson.loads(arrays["about"].data), find_rule(rule).checked(params)
     flags, sentences = [Flag(*flag) for flag in about["flags"]], list(map(tuple, about["sentences"]))
     rows = []
     columns = zip(spectra.weights, arrays["numbers"].tolist(), about["warnings"], about["diagnoses"], strict=True)

@@ -114,14 +114,15 @@ def sample_contents(checkpoint: Checkpoint) -> str:
         infos.append(info := waiting.pop())
         if isinstance(info, DerivedTensor):
             waiting += info.parts
-    stored = [info for info in infos if not isinstance(info, DerivedTensor) and remote_file(info.file) is None]
+    afar = {file: remote_file(file) for file in {info.file for info in infos}}
+    stored = [info for info in infos if not isinstance(info, DerivedTensor) and afar[info.file] is None]
     samples = iter(read_samples(stored))
     digest = hashlib.sha256()
     for info in infos:
         digest.update(f"{info.name}|{_kind(info)}".encode())
         if isinstance(info, DerivedTensor):
             digest.update(info.recipe.encode())
-        elif (remote := remote_file(info.file)) is not None:
+        elif (remote := afar[info.file]) is not None:
             digest.update(_remote_hash(info, remote).encode())
         else:
             digest.update(next(samples))

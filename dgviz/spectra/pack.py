@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -42,7 +43,7 @@ def pack_spectra(spectra: Mapping[str, Spectrum], stamps: Mapping[str, Stamp]) -
 
 def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -> dict[str, Spectrum]:
     """Return the packed spectra whose entries have these stamps now, by key."""
-    about = json.loads(arrays["about"].tobytes())
+    about = orjson.loads(arrays["about"].data)
     shapes, known = (list(map(tuple, arrays[name].tolist())) for name in ("shapes", "stamps"))
     ends = np.cumsum([min(shape) for shape in shapes]).tolist()
     described = (about[name] for name in ("keys", "certificates", "summaries", "energies"))

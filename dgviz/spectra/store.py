@@ -41,7 +41,8 @@ def spectrum_key(base: str, tuned: str) -> str:
 
     Names and paths are no part of it, so a copied or renamed checkpoint finds its spectra again.
     """
-    return hashlib.sha256(json.dumps([ENGINE_VERSION, base, tuned]).encode()).hexdigest()
+    text = f'["{ENGINE_VERSION}", "{base}", "{tuned}"]'  # hexadecimal, as JSON has it; of many keys json takes longest
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 class SpectrumStore:
