@@ -28,7 +28,7 @@ CHUNK_BYTES = 4 * 2**20
 """Large enough that opening the file for each chunk costs nothing, small enough to stay near the cache."""
 _BLOCK = 4096  # bytes of each sampled place: a page of a file, and less of it costs as much to read
 SMALL_BYTES = 4 * _BLOCK
-"""Tensors up to this size are read with their neighbours where many are: of each alone, asking is most of the work."""
+"""Tensors up to this size are read with their neighbours: of each alone, asking for it is most of the work."""
 _MOST_OPEN = 64  # files kept open at once
 _open: ContextVar[dict[Path, BinaryIO] | None] = ContextVar("open files", default=None)
 _ahead: ContextVar[Mapping[tuple[Path, int, int], bytearray]] = ContextVar("read ahead", default=MappingProxyType({}))

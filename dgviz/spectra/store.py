@@ -41,7 +41,7 @@ def spectrum_key(base: str, tuned: str) -> str:
 
     Names and paths are no part of it, so a copied or renamed checkpoint finds its spectra again.
     """
-    text = f'["{ENGINE_VERSION}", "{base}", "{tuned}"]'  # hexadecimal, as JSON has it; of many keys json takes longest
+    text = f'["{ENGINE_VERSION}", "{base}", "{tuned}"]'  # as JSON has it, which takes several times as long
     return hashlib.sha256(text.encode()).hexdigest()
 
 

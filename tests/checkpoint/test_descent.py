@@ -176,7 +176,8 @@ def test_models_built_apart_are_refused(tmp_path, family):
 def test_small_tensors_are_compared_together_as_each_alone(tmp_path):
     generator = torch.Generator().manual_seed(3)
     shapes = [(32, 32), (40, 32), (32, 64), (64, 96)]  # the last is compared alone
-    base = {f"model.layers.{i}.mlp.up_proj.weight": torch.randn(shapes[i % 4], generator=generator) for i in range(24)}
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(24)]
+    base = {name: torch.randn(shapes[i % 4], generator=generator) for i, name in enumerate(names)}
     base = {name: value.to(torch.bfloat16) if "1" in name else value for name, value in base.items()}
     tuned = moved({name: value.float() for name, value in base.items()})
     tuned["model.layers.4.mlp.up_proj.weight"] = torch.randn(32, 32, generator=generator)
