@@ -16,7 +16,7 @@ from dgviz.checkpoint import CheckpointPair
 from dgviz.rmt.diagnosis import Diagnosis, Flag
 from dgviz.rmt.threshold import Threshold, find_rule
 from dgviz.spectra.kept_rows import digest_code
-from dgviz.spectra.pack import text_array
+from dgviz.spectra.pack import read_text, text_array
 from dgviz.spectra.store import FEWEST, SpectrumStore
 
 _CODE = digest_code(rmt, forecast, words, __file__)  # when this is imported, as the code itself is
@@ -57,7 +57,7 @@ def read_assessments(
     arrays = store.get_arrays(_question(spectra, rule, params)) if spectra.digest and not spectra.missing else None
     if arrays is None:
         return None
-    about, settings = json.loads(arrays["about"].tobytes()), find_rule(rule).checked(params)
+    about, settings = read_text(arrays["about"]), find_rule(rule).checked(params)
     flags, sentences = [Flag(*flag) for flag in about["flags"]], list(map(tuple, about["sentences"]))
     rows = []
     columns = zip(spectra.weights, arrays["numbers"].tolist(), about["warnings"], about["diagnoses"], strict=True)

@@ -15,8 +15,16 @@ import numpy as np
 from dgviz.checkpoint.actions import CAUSES
 from dgviz.checkpoint.derived import pick_rows
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
-from dgviz.checkpoint.read import read_ahead
-from dgviz.checkpoint.sample import RUN, TENSOR_BYTES, TOTAL_BYTES, iter_values, read_runs, sampled_runs
+from dgviz.checkpoint.read import SMALL_BYTES, read_ahead
+from dgviz.checkpoint.sample import (
+    RUN,
+    TENSOR_BYTES,
+    TOTAL_BYTES,
+    iter_values,
+    read_runs,
+    read_small_runs,
+    sampled_runs,
+)
 from dgviz.checkpoint.types import (
     BLOCKS,
     INFO,
@@ -42,6 +50,7 @@ _SAME_ROW = 0.5  # correlation of two rows that are one, moved by fine-tuning
 _SAME_ROWS = 0.5  # share of the rows looked at that have to be found again: a sample cuts heads apart
 _MOST_ROWS = 4096  # compared with each other, where all are
 _MOST_AFAR = 2048  # remote tensors looked at
+_TOGETHER = 1024  # small tensors compared at once
 
 
 def judge_descent(
@@ -58,7 +67,9 @@ def judge_descent(
     if afar:
         most, seen = min(most, RUN), _drawn(rows)
     with read_ahead(_pieces(seen, most)) if afar else nullcontext():
-        found = {row.name: _measure(row, most, whole, afar) for row in seen if row.action == REPAIR}
+        repaired = [row for row in seen if row.action == REPAIR]
+        found = {} if afar else _measure_small(repaired, most)
+        found |= {row.name: _measure(row, most, whole, afar) for row in repaired if row.name not in found}
         broken = _tell_broken(seen, most, whole)
     rows = [replace(row, descent=found.get(row.name)) for row in rows]
     known = [row for row in rows if row.descent is not None]
@@ -188,6 +199,39 @@ def _measure(row: PairedTensor, most: int, whole: bool, afar: bool) -> Descent |
     if whole and doubtful and (found is None or found.sampled):
         return measure_descent(base, tuned, None)
     return found
+
+
+def _measure_small(rows: Sequence[PairedTensor], most: int) -> dict[str, Descent]:
+    """Return what `_measure` finds in small tensors that clearly descend from base's, many of one size at a time."""
+    alike: dict[tuple[int, str, str], list[PairedTensor]] = {}
+    for row in rows:
+        plain = type(row.base) is type(row.tuned) is TensorInfo and row.rows is None
+        if plain and 0 < row.tuned.nbytes <= SMALL_BYTES and 0 < row.base.nbytes <= SMALL_BYTES:
+            alike.setdefault((row.tuned.numel, row.base.dtype, row.tuned.dtype), []).append(row)
+    found: dict[str, Descent] = {}
+    for (numel, *_), own in alike.items():
+        runs = sampled_runs(numel, most)
+        for first in range(0, len(own), _TOGETHER):
+            part = own[first : first + _TOGETHER]
+            before, after = (
+                read_small_runs([getattr(row, side) for row in part], runs) for side in ("base", "tuned")
+            )
+            found |= _clear(part, before, after, numel > most)
+    return found
+
+
+def _clear(rows: Sequence[PairedTensor], before: np.ndarray, after: np.ndarray, sampled: bool) -> dict[str, Descent]:
+    """Return how the entries of tensors compare, a row of an array each, of those whose entries are correlated."""
+    with np.errstate(all="ignore"):  # of rows that are left to `_measure`
+        delta, count = after - before, before.shape[1]
+        first, second = before.sum(axis=1), after.sum(axis=1)
+        products = ((before, before), (after, after), (before, after), (delta, delta))
+        before, after, both, delta = (np.einsum("ij,ij->i", *factors) for factors in products)
+        spread = (before - first * first / count) * (after - second * second / count)
+        correlations, ratios = (both - first * second / count) / np.sqrt(spread), np.sqrt(delta / before)
+        clear = (correlations >= _SAME_ROW) & np.isfinite(ratios) & (spread > 1e-20 * before * after)
+    figures = zip(rows, clear.tolist(), ratios.tolist(), correlations.tolist(), strict=True)
+    return {row.name: Descent(ratio, min(1.0, own), sampled) for row, sure, ratio, own in figures if sure}
 
 
 def _kept(row: PairedTensor, cause: str) -> PairedTensor:

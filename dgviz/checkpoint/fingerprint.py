@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from dgviz.checkpoint.read import files_kept_open, iter_chunks, read_sample
+from dgviz.checkpoint.read import iter_chunks, read_sample, read_samples
 from dgviz.checkpoint.remote.file import RemoteFile
 from dgviz.checkpoint.remote.record import remote_file
 from dgviz.checkpoint.types import Checkpoint, DerivedTensor, TensorInfo
@@ -99,7 +99,7 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
     }
     by_file: dict[Path, list[TensorInfo]] = {}
     for info in wanted:
-        if info not in parts:
+        if not isinstance(info, DerivedTensor):
             by_file.setdefault(info.file, []).append(info)
     for file, own in by_file.items():
         remote = remote_file(file)
@@ -109,19 +109,23 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
 
 def sample_contents(checkpoint: Checkpoint) -> str:
     """Return a digest of a sample of every tensor: the same for a copy of a checkpoint, whatever its files' dates."""
+    infos, waiting = [], list(checkpoint.tensors.values())
+    while waiting:
+        infos.append(info := waiting.pop())
+        if isinstance(info, DerivedTensor):
+            waiting += info.parts
+    afar = {file: remote_file(file) for file in {info.file for info in infos}}
+    stored = [info for info in infos if not isinstance(info, DerivedTensor) and afar[info.file] is None]
+    samples = iter(read_samples(stored))
     digest = hashlib.sha256()
-    waiting = list(checkpoint.tensors.values())
-    with files_kept_open():
-        while waiting:
-            info = waiting.pop()
-            digest.update(f"{info.name}|{_kind(info)}".encode())
-            if isinstance(info, DerivedTensor):
-                digest.update(info.recipe.encode())
-                waiting += info.parts
-            elif (remote := remote_file(info.file)) is not None:
-                digest.update(_remote_hash(info, remote).encode())
-            else:
-                digest.update(read_sample(info))
+    for info in infos:
+        digest.update(f"{info.name}|{_kind(info)}".encode())
+        if isinstance(info, DerivedTensor):
+            digest.update(info.recipe.encode())
+        elif (remote := afar[info.file]) is not None:
+            digest.update(_remote_hash(info, remote).encode())
+        else:
+            digest.update(next(samples))
     return digest.hexdigest()
 
 
@@ -160,8 +164,8 @@ def _recall(infos: list[TensorInfo]) -> dict[TensorInfo, str]:
     found = _execute(query, (os.fsencode(file), *_stamp(file), *values))
     rows = {tuple(key): (sample, value) for *key, sample, value in found}
     known = [(info, *rows[key]) for info in infos if (key := _key(info)) in rows]
-    with files_kept_open():
-        return {info: value for info, sample, value in known if read_sample(info) == sample}
+    samples = read_samples([info for info, *_ in known])
+    return {info: value for (info, sample, value), now in zip(known, samples, strict=True) if now == sample}
 
 
 def _execute(statement: str, values: tuple) -> list[tuple]:

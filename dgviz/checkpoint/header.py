@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -99,7 +100,7 @@ def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
         raise CheckpointError(f"{file} has no header that begins with '{{': it is not a safetensors file, or damaged")
     data_start = 8 + length
     tensors, metadata = {}, {}
-    for name, entry in parse_json_object(raw, f"the header of {file}").items():
+    for name, entry in _parse(file, raw).items():
         if name == "__metadata__":
             if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
                 raise CheckpointError(f"{file}: __metadata__ must map strings to strings: the header is damaged")
@@ -117,6 +118,24 @@ def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
     known = remote.identity if remote else repr(tuple(stamp))
     digest = hashlib.sha256(raw + known.encode()).hexdigest()
     return Header(tensors, digest, metadata)
+
+
+def _parse(file: Path, raw: bytes) -> dict[str, Any]:
+    """Return what a header says.
+
+    orjson takes a third of the time, and of two keys that are the same the last: it is believed where every string of
+    the text is found in what it returns. Quotes count strings where none is escaped; an entry has five.
+    """
+    if b"\\" not in raw:
+        with suppress(ValueError):
+            found = orjson.loads(raw)
+            entries = [entry for name, entry in found.items() if name != "__metadata__"]
+            about = found.get("__metadata__")
+            plain = all(type(entry) is dict and entry.keys() == _ENTRY for entry in entries)
+            strings = 5 * len(entries) + (0 if about is None else 1 + 2 * len(about) if type(about) is dict else -1)
+            if plain and all(type(entry["dtype"]) is str for entry in entries) and raw.count(b'"') == 2 * strings:
+                return found
+    return parse_json_object(raw, f"the header of {file}")
 
 
 def _header_length(file: Path, prefix: bytes, size: int) -> int:

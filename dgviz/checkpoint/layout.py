@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,12 @@ def matrix_layout(shape: Sequence[int], stacked: bool = False) -> MatrixLayout |
     >>> matrix_layout((1, 64)) is None
     True
     """
+    return _layout(tuple(shape), stacked)
+
+
+@lru_cache(maxsize=1024)
+def _layout(shape: tuple[int, ...], stacked: bool) -> MatrixLayout | None:
+    """Return `matrix_layout` of a shape; few differ in all the tensors of a model."""
     dims = [length for length in shape if length != 1]
     if len(dims) < 2 or 0 in dims:
         return None

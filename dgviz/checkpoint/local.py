@@ -28,6 +28,7 @@ BIN = "pytorch_model.bin"
 BIN_INDEX = "pytorch_model.bin.index.json"
 
 _SHARD = re.compile(r"-\d+-of-\d+(\.[\w-]+)?\.safetensors$")
+_DIGITS = re.compile(r"([0-9]+)")
 _WEIGHTS = re.compile(r".*\.safetensors(\.index(\.[\w-]+)?\.json)?", re.DOTALL)
 _VARIANT = re.compile(rf"(?:{'|'.join(_STEMS)})(?:(\.[\w-]+)\.safetensors|\.safetensors\.index(\.[\w-]+)\.json)")
 
@@ -105,10 +106,11 @@ def _read_weights(file: Path) -> Header:
     return read_pickled(file) if file.suffix == ".bin" else read_header(file)
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def _natural(name: str) -> list[str | tuple[int, str]]:
     """Order runs of digits by value (length, then digits), so that layers.2 comes before layers.10."""
-    parts = re.split(r"([0-9]+)", name)
-    return [(len(part.lstrip("0")), part.lstrip("0")) if i % 2 else (0, part) for i, part in enumerate(parts)]
+    parts = _DIGITS.split(name)  # text, digits, text, ...
+    parts[1::2] = [(len(digits), digits) for part in parts[1::2] for digits in [part.lstrip("0")]]
+    return parts
 
 
 def _read_config(directory: Path) -> tuple[dict[str, Any], bytes]:

@@ -1,5 +1,6 @@
 """Pair two checkpoints: every tensor of both sides is repaired, kept or left out, for one reason."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -43,6 +44,8 @@ from dgviz.checkpoint.ungathered import block_ungathered
 from dgviz.checkpoint.vocabulary import Vocabularies, read_vocabularies
 from dgviz.errors import CheckpointError, PairError
 from dgviz.words import some
+
+_UNMERGED = re.compile("lora_|modules_to_save|flat_param")  # what to look at more closely
 
 
 def open_pair(
@@ -323,6 +326,8 @@ def _is_one_class(base: Checkpoint, tuned: Checkpoint) -> bool:
 def _refuse_unmerged(checkpoint: Checkpoint, side: str) -> None:
     """Raise where a checkpoint is the state of a training run and not a model's weights."""
     for name, info in checkpoint.tensors.items():
+        if not _UNMERGED.search(name):
+            continue
         parts = name.split(".")
         if any(part.startswith("lora_") for part in parts) or "modules_to_save" in parts:
             raise CheckpointError(

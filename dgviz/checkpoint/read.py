@@ -2,10 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import ContextVar
+from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, BinaryIO
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 4 * 2**20
 """Large enough that opening the file for each chunk costs nothing, small enough to stay near the cache."""
 _BLOCK = 4096  # bytes of each sampled place: a page of a file, and less of it costs as much to read
+SMALL_BYTES = 4 * _BLOCK
+"""Tensors up to this size are read with their neighbours: of each alone, asking for it is most of the work."""
 _MOST_OPEN = 64  # files kept open at once
 _open: ContextVar[dict[Path, BinaryIO] | None] = ContextVar("open files", default=None)
 _ahead: ContextVar[Mapping[tuple[Path, int, int], bytearray]] = ContextVar("read ahead", default=MappingProxyType({}))
@@ -159,13 +163,72 @@ def iter_chunks(info: TensorInfo) -> Iterator[bytearray]:
         yield read_bytes(info, start, min(CHUNK_BYTES, info.nbytes - start))
 
 
+def read_small(infos: Sequence[TensorInfo]) -> Iterator[tuple[int, memoryview]]:
+    """Yield all bytes of stored tensors on this machine, each with its place; neighbours in a file are read at once.
+
+    Those of more than `SMALL_BYTES` are left out, and what is yielded is to be used before the next is asked for.
+    """
+    by_file: dict[Path, list[int]] = {}
+    for place, info in enumerate(infos):
+        if info.nbytes <= SMALL_BYTES:
+            by_file.setdefault(info.file, []).append(place)
+    for places in by_file.values():
+        places.sort(key=lambda place: infos[place].start)
+        run: list[int] = []
+        end = 0
+        for place in places:
+            info = infos[place]
+            if run and (info.start - end > _BLOCK or info.start - infos[run[0]].start > CHUNK_BYTES):
+                yield from _read_run(infos, run, end)
+                run, end = [], 0
+            run.append(place)
+            end = max(end, info.start + info.nbytes)
+        yield from _read_run(infos, run, end)
+
+
+def _read_run(infos: Sequence[TensorInfo], run: Sequence[int], end: int) -> Iterator[tuple[int, memoryview]]:
+    """Yield the bytes of neighbours, of which the last ends there."""
+    first = infos[run[0]]
+    try:
+        data = memoryview(read_bytes(replace(first, nbytes=end - first.start)))
+    except CheckpointError:
+        for place in run:  # which of them it is
+            yield place, memoryview(read_bytes(infos[place]))
+        return
+    for place in run:
+        begin = infos[place].start - first.start
+        yield place, data[begin : begin + infos[place].nbytes]
+
+
+def read_samples(infos: Sequence[TensorInfo]) -> list[bytes]:
+    """Return `read_sample` of many stored tensors on this machine."""
+    with files_kept_open():
+        small = {place: _sample(data) for place, data in read_small(infos)}
+        return [small[place] if place in small else read_sample(info) for place, info in enumerate(infos)]
+
+
 def read_sample(info: TensorInfo) -> bytes:
     """Return a digest of the first, middle and last block of a stored tensor's bytes."""
-    starts = sorted({max(0, start) for start in (0, (info.nbytes - _BLOCK) // 2, info.nbytes - _BLOCK)})
     digest = hashlib.blake2b(digest_size=16)
-    for start in starts:
+    for start in _sampled_starts(info.nbytes):
         digest.update(read_bytes(info, start, min(_BLOCK, info.nbytes - start)))
     return digest.digest()
+
+
+def _sample(data: memoryview) -> bytes:
+    """Return `read_sample` of a tensor with these bytes."""
+    if len(data) <= _BLOCK:
+        return hashlib.blake2b(data, digest_size=16).digest()
+    digest = hashlib.blake2b(digest_size=16)
+    for start in _sampled_starts(len(data)):
+        digest.update(data[start : start + _BLOCK])
+    return digest.digest()
+
+
+@lru_cache(maxsize=1024)
+def _sampled_starts(nbytes: int) -> list[int]:
+    """Return where the sampled blocks of a tensor of so many bytes begin."""
+    return sorted({max(0, start) for start in (0, (nbytes - _BLOCK) // 2, nbytes - _BLOCK)})
 
 
 def same_bytes(first: TensorInfo, second: TensorInfo) -> bool:

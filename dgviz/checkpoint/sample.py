@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from dgviz.checkpoint.derived import FusedExperts, PickedRows, PlacedTensor
-from dgviz.checkpoint.read import read_bytes, read_tensor
+from dgviz.checkpoint.read import read_bytes, read_small, read_tensor
 from dgviz.checkpoint.types import DerivedTensor, TensorInfo
 
 TENSOR_BYTES = 64 * 2**10
@@ -58,6 +58,15 @@ def read_runs(info: TensorInfo, runs: Runs) -> np.ndarray | None:
     width = info.nbytes // info.numel if info.numel else 0
     raw = b"".join(read_bytes(info, begin * width, (end - begin) * width) for begin, end in runs)
     return _decode(raw, info.dtype)
+
+
+def read_small_runs(infos: Sequence[TensorInfo], runs: Runs) -> np.ndarray:
+    """Return `read_runs` of small stored tensors of one dtype and size on this machine, a row each."""
+    width = infos[0].nbytes // infos[0].numel
+    places = [slice(begin * width, end * width) for begin, end in runs]
+    read = {at: b"".join([data[place] for place in places]) for at, data in read_small(infos)}
+    raw = b"".join([read[at] for at in range(len(infos))])
+    return _decode(raw, infos[0].dtype).reshape(len(infos), -1)
 
 
 def iter_values(info: TensorInfo) -> Iterator[np.ndarray]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
@@ -42,7 +43,7 @@ def pack_spectra(spectra: Mapping[str, Spectrum], stamps: Mapping[str, Stamp]) -
 
 def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -> dict[str, Spectrum]:
     """Return the packed spectra whose entries have these stamps now, by key."""
-    about = json.loads(arrays["about"].tobytes())
+    about = read_text(arrays["about"])
     shapes, known = (list(map(tuple, arrays[name].tolist())) for name in ("shapes", "stamps"))
     ends = np.cumsum([min(shape) for shape in shapes]).tolist()
     described = (about[name] for name in ("keys", "certificates", "summaries", "energies"))
@@ -58,6 +59,14 @@ def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -
 def text_array(value: Any) -> NDArray[np.uint8]:
     """Return plain values as an array of bytes, which are JSON."""
     return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def read_text(array: NDArray[np.uint8]) -> Any:
+    """Return the plain values of a `text_array`: orjson takes a third of the time, and knows no NaN and infinity."""
+    try:
+        return orjson.loads(array.data)
+    except orjson.JSONDecodeError:
+        return json.loads(array.tobytes())
 
 
 def write_arrays(file: Path, arrays: Mapping[str, NDArray]) -> None:

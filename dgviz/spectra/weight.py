@@ -181,4 +181,5 @@ def known_keys(weights: Iterable[Weight]) -> list[str | None]:
     """Return `Weight.key` of many matrices at once, reading no data: None where a content is not known yet."""
     sides = [(weight.base, weight.tuned) for weight in weights]
     hashes = known_hashes(side for both in sides for side in both)
-    return [spectrum_key(hashes[a], hashes[b]) if a in hashes and b in hashes else None for a, b in sides]
+    found = [(hashes.get(base), hashes.get(tuned)) for base, tuned in sides]
+    return [spectrum_key(base, tuned) if base and tuned else None for base, tuned in found]

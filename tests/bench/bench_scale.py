@@ -19,7 +19,9 @@ from pathlib import Path
 import torch
 
 from dgviz.analysis.assessed import read_assessments
-from dgviz.analysis.model_spectra import assess, read_spectra
+from dgviz.analysis.figures import FIGURES
+from dgviz.analysis.model_map import map_tower, towers
+from dgviz.analysis.model_spectra import assess, read_spectra, verdict_of
 from dgviz.app.kept import weigh
 from dgviz.app.pair import contents_of
 from dgviz.checkpoint import inspect_pair
@@ -79,6 +81,9 @@ def measure(home, layers, experts):
     timed("verdicts", lambda: [row.diagnosis for row in assessed])
     store = SpectrumStore()
     timed("thresholds and verdicts, kept", lambda: read_assessments(spectra, "dg_hard", {}, store))
+    tower = next(iter(towers(tensor.name for tensor in pair.repairable)))
+    timed("map", lambda: map_tower(assessed, spectra.missing, FIGURES["rank"], tower))
+    timed("verdict on the model", lambda: verdict_of(assessed, pair.base.config))
     timed("weighing what the server keeps", lambda: weigh((pair, assessed)))
     return rows, len(assessed)
 

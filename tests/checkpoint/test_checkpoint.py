@@ -293,6 +293,10 @@ ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
         (b'{"a": NaN}', "NaN is not JSON"),
         (b'{"a": ' + b"1" * 5000 + b"}", "is not valid JSON"),
         (b'{"a":%s,"a":%s}' % ((json.dumps(ENTRY).encode(),) * 2), "key 'a' is there twice"),
+        (b'{"a":1,"a":%s}' % json.dumps(ENTRY).encode(), "key 'a' is there twice"),
+        (b'{"a":%s,"\\u0061":%s}' % ((json.dumps(ENTRY).encode(),) * 2), "key 'a' is there twice"),
+        (b'{"a":{"shape":2,%s}' % json.dumps(ENTRY).encode()[1:], "key 'shape' is there twice"),
+        (b'{"__metadata__":{"b":"1","b":"2"},"a":%s}' % json.dumps(ENTRY).encode(), "key 'b' is there twice"),
         ({"": ENTRY}, "holds a tensor called ''"),
         ({"a\nb": ENTRY}, "holds a tensor called 'a\\nb'"),
         ({"a\x7f": ENTRY}, "control characters are refused"),
@@ -448,6 +452,18 @@ def test_files_kept_open_are_read_alike_few_at_a_time_and_closed_behind(tmp_path
         link.symlink_to(write_checkpoint(tmp_path / "other", tensors) / "model.safetensors")
         assert "outside its directory" in refusal(read_bytes, replace(next(iter(opened)), file=link))
     assert psutil.Process().num_fds() == before
+
+
+def test_many_samples_are_those_of_each_alone(tmp_path):
+    sizes = [1, 5, 1024, 1025, 2048, 3000, 4096, 4097, 20_000, 7, 1024, 0, 1500]
+    tensors = {f"t{i}": torch.randn(size) for i, size in enumerate(sizes)}
+    infos = list(open_checkpoint(write_checkpoint(tmp_path, tensors, shards=2)).tensors.values())[::-1]
+    assert read.read_samples(infos) == [read.read_sample(info) for info in infos]
+    part = replace(infos[0], start=infos[0].start + 64, nbytes=128)  # inside another
+    assert read.read_samples([*infos, part, infos[3]])[-2:] == [read.read_sample(part), read.read_sample(infos[3])]
+    last = max((info for info in infos if info.file == infos[0].file), key=lambda info: info.start)
+    os.truncate(last.file, last.start + last.nbytes - 1)
+    assert f"ends inside tensor '{last.name}'" in refusal(read.read_samples, infos)
 
 
 def test_a_slice_reads_its_own_bytes_only(tmp_path):

@@ -171,3 +171,23 @@ def test_models_built_apart_are_refused(tmp_path, family):
         tiny_model(family, seed).save_pretrained(tmp_path / side)
     with pytest.raises(PairError, match="do not belong together"):
         open_pair(tmp_path / "base", tmp_path / "tuned")
+
+
+def test_small_tensors_are_compared_together_as_each_alone(tmp_path):
+    generator = torch.Generator().manual_seed(3)
+    shapes = [(32, 32), (40, 32), (32, 64), (64, 96)]  # the last is compared alone
+    names = [f"model.layers.{i}.mlp.up_proj.weight" for i in range(24)]
+    base = {name: torch.randn(shapes[i % 4], generator=generator) for i, name in enumerate(names)}
+    base = {name: value.to(torch.bfloat16) if "1" in name else value for name, value in base.items()}
+    tuned = moved({name: value.float() for name, value in base.items()})
+    tuned["model.layers.4.mlp.up_proj.weight"] = torch.randn(32, 32, generator=generator)
+    tuned["model.layers.8.mlp.up_proj.weight"][3, 5] = float("inf")
+    tuned["model.layers.20.mlp.up_proj.weight"] = tuned["model.layers.20.mlp.up_proj.weight"].flip(0)
+    pair = inspect_pair(*write(tmp_path, base, tuned))
+    for row in pair.tensors:
+        alone = measure_descent(row.base, row.tuned, 8192)
+        assert row.descent.correlation == pytest.approx(alone.correlation, rel=1e-12), row.name
+        assert row.descent.ratio == pytest.approx(alone.ratio, rel=1e-12), row.name
+        assert (row.descent.sampled, row.descent.permutation) == (alone.sampled, alone.permutation), row.name
+    kept = {row.name.split(".")[2]: row.cause for row in pair.tensors if row.action == "keep"}
+    assert kept == {"4": "unrelated", "20": "permuted"}

@@ -68,8 +68,12 @@ class LoraFile:
 
 def lora_kind(names: Iterable[str]) -> str:
     """Return who writes LoRA factors under such names; empty where there is any other tensor."""
-    found = [_FACTOR.fullmatch(name) for name in names]
-    if not all(found) or not any(match["other"] is None or match["other"].startswith(_LYCORIS) for match in found):
+    found = []
+    for name in names:
+        found.append(_FACTOR.fullmatch(name))
+        if found[-1] is None:  # of a model's thousands of names the first says it
+            return ""
+    if not any(match["other"] is None or match["other"].startswith(_LYCORIS) for match in found):
         return ""
     if any(match["mlx"] for match in found):
         return "mlx-lm"
