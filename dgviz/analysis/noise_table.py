@@ -30,7 +30,7 @@ class NoiseRow:
     parameters : int
         Their entries.
     mean_noise : float
-        Mean over them of ``1 - |D*|^2 / |D|^2``, each matrix counted once.
+        Mean over those of them that changed of ``1 - |D*|^2 / |D|^2``, each matrix counted once.
     norm_share : float
         Their ``|D|^2`` over that of all matrices.
     product : float

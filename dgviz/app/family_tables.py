@@ -20,7 +20,7 @@ from dgviz.rmt.diagnosis import VERDICTS
 from dgviz.rmt.threshold import Rule
 
 _NOISE = {
-    "mean_noise": ("mean noise", "Mean over the weights of the group of 1 - |D*|²/|D|²."),
+    "mean_noise": ("mean noise", "Mean over the weights of the group that changed of 1 - |D*|²/|D|²."),
     "norm_share": ("norm share", "Part of the group in the whole update's squared norm."),
     "product": ("product", "Mean noise times norm share, as in the paper's Table 16."),
     "dropped_share": ("dropped", "Share of the whole update's squared norm that the rule drops in the group."),

@@ -1,9 +1,11 @@
 """All weights of a pair from the store: complete, the same as one by one, and honest about what is missing."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from dgviz.analysis.figures import FIGURES
 from dgviz.analysis.model_map import expert_modules, map_tower, towers
@@ -14,6 +16,7 @@ from dgviz.checkpoint import open_pair
 from dgviz.checkpoint.fingerprint import content_hash, known_hashes
 from dgviz.errors import ThresholdError
 from dgviz.repair.plan import RepairPlan
+from dgviz.rmt.assess import matrix_row
 from dgviz.rmt.law import mp_fit
 from dgviz.spectra.open_weight import OpenWeight
 from dgviz.spectra.store import SpectrumStore
@@ -194,3 +197,25 @@ def test_the_noise_table_adds_up(pair_and_store):
     lines = noise_csv(table).splitlines()
     assert len(lines) == 1 + len(table.classes) + len(table.thirds) + 1
     assert lines[-1].startswith("all,all,9,")
+
+
+def test_what_is_kept_whole_is_so_in_every_figure(tmp_path):
+    """An exact low-rank update in float64, and one that training has left alone."""
+    generator = torch.Generator().manual_seed(0)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    base = {f"layers.{n}.mlp.up.weight": draw(64, 64) for n in range(2)}
+    tuned = base | {"layers.0.mlp.up.weight": base["layers.0.mlp.up.weight"] + 0.01 * draw(64, 20) @ draw(20, 64)}
+    sides = [write_checkpoint(tmp_path / name, own, {"a": 1}) for name, own in (("base", base), ("tuned", tuned))]
+    pair, store = open_pair(*sides), SpectrumStore(tmp_path / "store")
+    for weight in weights_of(pair):
+        OpenWeight(weight, "cpu", store).spectrum()
+    for rule in ("dg_hard", "iqr", "screenot"):
+        low, frozen = (assess(stored, rule, {}) for stored in read_spectra(pair, store).weights)
+        assert (low.rank, low.energy_kept, low.unchanged, low.noise_share) == (20, 1.0, True, 0.0)
+        assert (frozen.rank, frozen.unchanged, frozen.frozen) == (0, False, True)
+        row = matrix_row(low.spectrum, rule, {})
+        assert (row["rank"], row["energy_kept"]) == (20, 1.0)
+    noisy = replace(low, threshold=replace(low.threshold, whole=False), energy_kept=0.75)
+    table = noise_table([noisy, frozen])
+    assert table.whole.mean_noise == 0.25  # the mean over what has changed
+    assert FIGURES["rank_share"].pool([low, frozen]) == pytest.approx(100 * 20 / 64)

@@ -327,3 +327,43 @@ def test_a_diagnosis_is_read_in_a_notebook_whatever_a_name_holds():
     assert "<strong>The rule passes with warnings.</strong>" in shown and "<li>Compare with WiSE-FT.</li>" in shown
     assert "&lt;b&gt;w" in shown and "<b>" not in shown
     assert Diagnosis("applies", (), (), ())._repr_html_() == "<p><strong>The rule passes the checks.</strong></p>"
+
+
+def messages(diagnosis):
+    return {flag.check: flag.message for flag in diagnosis.flags}
+
+
+def test_what_is_said_of_what_is_kept_is_not_said_where_nothing_is():
+    spectrum = looked_at(noise(256, 192))
+    summary = spectrum.summary | {"row_variance_cv": 3.0, "kurtosis": 500.0, "row_autocorrelation": 0.9}
+    spectrum = dataclasses.replace(spectrum, summary=summary)
+    threshold = apply_rule(spectrum, "dg_hard", {})
+    assert threshold.rank == 0
+    told = messages(diagnose(spectrum, threshold))
+    for check in ("row_variance", "autocorrelation", "kurtosis"):
+        assert "is kept may be noise" not in told[check] and "are kept" not in told[check]
+    kept = messages(diagnose(spectrum, apply_rule(spectrum, "fixed_rank", {"rank": 3})))
+    assert "some of what is kept may be noise" in kept["row_variance"] and "which are kept" in kept["kurtosis"]
+
+
+def test_one_value_is_no_noise_and_equal_values_are_none_either():
+    def told(s, shape):
+        spectrum = Spectrum(np.array(s, dtype=float), shape, {"route": "", "checks": [], "rejected": []}, {}, "w")
+        return {flag.check: flag for flag in diagnose(spectrum, apply_rule(spectrum, "dg_hard", {})).flags}
+
+    one = told([40.0], (1, 64))
+    assert one["nothing_kept"].severity == "warn" and "its own median" in one["nothing_kept"].message
+    assert one["small"].message.startswith("Only one singular value:")
+    equal = told([3.0] * 8, (8, 64))
+    assert (
+        equal["nothing_kept"].severity == "warn" and "has not the spectrum of noise" in equal["nothing_kept"].message
+    )
+    assert "whole update has the spectrum of noise" in messages(judged(noise(256, 192))[1])["nothing_kept"]
+
+
+def test_values_between_edge_and_tau_are_said_to_be_dropped_only_where_they_are():
+    s = np.concatenate([np.full(20, 33.6), np.linalg.svd(noise(256, 256).numpy(), compute_uv=False)[20:]])  # edge 32
+    spectrum = Spectrum(np.sort(s)[::-1], (256, 256), {"route": "", "checks": [], "rejected": []}, {}, "w")
+    for rule, said in (("dg_hard", "edge and tau, where"), ("mp_edge", "edge and DG-Hard's tau, where")):
+        told = messages(diagnose(spectrum, apply_rule(spectrum, rule, {})))["near_tau"]
+        assert said in told and ("are dropped there" in told) == (rule == "dg_hard")

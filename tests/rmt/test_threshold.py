@@ -165,3 +165,14 @@ def test_the_multiplier_moves_tau_and_nothing_else(name):
     assert scaled.rank == np.count_nonzero(s > 0.5 * plain.tau) > plain.rank
     assert RULES[name].changed(scaled.params) == {"scale": 0.5}
     assert RULES[name].changed(plain.params) == {}
+
+
+def test_every_rule_made_from_noise_keeps_an_exact_low_rank_whole():
+    """As a merged LoRA in float64; ScreeNOT's search for a threshold has no end there."""
+    s = np.concatenate([np.linspace(9.0, 1.0, 40), np.full(88, 1e-16)])
+    for name, rule in RULES.items():
+        if not rule.noise_based or rule.needs_delta:
+            continue
+        found = rule.apply(s, (128, 128), **({"sigma": 1.0} if name == "known_sigma" else {}))
+        assert (found.whole, found.degenerate, found.rank) == (True, True, 40), name
+    assert not find_rule("fixed_rank").apply(s, (128, 128), rank=3).whole
