@@ -22,6 +22,7 @@ from dgviz.errors import PlanError, SpectrumError
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository
 from dgviz.figures.picture import Picture
+from dgviz.files import PAGE, PICTURE, check_ending
 from dgviz.forecast import Forecast
 from dgviz.packages import need
 from dgviz.repair.hire import hire
@@ -277,7 +278,7 @@ class Pair:
         Parameters
         ----------
         out : str or Path
-            The file.
+            The file, ``.html``.
         weights : sequence of str
             Of which Figure 4 is drawn; the three of the largest update by default.
         evidence : str or Path, optional
@@ -302,6 +303,8 @@ class Pair:
         from dgviz.analysis import model_report
         from dgviz.figures.report import draw_weights, map_figures, report_page, write_page
 
+        file = check_ending(Path(out).expanduser(), PAGE)
+        self.checkpoints.refuse_output(file)
         scores = model_report.read_evidence(evidence) if evidence is not None else None
         other = model_report.read_model_report(against) if against is not None else None
         errors = self.scan(workers=workers).errors
@@ -310,7 +313,7 @@ class Pair:
         found = replace(found, lens=lens_table(self.checkpoints, self.repair_plan, chosen, self.device))
         figures = [*map_figures(found.rows), *draw_weights(found, chosen, self.device)]
         different = model_report.differences(found.to_json(), other) if other else []
-        return write_page(Path(out).expanduser(), report_page(found, figures, different))
+        return write_page(file, report_page(found, figures, different))
 
     def repair(
         self,
@@ -506,6 +509,8 @@ class Update:
         from dgviz.figures.figure4.draw import draw_figure4
 
         found = self.pair.checkpoints
+        if file is not None:
+            found.refuse_output(check_ending(Path(file).expanduser(), PICTURE))
         sides = found.base.path.name, found.tuned.path.name
         picture = Picture(draw_figure4(self.weight, self.pair.repair_plan, sides, self.pair.device))
         if file is not None:

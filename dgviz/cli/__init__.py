@@ -81,6 +81,7 @@ def _run(arguments: Sequence[str] | None) -> int:
             from dgviz.cli.options import take_plan
 
             take_plan(options, form)
+        options.outputs = form.outputs(options)
         with _logged("error" if options.quiet else options.log_level):
             return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
     except BrokenPipeError:

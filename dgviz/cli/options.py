@@ -83,13 +83,20 @@ def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:
 def chosen_pair(options: argparse.Namespace) -> CheckpointPair:
     """Open both checkpoints, to be repaired."""
     force = getattr(options, "force", False)
-    return open_pair(options.base, options.tuned, options.include, options.exclude, force)
+    return safe_pair(options, open_pair(options.base, options.tuned, options.include, options.exclude, force))
 
 
 def seen_pair(options: argparse.Namespace) -> CheckpointPair:
     """Open both checkpoints, to be looked at: what would block a repair is a line on standard error."""
-    pair = inspect_pair(options.base, options.tuned, options.include, options.exclude)
+    pair = safe_pair(options, inspect_pair(options.base, options.tuned, options.include, options.exclude))
     warn_blocked(pair)
+    return pair
+
+
+def safe_pair(options: argparse.Namespace, pair: CheckpointPair) -> CheckpointPair:
+    """Return a pair into which nothing is written of what the options name."""
+    for path in options.outputs:
+        pair.refuse_output(path)
     return pair
 
 

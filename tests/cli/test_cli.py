@@ -26,6 +26,7 @@ from tests.analysis.test_lens import LLAMA, PLANTED, write_model
 from tests.checkpoints import write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
+EMBEDDING = "model.embed_tokens.weight"
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,34 @@ def test_unusable_input_is_one_line_and_status_2(capsys, pair, tmp_path, monkeyp
     assert out == ""
     assert message in err
     assert err.count("\n") == 1 and "Traceback" not in err
+
+
+NAMED_OUTPUTS = [(name, argument) for name, form in GRAMMAR.items() for argument in form.arguments if argument.writes]
+
+
+@pytest.mark.parametrize(("command", "argument"), NAMED_OUTPUTS, ids=lambda item: getattr(item, "flag", item))
+def test_no_output_takes_the_place_of_anything_in_a_checkpoint(capsys, tmp_path, command, argument):
+    base, tuned = map(str, write_pair(tmp_path))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    (tmp_path / "link").symlink_to(tuned)
+    ending = argument.writes[0].strip("/")
+    sides = {"spectrum": [base, tuned, EMBEDDING], "family": [base, tuned, tuned]}.get(command, [base, tuned])
+    more = {"report": ["-o", str(tmp_path / "r.html")], "layer-masks": ["--scorer", "true {model} {out}"]}
+    words_of = [command, *sides, *(more.get(command, []) if argument.short != "-o" else [])]
+    refused = [
+        (f"{tuned}/new{ending}", f"lies inside the tuned checkpoint {tuned}"),
+        (f"{base}/new/new{ending}", f"lies inside the base checkpoint {base}"),
+        (f"{tmp_path}/link/new{ending}", f"lies inside the tuned checkpoint {tuned}"),
+    ]
+    if ending:
+        refused += [(f"{tuned}/model.safetensors", f"does not end in {ending}"), (str(tmp_path / "new"), "end in")]
+    else:
+        refused.append((tuned, f"is the tuned checkpoint {tuned}"))
+    for path, message in refused:
+        given = [path] if argument.positional else [argument.flag, path]
+        status, out, err = run(capsys, *words_of, *given)
+        assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1, err
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_no_command_lists_them_all_by_group(capsys):
