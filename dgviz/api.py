@@ -25,7 +25,7 @@ from dgviz.figures.picture import Picture
 from dgviz.files import PAGE, PICTURE, check_ending
 from dgviz.forecast import Forecast
 from dgviz.packages import need
-from dgviz.repair.hire import hire
+from dgviz.repair.hire import check_device, hire
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.rmt.assess import apply_rule, matrix_row
@@ -64,8 +64,9 @@ def open_pair(
 
     Raises
     ------
-    CheckpointError, PairError
-        If there is nothing to look at. What would block a repair is a warning here, and an error of `Pair.repair`.
+    CheckpointError, PairError, SpectrumError
+        If there is nothing to look at, or no such device. What would block a repair is a warning here, and an error
+        of `Pair.repair`.
 
     Examples
     --------
@@ -79,6 +80,7 @@ def open_pair(
 
 def _opened(base: str | Path, tuned: str | Path, plan: RepairPlan, device: str) -> "Pair":
     """Return a pair under a plan, with a warning of what would block a repair."""
+    check_device(device)
     found = inspect_pair(base, tuned, plan.include, plan.exclude)
     if not found.repairable:
         found.refuse_blocked()

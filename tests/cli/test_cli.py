@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
-from dgviz.command import COMMON, GRAMMAR, SECTIONS
+from dgviz.command import COMMON, GRAMMAR, SECTIONS, Command
 from dgviz.export import FORMATS
 from dgviz.export.report import read_report
 from dgviz.repair.methods import METHODS
-from dgviz.repair.plan import OUTPUT_DTYPES
+from dgviz.repair.plan import OUTPUT_DTYPES, RepairPlan
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
 from tests.analysis.test_lens import LLAMA, PLANTED, write_model
@@ -132,6 +132,25 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
     assert json.loads(out)["tensors"]["model.embed_tokens.weight"]["matrices"][0]["rank"] == 2
 
 
+def test_a_shrinker_is_taken_where_an_override_has_a_threshold(capsys, pair, tmp_path):
+    options = ["--method", "wise_ft", "--shrinker", "frobenius", "--override", f"{EMBEDDING}: rule=mp_edge"]
+    status, out, _ = run(capsys, "repair", *pair, tmp_path / "out", *options, "--json")
+    written = json.loads(out)
+    assert status == 0 and written["plan"]["shrinker"] == "frobenius"
+    stored = ["repair", *pair, tmp_path / "again", "--plan", tmp_path / "out" / "dgviz.json", "--json"]
+    assert json.loads(run(capsys, *stored)[1])["plan"] == written["plan"]
+
+
+def test_a_plan_file_may_hold_a_rule_beside_a_method_that_takes_none(capsys, pair, tmp_path):
+    plan = RepairPlan(rule="mp_edge", method="wise_ft", shrinker="frobenius")
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    given = ["--plan", tmp_path / "plan.json", "--json"]
+    assert json.loads(run(capsys, "repair", *pair, tmp_path / "out", *given)[1])["plan"] == plan.to_json()
+    assert json.loads(run(capsys, "noise", *pair, *given)[1])["rule"] == "mp_edge"  # spectra are cut by it
+    printed = str(Command("repair", base=pair[0], tuned=pair[1], out=tmp_path / "next", **plan.arguments))
+    assert run(capsys, *Command.parse(printed).words)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -159,6 +178,30 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
         (["repair", "{0}", "{1}", "out", "--rule-param", "p=0.1"], "has no p, which is of the method dare"),
         (["repair", "{0}", "{1}", "out", "--rule-param", "tau=0.1"], "it takes scale; tau is a parameter of manual"),
         (["repair", "{0}", "{1}", "out", "--param", "p=0.1"], "it takes alpha; p is a parameter of dare"),
+        (
+            ["repair", "{0}", "{1}", "out", "--method", "wise_ft", "--rule", "manual", "--rule-param", "tau=0.5"],
+            "--rule changes nothing: the method wise_ft takes no threshold; leave it out, or choose one of dg_hard, ",
+        ),
+        (["repair", "{0}", "{1}", "out", "--method", "ties", "--rule-param", "scale=2"], "--rule-param changes"),
+        (["repair", "{0}", "{1}", "out", "--method", "wise_ft", "--shrinker", "frobenius"], "--shrinker changes"),
+        (
+            [
+                "layer-masks",
+                "{0}",
+                "{1}",
+                "out",
+                "--scorer",
+                "a {{model}} {{out}}",
+                "--method",
+                "ties",
+                "--rule",
+                "energy",
+            ],
+            "--rule changes nothing",
+        ),
+        (["repair", "{0}", "{1}", "out", "--private"], "nothing is uploaded; give --push-to ORG/NAME"),
+        (["repair", "{0}", "{1}", "out", "--format", "lora", "--allow-code"], "--allow-code is for --format full"),
+        (["repair", "{0}", "{1}", "out", "--format", "factors", "--check-logits"], "--check-logits is for --format"),
         (["repair", "{0}", "{1}"], "OUT"),
         (["repair-all", "{0}", "{1}", "out"], "--methods"),
         (["demo", "out", "--train", "--scores"], "not allowed with argument --train"),
@@ -201,6 +244,24 @@ def test_no_output_takes_the_place_of_anything_in_a_checkpoint(capsys, tmp_path,
         status, out, err = run(capsys, *words_of, *given)
         assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1, err
     assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+WITH_DEVICE = [name for name, form in GRAMMAR.items() if {"base", "device"} <= {item.name for item in form.arguments}]
+
+
+@pytest.mark.parametrize("command", WITH_DEVICE)
+@pytest.mark.parametrize("device", ["nonsense", "cpu:0", "cuda:99"])
+def test_a_device_that_there_is_not_is_refused_before_any_work(capsys, tmp_path, command, device):
+    more = {
+        "spectrum": [EMBEDDING],
+        "report": ["-o", str(tmp_path / "r.html")],
+        "repair-all": ["out", "--methods", "wise_ft"],
+        "fit": ["plan.json"],
+    }
+    options = more.get(command, ["out"] if command in ("repair", "layer-masks") else [])
+    status, out, err = run(capsys, command, "base", "tuned", *options, "--device", device)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"dgviz {command}: device {device!r} is not available here: choose one of auto, ")
 
 
 def test_no_command_lists_them_all_by_group(capsys):
