@@ -314,6 +314,15 @@ def test_how_much_is_said_on_the_way(capsys, pair):
     assert status == 2 and err.startswith("dgviz spectrum: no tensor") and err.count("\n") == 1
 
 
+def test_a_warning_of_all_matrices_is_said_once(capsys, pair, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    status, _, err = run(capsys, "scan", *pair, "--workers", "1")
+    lines = [line for line in err.splitlines() if "cannot be stored" in line]
+    assert status == 0 and len(lines) == 1
+    assert re.fullmatch(r"warning: model\.\S+, .* and \d+ more: the spectrum cannot be stored in .*", lines[0])
+
+
 def test_quiet_leaves_out_warnings_and_no_errors(capsys, tmp_path):
     base, tuned = write_pair(tmp_path)
     values = load_file(tuned / "model.safetensors")
