@@ -28,6 +28,7 @@ from dgviz.packages import need
 from dgviz.repair.hire import check_device, hire
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
+from dgviz.repair.report import Changes
 from dgviz.rmt.assess import apply_rule, matrix_row
 from dgviz.rmt.diagnosis import Diagnosis
 from dgviz.rmt.spectrum import Spectrum
@@ -357,7 +358,7 @@ class Pair:
         >>> import dgviz
         >>> done = dgviz.open_pair("pair/base", "pair/noisy").repair("repaired")
         >>> done
-        <Repaired repaired: 21 of 26 tensors changed>
+        <Repaired repaired: 26 of 26 tensors changed>
         >>> done.report["counts"]
         {'repair': 26, 'keep': 46, 'base_only': 0}
         """
@@ -582,6 +583,5 @@ class Repaired:
     report: dict[str, Any]
 
     def __repr__(self) -> str:
-        rows = [row for row in self.report["tensors"].values() if row["action"] == "repair"]
-        changed = sum(row["written"] in ("repaired", "factors") for row in rows)
-        return f"<Repaired {self.path}: {changed} of {len(rows)} tensors changed>"
+        changes = Changes.of(self.report["tensors"].values())
+        return f"<Repaired {self.path}: {changes.changed} of {changes.repairable} tensors changed>"

@@ -139,8 +139,8 @@ FIGURES = Registry(
     Figure(
         "rank_share", "Kept share of rank", "%", "%.2f %%",
         "Kept directions over all directions of the matrix.", lambda row: _percent(row.rank_share),
-        "Directions kept over all directions, both summed.",
-        _mean(lambda row: row.rank_share, lambda row: row.spectrum.s.size),
+        "Directions kept over all directions, both summed over the weights that changed.",
+        _mean(lambda row: row.rank_share, lambda row: 0 if row.frozen else row.spectrum.s.size),
     ),
     Figure(
         "energy_kept", "Energy kept", "%", "%.2f %%",

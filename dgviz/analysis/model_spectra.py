@@ -14,7 +14,7 @@ import numpy as np
 
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.module_path import module_path
-from dgviz.rmt.assess import apply_rule, kept_values
+from dgviz.rmt.assess import apply_rule, kept_rank, kept_values
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.law import mp_fit
@@ -131,7 +131,8 @@ class Assessment(StoredWeight):
     @property
     def unchanged(self) -> bool:
         """Whether every direction of an update is kept."""
-        return not self.frozen and self.rank == int(np.count_nonzero(self.spectrum.s))
+        whole = self.threshold.whole and self.energy_kept == 1
+        return not self.frozen and (whole or self.rank == int(np.count_nonzero(self.spectrum.s)))
 
     @property
     def noise_share(self) -> float:
@@ -191,10 +192,11 @@ def assess(
     Where the median measures no noise, a rule that needs it changes nothing: the repair writes tuned's values.
     """
     threshold = apply_rule(stored.spectrum, rule, params)
-    rank, kept = threshold.rank, stored.spectrum.energy_kept(threshold.rank)
+    rank, kept = threshold.rank, 1.0 if threshold.whole else stored.spectrum.energy_kept(threshold.rank)
     if directions:
         values = kept_values(stored.spectrum, threshold, directions)
-        rank, kept = int(np.count_nonzero(values)), norm_ratio(values, stored.spectrum.nonzero_s) ** 2
+        rank = kept_rank(values, threshold, directions)
+        kept = norm_ratio(values, stored.spectrum.nonzero_s) ** 2
     return Assessment(stored.weight, stored.spectrum, threshold, rank, kept)
 
 

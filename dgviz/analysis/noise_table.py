@@ -81,7 +81,8 @@ def noise_table(rows: Sequence[Assessment]) -> NoiseTable:
 
 def _row(name: str, rows: Sequence[Assessment], whole: float) -> NoiseRow:
     """Return the figures of one group; `whole` is the squared norm of the update over all groups."""
-    noise = sum(row.noise_share for row in rows) / len(rows) if rows else 0.0
+    changed = [row for row in rows if not row.frozen]
+    noise = sum(row.noise_share for row in changed) / len(changed) if changed else 0.0
     share, dropped = (
         sum(values) / whole if whole > 0 else 0.0
         for values in ([row.spectrum.energy for row in rows], [row.dropped_energy for row in rows])

@@ -17,7 +17,7 @@ from dgviz.rmt.assess import needs_delta
 from dgviz.rmt.law import mp_fit
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import norm_ratio
-from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
+from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number
 
 MULTIPLIERS: NDArray[np.float64] = 2.0 ** (np.arange(-32, 33) / 16)
@@ -298,14 +298,16 @@ def trace_tau(cut: ModelCut) -> TauCurve | None:
     """Return what is kept at every one of `MULTIPLIERS`; None for a rule whose tau no parameter multiplies."""
     if scaled_plan(cut.plan, 1.0) is None:
         return None
-    based = find_rule(cut.plan.rule).noise_based
     rank, kept = np.zeros((2, MULTIPLIERS.size), dtype=np.int64)
     energy = np.zeros(MULTIPLIERS.size)
     for row in cut.rows:
         s = row.spectrum.nonzero_s
         taus = row.threshold.tau * MULTIPLIERS
-        if row.threshold.degenerate and based:
-            taus = np.maximum(taus, DEGENERATE_MEDIAN * s[0])  # as the rule itself: below it lies arithmetic
+        if row.threshold.whole:  # whatever multiplies a tau that says nothing
+            rank += row.threshold.rank
+            kept += row.threshold.rank * sum(row.spectrum.shape)
+            energy += row.spectrum.energy
+            continue
         ranks = s.size - np.searchsorted(s[::-1], taus, side="right")
         shrunk = _shrunk(row, cut.plan)
         values = s if shrunk is None else shrunk

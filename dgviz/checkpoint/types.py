@@ -301,6 +301,8 @@ class CheckpointPair:
     def refuse_output(self, path: Path) -> None:
         """Raise where a file or folder to be written is, or lies inside, one of both sides.
 
+        Two weight files of one folder are a folder of anything, which may hold more.
+
         Parameters
         ----------
         path : Path
@@ -316,7 +318,7 @@ class CheckpointPair:
         for name, side in (("base", self.base), ("tuned", self.tuned)):
             source = side.path.resolve()
             for place in places:
-                if place == source or source in place.parents:
+                if place == source or (source in place.parents and self.base.path != self.tuned.path):
                     relation = "is" if place == source else "lies inside"
                     what = f"the output {path} {relation} the {name} checkpoint {side.path}"
                     raise ExportError(f"{what}; choose another place")

@@ -14,6 +14,7 @@ from dgviz.export.loading import Loading
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
 from dgviz.repair.hire import hire
+from dgviz.repair.report import Changes
 from dgviz.words import duration, size
 
 
@@ -57,13 +58,12 @@ def _print_repair(out: Path, report: dict[str, Any]) -> None:
     """Print what was written, in words."""
     from dgviz.export.card import checked_words
 
-    repaired = [row for row in report["tensors"].values() if row["action"] == "repair"]
-    changed = sum(row["written"] in ("repaired", "factors") for row in repaired)
+    changes = Changes.of(report["tensors"].values())
     warn(report["warnings"])
     gain = "" if report["overall"]["gain"] is None else f", gain {report['overall']['gain']:.4f}"
     print(
-        f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changed} of "
-        f"{len(repaired)} repairable tensors changed{gain}, {duration(report['seconds'])}"
+        f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changes.words}{gain}, "
+        f"{duration(report['seconds'])}"
     )
     for check in ("transformers", "logits"):
         if check in report["verified"]:

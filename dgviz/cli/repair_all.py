@@ -12,6 +12,7 @@ from dgviz.jobs import JobReporter
 from dgviz.jobs.executor import Executor
 from dgviz.repair.hire import hire
 from dgviz.repair.plan import RepairPlan
+from dgviz.repair.report import Changes
 from dgviz.words import duration
 
 
@@ -60,7 +61,7 @@ def _print(directory: str, methods: list[dict[str, Any]], seconds: float) -> Non
     warn(dict.fromkeys(warning for row in methods for warning in row["warnings"]))
     table = []
     for row in methods:
-        changed = sum(tensor["action"] == "repair" for tensor in row["tensors"].values())
+        changed = Changes.of(row["tensors"].values()).changed
         state = "written" if row["written"] else "there already"
         table.append((row["label"], str(changed), state, row["folder"]))
     print_columns(("method", "tensors changed", "state", "folder"), table)

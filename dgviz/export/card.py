@@ -9,6 +9,7 @@ from dgviz.export.lineage import ancestors, described, hub_name
 from dgviz.export.plan import ExportPlan
 from dgviz.export.reload import load_words
 from dgviz.export.sidecars import own_stem
+from dgviz.repair.report import Changes
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number, number
 
@@ -73,7 +74,7 @@ def _figures(plan: ExportPlan, report: Mapping[str, Any]) -> list[str]:
     """Return the paragraphs about the whole model."""
     counts = report["counts"]
     overall = report["overall"]
-    text = f"{counts['repair']} tensors repaired, {counts['keep']} taken from tuned as they are"
+    text = f"{Changes.of(report['tensors'].values()).words}, {counts['keep']} more are tuned's as they are"
     text += f", {counts['base_only']} only in base and not written." if counts["base_only"] else "."
     if plan.format == "lora":
         changed = sum(row["written"] == "factors" for row in report["tensors"].values())

@@ -35,7 +35,7 @@ def iter_factors(plan: ExportPlan, executor: Executor) -> Iterator[TensorReport 
     with ShardWriter(plan.out / FACTORS, entries, metadata) as writer:
         for entry in entries:
             writer.write(entry.name, read_bytes(sources[entry.name]))
-    written = read_header(plan.out / FACTORS).tensors
+    written = read_header(plan.out.resolve() / FACTORS).tensors
     if {name: info.shape for name, info in written.items()} != {entry.name: entry.shape for entry in entries}:
         raise ExportFailedError(f"{plan.out / FACTORS} does not read back as written; delete it and export again")
     report = describe_parts(plan, parts, executor.device, plan.out / FACTORS, writer.digest)

@@ -66,7 +66,7 @@ def iter_parts(
     plan: ExportPlan, tensors: Sequence[PairedTensor], executor: Executor
 ) -> Iterator[tuple[TensorReport, Part]]:
     """Yield the factors of every tensor: taken over where an earlier run finished them, else computed and written."""
-    folder = plan.out / PARTS
+    folder = plan.out.resolve() / PARTS  # what is read back must lie where its folder says
     folder.mkdir(exist_ok=True)
     watch = InputWatch(plan)
     written: dict[str, dict[str, str]] = {}

@@ -1,5 +1,6 @@
 """The export plan: what will be written where, computed and checked before any byte is written."""
 
+import errno
 import importlib.metadata
 import os
 import shutil
@@ -12,12 +13,13 @@ import orjson
 
 import dgviz
 from dgviz.checkpoint import CheckpointPair, PairedTensor
+from dgviz.checkpoint.hub import cache_folder
 from dgviz.checkpoint.types import WARNING
 from dgviz.errors import ExportError
 from dgviz.export.lineage import base_id
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
-from dgviz.export.sidecars import find_sidecars
+from dgviz.export.sidecars import find_sidecars, stands_alone
 from dgviz.packages import need
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
@@ -189,6 +191,7 @@ def plan_export(
     refuse_idle(repair, pair)
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
+    _refuse_unwritable(target)
     finished = finished_parts(target, plan_options(repair, format, allow_code, base_name))
     shards = full_shards(pair, repair) if format == "full" else ()
     found = find_sidecars(pair, format, allow_code)
@@ -285,7 +288,7 @@ def _refuse_overlap(target: Path, pair: CheckpointPair) -> None:
         relation = None
         if resolved == source:
             relation = "is"
-        elif source in resolved.parents:
+        elif source in resolved.parents and not stands_alone(checkpoint):
             relation = "lies inside"
         elif resolved in source.parents:
             relation = "contains"
@@ -293,13 +296,37 @@ def _refuse_overlap(target: Path, pair: CheckpointPair) -> None:
             raise ExportError(
                 f"the output {target} {relation} the {side} checkpoint {checkpoint.path}; choose another folder"
             )
-    if target.exists() and not target.is_dir():
+    cache = Path(os.path.realpath(cache_folder()))
+    repositories = (folder for folder in resolved.parents if (folder / "snapshots").is_dir())
+    if cache in (resolved, *resolved.parents) or any((folder / "blobs").is_dir() for folder in repositories):
+        raise ExportError(
+            f"the output {target} lies in the Hugging Face cache, whose folders are copies of what the hub holds; "
+            "choose another folder"
+        )
+
+
+def _refuse_unwritable(target: Path) -> None:
+    """Refuse an output that cannot be made, before anything is computed for it."""
+    try:
+        parent = _existing_parent(target)
+    except OSError as error:
+        raise ExportError(f"the output {target} cannot be made: {error.strerror}; choose another folder") from None
+    if parent == Path(os.path.realpath(target)) and not parent.is_dir():
         raise ExportError(f"the output {target} is a file; choose a new or empty folder")
+    if not parent.is_dir():
+        raise ExportError(f"the output {target} cannot be made: {parent} is a file; choose another folder")
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise ExportError(f"the output {target} cannot be made: {parent} may not be written; choose another folder")
 
 
 def _existing_parent(path: Path) -> Path:
-    """Return the nearest directory above an output that exists already."""
+    """Return the nearest path above an output, or its own, that exists already."""
     resolved = Path(os.path.realpath(path))
-    while not resolved.exists():
-        resolved = resolved.parent
-    return resolved
+    while True:
+        try:
+            resolved.stat()
+            return resolved
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                raise
+            resolved = resolved.parent

@@ -5,6 +5,7 @@ holds weights is another model, unless ``modules.json`` names it: a sentence-tra
 own. What tuned lacks altogether (a tokenizer, say) comes from base.
 """
 
+import glob
 import json
 import re
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ from pathlib import Path, PurePosixPath
 
 from dgviz.checkpoint import Checkpoint, CheckpointPair
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, open_own, read_document
+from dgviz.errors import CheckpointError
 
 _LEFT = {
     "training state": r"optimizer|scheduler\.|scaler\.|rng_state|random_states|training_args|trainer_(state|log)"
     r"|.*_states\.pt$|latest$|zero_to_fp32\.py$|events\.out\.|wandb$|.*\.distcp$",
+    "it was not written to its end": r".*\.(partial|incomplete)$",
     "it speaks of tuned alone": r"readme\.md$|dgviz(\.run)?\.json$|(all|train|eval|test|predict)_results\.json$",
     "weights": r".*\.(safetensors|bin|pt|pth|ckpt|gguf|ggml|h5|msgpack|ot|onnx|onnx_data|tflite|nemo|npz|pdparams)$"
     r"|.*\.(safetensors|bin)\.index(\.[\w-]+)?\.json$|(hf_)?quanti?z?e?_config\.json$",
@@ -44,6 +47,14 @@ _NAMED = {
 }
 """What base gives where tuned has none, by kind: what transformers and vLLM read."""
 _WITH_ADAPTER = "tokenizer", "template", "licence", "notice"
+_INSIDE = {
+    "template": ("tokenizer_config.json", ("chat_template",)),
+    "preprocessor": ("processor_config.json", ("image_processor", "feature_extractor")),
+    "image": ("processor_config.json", ("image_processor",)),
+    "video": ("processor_config.json", ("video_processor",)),
+    "features": ("processor_config.json", ("feature_extractor",)),
+}
+"""Kinds that another file may hold, and under which keys."""
 _WELL_KNOWN = re.compile(r"(model|diffusion_pytorch_model|adapter_model|pytorch_model)\b|.*-\d+-of-\d+")
 
 
@@ -77,7 +88,7 @@ def find_sidecars(pair: CheckpointPair, output: str = "full", allow_code: bool =
     kinds = _NAMED if output == "full" else {kind: _NAMED[kind] for kind in _WITH_ADAPTER}
     kinds = {**kinds, "code": ("*.py",)} if allow_code else kinds
     for kind, patterns in kinds.items():
-        mine = _matching(carried, _TOKENIZER if kind == "tokenizer" else patterns)
+        mine = _has(kind, carried, patterns)
         added = [name for name in _matching(theirs, patterns) if name not in files] if not mine else []
         files |= {name: ("base", theirs[name]) for name in added}
         if added and output == "full" and not pair.tuned.is_adapter:
@@ -91,6 +102,21 @@ def find_sidecars(pair: CheckpointPair, output: str = "full", allow_code: bool =
         warnings.append("neither checkpoint has a config.json: transformers cannot load the output without one")
     warnings += _about_code(pair, set(files), output, allow_code)
     return Sidecars(tuple((name, side, path) for name, (side, path) in files.items()), left, tuple(warnings))
+
+
+def _has(kind: str, carried: dict[str, Path], patterns: tuple[str, ...]) -> bool:
+    """Return whether tuned has files of a kind; a tokenizer of its own has its own template, or none on purpose."""
+    own = _TOKENIZER if kind in ("tokenizer", "template", "templates") else ()
+    if _matching(carried, own if kind == "tokenizer" else (*patterns, *own)):
+        return True
+    name, keys = _INSIDE.get(kind, ("", ()))
+    if name not in carried:
+        return False
+    try:
+        held = json.loads(read_document(carried[name], MAX_CONFIG_BYTES, "config"))
+    except (OSError, ValueError, RecursionError, CheckpointError):
+        return False
+    return isinstance(held, dict) and any(key in held for key in keys)
 
 
 def _matching(names: dict[str, Path], patterns: tuple[str, ...]) -> list[str]:
@@ -109,6 +135,10 @@ def _beside(checkpoint: Checkpoint, output: str, allow_code: bool) -> tuple[dict
     if checkpoint.is_adapter and not (root / "adapter_config.json").is_file():
         return {}, {}  # a LoRA file in a folder of any others
     own = own_stem(checkpoint)
+    if stands_alone(checkpoint):  # what else lies in the folder is nobody's business, names included
+        named = (path for path in sorted(root.glob(f"{glob.escape(own)}.*")) if path.name not in checkpoint.shards)
+        files = (path for path in named if path.is_file() and not path.is_symlink() and not _reason(path.name))
+        return {path.name: path for path in files}, {}
     kinds = _NAMED if output == "full" else {kind: _NAMED[kind] for kind in _WITH_ADAPTER}
     carried: dict[str, Path] = {}
     left: dict[str, str] = {}
@@ -137,7 +167,7 @@ def _walk(
     for path in sorted(folder.iterdir()):
         name = path.relative_to(root).as_posix()
         module = any(name == known or name.startswith(f"{known}/") for known in modules)
-        reason = next((reason for reason, pattern in _PATTERNS.items() if pattern.match(path.name)), "")
+        reason = _reason(path.name)
         if path.name.startswith("."):
             yield name, path, _HIDDEN
         elif not path.is_dir():
@@ -149,6 +179,11 @@ def _walk(
             yield f"{name}/", path, reason
         else:
             yield from _walk(path, root, modules, shards)
+
+
+def _reason(name: str) -> str:
+    """Return why a file of a name is left; empty where it is carried."""
+    return next((reason for reason, pattern in _PATTERNS.items() if pattern.match(name)), "")
 
 
 def _whole(folder: Path) -> str:
@@ -173,8 +208,17 @@ def own_stem(checkpoint: Checkpoint) -> str | None:
     if checkpoint.is_adapter or len(checkpoint.shards) != 1 or _WELL_KNOWN.match(checkpoint.shards[0]):
         return None
     name = checkpoint.shards[0]
-    others = (path for path in checkpoint.path.glob("*.safetensors") if path.name != name)
-    return name.removesuffix(".safetensors") if any(others) else None
+    others = any(path.name != name for path in checkpoint.path.glob("*.safetensors"))
+    return Path(name).stem if others or not _is_model(checkpoint.path) else None
+
+
+def stands_alone(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint is one file in a folder of anything, which is no model's."""
+    return own_stem(checkpoint) is not None and not _is_model(checkpoint.path)
+
+
+def _is_model(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json", "model_index.json"))
 
 
 def _about_code(pair: CheckpointPair, names: set[str], output: str, allow_code: bool) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from dgviz.export.lora.adapter import iter_adapter
 from dgviz.export.made import SharedTensors, made_ahead
 from dgviz.export.manifest import (
     LOCK,
+    MANIFEST,
     drop_manifest,
     finished_parts,
     read_manifest,
@@ -162,4 +163,5 @@ def _disk_errors(plan: ExportPlan) -> Iterator[None]:
     except (WorkerDied, ClusterError) as error:
         raise ExportFailedError(f"writing {plan.out} failed: {error}; {_CONTINUE}") from error
     except OSError as error:
-        raise ExportFailedError(f"writing {plan.out} failed: {error.strerror or error}; {_CONTINUE}") from error
+        then = _CONTINUE if (plan.out / MANIFEST).is_file() else "nothing was written, choose another folder"
+        raise ExportFailedError(f"writing {plan.out} failed: {error.strerror or error}; {then}") from error

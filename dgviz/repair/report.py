@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +74,45 @@ class MatrixReport:
     update_square: float | None = None
     sparsity: float | None = None
     override: str | None = None
+
+
+@dataclass(frozen=True)
+class Changes:
+    """How many tensors an output has that are not tuned's.
+
+    Attributes
+    ----------
+    repairable : int
+        Those that could be.
+    changed : int
+        Those that are.
+    at_base : int
+        Those of them that are base's again: nothing of their update was kept.
+    """
+
+    repairable: int
+    changed: int
+    at_base: int
+
+    @classmethod
+    def of(cls, rows: Iterable[Mapping[str, Any]]) -> "Changes":
+        """Return the counts of an output's rows, as `TensorReport.to_json` returns them."""
+        repairable = [row for row in rows if row["action"] == "repair"]
+        at_base = [row for row in repairable if row["written"] in ("base bytes", "nothing") and not _equal(row)]
+        changed = sum(row["written"] in ("repaired", "factors") for row in repairable) + len(at_base)
+        return cls(len(repairable), changed, len(at_base))
+
+    @property
+    def words(self) -> str:
+        """The counts in words."""
+        own = "all" if self.at_base == self.changed else str(self.at_base)
+        back = f", {own} of them set back to base" if self.at_base else ""
+        return f"{self.changed} of {self.repairable} repairable tensors changed{back}"
+
+
+def _equal(row: Mapping[str, Any]) -> bool:
+    """Return whether base and tuned have the same values, so that neither was left."""
+    return bool(row["matrices"]) and all(matrix.get("zero_share") == 1 for matrix in row["matrices"])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dgviz.rmt.directions import NO_DIRECTIONS, Directions
 from dgviz.rmt.null import mp_fits
 from dgviz.rmt.rounding_noise import rounding_noise, rounding_returned
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
-from dgviz.rmt.threshold import Threshold, find_rule
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, Threshold, find_rule
 
 
 def apply_rule(
@@ -54,7 +54,15 @@ def threshold_key(rule: str, params: Mapping[str, Any]) -> str:
 def kept_values(spectrum: Spectrum, threshold: Threshold, directions: Directions) -> np.ndarray:
     """Return the singular values of the nonzero block, zero where neither threshold nor a single direction keeps."""
     s = spectrum.nonzero_s
-    return directions.applied(np.where(np.arange(s.size) < threshold.rank, s, 0.0), s, spectrum.name)
+    kept = s.copy() if threshold.whole else np.where(np.arange(s.size) < threshold.rank, s, 0.0)
+    return directions.applied(kept, s, spectrum.name)
+
+
+def kept_rank(kept: np.ndarray, threshold: Threshold, directions: Directions) -> int:
+    """Return how many directions are kept; of an update kept whole those above rounding level."""
+    if not directions:
+        return threshold.rank
+    return int(np.count_nonzero(kept > DEGENERATE_MEDIAN * np.max(kept, initial=0.0) if threshold.whole else kept))
 
 
 def matrix_row(
@@ -64,7 +72,7 @@ def matrix_row(
     threshold = apply_rule(spectrum, rule, params)
     kept = kept_values(spectrum, threshold, directions)
     return {
-        "rank": int(np.count_nonzero(kept)) if directions else threshold.rank,
+        "rank": kept_rank(kept, threshold, directions),
         "tau": threshold.tau,
         "sigma": threshold.sigma,
         "edge": threshold.edge,

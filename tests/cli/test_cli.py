@@ -132,6 +132,13 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
     assert json.loads(out)["tensors"]["model.embed_tokens.weight"]["matrices"][0]["rank"] == 2
 
 
+def test_a_folder_of_several_weight_files_takes_a_figure_too(capsys, tmp_path):
+    sides = write_pair(tmp_path)
+    files = [(side / "model.safetensors").rename(tmp_path / f"{side.name}.safetensors") for side in sides]
+    assert run(capsys, "spectrum", *files, EMBEDDING, "--figure", tmp_path / "figure.svg")[0] == 0
+    assert (tmp_path / "figure.svg").is_file()
+
+
 def test_a_shrinker_is_taken_where_an_override_has_a_threshold(capsys, pair, tmp_path):
     options = ["--method", "wise_ft", "--shrinker", "frobenius", "--override", f"{EMBEDDING}: rule=mp_edge"]
     status, out, _ = run(capsys, "repair", *pair, tmp_path / "out", *options, "--json")

@@ -323,13 +323,13 @@ def test_a_disk_that_fills_up_is_a_sentence_and_can_be_continued(pair, undisturb
 def test_a_folder_without_permission_is_a_sentence(pair, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
     sentence = last_line(repair(pair, tmp_path / "locked" / "out"))
-    assert f"writing {tmp_path / 'locked' / 'out'} failed: Permission denied" in sentence
+    assert f"the output {tmp_path / 'locked' / 'out'} cannot be made: {tmp_path / 'locked'} may not be" in sentence
 
 
 def test_a_disk_mounted_read_only_is_a_sentence(pair, small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     sentence = last_line(repair(pair, small_disk / "out"))
-    assert f"writing {small_disk / 'out'} failed: Read-only file system" in sentence
+    assert f"the output {small_disk / 'out'} cannot be made: {small_disk} may not be written" in sentence
     assert not (small_disk / "out").exists()
 
 

@@ -4,7 +4,9 @@ import json
 import math
 import os
 import stat
+from pathlib import Path
 
+import huggingface_hub.constants
 import orjson
 import pytest
 import torch
@@ -15,13 +17,14 @@ from safetensors.torch import load_file, save_file
 
 from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.errors import ExportError, SpectrumError
-from dgviz.export import plan_export
+from dgviz.export import FORMATS, plan_export
 from dgviz.export.manifest import LOCK, MANIFEST, PARTS
 from dgviz.export.plan import RUN
 from dgviz.export.report import read_report
 from dgviz.export.shard import Entry, ShardWriter, file_digest, shard_order
 from dgviz.export.write import ExportResult, iter_export
 from dgviz.repair.plan import RepairPlan
+from dgviz.repair.report import Changes
 from tests.checkpoints import write_checkpoint, write_pair, write_tiny_pair
 
 
@@ -221,6 +224,56 @@ def test_bad_outputs_are_refused(tmp_path):
     assert (tmp_path / "used" / "notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_output_may_be_named_from_here_or_through_a_link(tmp_path, monkeypatch, format):
+    pair = open_pair(*write_tiny_pair(tmp_path, "llama_untied"))
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    monkeypatch.chdir(tmp_path)
+    found = []
+    for out in (tmp_path / "absolute", Path("here"), Path("./link/through"), Path("real/../up")):
+        list(iter_export(plan_export(pair, RepairPlan("fixed_rank", {"rank": 2}), out, format), "cpu"))
+        weights = sorted(out.glob("*.safetensors"))
+        found.append({path.name: path.read_bytes() for path in weights})
+    assert found[0] and all(files == found[0] for files in found)
+
+
+def test_a_folder_that_may_not_be_written_is_refused_first(tmp_path, monkeypatch):
+    pair = open_pair(*write_pair(tmp_path))
+    (tmp_path / "theirs").mkdir(mode=0o555)
+    if os.access(tmp_path / "theirs", os.W_OK):  # nothing is closed to root
+        monkeypatch.setattr(os, "access", lambda path, mode: str(path) != str(tmp_path / "theirs"))
+    with pytest.raises(ExportError, match="theirs may not be written; choose another folder"):
+        plan_export(pair, RepairPlan(), tmp_path / "theirs" / "out")
+
+
+def test_the_cache_of_the_hub_is_no_place_for_an_output(tmp_path, monkeypatch):
+    pair = open_pair(*write_pair(tmp_path / "pair"))
+    cache = tmp_path / "hub"
+    for folder in ("models--me--tiny/snapshots", "models--me--tiny/blobs"):
+        (cache / folder).mkdir(parents=True)
+    message = "lies in the Hugging Face cache"
+    with pytest.raises(ExportError, match=message):
+        plan_export(pair, RepairPlan(), cache / "models--me--tiny" / "snapshots" / "mine")
+    plan_export(pair, RepairPlan(), cache / "models--me--other")  # another folder, as far as anybody knows
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    with pytest.raises(ExportError, match=message):
+        plan_export(pair, RepairPlan(), cache / "models--me--other")
+
+
+def test_what_was_set_back_to_base_counts_as_changed():
+    def row(written, zeros=None, action="repair"):
+        matrices = [] if zeros is None else [{"zero_share": share} for share in zeros]
+        return {"action": action, "written": written, "matrices": matrices}
+
+    rows = [row("repaired"), row("base bytes", [0.5, 1.0]), row("tuned bytes", [0.0]), row("base bytes", [1.0])]
+    rows += [row("nothing", [0.1]), row("tuned bytes", action="keep"), row("nothing", action="base_only")]
+    assert Changes.of(rows) == Changes(5, 3, 2)
+    assert Changes.of(rows).words == "3 of 5 repairable tensors changed, 2 of them set back to base"
+    assert Changes.of(rows[1:3]).words == "1 of 2 repairable tensors changed, all of them set back to base"
+    assert Changes.of(rows[:1]).words == "1 of 1 repairable tensors changed"
+
+
 def test_two_writers_of_one_output(tmp_path):
     pair = open_pair(*write_pair(tmp_path))
     plan = plan_export(pair, RepairPlan(), tmp_path / "out")
@@ -364,8 +417,14 @@ def test_an_output_that_cannot_be_made(tmp_path):
     pair = open_pair(*write_pair(tmp_path))
     (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "deep")
-    for out in (tmp_path / "loop", tmp_path / "dangling", tmp_path / ("x" * 300)):
-        with pytest.raises((ExportError, OSError)):
+    (tmp_path / "file").touch()
+    for out, message in (
+        (tmp_path / "dangling", "dangling failed: File exists; nothing was written, choose another folder"),
+        (tmp_path / "loop", "loop failed: File exists; nothing was written, choose another folder"),
+        (tmp_path / ("x" * 300), "xxx cannot be made: File name too long; choose another folder"),
+        (tmp_path / "file" / "below", "file/below cannot be made: .*/file is a file; choose another folder"),
+    ):
+        with pytest.raises(ExportError, match=message):
             list(iter_export(plan_export(pair, RepairPlan(), out), "cpu"))
     with pytest.raises(ExportError, match="has no name"):
         plan_export(pair, RepairPlan(), " ")

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from dgviz.checkpoint import open_pair
+from dgviz.errors import ExportError
 from dgviz.export import plan_export
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
@@ -61,6 +62,7 @@ LEFT = {
     "quantize_config.json": "weights",
     "modeling_x.py": "code",
     "train.sh": "code",
+    "model.safetensors.1f.partial": "it was not written to its end",
     ".gitattributes": "hidden",
 }
 
@@ -116,7 +118,7 @@ def test_a_tokenizer_is_not_mixed_of_two(tmp_path):
     )
     write_files(tuned, ["config.json", "spiece.model"])
     _, files = export(base, tuned, tmp_path / "own")
-    assert files == {"config.json", "spiece.model", "chat_template.jinja"}
+    assert files == {"config.json", "spiece.model"}  # a tokenizer without a template has none on purpose
     (tuned / "spiece.model").rename(tuned / "tokenizer_config.json")
     _, files = export(base, tuned, tmp_path / "bases")
     assert {"tokenizer.json", "merges.txt", "tokenizer_config.json"} <= files
@@ -132,7 +134,42 @@ def test_of_a_folder_of_models_only_what_is_named_after_one(tmp_path):
     write_files(folder, ["mine.yaml", "flux.yaml", "mine.preview.png"])
     report, files = export(folder / "flux.safetensors", folder / "mine.safetensors", tmp_path / "out")
     assert {"mine.yaml", "mine.preview.png"} <= files and "flux.yaml" not in files
-    assert report["left_behind"]["flux.yaml"] == "it belongs to other weights"
+    assert not report["left_behind"]  # of a folder of anything not even the names are told
+    (folder / "config.json").write_text("{}")
+    report, files = export(folder / "flux.safetensors", folder / "mine.safetensors", tmp_path / "two")
+    assert {"mine.yaml", "config.json"} <= files and report["left_behind"][
+        "flux.yaml"
+    ] == "it belongs to other weights"
+
+
+def test_a_file_in_a_folder_of_anything_is_repaired_beside_it_and_takes_nothing_along(tmp_path):
+    folder = tmp_path / "downloads"
+    folder.mkdir()
+    for name, source in zip(("b", "t"), write_pair(tmp_path), strict=True):
+        (folder / f"{name}.safetensors").write_bytes((source / "model.safetensors").read_bytes())
+    write_files(folder, ["id_rsa", "tax.pdf", "vocab.txt", "photos/me.jpg", "t.yaml", "t/notes.txt"])
+    (folder / "t.json").symlink_to(folder / "id_rsa")
+    report, files = export(folder / "b.safetensors", folder / "t.safetensors", folder / "repaired")
+    assert files == {"t.safetensors", "model.safetensors.index.json", "t.yaml"}
+    assert not report["left_behind"]
+    with pytest.raises(ExportError, match="is the base checkpoint"):
+        plan_export(open_pair(folder / "b.safetensors", folder / "t.safetensors"), RepairPlan(), folder)
+
+
+def test_what_another_file_of_tuned_holds_does_not_come_from_base(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    write_files(base, ["chat_template.jinja", "preprocessor_config.json", "video_preprocessor_config.json"])
+    write_files(tuned, ["config.json"])
+    (tuned / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+    (tuned / "processor_config.json").write_text(json.dumps({"image_processor": {"size": 4}}))
+    report, files = export(base, tuned, tmp_path / "out")
+    assert files == {
+        "config.json",
+        "tokenizer_config.json",
+        "processor_config.json",
+        "video_preprocessor_config.json",
+    }
+    assert report["warnings"] == ["video_preprocessor_config.json copied from base: tuned has none"]
 
 
 def test_an_adapters_output_is_a_whole_model(tmp_path):

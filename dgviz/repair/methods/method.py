@@ -19,7 +19,7 @@ from dgviz.rmt.assess import apply_rule
 from dgviz.rmt.null import mp_fits
 from dgviz.rmt.shrinkage import find_shrinker
 from dgviz.rmt.spectrum import Spectrum, norm_ratio
-from dgviz.rmt.threshold import DEGENERATE_MEDIAN, RULES, Parameter, Threshold, checked_parameters, find_rule, having
+from dgviz.rmt.threshold import DEGENERATE_MEDIAN, RULES, Parameter, Threshold, checked_parameters, having
 
 if TYPE_CHECKING:
     import torch
@@ -357,8 +357,7 @@ def keep(
     """
     threshold = apply_rule(spectrum, rule, params, delta)
     s = spectrum.nonzero_s
-    unknown_noise = threshold.degenerate and find_rule(rule).noise_based
-    if unknown_noise or (threshold.rank >= np.count_nonzero(s) and shrinker == "hard"):
+    if threshold.whole or (threshold.rank >= np.count_nonzero(s) and shrinker == "hard"):
         return threshold, s.copy()
     values = np.zeros_like(s)
     kept = s[: threshold.rank]

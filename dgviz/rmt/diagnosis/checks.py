@@ -86,9 +86,14 @@ def check_variance(case: Case, along: str) -> Flag | None:
         return None
     message = (
         f"The {along}s differ in variance{_beside(case)} (coefficient of variation {spread:.2f}): noise of unequal "
-        "size stands above a threshold made for noise of one size, so some of what is kept may be noise."
+        f"size stands above a threshold made for noise of one size, {_doubt(case)}."
     )
     return Flag(f"{along}_variance", spread, limit, "warn", message, _SIMULATED)
+
+
+def _doubt(case: Case) -> str:
+    """Return what is in doubt where noise is not as the threshold takes it to be."""
+    return "so some of what is kept may be noise" if case.threshold.rank else "so its level may be misjudged"
 
 
 def _beside(case: Case) -> str:
@@ -103,7 +108,8 @@ def check_kurtosis(case: Case) -> Flag | None:
         return None
     message = (
         f"The entries{_beside(case)} have very heavy tails (kurtosis {value:.3g}, 3 for Gaussian ones): a few large "
-        "entries make directions of their own, which are kept whether they mean anything or not."
+        "entries make directions of their own, "
+        + ("which are kept whether they mean anything or not." if case.threshold.rank else "none of which is kept.")
     )
     return Flag("kurtosis", value, limit, "warn", message, _SIMULATED)
 
@@ -138,8 +144,13 @@ def check_near_tau(case: Case) -> Flag | None:
     if value <= limit or value * case.p < 3:
         return None
     message = (
-        f"{100 * value:.1f} % of the singular values lie between the bulk edge and tau, where iid noise has none: "
-        "weak directions are dropped there, or the noise is wider than its median says."
+        f"{100 * value:.1f} % of the singular values lie between the bulk edge and "
+        + (
+            "tau, where iid noise has none: weak directions are dropped there,"
+            if case.threshold.tau >= case.optimal_tau
+            else "DG-Hard's tau, where iid noise has none: they may be weak directions,"
+        )
+        + " or the noise is wider than its median says."
     )
     return Flag("near_tau", value, limit, "warn", message, _THEORY)
 
@@ -169,8 +180,14 @@ def check_kept_share(case: Case) -> Flag | None:
     value = rank / case.p
     if rank == 0:
         # Where the whole spectrum is that of noise, giving back base is what the rule is for; elsewhere a guess.
-        usual = LIMITS["mp_distance_info"].value / case.p
-        noise = case.residual_distance <= usual
+        usual = min(LIMITS["mp_distance_info"].value / case.p, noise_distance(case.shape).high)
+        noise = case.residual_distance <= usual and case.p > 1
+        if case.p == 1:
+            message = (
+                "There is one singular value, which is its own median: the threshold lies above it whatever it is, "
+                "and nothing can be said of noise. The repair gives back base here."
+            )
+            return Flag("nothing_kept", 0.0, 0.0, "warn", message, _PAPER)
         message = "No direction stands above the threshold, and the repair gives back base here: " + (
             "the whole update has the spectrum of noise. What was learned in small steps along many directions would "
             "look the same, and goes with it."
@@ -203,7 +220,7 @@ def check_autocorrelation(case: Case) -> Flag | None:
         return None
     message = (
         f"Neighbouring {along}s move together (correlation {value:.2f}): noise whose entries are not independent has "
-        "a wider spectrum than its median says, so some of what is kept may be noise."
+        f"a wider spectrum than its median says, {_doubt(case)}."
     )
     return Flag("autocorrelation", value, limit, "warn", message, _SIMULATED)
 
@@ -214,8 +231,10 @@ def check_size(case: Case) -> Flag | None:
     if case.p >= limit:
         return None
     message = (
-        f"Only {case.p} singular values: the median and the edge of so few fluctuate by several percent, and with "
-        "them what is kept."
+        "Only one singular value: there is no median of others to tell noise by."
+        if case.p == 1
+        else f"Only {case.p} singular values: the median and the edge of so few fluctuate by several percent, and "
+        "with them what is kept."
     )
     return Flag("small", float(case.p), limit, "warn", message, _THEORY)
 

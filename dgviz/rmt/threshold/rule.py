@@ -38,6 +38,9 @@ class Threshold:
     degenerate : bool
         True when the median singular value is zero or at rounding level: sigma, edge and any tau made from them say
         nothing about noise.
+    whole : bool
+        True where the rule is made from that noise as well: it keeps all of the update, and `rank` is the numerical
+        one.
     """
 
     rule: str
@@ -48,6 +51,7 @@ class Threshold:
     rank: int
     warnings: tuple[str, ...] = ()
     degenerate: bool = False
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -188,8 +192,9 @@ class Rule:
         tau = level * settings.get("scale", 1.0)
         floor = DEGENERATE_MEDIAN * float(noise.s[0])
         degenerate = noise.median <= floor
+        whole = degenerate and self.noise_based
         # A rank above the rounding level would count arithmetic, not directions.
-        rank = _count_above(noise.s, max(tau, floor) if degenerate and self.noise_based else tau)
+        rank = _count_above(noise.s, floor if whole else tau)
         asked = min(int(settings.get("rank", rank)), _count_above(noise.s, 0))
         said = (
             self._no_noise(noise) if degenerate else "",
@@ -200,7 +205,7 @@ class Rule:
             else "",
         )
         warnings = tuple(filter(None, said))
-        return Threshold(self.name, settings, tau, noise.sigma, noise.edge, rank, warnings, degenerate)
+        return Threshold(self.name, settings, tau, noise.sigma, noise.edge, rank, warnings, degenerate, whole)
 
     def _no_noise(self, noise: Noise) -> str:
         """Return what a user must know of a spectrum whose median is no noise."""

@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from screenot.ScreeNOT import F, computeOptThreshold, createPseudoNoise
 
+from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN
+
 
 def rank_bound(count: int, share: float) -> int:
     """Return the largest signal rank k that ScreeNOT allows for, with ``2 k + 1 < p``."""
@@ -28,15 +30,15 @@ def screenot_tau(s: NDArray[np.float64], beta: float, share: float) -> float:
     Returns
     -------
     float
-        tau; 0 where the median is 0, since then there is no noise to extrapolate.
+        tau; 0 where the median is at rounding level, since then there is no noise to extrapolate.
 
     Notes
     -----
     The package stops its bisection at an absolute 1e-5, so the spectrum is brought to a median of 1 first.
     """
     median = float(np.median(s))
-    if median == 0:
-        return 0.0
+    if median <= DEGENERATE_MEDIAN * float(np.max(s)):
+        return 0.0  # brought to 1, such a median makes the largest value so large that the bisection has no end
     noise = _noise(s / median, share)
     if _constant(noise):
         return float(s[0])  # the functional has no root above them that means anything
