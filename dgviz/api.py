@@ -22,9 +22,10 @@ from dgviz.errors import PlanError, SpectrumError
 from dgviz.export import plan_export
 from dgviz.export.push import check_repository
 from dgviz.figures.picture import Picture
+from dgviz.files import PAGE, PICTURE, check_ending
 from dgviz.forecast import Forecast
 from dgviz.packages import need
-from dgviz.repair.hire import hire
+from dgviz.repair.hire import check_device, hire
 from dgviz.repair.overrides import refuse_idle
 from dgviz.repair.plan import RepairPlan, read_plan_file
 from dgviz.repair.report import Changes
@@ -64,8 +65,9 @@ def open_pair(
 
     Raises
     ------
-    CheckpointError, PairError
-        If there is nothing to look at. What would block a repair is a warning here, and an error of `Pair.repair`.
+    CheckpointError, PairError, SpectrumError
+        If there is nothing to look at, or no such device. What would block a repair is a warning here, and an error
+        of `Pair.repair`.
 
     Examples
     --------
@@ -79,6 +81,7 @@ def open_pair(
 
 def _opened(base: str | Path, tuned: str | Path, plan: RepairPlan, device: str) -> "Pair":
     """Return a pair under a plan, with a warning of what would block a repair."""
+    check_device(device)
     found = inspect_pair(base, tuned, plan.include, plan.exclude)
     if not found.repairable:
         found.refuse_blocked()
@@ -278,7 +281,7 @@ class Pair:
         Parameters
         ----------
         out : str or Path
-            The file.
+            The file, ``.html``.
         weights : sequence of str
             Of which Figure 4 is drawn; the three of the largest update by default.
         evidence : str or Path, optional
@@ -303,6 +306,8 @@ class Pair:
         from dgviz.analysis import model_report
         from dgviz.figures.report import draw_weights, map_figures, report_page, write_page
 
+        file = check_ending(Path(out).expanduser(), PAGE)
+        self.checkpoints.refuse_output(file)
         scores = model_report.read_evidence(evidence) if evidence is not None else None
         other = model_report.read_model_report(against) if against is not None else None
         errors = self.scan(workers=workers).errors
@@ -311,7 +316,7 @@ class Pair:
         found = replace(found, lens=lens_table(self.checkpoints, self.repair_plan, chosen, self.device))
         figures = [*map_figures(found.rows), *draw_weights(found, chosen, self.device)]
         different = model_report.differences(found.to_json(), other) if other else []
-        return write_page(Path(out).expanduser(), report_page(found, figures, different))
+        return write_page(file, report_page(found, figures, different))
 
     def repair(
         self,
@@ -507,6 +512,8 @@ class Update:
         from dgviz.figures.figure4.draw import draw_figure4
 
         found = self.pair.checkpoints
+        if file is not None:
+            found.refuse_output(check_ending(Path(file).expanduser(), PICTURE))
         sides = found.base.path.name, found.tuned.path.name
         picture = Picture(draw_figure4(self.weight, self.pair.repair_plan, sides, self.pair.device))
         if file is not None:

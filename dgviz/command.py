@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, Self
 
 from dgviz.errors import CommandError
+from dgviz.files import PAGE, PICTURE, check_ending
 from dgviz.words import exact_number, near
 
 _MODULE = "python", "-m", "dgviz"
@@ -48,6 +49,8 @@ class Argument:
         Name of the set of arguments of which only one can be given.
     short : str
         Another flag of one letter.
+    writes : tuple of str
+        Of one that names a file to be written: what its name may end in; ``/`` of a folder.
     """
 
     flag: str
@@ -60,6 +63,7 @@ class Argument:
     required: bool = False
     instead: str = ""
     short: str = ""
+    writes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -148,6 +152,22 @@ class Form:
     help: str
     group: str
     arguments: tuple[Argument, ...]
+
+    def outputs(self, options: argparse.Namespace) -> list[Path]:
+        """Return the files and folders to be written that options name.
+
+        Raises
+        ------
+        ExportError
+            If the name of a file ends in something else than what is written to it.
+        """
+        found = []
+        for argument in self.arguments:
+            given = getattr(options, argument.name) if argument.writes else None
+            if given:
+                path = Path(given).expanduser()
+                found.append(path if argument.writes == _FOLDER else check_ending(path, argument.writes))
+        return found
 
     def parser(self, fill: Mapping[str, str] | None = None, notes: str = "") -> argparse.ArgumentParser:
         """Return the command line's parser of this command.
@@ -380,7 +400,7 @@ _METHOD = (
 )
 _LIST = "methods with commas between, each with its settings: wise_ft:alpha=0.3,dg_hard:shrinker=frobenius"
 _METHODS = Argument("--methods", "LIST", f"{_LIST}; default: all", form="list")
-_SAVE = Argument("--save", "FILE", "also write the result there, as JSON")
+_SAVE = Argument("--save", "FILE", "also write the result there, as JSON", writes=(".json",))
 _EVALUATE = (
     Argument("--tasks", "A,B", "tasks or groups, by the harness's names", default=(), form="list"),
     Argument("--backend", "B", "{backends} (default hf)", default="hf"),
@@ -397,6 +417,7 @@ _METRIC = Argument(
     "--metric", "BENCHMARK=METRIC", "which metric of several is meant; A+B is their mean", form="pairs"
 )
 _PAIR = (_BASE, _TUNED)
+_FOLDER = ("/",)
 COMMON = (
     _switch("--quiet", "no bars, notes and warnings on standard error; errors are said", short="-q"),
     Argument(
@@ -460,7 +481,9 @@ GRAMMAR: dict[str, Form] = {
             (
                 *_PAIR,
                 Argument("tensor", "TENSOR", "name of a tensor in both checkpoints; TENSOR[3] is one of a stack"),
-                Argument("--figure", "FILE", "also draw Figure 4 of it there, as SVG", default=""),
+                Argument(
+                    "--figure", "FILE", "also draw Figure 4 of it there, .svg or .png", default="", writes=PICTURE
+                ),
                 Argument("--lens", "DIRECTIONS", "read these, as in 1-3+20, through base's vocabulary", default=""),
                 *_SHOWN,
                 *_RULE,
@@ -508,13 +531,18 @@ GRAMMAR: dict[str, Form] = {
             "verdict, map, tables, Figure 4 and plan as one file to read, print and send; scans first",
             (
                 *_PAIR,
-                Argument("--out", "FILE", "the report, one HTML file", short="-o", required=True),
+                Argument("--out", "FILE", "the report, one HTML file", short="-o", required=True, writes=PAGE),
                 Argument(
                     "--weight", "NAME", "draw Figure 4 of it; default: the three of the largest update", form="many"
                 ),
                 Argument("--evidence", "FILE", "scores that recovery --json has assessed, as a part of it"),
                 Argument("--against", "FILE", "another report's --save: also say what differs"),
-                Argument("--files", "DIR", "also write figures as SVG and PNG, tables as CSV and Parquet, there"),
+                Argument(
+                    "--files",
+                    "DIR",
+                    "also write figures as SVG and PNG, tables as CSV and Parquet, there",
+                    writes=_FOLDER,
+                ),
                 *_SHOWN,
                 *_RULE,
                 *_PLAN,
@@ -627,7 +655,9 @@ GRAMMAR: dict[str, Form] = {
             "a plan fitted to texts that base and tuned write themselves (experimental)",
             (
                 *_PAIR,
-                Argument("out", "PLAN", "file of the plan; a run that was stopped goes on from it"),
+                Argument(
+                    "out", "PLAN", "JSON file of the plan; a run that was stopped goes on from it", writes=(".json",)
+                ),
                 Argument("--keep", "PERCENT", "of the target (default 95)", kind=float, default=95.0),
                 _switch("--split", "two scales a matrix, above and below DG-Hard's tau, in place of one"),
                 Argument("--seed", "N", "of the texts", kind=int, default=0),
@@ -684,7 +714,9 @@ GRAMMAR: dict[str, Form] = {
             "repair only parts of the layers, score each and tabulate; goes on where it was stopped",
             (
                 *_PAIR,
-                Argument("directory", "DIR", "of scores and tables; what a stopped run left there goes on"),
+                Argument(
+                    "directory", "DIR", "of scores and tables; what a stopped run left there goes on", writes=_FOLDER
+                ),
                 Argument("--on-task", "BENCHMARK", "what fine-tuning was for", default=""),
                 *_EVALUATE,
                 Argument(

@@ -16,6 +16,9 @@ import platformdirs
 
 from dgviz.errors import ExportError, StateError
 
+PAGE, PICTURE = (".html", ".htm"), (".svg", ".png")
+"""What the name of a page or of a picture may end in."""
+
 
 def cache_dir() -> Path:
     """Return the directory of everything dgviz remembers: ``$DGVIZ_CACHE_DIR``, else the user's cache directory."""
@@ -62,15 +65,26 @@ def write_file(path: Path, data: bytes, durable: bool = True) -> None:
         fresh.write_bytes(data)
 
 
-def save_by_ending(file: str | Path, what: str, contents: Mapping[str, Callable[[], bytes]]) -> Path:
+def check_ending(path: Path, endings: Iterable[str]) -> Path:
+    """Return the path of a file to be written; raise where its name ends in something else than what is written.
+
+    So no file of another kind is ever replaced, weights least of all.
+    """
+    if path.suffix.lower() not in endings:
+        known = " or ".join(endings)
+        raise ExportError(f"{path} does not end in {known}, as what is written does: choose such a name")
+    if path.exists() and not path.is_file():
+        raise ExportError(f"{path} is there and no file; choose another name")
+    return path
+
+
+def save_by_ending(file: str | Path, contents: Mapping[str, Callable[[], bytes]]) -> Path:
     """Write what a user saves in the form that the file's name ends in, in one step; return the file.
 
     Parameters
     ----------
     file : str or Path
         Where.
-    what : str
-        What it is called in sentences.
     contents : mapping
         By ending, what makes the bytes.
 
@@ -79,11 +93,9 @@ def save_by_ending(file: str | Path, what: str, contents: Mapping[str, Callable[
     ExportError
         If the ending is another one, or the file cannot be written.
     """
-    path = Path(file).expanduser()
-    if path.suffix not in contents:
-        raise ExportError(f"{path} ends in neither {' nor '.join(contents)}: the ending says how {what} is written")
+    path = check_ending(Path(file).expanduser(), contents)
     try:
-        write_file(path, contents[path.suffix]())
+        write_file(path, contents[path.suffix.lower()]())
     except OSError as error:
         raise ExportError(f"{path} cannot be written: {error.strerror or error}; choose another file") from None
     return path

@@ -89,7 +89,7 @@ class Table:
         ExportError
             If the ending is another one, or the file cannot be written.
         """
-        return save_by_ending(file, "a table", {".csv": lambda: self.to_csv().encode(), ".parquet": self._to_parquet})
+        return save_by_ending(file, {".csv": lambda: self.to_csv().encode(), ".parquet": self._to_parquet})
 
     def _to_parquet(self) -> bytes:
         import pyarrow

@@ -144,6 +144,18 @@ def test_a_weight_is_that_of_the_command(here):
     assert update.figure4()._repr_svg_() == Path("own.svg").read_text()
 
 
+def test_no_file_takes_the_place_of_anything_in_a_checkpoint(here):
+    pair = dgviz.open_pair("pair/base", "pair/noisy")
+    before = {file: file.read_bytes() for file in Path("pair").rglob("*") if file.is_file()}
+    for write in (pair.report, pair[NAME].figure4, pair.tensors.save):
+        with pytest.raises(ExportError, match="does not end in"):
+            write("pair/noisy/model.safetensors")
+    for write, name in ((pair.report, "report.html"), (pair[NAME].figure4, "figure.svg")):
+        with pytest.raises(ExportError, match="lies inside the tuned checkpoint"):
+            write(f"pair/noisy/{name}")
+    assert {file: file.read_bytes() for file in Path("pair").rglob("*") if file.is_file()} == before
+
+
 def test_a_repair_has_the_bytes_of_the_command(here):
     pair = dgviz.open_pair("pair/base", "pair/noisy", exclude="classifier")
     plan = pair.plan(rule="mp_edge", overrides=[f"{NAME}: keep=base"])
@@ -190,9 +202,9 @@ def test_tables_read_back_as_they_are(tmp_path):
             PairError,
             "no th",
         ),
-        (lambda pair: pair["classifier.weight"].figure4("a.pdf"), ExportError, "neither .svg nor .png"),
+        (lambda pair: pair["classifier.weight"].figure4("a.pdf"), ExportError, "does not end in .svg or .png"),
         (lambda pair: pair["classifier.weight"].figure4("gone/a.png"), ExportError, "cannot be written"),
-        (lambda pair: pair.tensors.save("a.xlsx"), ExportError, "neither .csv nor .parquet"),
+        (lambda pair: pair.tensors.save("a.xlsx"), ExportError, "does not end in .csv or .parquet"),
         (lambda pair: pair.repair("pair/noisy/inside"), ExportError, "lies inside the tuned checkpoint"),
         (lambda pair: pair.repair("out", format="gguf"), ExportError, "no output format 'gguf'"),
         (lambda pair: pair.repair("out", base_name="a/b/c"), DgvizError, "a/b/c"),

@@ -64,7 +64,7 @@ def choose_output() -> OutputChoice:
     elif output == "factors":
         right.caption("One file with left and right of every repaired update; no model loads it by itself.")
     with st.expander("Code, hub name, upload"):
-        allow_code = st.checkbox(
+        allow_code = output == "full" and st.checkbox(
             "Copy *.py files of the model", key="allow-code", help="They are copied, never run here. Read them first."
         )
         base_name = st.text_input(

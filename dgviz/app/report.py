@@ -27,7 +27,7 @@ def offer_report(view: View, pair: CheckpointPair, rule: Rule, params: dict[str,
         show_warning(f"There is no report of this plan: {error}")
         return
     base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
-    rules = {name: plan.arguments[name] for name in ("rule", "rule_param", "override")}
+    rules = {**plan.rule_arguments, "override": plan.arguments["override"]}
     command = Command("report", base=base, tuned=tuned, out=f"{tuned.name}-report.html", **rules, device=view.device)
     warm, device = work.worker(), view.device
 

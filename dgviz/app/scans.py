@@ -18,7 +18,7 @@ def scan_task(view: View, pair: CheckpointPair, plan: RepairPlan | None = None) 
 
     Else it names no rule: spectra are the same for all, and pages apply theirs to what is stored.
     """
-    rule = {key: plan.arguments[key] for key in ("rule", "rule_param")} if plan is not None else {}
+    rule = plan.rule_arguments if plan is not None else {}
     base, tuned = checkpoint_path(view.base), checkpoint_path(view.tuned)
     return Task(
         Command("scan", base=base, tuned=tuned, **rule, device=view.device),

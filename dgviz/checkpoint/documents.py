@@ -87,7 +87,7 @@ def parse_json_object(raw: bytes, where: str, constants: bool = False) -> dict[s
     """Parse a JSON object, refusing what readers disagree on: duplicate keys, anything but an object."""
     refuse = None if constants else _no_constant
     try:
-        value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique, parse_constant=refuse)
+        value = json.loads(raw.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         cause = " ".join(str(error).split())
         raise CheckpointError(f"{where} is not valid JSON ({cause}): the file is damaged, fetch it again") from error

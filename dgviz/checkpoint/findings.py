@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dgviz.checkpoint.ancestry import find_ancestry
 from dgviz.checkpoint.documents import config_sections
+from dgviz.checkpoint.lora.config import CONFIG, PICKLED, WEIGHTS
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
 from dgviz.checkpoint.module_path import HEAD, module_path
 from dgviz.checkpoint.quantised import BlockFloat8, MicroscaledFloat4, PlainFloat8
@@ -200,6 +201,24 @@ def find_adapter(pair: CheckpointPair) -> list[Notice]:
     return [Notice("adapter", INFO, message, remedy, tuple(row.name for row in rows))]
 
 
+def find_adapter_beside(pair: CheckpointPair) -> list[Notice]:
+    """Tell of an adapter beside a model's own weights, which loaders put onto them."""
+    sides = _sides(
+        pair, lambda side: not side.is_adapter and _has(side, (CONFIG,)) and _has(side, (WEIGHTS, PICKLED))
+    )
+    if not sides:
+        return []
+    message = (
+        f"An adapter ({CONFIG} and its weights) lies beside the model of {sides}: read is the model alone, while "
+        "transformers' from_pretrained loads the adapter onto it."
+    )
+    remedy = (
+        "If the adapter is merged into the model, remove its two files; if not, merge it, or give the model as base "
+        "and the two files in a folder of their own as tuned."
+    )
+    return [Notice("adapter_beside", WARNING, message, remedy)]
+
+
 def find_config_code(pair: CheckpointPair) -> list[Notice]:
     """Tell of a config that refers to code of its own."""
     sides = _sides(pair, lambda side: "auto_map" in side.config)
@@ -246,6 +265,7 @@ FINDINGS: tuple[Callable[[CheckpointPair], list[Notice]], ...] = (
     find_open_layouts,
     find_config_code,
     find_adapter,
+    find_adapter_beside,
     find_renamed,
     find_tied_heads,
 )

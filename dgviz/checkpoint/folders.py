@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, read_document
+from dgviz.checkpoint.pickled import bin_allowed
 from dgviz.errors import CheckpointError
 from dgviz.words import some
 
@@ -24,11 +25,18 @@ _SAVED = "save it as safetensors (save_pretrained)"
 
 def explain_file(file: Path) -> str:
     """Say what a file that was named is, where it is no safetensors file or index."""
+    if bin_allowed() and file.name.lower().endswith(_PICKLES):
+        return f"{file} is a PyTorch pickle, {_READ}"
     kinds = [sentence for suffixes, sentence in _FILES if file.name.lower().endswith(suffixes)]
     kind = kinds[0] if kinds else "is no *.safetensors file or index: give one, or the directory that holds them"
     return f"{file} {kind}"
 
 
+_PICKLES = ".bin", ".pt", ".pth", ".ckpt", ".pkl"
+_READ = (
+    "of which pytorch_model.bin is read, or the shards that pytorch_model.bin.index.json lists, and no other name: "
+    f"name it so where it holds plain tensors by their names, or {_SAVED}"
+)
 _PICKLE = "is a PyTorch pickle, which is not read by its name: "
 _FILES: tuple[tuple[tuple[str, ...], str], ...] = (
     ((".gguf",), "is a GGUF file, which is not read: use the original safetensors model it was made from"),
@@ -37,7 +45,7 @@ _FILES: tuple[tuple[tuple[str, ...], str], ...] = (
         f"is a NeMo archive, which is not read: export it for transformers with NeMo, then {_SAVED}",
     ),
     (
-        (".bin", ".pt", ".pth", ".ckpt", ".pkl"),
+        _PICKLES,
         f"{_PICKLE}{_SAVED}, or set DGVIZ_ALLOW_BIN=1 for a pytorch_model.bin you trust",
     ),
     ((".h5", ".msgpack", ".onnx", ".tflite"), "holds weights of another framework: use the safetensors model"),
@@ -66,6 +74,8 @@ def explain_folder(directory: Path, looked: str, shards: Sequence[str]) -> str:
             return f"no weights in {directory}: {sentence}"
     for suffixes, what, remedy in _OTHERS:
         found = next((entry.name for entry in entries if entry.name.endswith(suffixes)), None)
+        if found and bin_allowed() and suffixes is _PICKLES:
+            return f"{looked}, but it holds a PyTorch pickle ({found}), {_READ}"
         if found:
             return f"{looked}, but it holds {what} ({found}), which are not read yet: {remedy}"
     if not entries:
@@ -76,7 +86,7 @@ def explain_folder(directory: Path, looked: str, shards: Sequence[str]) -> str:
 _OTHERS = (
     ((".gguf",), "GGUF files", "use the original safetensors model it was made from"),
     (
-        (".bin", ".pt", ".pth", ".ckpt"),
+        _PICKLES,
         "PyTorch pickles",
         "set DGVIZ_ALLOW_BIN=1 for a pytorch_model.bin you trust, or save_pretrained it as safetensors",
     ),

@@ -127,6 +127,9 @@ def _named_weights(directory: Path, name: str) -> Path:
     """Return a weight file that was named, or the index that it is a shard of."""
     if bin_allowed() and name in (BIN, BIN_INDEX):
         return directory / name
+    pickled = directory / BIN_INDEX
+    if bin_allowed() and name.endswith(".bin") and pickled.is_file() and name in _read_index(pickled)[0].values():
+        return pickled
     if not _is_plain_weight_name(name):
         raise CheckpointError(explain_file(directory / name))
     for index in sorted(directory.glob("*.safetensors.index*.json")):

@@ -1,6 +1,7 @@
 """What a checkpoint and a pair of checkpoints are made of; plain values that pickle and import no torch."""
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
-from dgviz.errors import PairError
+from dgviz.errors import ExportError, PairError
 from dgviz.words import near
 
 if TYPE_CHECKING:
@@ -296,6 +297,31 @@ class CheckpointPair:
         if blockers:
             more = " (and more stands in the way: see inspect)" if len(blockers) > 1 else ""
             raise PairError(blockers[0].sentence + more)
+
+    def refuse_output(self, path: Path) -> None:
+        """Raise where a file or folder to be written is, or lies inside, one of both sides.
+
+        Two weight files of one folder are a folder of anything, which may hold more.
+
+        Parameters
+        ----------
+        path : Path
+            Where; it need not be there.
+
+        Raises
+        ------
+        ExportError
+            With the side.
+        """
+        # A link is replaced where it lies, and written to where it leads.
+        places = Path(os.path.realpath(path)), Path(os.path.realpath(path.parent), path.name)
+        for name, side in (("base", self.base), ("tuned", self.tuned)):
+            source = side.path.resolve()
+            for place in places:
+                if place == source or (source in place.parents and self.base.path != self.tuned.path):
+                    relation = "is" if place == source else "lies inside"
+                    what = f"the output {path} {relation} the {name} checkpoint {side.path}"
+                    raise ExportError(f"{what}; choose another place")
 
     def forced(self) -> "CheckpointPair":
         """Return the pair with everything as a warning that leaves something to repair: the rest stays tuned's."""

@@ -81,6 +81,11 @@ def _run(arguments: Sequence[str] | None) -> int:
             from dgviz.cli.options import take_plan
 
             take_plan(options, form)
+        options.outputs = form.outputs(options)
+        if hasattr(options, "base") and hasattr(options, "device") and not getattr(options, "ray", None):
+            from dgviz.repair.hire import check_device
+
+            check_device(options.device)  # a cluster's nodes have their own, as the harness of `evaluate` has
         with _logged("error" if options.quiet else options.log_level):
             return importlib.import_module(f"dgviz.cli.{name.replace('-', '_')}").run(options)
     except BrokenPipeError:

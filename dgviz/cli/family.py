@@ -14,7 +14,7 @@ from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.checkpoint import CheckpointPair, inspect_pair
 from dgviz.checkpoint.module_path import CLASSES
 from dgviz.cli.compare_methods import save_result, sides
-from dgviz.cli.options import print_columns, print_json, repair_plan, report_failures, warn, warn_blocked
+from dgviz.cli.options import print_columns, print_json, repair_plan, report_failures, safe_pair, warn, warn_blocked
 from dgviz.cli.progress import Progress
 from dgviz.errors import PairError
 from dgviz.jobs import JobReporter
@@ -33,7 +33,10 @@ def run(options: argparse.Namespace) -> int:
     plan = repair_plan(options)
     if len(options.tuned) < 2:
         raise PairError("a family needs at least two tuned checkpoints: name them after base, one after the other")
-    pairs = [inspect_pair(options.base, tuned, options.include, options.exclude) for tuned in options.tuned]
+    pairs = [
+        safe_pair(options, inspect_pair(options.base, tuned, options.include, options.exclude))
+        for tuned in options.tuned
+    ]
     names = distinct_names([pair.tuned.path.name for pair in pairs], options.names)
     for name, pair in zip(names, pairs, strict=True):
         warn_blocked(pair, f"{name}: ")

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from dgviz.checkpoint import open_pair
-from dgviz.cli.options import print_columns, print_result, warn
+from dgviz.cli.options import print_columns, print_result, safe_pair, warn
 from dgviz.cli.progress import Progress
 from dgviz.command import Command
 from dgviz.packages import need
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     from dgviz.fit import FitSettings, iter_fit
     from dgviz.fit.path import STRENGTHS
 
-    pair, out = open_pair(options.base, options.tuned), Path(options.out).expanduser()
+    pair, out = safe_pair(options, open_pair(options.base, options.tuned)), Path(options.out).expanduser()
     texts = {"samples": options.samples, "length": options.length, "mask": options.mask_token}
     settings = FitSettings(options.split, options.seed, steps=options.steps, **texts)
     points = iter_fit(pair, out, settings, options.keep, options.device)

@@ -37,7 +37,7 @@ def take_plan(options: argparse.Namespace, form: Form) -> None:
     """Put what the file of ``--plan`` says in the place of options that are not given."""
     plan = read_plan_file(options.plan)
     known = {argument.name: argument for argument in form.arguments}
-    for name, value in plan.arguments.items():
+    for name, value in {**plan.rule_arguments, "shrinker": plan.shrinker, **plan.arguments}.items():
         argument = known.get(name)
         if name == "override":
             value = [*value, *options.override]
@@ -48,7 +48,7 @@ def take_plan(options: argparse.Namespace, form: Form) -> None:
 
 def repair_plan(options: argparse.Namespace) -> RepairPlan:
     """Return the plan that the options of a command describe."""
-    return RepairPlan(
+    plan = RepairPlan(
         rule=options.rule,
         params=rule_params(options),
         include=options.include,
@@ -59,6 +59,22 @@ def repair_plan(options: argparse.Namespace) -> RepairPlan:
         shrinker=getattr(options, "shrinker", "hard"),
         overrides=options.override,
     )
+    if not options.plan:  # a plan's file says everything
+        _refuse_unused(options, plan)
+    return plan
+
+
+def _refuse_unused(options: argparse.Namespace, plan: RepairPlan) -> None:
+    """Refuse a rule or a shrinker beside a method that takes none."""
+    given = {"--rule": options.rule != "dg_hard", "--rule-param": options.rule_param}
+    given = {} if plan.recipe.thresholded else given
+    given |= {} if plan.takes_shrinker else {"--shrinker": plan.shrinker != "hard"}
+    for flag in (flag for flag, said in given.items() if said):
+        known = ", ".join(method.name for method in METHODS.values() if method.thresholded)
+        raise MethodError(
+            f"{flag} changes nothing: the method {plan.method} takes no threshold; leave it out, or choose one of "
+            f"{known}"
+        )
 
 
 def rule_plan(options: argparse.Namespace, pair: CheckpointPair) -> RepairPlan:
@@ -83,13 +99,20 @@ def repair_plans(options: argparse.Namespace) -> list[RepairPlan]:
 def chosen_pair(options: argparse.Namespace) -> CheckpointPair:
     """Open both checkpoints, to be repaired."""
     force = getattr(options, "force", False)
-    return open_pair(options.base, options.tuned, options.include, options.exclude, force)
+    return safe_pair(options, open_pair(options.base, options.tuned, options.include, options.exclude, force))
 
 
 def seen_pair(options: argparse.Namespace) -> CheckpointPair:
     """Open both checkpoints, to be looked at: what would block a repair is a line on standard error."""
-    pair = inspect_pair(options.base, options.tuned, options.include, options.exclude)
+    pair = safe_pair(options, inspect_pair(options.base, options.tuned, options.include, options.exclude))
     warn_blocked(pair)
+    return pair
+
+
+def safe_pair(options: argparse.Namespace, pair: CheckpointPair) -> CheckpointPair:
+    """Return a pair into which nothing is written of what the options name."""
+    for path in options.outputs:
+        pair.refuse_output(path)
     return pair
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from dgviz.cli.options import chosen_pair, print_result, repair_plan, warn
 from dgviz.cli.progress import Progress
+from dgviz.errors import CommandError
 from dgviz.export import plan_export
 from dgviz.export.loading import Loading
 from dgviz.export.push import check_repository, push, refuse_local_base
@@ -20,6 +21,8 @@ from dgviz.words import duration, size
 def run(options: argparse.Namespace) -> int:
     """Write the repaired checkpoint."""
     repair = repair_plan(options)
+    if options.private and not options.push_to:
+        raise CommandError("--private changes nothing: nothing is uploaded; give --push-to ORG/NAME, or leave it out")
     for name in filter(None, (options.base_name, options.push_to)):
         check_repository(name)
     pair = chosen_pair(options)

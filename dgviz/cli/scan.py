@@ -25,7 +25,9 @@ from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.diagnosis import Diagnosis
 from dgviz.spectra.model_scan import ScannedMatrix, iter_scan
 from dgviz.spectra.schedule import plan_tasks
-from dgviz.words import duration, number
+from dgviz.words import duration, number, some
+
+_NAMED = 5  # matrices that one warning of all of them names; --json has it at each
 
 
 def run(options: argparse.Namespace) -> int:
@@ -75,7 +77,11 @@ def _print_scan(report: dict[str, Any], forecast: str) -> None:
                 rows[label(name, index if stacked else None)] = row, shape
     lines = [(*(number(row[column]) for column in NUMBERS), shape, name) for name, (row, shape) in rows.items()]
     print_columns((*NUMBERS, "shape", "name"), lines)
-    warn(f"{name}: {warning}" for name, (row, _) in rows.items() for warning in row["warnings"])
+    warned: dict[str, list[str]] = {}
+    for name, (row, _) in rows.items():
+        for warning in row["warnings"]:
+            warned.setdefault(warning, []).append(name)
+    warn(f"{some(names, _NAMED)}: {warning}" for warning, names in warned.items())
     if report["model"]:
         diagnosis = Diagnosis.from_json(report["model"])
         print(f"\nThe rule {diagnosis.word}. {forecast}\nWhat to do first: {' '.join(diagnosis.advice[:2])}")

@@ -1,15 +1,14 @@
 """``spectrum``: singular values and threshold of one weight's update."""
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from dgviz.analysis.lens import Token, read_directions
 from dgviz.checkpoint import CheckpointPair
 from dgviz.checkpoint.layout import label
 from dgviz.cli.options import NUMBERS, print_result, rule_plan, seen_pair
-from dgviz.errors import ExportError, printable
-from dgviz.files import write_file
+from dgviz.errors import printable
+from dgviz.figures.picture import Picture
 from dgviz.repair.plan import RepairPlan
 from dgviz.rmt.directions import Directions
 from dgviz.spectra.weight import find_matrices, find_weight
@@ -46,11 +45,7 @@ def _draw(pair: CheckpointPair, plan: RepairPlan, options: argparse.Namespace) -
 
     weight = find_weight(pair, options.tensor)
     sides = pair.base.path.name, pair.tuned.path.name
-    file = Path(options.figure).expanduser()
-    try:
-        write_file(file, draw_figure4(weight, plan, sides, options.device).encode())
-    except OSError as error:
-        raise ExportError(f"{file} cannot be written: {error.strerror or error}; choose another --figure") from None
+    Picture(draw_figure4(weight, plan, sides, options.device)).save(options.figure)
 
 
 def _print(report: dict[str, Any]) -> None:

@@ -187,7 +187,7 @@ def plan_export(
     pair.refuse_blocked()
     if not str(out).strip():
         raise ExportError("the output folder has no name; give a new or empty folder")
-    _refuse_options(repair, format)
+    _refuse_options(repair, format, allow_code, bool(check_logits))
     refuse_idle(repair, pair)
     target = Path(out).expanduser()
     _refuse_overlap(target, pair)
@@ -233,7 +233,7 @@ def plan_export(
     )
 
 
-def _refuse_options(repair: RepairPlan, output: str) -> None:
+def _refuse_options(repair: RepairPlan, output: str, allow_code: bool, check_logits: bool) -> None:
     """Refuse options that make no sense together."""
     if output not in FORMATS:
         raise ExportError(f"no output format {output!r}; choose one of {', '.join(FORMATS)}")
@@ -242,6 +242,9 @@ def _refuse_options(repair: RepairPlan, output: str) -> None:
             f"--dtype {repair.dtype} is for --format full; an adapter and factors are written in float32, so that "
             "nothing is rounded away"
         )
+    if output != "full" and (allow_code or check_logits):
+        name, what = ("--allow-code", "copied") if allow_code else ("--check-logits", "loaded and asked")
+        raise ExportError(f"{name} is for --format full: with {output} no model is {what}; leave it out")
     plans = {f"--method {repair.method}": repair.default}
     plans |= {f"the override {str(override)!r}": override.applied(repair.default) for override in repair.overrides}
     for name, plan in plans.items() if output != "full" else ():

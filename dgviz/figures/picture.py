@@ -58,7 +58,7 @@ class Picture(str):
         ExportError
             If the ending is another one, or the file cannot be written.
         """
-        return save_by_ending(file, "a figure", {".svg": self.encode, ".png": self.png})
+        return save_by_ending(file, {".svg": self.encode, ".png": self.png})
 
 
 def _draw(svg: str) -> bytes:

@@ -16,6 +16,20 @@ _WORTH = 4e10  # five seconds of one core: a process has used up more than one w
 _DRIVERS = "/dev/nvidiactl", "/dev/dxg", "/dev/kfd"  # one of them is there where torch may find a GPU
 
 
+def check_device(device: str) -> None:
+    """Refuse a device that this machine has not, before any work; torch is asked where it is not ``auto`` or ``cpu``.
+
+    Raises
+    ------
+    SpectrumError
+        With those that there are.
+    """
+    if device not in ("auto", "cpu"):
+        from dgviz.spectra.svd.decompose import resolve_device
+
+        resolve_device(device)
+
+
 def hire(
     tensors: Sequence[PairedTensor],
     plans: Sequence[RepairPlan],

@@ -207,14 +207,23 @@ class RepairPlan:
         return replace(self, rule="dg_hard", params={}) == RepairPlan()
 
     @property
+    def rule_arguments(self) -> dict[str, Any]:
+        """What a command says of the rule, also where the method takes none: spectra are cut by it still."""
+        return {"rule": self.rule, "rule_param": find_rule(self.rule).changed(self.params)}
+
+    @property
+    def takes_shrinker(self) -> bool:
+        """Whether the shrinker decides anything: the method, or that of an override, is made from a threshold."""
+        return any(plan.recipe.thresholded for plan in (self.default, *self._applied))
+
+    @property
     def arguments(self) -> dict[str, Any]:
         """What a command says of this plan, by the names of its arguments; see `dgviz.command.Command`."""
         return {
-            "rule": self.rule,
-            "rule_param": find_rule(self.rule).changed(self.params),
+            **(self.rule_arguments if self.recipe.thresholded else {}),
             "method": self.method,
             "param": self.recipe.changed(self.method_params),
-            "shrinker": self.shrinker,
+            **({"shrinker": self.shrinker} if self.takes_shrinker else {}),
             "include": self.include,
             "exclude": self.exclude,
             "dtype": self.dtype,

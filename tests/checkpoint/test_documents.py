@@ -9,6 +9,9 @@ import pytest
 from dgviz.checkpoint import open_checkpoint, open_pair
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES
 from dgviz.errors import CheckpointError
+from dgviz.export import plan_export
+from dgviz.export.write import iter_export
+from dgviz.repair.plan import RepairPlan
 from tests.checkpoint.test_adapter import UP, factors, write_adapter
 from tests.checkpoint.test_names import write_tokenizer
 from tests.checkpoints import random_tensors, write_checkpoint, write_pair
@@ -137,6 +140,16 @@ def test_a_key_that_is_there_twice_is_refused(model):
     assert "config.json is not valid JSON (key 'model_type' is there twice)" in refusal(open_checkpoint, model)
     (model / "config.json").write_text('{"a": {"b": 1, "b": 1}}')
     assert "key 'b' is there twice" in refusal(open_checkpoint, model)
+
+
+def test_a_byte_order_mark_is_read_over_and_copied(tmp_path):
+    paths = write_pair(tmp_path, config={"model_type": "synthetic", "vocab_size": 96})
+    expected = open_checkpoint(paths[1]).config
+    marked = b"\xef\xbb\xbf" + (paths[1] / "config.json").read_bytes()
+    (paths[1] / "config.json").write_bytes(marked)
+    assert open_checkpoint(paths[1]).config == expected
+    list(iter_export(plan_export(open_pair(*paths), RepairPlan(), tmp_path / "out")))
+    assert (tmp_path / "out" / "config.json").read_bytes() == marked
 
 
 def test_infinity_in_a_config_is_read(model):

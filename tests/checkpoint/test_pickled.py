@@ -51,6 +51,28 @@ def test_a_bin_file_is_read_on_request_only(tmp_path, monkeypatch):
     assert open_checkpoint(directory).shards == ("pytorch_model.bin",)
 
 
+def test_a_pickle_of_another_name_is_told_which_names_are_read(tmp_path, allowed):
+    write_bin(tmp_path, random_tensors(), "model.pt")
+    for path in (tmp_path, tmp_path / "model.pt"):
+        found = message(path)
+        assert "model.pt" in found and "of which pytorch_model.bin is read, or the shards that" in found
+        assert "DGVIZ_ALLOW_BIN" not in found
+
+
+def test_a_shard_stands_for_its_index(tmp_path, allowed):
+    names = [f"pytorch_model-0000{number}-of-00002.bin" for number in (1, 2)]
+    tensors = list(random_tensors().items())
+    for name, part in zip(names, (tensors[:4], tensors[4:]), strict=True):
+        write_bin(tmp_path, dict(part), name)
+    assert "of which pytorch_model.bin is read" in message(tmp_path / names[0])  # which nothing completes
+    weight_map = {name: names[number >= 4] for number, (name, _) in enumerate(tensors)}
+    write_index(tmp_path, weight_map)
+    (tmp_path / "model.safetensors.index.json").rename(tmp_path / "pytorch_model.bin.index.json")
+    for path in (tmp_path, *(tmp_path / name for name in names)):
+        opened = open_checkpoint(path)
+        assert opened.shards == tuple(names) and opened.tensors.keys() == dict(tensors).keys()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_every_tensor_is_read_byte_for_byte(tmp_path, allowed, dtype):
     tensors = random_tensors(dtype=dtype)

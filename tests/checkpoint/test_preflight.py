@@ -264,6 +264,18 @@ def test_an_adapter(tmp_path):
 # --- the command ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("side", ["base", "tuned"])
+def test_an_adapter_beside_a_model(tmp_path, side):
+    paths = write(tmp_path)
+    write_adapter(tmp_path / "adapter", {UP: factors(64, 32)})
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert "adapter_beside" not in notices(*paths)  # of which one alone loads nothing
+        (tmp_path / side / name).write_bytes((tmp_path / "adapter" / name).read_bytes())
+    found = notices(*paths)["adapter_beside"]
+    assert found.severity == "warning" and f"beside the model of {side}: read is the model alone" in found.message
+    assert "remove its two files; if not, merge it" in found.remedy
+
+
 def test_inspect_prints_the_preflight(tmp_path, capsys):
     paths = [str(path) for path in write(tmp_path)]
     assert main(["inspect", *paths]) == 0

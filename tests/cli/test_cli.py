@@ -15,17 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
-from dgviz.command import COMMON, GRAMMAR, SECTIONS
+from dgviz.command import COMMON, GRAMMAR, SECTIONS, Command
 from dgviz.export import FORMATS
 from dgviz.export.report import read_report
 from dgviz.repair.methods import METHODS
-from dgviz.repair.plan import OUTPUT_DTYPES
+from dgviz.repair.plan import OUTPUT_DTYPES, RepairPlan
 from dgviz.rmt.shrinkage import SHRINKERS
 from dgviz.rmt.threshold import RULES
 from tests.analysis.test_lens import LLAMA, PLANTED, write_model
 from tests.checkpoints import write_checkpoint, write_pair
 
 ROOT = Path(__file__).parents[2]
+EMBEDDING = "model.embed_tokens.weight"
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,32 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
     assert json.loads(out)["tensors"]["model.embed_tokens.weight"]["matrices"][0]["rank"] == 2
 
 
+def test_a_folder_of_several_weight_files_takes_a_figure_too(capsys, tmp_path):
+    sides = write_pair(tmp_path)
+    files = [(side / "model.safetensors").rename(tmp_path / f"{side.name}.safetensors") for side in sides]
+    assert run(capsys, "spectrum", *files, EMBEDDING, "--figure", tmp_path / "figure.svg")[0] == 0
+    assert (tmp_path / "figure.svg").is_file()
+
+
+def test_a_shrinker_is_taken_where_an_override_has_a_threshold(capsys, pair, tmp_path):
+    options = ["--method", "wise_ft", "--shrinker", "frobenius", "--override", f"{EMBEDDING}: rule=mp_edge"]
+    status, out, _ = run(capsys, "repair", *pair, tmp_path / "out", *options, "--json")
+    written = json.loads(out)
+    assert status == 0 and written["plan"]["shrinker"] == "frobenius"
+    stored = ["repair", *pair, tmp_path / "again", "--plan", tmp_path / "out" / "dgviz.json", "--json"]
+    assert json.loads(run(capsys, *stored)[1])["plan"] == written["plan"]
+
+
+def test_a_plan_file_may_hold_a_rule_beside_a_method_that_takes_none(capsys, pair, tmp_path):
+    plan = RepairPlan(rule="mp_edge", method="wise_ft", shrinker="frobenius")
+    (tmp_path / "plan.json").write_text(json.dumps(plan.to_json()))
+    given = ["--plan", tmp_path / "plan.json", "--json"]
+    assert json.loads(run(capsys, "repair", *pair, tmp_path / "out", *given)[1])["plan"] == plan.to_json()
+    assert json.loads(run(capsys, "noise", *pair, *given)[1])["rule"] == "mp_edge"  # spectra are cut by it
+    printed = str(Command("repair", base=pair[0], tuned=pair[1], out=tmp_path / "next", **plan.arguments))
+    assert run(capsys, *Command.parse(printed).words)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -158,6 +185,30 @@ def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
         (["repair", "{0}", "{1}", "out", "--rule-param", "p=0.1"], "has no p, which is of the method dare"),
         (["repair", "{0}", "{1}", "out", "--rule-param", "tau=0.1"], "it takes scale; tau is a parameter of manual"),
         (["repair", "{0}", "{1}", "out", "--param", "p=0.1"], "it takes alpha; p is a parameter of dare"),
+        (
+            ["repair", "{0}", "{1}", "out", "--method", "wise_ft", "--rule", "manual", "--rule-param", "tau=0.5"],
+            "--rule changes nothing: the method wise_ft takes no threshold; leave it out, or choose one of dg_hard, ",
+        ),
+        (["repair", "{0}", "{1}", "out", "--method", "ties", "--rule-param", "scale=2"], "--rule-param changes"),
+        (["repair", "{0}", "{1}", "out", "--method", "wise_ft", "--shrinker", "frobenius"], "--shrinker changes"),
+        (
+            [
+                "layer-masks",
+                "{0}",
+                "{1}",
+                "out",
+                "--scorer",
+                "a {{model}} {{out}}",
+                "--method",
+                "ties",
+                "--rule",
+                "energy",
+            ],
+            "--rule changes nothing",
+        ),
+        (["repair", "{0}", "{1}", "out", "--private"], "nothing is uploaded; give --push-to ORG/NAME"),
+        (["repair", "{0}", "{1}", "out", "--format", "lora", "--allow-code"], "--allow-code is for --format full"),
+        (["repair", "{0}", "{1}", "out", "--format", "factors", "--check-logits"], "--check-logits is for --format"),
         (["repair", "{0}", "{1}"], "OUT"),
         (["repair-all", "{0}", "{1}", "out"], "--methods"),
         (["demo", "out", "--train", "--scores"], "not allowed with argument --train"),
@@ -172,6 +223,52 @@ def test_unusable_input_is_one_line_and_status_2(capsys, pair, tmp_path, monkeyp
     assert out == ""
     assert message in err
     assert err.count("\n") == 1 and "Traceback" not in err
+
+
+NAMED_OUTPUTS = [(name, argument) for name, form in GRAMMAR.items() for argument in form.arguments if argument.writes]
+
+
+@pytest.mark.parametrize(("command", "argument"), NAMED_OUTPUTS, ids=lambda item: getattr(item, "flag", item))
+def test_no_output_takes_the_place_of_anything_in_a_checkpoint(capsys, tmp_path, command, argument):
+    base, tuned = map(str, write_pair(tmp_path))
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    (tmp_path / "link").symlink_to(tuned)
+    ending = argument.writes[0].strip("/")
+    sides = {"spectrum": [base, tuned, EMBEDDING], "family": [base, tuned, tuned]}.get(command, [base, tuned])
+    more = {"report": ["-o", str(tmp_path / "r.html")], "layer-masks": ["--scorer", "true {model} {out}"]}
+    words_of = [command, *sides, *(more.get(command, []) if argument.short != "-o" else [])]
+    refused = [
+        (f"{tuned}/new{ending}", f"lies inside the tuned checkpoint {tuned}"),
+        (f"{base}/new/new{ending}", f"lies inside the base checkpoint {base}"),
+        (f"{tmp_path}/link/new{ending}", f"lies inside the tuned checkpoint {tuned}"),
+    ]
+    if ending:
+        refused += [(f"{tuned}/model.safetensors", f"does not end in {ending}"), (str(tmp_path / "new"), "end in")]
+    else:
+        refused.append((tuned, f"is the tuned checkpoint {tuned}"))
+    for path, message in refused:
+        given = [path] if argument.positional else [argument.flag, path]
+        status, out, err = run(capsys, *words_of, *given)
+        assert (status, out) == (2, "") and message in err and len(err.splitlines()) == 1, err
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
+
+
+WITH_DEVICE = [name for name, form in GRAMMAR.items() if {"base", "device"} <= {item.name for item in form.arguments}]
+
+
+@pytest.mark.parametrize("command", WITH_DEVICE)
+@pytest.mark.parametrize("device", ["nonsense", "cpu:0", "cuda:99"])
+def test_a_device_that_there_is_not_is_refused_before_any_work(capsys, tmp_path, command, device):
+    more = {
+        "spectrum": [EMBEDDING],
+        "report": ["-o", str(tmp_path / "r.html")],
+        "repair-all": ["out", "--methods", "wise_ft"],
+        "fit": ["plan.json"],
+    }
+    options = more.get(command, ["out"] if command in ("repair", "layer-masks") else [])
+    status, out, err = run(capsys, command, "base", "tuned", *options, "--device", device)
+    assert (status, out) == (2, "")
+    assert err.startswith(f"dgviz {command}: device {device!r} is not available here: choose one of auto, ")
 
 
 def test_no_command_lists_them_all_by_group(capsys):
@@ -222,6 +319,15 @@ def test_how_much_is_said_on_the_way(capsys, pair):
     assert status == 2 and "Traceback" in err and err.splitlines()[-1].startswith("dgviz spectrum: no tensor 'gone'")
     status, _, err = run(capsys, "spectrum", *pair, "gone", "--quiet")
     assert status == 2 and err.startswith("dgviz spectrum: no tensor") and err.count("\n") == 1
+
+
+def test_a_warning_of_all_matrices_is_said_once(capsys, pair, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    status, _, err = run(capsys, "scan", *pair, "--workers", "1")
+    lines = [line for line in err.splitlines() if "cannot be stored" in line]
+    assert status == 0 and len(lines) == 1
+    assert re.fullmatch(r"warning: model\.\S+, .* and \d+ more: the spectrum cannot be stored in .*", lines[0])
 
 
 def test_quiet_leaves_out_warnings_and_no_errors(capsys, tmp_path):
