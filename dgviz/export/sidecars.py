@@ -47,6 +47,7 @@ _NAMED = {
 }
 """What base gives where tuned has none, by kind: what transformers and vLLM read."""
 _WITH_ADAPTER = "tokenizer", "template", "licence", "notice"
+_POINTER = b"version https://git-lfs."
 _INSIDE = {
     "template": ("tokenizer_config.json", ("chat_template",)),
     "preprocessor": ("processor_config.json", ("image_processor", "feature_extractor")),
@@ -155,7 +156,11 @@ def _beside(checkpoint: Checkpoint, output: str, allow_code: bool) -> tuple[dict
         if reason:
             left[name] = reason
         else:
-            open_own(path, root).close()
+            with open_own(path, root) as file:
+                if file.read(len(_POINTER)) == _POINTER:
+                    raise CheckpointError(
+                        f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in its directory"
+                    )
             carried[name] = path
     return carried, left
 

@@ -8,7 +8,7 @@ from huggingface_hub import ModelCard
 from safetensors.torch import save_file
 
 from dgviz.checkpoint import open_pair
-from dgviz.errors import ExportError
+from dgviz.errors import CheckpointError, ExportError
 from dgviz.export import plan_export
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
@@ -97,6 +97,13 @@ def test_what_goes_along_and_what_stays(tmp_path):
     for name, reason in LEFT.items():
         known = next(known for known in (name, *(f"{folder}/" for folder in folders_of(name))) if known in told)
         assert told[known] == reason and f"| `{known}` | {reason} |" in text
+
+
+def test_a_pointer_in_the_place_of_a_tokenizer_is_refused(tmp_path):
+    base, tuned = write_pair(tmp_path)
+    (tuned / "tokenizer.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(CheckpointError, match="tokenizer.json is a Git LFS pointer, .* run git lfs pull"):
+        plan_export(open_pair(base, tuned), RepairPlan(), tmp_path / "out")
 
 
 def folders_of(name):

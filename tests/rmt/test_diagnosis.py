@@ -365,5 +365,7 @@ def test_values_between_edge_and_tau_are_said_to_be_dropped_only_where_they_are(
     s = np.concatenate([np.full(20, 33.6), np.linalg.svd(noise(256, 256).numpy(), compute_uv=False)[20:]])  # edge 32
     spectrum = Spectrum(np.sort(s)[::-1], (256, 256), {"route": "", "checks": [], "rejected": []}, {}, "w")
     for rule, said in (("dg_hard", "edge and tau, where"), ("mp_edge", "edge and DG-Hard's tau, where")):
-        told = messages(diagnose(spectrum, apply_rule(spectrum, rule, {})))["near_tau"]
+        found = diagnose(spectrum, apply_rule(spectrum, rule, {}))
+        told = messages(found)["near_tau"]
         assert said in told and ("are dropped there" in told) == (rule == "dg_hard")
+        assert any("bulk edge" in advice for advice in found.advice) == (rule == "dg_hard")

@@ -61,9 +61,9 @@ def diagnose(spectrum: Spectrum, threshold: Threshold) -> Diagnosis:
         )
         if reasons
     )
-    return Diagnosis(
-        verdict, tuple(reasons), advise_verdict(verdict, [flag.check for flag in flags], model=False), tuple(flags)
-    )
+    kept = threshold.tau < case.optimal_tau  # and with them what lies below DG-Hard's tau: no other rule is needed
+    raised = [flag.check for flag in flags if not (flag.check == "near_tau" and kept)]
+    return Diagnosis(verdict, tuple(reasons), advise_verdict(verdict, raised, model=False), tuple(flags))
 
 
 @dataclass(frozen=True)
