@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dgviz.checkpoint.layout import MatrixLayout, matrix_layout
+from dgviz.checkpoint.lone import stands_alone
 from dgviz.errors import ExportError, PairError
 from dgviz.words import near
 
@@ -301,7 +302,7 @@ class CheckpointPair:
     def refuse_output(self, path: Path) -> None:
         """Raise where a file or folder to be written is, or lies inside, one of both sides.
 
-        Two weight files of one folder are a folder of anything, which may hold more.
+        A weight file by itself in a folder of anything is only that file.
 
         Parameters
         ----------
@@ -318,7 +319,8 @@ class CheckpointPair:
         for name, side in (("base", self.base), ("tuned", self.tuned)):
             source = side.path.resolve()
             for place in places:
-                if place == source or (source in place.parents and self.base.path != self.tuned.path):
+                weights = place.parent == source and place.name in side.shards
+                if place == source or weights or (source in place.parents and not stands_alone(side)):
                     relation = "is" if place == source else "lies inside"
                     what = f"the output {path} {relation} the {name} checkpoint {side.path}"
                     raise ExportError(f"{what}; choose another place")

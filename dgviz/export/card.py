@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from dgviz.checkpoint import Checkpoint
+from dgviz.checkpoint.lone import own_stem
 from dgviz.command import Command
 from dgviz.export.lineage import ancestors, described, hub_name
 from dgviz.export.plan import ExportPlan
 from dgviz.export.reload import load_words
-from dgviz.export.sidecars import own_stem
 from dgviz.repair.report import Changes
 from dgviz.rmt.threshold import find_rule
 from dgviz.words import exact_number, number

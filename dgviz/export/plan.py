@@ -19,7 +19,7 @@ from dgviz.errors import ExportError
 from dgviz.export.lineage import base_id
 from dgviz.export.manifest import finished_parts
 from dgviz.export.shard import ITEM_BYTES, shard_order
-from dgviz.export.sidecars import find_sidecars, stands_alone
+from dgviz.export.sidecars import find_sidecars
 from dgviz.packages import need
 from dgviz.repair.methods import METHODS
 from dgviz.repair.overrides import refuse_idle
@@ -281,20 +281,13 @@ def _shard_plan(name: str, tensors: list[PairedTensor], repair: RepairPlan) -> S
 
 
 def _refuse_overlap(target: Path, pair: CheckpointPair) -> None:
-    """Refuse an output that is, contains or lies in an input, or whose path is taken by a file."""
+    """Refuse an output that is, contains or lies in an input, or lies in the Hugging Face cache."""
+    pair.refuse_output(target)
     resolved = Path(os.path.realpath(target))
     for side, checkpoint in (("base", pair.base), ("tuned", pair.tuned)):
-        source = checkpoint.path.resolve()
-        relation = None
-        if resolved == source:
-            relation = "is"
-        elif source in resolved.parents and not stands_alone(checkpoint):
-            relation = "lies inside"
-        elif resolved in source.parents:
-            relation = "contains"
-        if relation:
+        if resolved in checkpoint.path.resolve().parents:
             raise ExportError(
-                f"the output {target} {relation} the {side} checkpoint {checkpoint.path}; choose another folder"
+                f"the output {target} contains the {side} checkpoint {checkpoint.path}; choose another place"
             )
     cache = Path(os.path.realpath(cache_folder()))
     repositories = (folder for folder in resolved.parents if (folder / "snapshots").is_dir())

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from dgviz.checkpoint import Checkpoint, CheckpointPair
 from dgviz.checkpoint.documents import MAX_CONFIG_BYTES, open_own, read_document
+from dgviz.checkpoint.lone import own_stem, stands_alone
 from dgviz.errors import CheckpointError
 
 _LEFT = {
@@ -56,7 +57,6 @@ _INSIDE = {
     "features": ("processor_config.json", ("feature_extractor",)),
 }
 """Kinds that another file may hold, and under which keys."""
-_WELL_KNOWN = re.compile(r"(model|diffusion_pytorch_model|adapter_model|pytorch_model)\b|.*-\d+-of-\d+")
 
 
 @dataclass(frozen=True)
@@ -206,24 +206,6 @@ def _modules(root: Path) -> tuple[str, ...]:
         return tuple(str(module["path"]) for module in modules if module["path"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return ()
-
-
-def own_stem(checkpoint: Checkpoint) -> str | None:
-    """Return what the files of one weight file among others are named after; None where the folder is its own."""
-    if checkpoint.is_adapter or len(checkpoint.shards) != 1 or _WELL_KNOWN.match(checkpoint.shards[0]):
-        return None
-    name = checkpoint.shards[0]
-    others = any(path.name != name for path in checkpoint.path.glob("*.safetensors"))
-    return Path(name).stem if others or not _is_model(checkpoint.path) else None
-
-
-def stands_alone(checkpoint: Checkpoint) -> bool:
-    """Return whether a checkpoint is one file in a folder of anything, which is no model's."""
-    return own_stem(checkpoint) is not None and not _is_model(checkpoint.path)
-
-
-def _is_model(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("config.json", "adapter_config.json", "model_index.json"))
 
 
 def _about_code(pair: CheckpointPair, names: set[str], output: str, allow_code: bool) -> tuple[str, ...]:

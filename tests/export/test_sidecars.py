@@ -159,8 +159,13 @@ def test_a_file_in_a_folder_of_anything_is_repaired_beside_it_and_takes_nothing_
     report, files = export(folder / "b.safetensors", folder / "t.safetensors", folder / "repaired")
     assert files == {"t.safetensors", "model.safetensors.index.json", "t.yaml"}
     assert not report["left_behind"]
+    pair = open_pair(folder / "b.safetensors", folder / "t.safetensors")
+    pair.refuse_output(folder / "report.html")  # nothing is lost by it
+    for taken in (folder, folder / "t.safetensors"):
+        with pytest.raises(ExportError, match="the base checkpoint|the tuned checkpoint"):
+            pair.refuse_output(taken)
     with pytest.raises(ExportError, match="is the base checkpoint"):
-        plan_export(open_pair(folder / "b.safetensors", folder / "t.safetensors"), RepairPlan(), folder)
+        plan_export(pair, RepairPlan(), folder)
 
 
 def test_what_another_file_of_tuned_holds_does_not_come_from_base(tmp_path):
