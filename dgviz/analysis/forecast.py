@@ -19,11 +19,14 @@ def is_calibrated(plan: RepairPlan) -> bool:
 
 def forecast_rows(pair: CheckpointPair, rows: Iterable[Assessment], plan: RepairPlan) -> Forecast:
     """Return the forecast of a plan from the assessments of a pair's matrices under its rules."""
-    updates = []
+    updates: list[UpdateShare] = []
+    common = is_calibrated(plan.default)
     for row in rows:
         own = plan.at(row.weight.tensor, row.weight.index)
         dropped = float(own.keep == "base") * row.spectrum.energy if own.keep else row.dropped_energy
-        updates.append(UpdateShare(row.spectrum.energy, dropped, is_calibrated(own)))
+        updates.append(
+            UpdateShare(row.spectrum.energy, dropped, common if own is plan.default else is_calibrated(own))
+        )
     return _forecast(pair, updates)
 
 

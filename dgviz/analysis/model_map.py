@@ -96,27 +96,28 @@ def map_tower(
     unfold: str = "",
 ) -> TowerMap:
     """Return the map of one tower."""
-    held: dict[tuple[str, str], tuple[list[Assessment], list[Weight]]] = {}
-    layers: dict[str, tuple[int, ...]] = {}
+    held: dict[tuple[tuple[int, ...], str], tuple[list[Assessment], list[Weight]]] = {}
     columns: dict[str, tuple] = {}
     for weight, row in [(row.weight, row) for row in rows] + [(weight, None) for weight in missing]:
-        path, expert = weight.module_path, weight.expert
+        path = weight.module_path
+        expert = weight.expert if unfold else None
         if path.tower != tower or (unfold and (path.module != unfold or expert is None)):
             continue
         column = str(expert) if unfold else path.module
-        layers[path.level] = path.layer
-        columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
-        known, unknown = held.setdefault((path.level, column), ([], []))
+        if column not in columns:
+            columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
+        known, unknown = held.setdefault((path.layer, column), ([], []))
         if row is None:
             unknown.append(weight)
         else:
             known.append(row)
-    levels = sorted(layers, key=lambda level: layer_order(layers[level]))
+    layers = sorted({layer for layer, _ in held}, key=layer_order)
     titles = sorted(columns, key=columns.get)
     cells = tuple(
-        _cell(levels.index(level), titles.index(column), known, unknown, figure, statistic)
-        for (level, column), (known, unknown) in held.items()
+        _cell(layers.index(layer), titles.index(column), known, unknown, figure, statistic)
+        for (layer, column), (known, unknown) in held.items()
     )
+    levels = [".".join(map(str, layer)) for layer in layers]
     title = tower_labels([tower])[tower] if tower else "outside layers"
     return TowerMap(tower, title, tuple(levels), tuple(titles), cells)
 

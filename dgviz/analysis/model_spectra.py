@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.module_path import module_path
 from dgviz.rmt.assess import apply_rule, kept_rank, kept_values
 from dgviz.rmt.diagnosis import Diagnosis, WeighedDiagnosis, diagnose, diagnose_model
 from dgviz.rmt.directions import NO_DIRECTIONS, Directions
@@ -208,9 +207,10 @@ def verdict_of(rows: Iterable[Assessment], config: Mapping[str, Any] | None = No
             math.prod(row.spectrum.nonzero_shape),
             row.spectrum.energy,
             row.diagnosis,
-            tower=module_path(row.weight.name).tower,
-            layer=module_path(row.weight.name).layer,
+            tower=path.tower,
+            layer=path.layer,
         )
         for row in rows
+        for path in [row.weight.module_path]
     ]
     return diagnose_model(weighed, config) if weighed else None

@@ -18,9 +18,10 @@ from dgviz.app.plans import PLAN_CHANGED, read_saved
 from dgviz.app.recents import note_opened, remember_pair, was_opened
 from dgviz.app.state import View, change_view, close_pair, current_view
 from dgviz.checkpoint import CheckpointPair
+from dgviz.checkpoint.read import samples_kept
 from dgviz.errors import DgvizError, PairError, ServerError
 
-gc.set_threshold(50_000, 20, 20)  # of 36,000 matrices, looking for cycles after every 700 objects is a fifth of all
+gc.set_threshold(200_000, 20, 20)  # of 36,000 matrices, looking for cycles after every 700 objects is a fifth of all
 
 
 def run_app() -> None:
@@ -30,6 +31,7 @@ def run_app() -> None:
     work.worker()  # warms up while the first page is read
     chosen = navigate()
     st.session_state["routed"] = True
+    gc.disable()  # what a page leaves to be collected can wait for its end
     try:
         view = current_view()
         st.session_state.pop(PLAN_CHANGED, None)  # this run draws it
@@ -40,9 +42,10 @@ def run_app() -> None:
             with st.container(key="drawer"):
                 _drawer(view)
         # By its name the document's style knows the place.
-        with st.container(key=f"place-{chosen.url_path or 'open'}"):
+        with st.container(key=f"place-{chosen.url_path or 'open'}"), samples_kept():
             chosen.run()
     finally:
+        gc.enable()
         readdress_late_reruns()
 
 

@@ -1,11 +1,13 @@
 """Why a tensor is repaired or kept: the rules of the method's scope, each with words to count by and a reason."""
 
+import math
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from dgviz.checkpoint.layout import matrix_layout
 from dgviz.checkpoint.lora.tensor import LoraStack, LoraTensor
-from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, PairedTensor, TensorInfo
+from dgviz.checkpoint.types import BASE_ONLY, BLOCKS, KEEP, REPAIR, Notice, PairedTensor, TensorInfo, is_floating
 from dgviz.command import option
 
 MIN_ELEMENTS = 1024
@@ -42,16 +44,22 @@ LEFT_OUT = {"excluded": "Excluded by --exclude.", "not_included": "Not selected 
 
 def why_kept(info: TensorInfo, other: TensorInfo) -> Why | None:
     """Return why a tensor is kept whatever the user chose, or None."""
-    for side, tensor in (("tuned", info), ("base", other)):
-        if not tensor.is_floating:
-            return "integer", f"Not floating point ({tensor.dtype} in {side}), so there is no spectrum."
-    if matrix_layout(info.shape) is None:
+    return _why_kept(info.shape, info.dtype, other.dtype)
+
+
+@lru_cache(maxsize=1024)
+def _why_kept(shape: tuple[int, ...], tuned: str, base: str) -> Why | None:
+    """Return `why_kept` of a tensor of two dtypes; few differ in all the tensors of a model."""
+    for side, dtype in (("tuned", tuned), ("base", base)):
+        if not is_floating(dtype):
+            return "integer", f"Not floating point ({dtype} in {side}), so there is no spectrum."
+    if matrix_layout(shape) is None:
         return "vector", "Not a matrix: fewer than two dimensions longer than one."
-    if info.numel < MIN_ELEMENTS:
+    if math.prod(shape) < MIN_ELEMENTS:
         return "small", f"Small: fewer than {MIN_ELEMENTS} elements."
-    for side, tensor in (("base", other), ("tuned", info)):
-        if tensor.dtype.startswith("float8"):
-            return "float8", f"It is {tensor.dtype} in {side}, whose values mean nothing without their scales."
+    for side, dtype in (("base", base), ("tuned", tuned)):
+        if dtype.startswith("float8"):
+            return "float8", f"It is {dtype} in {side}, whose values mean nothing without their scales."
     return None
 
 

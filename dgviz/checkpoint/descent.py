@@ -71,7 +71,7 @@ def judge_descent(
         found = {} if afar else _measure_small(repaired, most)
         found |= {row.name: _measure(row, most, whole, afar) for row in repaired if row.name not in found}
         broken = _tell_broken(seen, most, whole)
-    rows = [replace(row, descent=found.get(row.name)) for row in rows]
+    rows = [row.compared(found.get(row.name)) for row in rows]
     known = [row for row in rows if row.descent is not None]
     parameters = sum(row.tuned.numel for row in known)
     permuted = [row for row in known if row.descent.permutation]

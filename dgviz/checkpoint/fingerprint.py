@@ -7,7 +7,8 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from dgviz.checkpoint.read import iter_chunks, read_sample, read_samples
@@ -19,8 +20,8 @@ from dgviz.files import FileStamp, cache_dir, file_stamp
 
 _SCHEMA = """CREATE TABLE IF NOT EXISTS hashes (
     path BLOB, start INTEGER, nbytes INTEGER, kind TEXT, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
-    inode INTEGER, sample BLOB, hash TEXT, PRIMARY KEY (path, start, nbytes, kind))"""
-_DATABASE = "hashes-2.sqlite"  # the number is the schema's
+    inode INTEGER, sample BLOB, hash TEXT, PRIMARY KEY (path, start, nbytes, kind)) WITHOUT ROWID"""
+_DATABASE = "hashes-3.sqlite"  # the number is that of what it holds
 
 # A file changed twice within one tick of its file system's clock keeps its time stamp: hashes of files touched
 # this recently are not remembered. Two seconds is the coarsest clock in use (FAT).
@@ -51,9 +52,9 @@ def content_hash(info: TensorInfo) -> str:
     if remote is not None:
         return _remote_hash(info, remote)
     before = _stamp(info.file)
-    known = _recall([info])
-    if known:
-        return known[info]
+    (known,) = _recall([info])
+    if known is not None:
+        return known
     digest = hashlib.sha256(_kind(info).encode())
     for chunk in iter_chunks(info):
         digest.update(chunk)
@@ -74,15 +75,15 @@ def is_hashed(info: TensorInfo) -> bool:
     CheckpointError
         If the file is gone.
     """
-    return info in known_hashes([info])
+    return known_hashes([info]) != [None]
 
 
-def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
-    """Return `content_hash` of those tensors for which it is remembered: one look-up per file, a sample of each.
+def known_hashes(infos: Sequence[TensorInfo]) -> list[str | None]:
+    """Return `content_hash` of tensors, None where it is not remembered: one look-up per file, a sample of each.
 
     Parameters
     ----------
-    infos : iterable of TensorInfo
+    infos : sequence of TensorInfo
         Any number of tensors, derived ones too.
 
     Raises
@@ -90,20 +91,19 @@ def known_hashes(infos: Iterable[TensorInfo]) -> dict[TensorInfo, str]:
     CheckpointError
         If a file is gone.
     """
-    wanted = dict.fromkeys(infos)
-    parts = {info: known_hashes(info.parts) for info in wanted if isinstance(info, DerivedTensor)}
-    found = {
-        info: _derived_hash(info, [own[part] for part in info.parts])
-        for info, own in parts.items()
-        if len(own) == len(set(info.parts))
-    }
-    by_file: dict[Path, list[TensorInfo]] = {}
-    for info in wanted:
-        if not isinstance(info, DerivedTensor):
-            by_file.setdefault(info.file, []).append(info)
-    for file, own in by_file.items():
-        remote = remote_file(file)
-        found |= _recall(own) if remote is None else {info: _remote_hash(info, remote) for info in own}
+    found: list[str | None] = [None] * len(infos)
+    by_file: dict[Path, list[int]] = {}
+    for place, info in enumerate(infos):
+        if isinstance(info, DerivedTensor):
+            parts = known_hashes(info.parts)
+            found[place] = None if None in parts else _derived_hash(info, parts)
+        else:
+            by_file.setdefault(info.file, []).append(place)
+    for file, places in by_file.items():
+        remote, own = remote_file(file), [infos[place] for place in places]
+        hashes = _recall(own) if remote is None else [_remote_hash(info, remote) for info in own]
+        for place, known in zip(places, hashes, strict=True):
+            found[place] = known
     return found
 
 
@@ -116,16 +116,13 @@ def sample_contents(checkpoint: Checkpoint) -> str:
             waiting += info.parts
     afar = {file: remote_file(file) for file in {info.file for info in infos}}
     stored = [info for info in infos if not isinstance(info, DerivedTensor) and afar[info.file] is None]
-    samples = iter(read_samples(stored))
-    digest = hashlib.sha256()
+    digest = hashlib.sha256("\n".join([f"{info.name}|{_kind(info)}" for info in infos]).encode())
+    digest.update(b"".join(read_samples(stored)))
     for info in infos:
-        digest.update(f"{info.name}|{_kind(info)}".encode())
         if isinstance(info, DerivedTensor):
             digest.update(info.recipe.encode())
         elif (remote := afar[info.file]) is not None:
             digest.update(_remote_hash(info, remote).encode())
-        else:
-            digest.update(next(samples))
     return digest.hexdigest()
 
 
@@ -140,7 +137,13 @@ def _remote_hash(info: TensorInfo, remote: RemoteFile) -> str:
 
 
 def _kind(info: TensorInfo) -> str:
-    return f"{info.dtype}:{','.join(map(str, info.shape))}:"
+    return _kind_text(info.dtype, info.shape)
+
+
+@lru_cache(maxsize=1024)
+def _kind_text(dtype: str, shape: tuple[int, ...]) -> str:
+    """Return dtype and shape as a hash has them; few differ in all the tensors of a model."""
+    return f"{dtype}:{','.join(map(str, shape))}:"
 
 
 def _stamp(file: Path) -> FileStamp:
@@ -154,18 +157,18 @@ def _key(info: TensorInfo) -> tuple[int, int, str]:
     return info.start, info.nbytes, _kind(info)
 
 
-def _recall(infos: list[TensorInfo]) -> dict[TensorInfo, str]:
-    """Return the hashes that are remembered of tensors of one file, as the file is now."""
+def _recall(infos: Sequence[TensorInfo]) -> list[str | None]:
+    """Return the hashes that are remembered of tensors of one file, as the file is now; None for the others."""
     file, values = infos[0].file, ()
     query = "SELECT start, nbytes, kind, sample, hash FROM hashes WHERE (path, size, mtime_ns, ctime_ns, inode)"
     query += " = (?, ?, ?, ?, ?)"
     if len(infos) == 1:
         query, values = f"{query} AND (start, nbytes, kind) = (?, ?, ?)", _key(infos[0])
     found = _execute(query, (os.fsencode(file), *_stamp(file), *values))
-    rows = {tuple(key): (sample, value) for *key, sample, value in found}
-    known = [(info, *rows[key]) for info in infos if (key := _key(info)) in rows]
-    samples = read_samples([info for info, *_ in known])
-    return {info: value for (info, sample, value), now in zip(known, samples, strict=True) if now == sample}
+    rows = {(start, nbytes, kind): known for start, nbytes, kind, *known in found}
+    known = [rows.get(_key(info)) for info in infos]
+    samples = iter(read_samples([info for info, row in zip(infos, known, strict=True) if row is not None]))
+    return [None if row is None or next(samples) != row[0] else row[1] for row in known]
 
 
 def _execute(statement: str, values: tuple) -> list[tuple]:

@@ -9,9 +9,10 @@ import hashlib
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, BinaryIO
@@ -100,13 +101,18 @@ def _read_header(file: Path, stream: BinaryIO, path: Path) -> Header:
         raise CheckpointError(f"{file} has no header that begins with '{{': it is not a safetensors file, or damaged")
     data_start = 8 + length
     tensors, metadata = {}, {}
-    for name, entry in _parse(file, raw).items():
+    entries = _parse(file, raw)
+    _refuse_names(file, entries)
+    for name, entry in entries.items():
         if name == "__metadata__":
             if not isinstance(entry, dict) or not all(isinstance(value, str) for value in entry.values()):
                 raise CheckpointError(f"{file}: __metadata__ must map strings to strings: the header is damaged")
             metadata = entry
         else:
-            tensors[name] = _tensor_info(file, name, entry, data_start)
+            try:
+                tensors[name] = _located(file, name, entry, data_start)
+            except ValueError as error:
+                raise CheckpointError(f"{file}, tensor {name!r}{error}") from None
     _check_contiguous(file, tensors, data_start, stamp.size)
     if remote is None:
         _check_with_safetensors(file, path)
@@ -156,16 +162,15 @@ def _header_length(file: Path, prefix: bytes, size: int) -> int:
     return length
 
 
-def _tensor_info(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
-    if not name or UNPRINTABLE.search(name):
-        raise CheckpointError(
-            f"{file} holds a tensor called {name!r}: empty names and control characters are refused, "
-            "save the model again with plain names"
-        )
-    try:
-        return _located(file, name, entry, data_start)
-    except ValueError as error:
-        raise CheckpointError(f"{file}, tensor {name!r}{error}") from None
+def _refuse_names(file: Path, names: Collection[str]) -> None:
+    """Raise where a name is empty or cannot be printed; they are looked at all at once, for hardly any is."""
+    if "" not in names and not UNPRINTABLE.search(" ".join(names)):
+        return
+    name = next(name for name in names if not name or UNPRINTABLE.search(name))
+    raise CheckpointError(
+        f"{file} holds a tensor called {name!r}: empty names and control characters are refused, "
+        "save the model again with plain names"
+    )
 
 
 def _located(file: Path, name: str, entry: Any, data_start: int) -> TensorInfo:
@@ -205,7 +210,7 @@ def _are_sizes(values: Any) -> bool:
 def _check_contiguous(file: Path, tensors: dict[str, TensorInfo], data_start: int, size: int) -> None:
     """Check that the tensors cover the data of the file, with neither hole nor overlap."""
     position = data_start
-    for info in sorted(tensors.values(), key=lambda info: (info.start, info.nbytes)):
+    for info in sorted(tensors.values(), key=attrgetter("start", "nbytes")):
         if info.start != position:
             fault = "overlaps the one before" if info.start < position else "leaves a hole before it"
             raise CheckpointError(

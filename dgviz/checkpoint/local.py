@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,18 @@ def _open_directory(directory: Path, given: Path | None) -> Checkpoint:
         raise CheckpointError(f"{weights} holds no tensors: save the model again")
     refuse_lora(weights, tensors)
     fingerprint = hashlib.sha256("|".join([hashlib.sha256(raw_config).hexdigest(), *shards, *digests]).encode())
-    ordered = {name: tensors[name] for name in sorted(tensors, key=_natural)}
+    ordered = {name: tensors[name] for name in _in_order(tuple(tensors))}
     return Checkpoint(directory, ordered, config, shards, fingerprint.hexdigest())
 
 
 def _read_weights(file: Path) -> Header:
     return read_pickled(file) if file.suffix == ".bin" else read_header(file)
+
+
+@lru_cache(maxsize=4)
+def _in_order(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return names in natural order; both sides of a pair mostly have the same."""
+    return tuple(sorted(names, key=_natural))
 
 
 def _natural(name: str) -> list[str | tuple[int, str]]:

@@ -86,8 +86,6 @@ class ModulePath:
         Number of the expert where a tensor holds one; None for any other, a stack of experts included.
     kind : str
         One of `CLASSES`.
-    pieces : tuple of str
-        The name, cut around the numbers of layer and expert: text, number, text, ..., text.
     """
 
     tower: str
@@ -95,7 +93,6 @@ class ModulePath:
     module: str
     expert: int | None
     kind: str
-    pieces: tuple[str, ...]
 
     @property
     def level(self) -> str:
@@ -106,20 +103,67 @@ class ModulePath:
 @lru_cache(maxsize=100_000)
 def module_path(name: str) -> ModulePath:
     """Return where a tensor belongs."""
+    parts, places = _read(name)
+    expert = int(_EXPERT.fullmatch(parts[places.expert])[1]) if places.expert else None
+    module = ".".join([parts[i] for i in places.module]) or (parts[-1] if places.layers else name)
+    layer = tuple([int(parts[i]) for i in places.layers])
+    tower = ".".join(parts[: places.layers[0]]) if layer else ""
+    return ModulePath(tower, layer, module, expert, places.kind)
+
+
+def cut_name(name: str) -> tuple[str, ...]:
+    """Return a tensor's name, cut around the numbers of layer and expert: text, number, text, ..., text."""
+    parts, places = _read(name)
+    pieces, done = [], 0
+    for i in sorted((*places.layers, *([places.expert] if places.expert else []))):
+        end = len(".".join(parts[: i + 1]))
+        start = end - len(_EXPERT.fullmatch(parts[i])[1])
+        pieces += [name[done:start], name[start:end]]
+        done = end
+    return *pieces, name[done:]
+
+
+def _read(name: str) -> tuple[list[str], "_Places"]:
+    """Return the parts of a dotted name without its leaf, and what they are."""
     parts = name.split(".")
     if len(parts) > 1 and parts[-1] in _LEAVES:
         parts = parts[:-1]
+    return parts, _places(".".join(["0" if part.isdecimal() else part for part in parts]))
+
+
+@dataclass(frozen=True)
+class _Places:
+    """What the parts of a dotted path are, by their positions; the same for all names that differ in numbers only.
+
+    Attributes
+    ----------
+    layers : tuple of int
+        Parts that are the numbers of a layer.
+    expert : int
+        The part that has the number of an expert; 0 for none.
+    module : tuple of int
+        Parts of the module's path.
+    kind : str
+        One of `CLASSES`.
+    """
+
+    layers: tuple[int, ...]
+    expert: int
+    module: tuple[int, ...]
+    kind: str
+
+
+@lru_cache(maxsize=4096)
+def _places(path: str) -> _Places:
+    """Return what the parts of a path are, of which every number has been replaced by 0."""
+    parts = path.split(".")
     held = [i for i in range(1, len(parts)) if parts[i - 1].endswith("experts") and _EXPERT.fullmatch(parts[i])][:1]
-    expert = int(_EXPERT.fullmatch(parts[held[0]])[1]) if held else None
     layers, steps = _layer_numbers(parts, held)
     first = layers[0] if layers else -1
     behind = [i for i in range(first + 1, len(parts)) if i not in (*layers, *steps, *held)]
-    module = ".".join(parts[i] for i in behind) or (parts[-1] if layers else name)
     spoken = [parts[i] for i in behind if i + 1 not in layers]  # a list of "attentions" holds MLPs too
     kind = _class(".".join(part for part in spoken if not part.isdecimal()).lower(), bool(layers))
-    layer = tuple(int(parts[i]) for i in layers)
-    tower = ".".join(parts[:first]) if layers else ""
-    return ModulePath(tower, layer, module, expert, kind, _cut(name, parts, sorted(layers + held)))
+    return _Places(tuple(layers), held[0] if held else 0, tuple(behind), kind)
 
 
 def _layer_numbers(parts: Sequence[str], held: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -133,20 +177,8 @@ def _layer_numbers(parts: Sequence[str], held: Sequence[int]) -> tuple[list[int]
     return [i for i in listed if i not in steps], steps
 
 
-def _cut(name: str, parts: Sequence[str], at: Sequence[int]) -> tuple[str, ...]:
-    """Return a name as text, number, text, ..., text, cut around the numbers at the end of some of its parts."""
-    pieces, done = [], 0
-    for i in at:
-        end = len(".".join(parts[: i + 1]))
-        start = end - len(_EXPERT.fullmatch(parts[i])[1])
-        pieces += [name[done:start], name[start:end]]
-        done = end
-    return *pieces, name[done:]
-
-
-@lru_cache(maxsize=1024)
 def _class(path: str, layered: bool) -> str:
-    """Return the class of weight that a path without numbers speaks of; few differ in all the layers of a model."""
+    """Return the class of weight that a path without numbers speaks of."""
     expressions = _OF_A_LAYER if layered else _OUTSIDE + _OF_A_LAYER
     return next((kind for kind, expression in expressions if re.search(expression, path)), OTHER)
 

@@ -11,7 +11,8 @@ from dgviz.checkpoint.renaming import Member, Renaming, rename_like_transformers
 from dgviz.checkpoint.tied import find_copies, is_head, shared_embedding, tied_embedding
 from dgviz.checkpoint.types import Checkpoint, TensorInfo
 
-_ANYWHERE = re.compile(r"(?:^|(?<=\.))(?:_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+_ANYWHERE = re.compile(rf"(?:^|(?<=\.))(?:{'|'.join(map(re.escape, _WRAPPERS))})")
 _OUTER = ("module.", "base_model.model.")
 
 
@@ -103,7 +104,9 @@ def unwrapped_names(names: Iterable[str]) -> dict[str, str]:
     ``base_model.model.`` only where every name begins with it, for models have modules of these names too.
     """
     names = list(names)
-    inner = [_ANYWHERE.sub("", name) for name in names]
+    text = "\n".join(names)  # all at once, for few have any
+    wrapped = any(wrapper in text for wrapper in _WRAPPERS)
+    inner = [_ANYWHERE.sub("", name) for name in names] if wrapped else names
     while inner and (shared := [prefix for prefix in _OUTER if all(name.startswith(prefix) for name in inner)]):
         inner = [name.removeprefix(shared[0]) for name in inner]
     if len(set(inner)) < len(names) or "" in inner:

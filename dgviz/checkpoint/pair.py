@@ -325,9 +325,9 @@ def _is_one_class(base: Checkpoint, tuned: Checkpoint) -> bool:
 
 def _refuse_unmerged(checkpoint: Checkpoint, side: str) -> None:
     """Raise where a checkpoint is the state of a training run and not a model's weights."""
+    if not _UNMERGED.search("\n".join(checkpoint.tensors)):  # all at once, for hardly any has them
+        return
     for name, info in checkpoint.tensors.items():
-        if not _UNMERGED.search(name):
-            continue
         parts = name.split(".")
         if any(part.startswith("lora_") for part in parts) or "modules_to_save" in parts:
             raise CheckpointError(

@@ -38,6 +38,7 @@ _MARKS = {
 }
 """Last name components (or, for quant_state, any) that only quantised checkpoints have, and whose they are."""
 
+_MARKED = re.compile("|".join([*_MARKS, "_blocks"]))
 _SCALE_WORD = re.compile("scale|zero_?point|absmax|codebook")
 _MOST_TABLE = 1024  # whole numbers in smaller tensors are counts, places and the like
 PACKED = ("int8", "uint8", "int16", "uint16", "int32", "uint32")
@@ -290,6 +291,9 @@ def _signs(checkpoint: Checkpoint, tensors_only: bool = False) -> Iterator[str]:
         if entry and not tensors_only and shows_codes(checkpoint):
             method = entry.get("quant_method", "unnamed") if isinstance(entry, dict) else entry
             yield f"quantization_config in {where} says {method!r}"
+    dtypes = {info.dtype for info in checkpoint.tensors.values()}
+    if dtypes.isdisjoint(PACKED) and not _MARKED.search("\n".join(checkpoint.tensors)):  # all at once: hardly any has
+        return
     scaled = {name.rpartition(".")[0] for name in checkpoint.tensors if _SCALE_WORD.search(name.rpartition(".")[2])}
     for name, info in checkpoint.tensors.items():
         parts = name.split(".")

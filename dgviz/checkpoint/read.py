@@ -31,6 +31,7 @@ SMALL_BYTES = 4 * _BLOCK
 """Tensors up to this size are read with their neighbours: of each alone, asking for it is most of the work."""
 _MOST_OPEN = 64  # files kept open at once
 _open: ContextVar[dict[Path, BinaryIO] | None] = ContextVar("open files", default=None)
+_samples: ContextVar[dict[tuple[Path, int, int], bytes] | None] = ContextVar("samples", default=None)
 _ahead: ContextVar[Mapping[tuple[Path, int, int], bytearray]] = ContextVar("read ahead", default=MappingProxyType({}))
 
 
@@ -168,6 +169,15 @@ def read_small(infos: Sequence[TensorInfo]) -> Iterator[tuple[int, memoryview]]:
 
     Those of more than `SMALL_BYTES` are left out, and what is yielded is to be used before the next is asked for.
     """
+    kept = _samples.get()
+    for place, data in _read_small(infos):
+        if kept is not None:
+            kept[_extent(infos[place])] = _sample(data)  # now that it is at hand
+        yield place, data
+
+
+def _read_small(infos: Sequence[TensorInfo]) -> Iterator[tuple[int, memoryview]]:
+    """Read what `read_small` yields."""
     by_file: dict[Path, list[int]] = {}
     for place, info in enumerate(infos):
         if info.nbytes <= SMALL_BYTES:
@@ -200,16 +210,45 @@ def _read_run(infos: Sequence[TensorInfo], run: Sequence[int], end: int) -> Iter
         yield place, data[begin : begin + infos[place].nbytes]
 
 
+@contextmanager
+def samples_kept() -> Iterator[None]:
+    """Take every sample (`read_samples`) once in this block, as in the run of a page, however often it is asked for.
+
+    What `read_small` reads is sampled too.
+    """
+    token = _samples.set({})
+    try:
+        yield
+    finally:
+        _samples.reset(token)
+
+
 def read_samples(infos: Sequence[TensorInfo]) -> list[bytes]:
     """Return `read_sample` of many stored tensors on this machine."""
+    kept = _samples.get()
+    if kept is None:
+        return _read_samples(infos)
+    extents = list(map(_extent, infos))
+    new = {extent: info for extent, info in zip(extents, infos, strict=True) if extent not in kept}
+    kept.update(zip(new, _read_samples(list(new.values())), strict=True))
+    return [kept[extent] for extent in extents]
+
+
+def _extent(info: TensorInfo) -> tuple[Path, int, int]:
+    """Return where the bytes of a stored tensor lie."""
+    return info.file, info.start, info.nbytes
+
+
+def _read_samples(infos: Sequence[TensorInfo]) -> list[bytes]:
+    """Read what `read_samples` returns."""
     with files_kept_open():
-        small = {place: _sample(data) for place, data in read_small(infos)}
+        small = {place: _sample(data) for place, data in _read_small(infos)}
         return [small[place] if place in small else read_sample(info) for place, info in enumerate(infos)]
 
 
 def read_sample(info: TensorInfo) -> bytes:
     """Return a digest of the first, middle and last block of a stored tensor's bytes."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.sha256()
     for start in _sampled_starts(info.nbytes):
         digest.update(read_bytes(info, start, min(_BLOCK, info.nbytes - start)))
     return digest.digest()
@@ -217,12 +256,9 @@ def read_sample(info: TensorInfo) -> bytes:
 
 def _sample(data: memoryview) -> bytes:
     """Return `read_sample` of a tensor with these bytes."""
-    if len(data) <= _BLOCK:
-        return hashlib.blake2b(data, digest_size=16).digest()
-    digest = hashlib.blake2b(digest_size=16)
-    for start in _sampled_starts(len(data)):
-        digest.update(data[start : start + _BLOCK])
-    return digest.digest()
+    if len(data) > _BLOCK:
+        data = b"".join([data[start : start + _BLOCK] for start in _sampled_starts(len(data))])
+    return hashlib.sha256(data).digest()
 
 
 @lru_cache(maxsize=1024)

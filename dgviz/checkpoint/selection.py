@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from dgviz.checkpoint.expression import compile_expression
-from dgviz.checkpoint.module_path import module_path
+from dgviz.checkpoint.module_path import cut_name
 from dgviz.errors import PairError
 
 _MOST_OPEN = 8  # kinds of layers with unlike choices, beyond which every number is spelled out
@@ -55,7 +55,7 @@ def selection_of(names: Sequence[str], chosen: Iterable[str]) -> Selection:
 def expression_of(names: Sequence[str], chosen: Sequence[str]) -> str:
     """Return an anchored expression that finds exactly the chosen among all names."""
     wanted = set(chosen)
-    short = "|".join(f"^{term}" for term in _terms({module_path(name).pieces: name in wanted for name in names}))
+    short = "|".join(f"^{term}" for term in _terms({cut_name(name): name in wanted for name in names}))
     found = re.compile(short)
     if all((found.search(name) is not None) == (name in wanted) for name in names):
         return short

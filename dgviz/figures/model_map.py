@@ -169,7 +169,7 @@ def _layout(
     step = max(1, round(len(tower.rows) / 45))
     ticks = list(range(0, len(tower.rows), step))
     outside = [strip] if strip else []
-    quiet = {"showgrid": False, "zeroline": False, "showline": False, "ticks": ""}
+    quiet = {"showgrid": False, "zeroline": False, "showline": False, "ticks": "", "ticklabeloverflow": "allow"}
     across = list(range(0, len(tower.columns), max(1, round(len(tower.columns) / 48))))
     return base_layout(
         max(pixels, 240),

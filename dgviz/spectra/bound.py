@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -44,12 +45,19 @@ def set_limit(root: Path, nbytes: int) -> None:
     trim(root, nbytes)
 
 
-def note_use(file: str | Path, stat: os.stat_result | None = None) -> None:
+def note_use(file: Path) -> None:
     """Note that an entry was used now: its time of access tells it, that of modification stays its own."""
-    with contextlib.suppress(OSError):  # a store that is only read
-        stat = stat or Path(file).stat()
-        if time.time() - _last_use(stat) > _USED:
-            os.utime(file, ns=(time.time_ns(), stat.st_mtime_ns))
+    with contextlib.suppress(OSError):
+        note_uses({str(file): file.stat()})
+
+
+def note_uses(stats: Mapping[str, os.stat_result]) -> None:
+    """Note that entries were used now, by their files and what the system says of these."""
+    long_ago = time.time() - _USED
+    for file, stat in stats.items():
+        if stat.st_atime < long_ago and stat.st_mtime < long_ago:
+            with contextlib.suppress(OSError):  # a store that is only read
+                os.utime(file, ns=(time.time_ns(), stat.st_mtime_ns))
 
 
 def _last_use(stat: os.stat_result) -> float:

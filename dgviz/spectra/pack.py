@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +20,72 @@ from safetensors.numpy import save_file
 
 from dgviz.rmt.spectrum import Spectrum
 
-FORMAT = "2"
+FORMAT = "3"
 """Part of what a pack is found by. Raise it when `pack_spectra` writes other arrays, or other values into them."""
 Stamp = tuple[int, int, int]
 """Inode, size and time of modification of an entry."""
 
 
+class PackedSpectrum(Spectrum):
+    """A spectrum from a pack: what is said of it beside its numbers is read when it is first asked for.
+
+    Of a whole model nobody asks for most of it, and reading it all would take longer than everything else.
+    """
+
+    @cached_property
+    def certificate(self) -> dict[str, Any]:  # noqa: D102 - that of `Spectrum`
+        return _parse(self._texts[0])
+
+    @cached_property
+    def summary(self) -> dict[str, Any]:  # noqa: D102 - that of `Spectrum`
+        return _parse(self._texts[1])
+
+
 def pack_spectra(spectra: Mapping[str, Spectrum], stamps: Mapping[str, Stamp]) -> dict[str, NDArray]:
     """Return spectra by their keys as arrays, each with the stamp that its entry had before it was read."""
-    about = {
-        "keys": list(spectra),
-        "certificates": [spectrum.certificate for spectrum in spectra.values()],
-        "summaries": [spectrum.summary for spectrum in spectra.values()],
-        "energies": [spectrum.energy for spectrum in spectra.values()],
-    }
+    own = spectra.values()
+    texts = [json.dumps(text).encode() for spectrum in own for text in (spectrum.certificate, spectrum.summary)]
     return {
-        "values": np.concatenate([spectrum.s for spectrum in spectra.values()]),
-        "shapes": np.array([spectrum.shape for spectrum in spectra.values()], np.int64),
+        "keys": np.frombuffer("".join(spectra).encode(), np.uint8),
+        "values": np.concatenate([spectrum.s for spectrum in own]),
+        "shapes": np.array([(*spectrum.shape, *spectrum.nonzero_shape) for spectrum in own], np.int64),
+        "energies": np.array([spectrum.energy for spectrum in own]),
         "stamps": np.array([stamps[key] for key in spectra], np.uint64),
-        "about": text_array(about),
+        "texts": np.frombuffer(b"".join(texts), np.uint8),
+        "lengths": np.array([len(text) for text in texts], np.int64),
     }
 
 
 def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -> dict[str, Spectrum]:
     """Return the packed spectra whose entries have these stamps now, by key."""
-    about = read_text(arrays["about"])
+    keys, texts = arrays["keys"].tobytes().decode(), arrays["texts"].tobytes()
     shapes, known = (list(map(tuple, arrays[name].tolist())) for name in ("shapes", "stamps"))
-    ends = np.cumsum([min(shape) for shape in shapes]).tolist()
-    described = (about[name] for name in ("keys", "certificates", "summaries", "energies"))
+    ends = np.cumsum([min(shape[:2]) for shape in shapes]).tolist()
+    energies = arrays["energies"].tolist()
+    said = [0, *np.cumsum(arrays["lengths"]).tolist()]
     found = {}
-    for stamp, end, shape, key, certificate, summary, energy in zip(known, ends, shapes, *described, strict=True):
+    for number, (stamp, end, shape) in enumerate(zip(known, ends, shapes, strict=True)):
+        key = keys[64 * number : 64 * (number + 1)]
         if stamps.get(key) == stamp:
-            s = arrays["values"][end - min(shape) : end]
-            found[key] = Spectrum(s, shape, certificate, summary, stored=True)
-            vars(found[key])["energy"] = energy  # where the property keeps it
+            begin, middle, behind = said[2 * number : 2 * number + 3]
+            found[key] = spectrum = object.__new__(PackedSpectrum)
+            vars(spectrum).update(  # what is not here is read or computed when it is asked for
+                s=arrays["values"][end - min(shape[:2]) : end],
+                shape=shape[:2],
+                nonzero_shape=shape[2:],
+                energy=energies[number],
+                stored=True,
+                _texts=(texts[begin:middle], texts[middle:behind]),
+            )
     return found
+
+
+def _parse(text: bytes) -> Any:
+    """Return what a text says: orjson takes a third of the time, and knows no NaN and infinity."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def text_array(value: Any) -> NDArray[np.uint8]:
@@ -62,11 +94,8 @@ def text_array(value: Any) -> NDArray[np.uint8]:
 
 
 def read_text(array: NDArray[np.uint8]) -> Any:
-    """Return the plain values of a `text_array`: orjson takes a third of the time, and knows no NaN and infinity."""
-    try:
-        return orjson.loads(array.data)
-    except orjson.JSONDecodeError:
-        return json.loads(array.tobytes())
+    """Return the plain values of a `text_array`."""
+    return _parse(array.tobytes())
 
 
 def write_arrays(file: Path, arrays: Mapping[str, NDArray]) -> None:

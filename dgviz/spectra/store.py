@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save, save_file
@@ -23,7 +24,7 @@ from dgviz.checkpoint import cache_dir
 from dgviz.errors import DgvizError
 from dgviz.files import replacing
 from dgviz.rmt.spectrum import Spectrum
-from dgviz.spectra.bound import note_growth, note_use
+from dgviz.spectra.bound import note_growth, note_use, note_uses
 from dgviz.spectra.pack import FORMAT, Stamp, pack_spectra, read_arrays, unpack_spectra, write_arrays
 
 ENGINE_VERSION = "3"
@@ -75,12 +76,12 @@ class SpectrumStore:
         Many entries are kept in one file as well (`dgviz.spectra.pack`): the next look need not open each of them.
         """
         wanted = sorted(set(keys))
-        stats, stamps = self._look(wanted)
+        stats = self._look(wanted)
+        stamps = {key: _stamp(stat) for key, stat in stats.items()}
         pack = "".join([FORMAT, *wanted])
         packed = self.get_arrays(pack) if len(stamps) >= FEWEST else None
         found = {} if packed is None else unpack_spectra(packed, stamps)
-        for key in found:
-            note_use(self._file_name(key), stats[key])
+        note_uses({self._file_name(key): stats[key] for key in found})
         new = {key: spectrum for key in stamps if key not in found and (spectrum := self.get(key)) is not None}
         found |= new
         if len(new) > len(found) // 20:
@@ -90,16 +91,16 @@ class SpectrumStore:
     def digest(self, keys: Iterable[str]) -> str:
         """Return the digest that `get_many` returns, reading nothing; an empty one where an entry is not there."""
         wanted = sorted(set(keys))
-        _, stamps = self._look(wanted)
+        stamps = {key: _stamp(stat) for key, stat in self._look(wanted).items()}
         return _told(stamps) if len(stamps) == len(wanted) else ""
 
-    def _look(self, keys: Sequence[str]) -> tuple[dict[str, os.stat_result], dict[str, Stamp]]:
-        """Return what the system says of the entries that are there, and which versions of them these are."""
+    def _look(self, keys: Sequence[str]) -> dict[str, os.stat_result]:
+        """Return what the system says of the entries that are there."""
         stats = {}
         for key in keys:
             with contextlib.suppress(OSError):
                 stats[key] = os.stat(self._file_name(key))  # noqa: PTH116 - a Path costs more than the call
-        return stats, {key: (stat.st_ino, stat.st_size, stat.st_mtime_ns) for key, stat in stats.items()}
+        return stats
 
     def get_arrays(self, question: str) -> dict[str, NDArray] | None:
         """Return what was kept of many matrices under a question that names their entries."""
@@ -205,9 +206,14 @@ class SpectrumStore:
         return self._file(key).with_suffix(".factors.safetensors")
 
 
+def _stamp(stat: os.stat_result) -> Stamp:
+    """Return which version of an entry this is."""
+    return stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def _told(stamps: Mapping[str, Stamp]) -> str:
     """Return a digest of entries and their versions."""
-    return hashlib.sha256(json.dumps(list(stamps.items())).encode()).hexdigest()
+    return hashlib.sha256(orjson.dumps(list(stamps.items()))).hexdigest()
 
 
 def _checked(s: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

@@ -47,7 +47,7 @@ class Weight:
     tensor: PairedTensor
     index: int | None = None
 
-    @cached_property
+    @property
     def name(self) -> str:
         """The tensor's name, with the matrix of a stack in brackets."""
         return label(self.tensor.name, self.index)
@@ -62,17 +62,17 @@ class Weight:
         """Which expert it is, whether experts are stored as a stack or one by one."""
         return self.module_path.expert if self.index is None else self.index
 
-    @cached_property
+    @property
     def base(self) -> TensorInfo:
         """Its entries before fine-tuning."""
         return self._sides[0]
 
-    @cached_property
+    @property
     def tuned(self) -> TensorInfo:
         """Its entries after fine-tuning."""
         return self._sides[1]
 
-    @cached_property
+    @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
         layout = self._sides[2]
@@ -179,7 +179,5 @@ def weights_of(pair: CheckpointPair) -> list[Weight]:
 
 def known_keys(weights: Iterable[Weight]) -> list[str | None]:
     """Return `Weight.key` of many matrices at once, reading no data: None where a content is not known yet."""
-    sides = [(weight.base, weight.tuned) for weight in weights]
-    hashes = known_hashes(side for both in sides for side in both)
-    found = [(hashes.get(base), hashes.get(tuned)) for base, tuned in sides]
-    return [spectrum_key(base, tuned) if base and tuned else None for base, tuned in found]
+    hashes = iter(known_hashes([side for weight in weights for side in (weight.base, weight.tuned)]))
+    return [spectrum_key(base, tuned) if base and tuned else None for base, tuned in zip(hashes, hashes, strict=True)]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from dgviz.analysis.groups import THIRDS, collect, thirds_of
 from dgviz.checkpoint import CheckpointPair
-from dgviz.checkpoint.module_path import CLASSES, module_path
+from dgviz.checkpoint.module_path import CLASSES, cut_name, module_path
 from dgviz.checkpoint.selector import Selector
 from dgviz.errors import PlanError
 from dgviz.repair.overrides import Override, refuse_idle
@@ -88,8 +88,7 @@ def _masked(plan: RepairPlan, names: Iterable[str]) -> RepairPlan:
 
 def _pattern(name: str) -> str:
     """Return an expression for a tensor; for an expert's, for all experts' of its layer, which go together."""
-    path = module_path(name)
-    if path.expert is None:
+    if module_path(name).expert is None:
         return re.escape(name)
-    *before, _, last = path.pieces
+    *before, _, last = cut_name(name)
     return "".join([*map(re.escape, before), r"\d+", re.escape(last)])
