@@ -377,7 +377,7 @@ _FORCE = _switch(
 )
 _JSON = _switch("--json", "machine-readable result on standard output")
 _DEVICE = Argument("--device", "D", "auto, cpu, cuda, cuda:1 ...", default="auto")
-_WORKERS = Argument("--workers", "N", "processes; default one per core where the work is worth it", kind=int)
+_WORKERS = Argument("--workers", "N", "processes; default one per GPU, or core where the work is worth it", kind=int)
 _RAY = Argument("--ray", "ADDRESS", "compute on a Ray cluster: HOST:PORT, auto for this node's, local to start one")
 _DTYPE = Argument("--dtype", help="of the output", default="auto", choices=("auto", "float32", "bfloat16", "float16"))
 _RULE = (

@@ -67,11 +67,17 @@ def test_the_bench_of_a_device_runs_through(monkeypatch):
     monkeypatch.setattr(bench_cuda, "SWEEPS", {"dgviz.device._GPU_BLOCK": [2**20]})
     case = Case((30, 20), 2, 12, "-", 1, quick=True)
     with pretend_accelerator():
-        lines = list(bench_cuda.tables(True, (50, 40), (40, 30), 2, [case]))
+        lines = list(bench_cuda.tables(True, (50, 40), (40, 30), 2, [case], crowds=()))
     rows = [line for line in lines if line.startswith("| ")]
     first = [line.split("|")[1].strip() for line in rows][:3]
     assert first == ["cuda:0", "2 experts of 40 x 30: scan", "2 experts of 40 x 30: scan, 32 together"]
     assert rows[-1].startswith("| dgviz.device._GPU_BLOCK | 1048576 |")
+
+
+@pytest.mark.slow
+def test_the_bench_of_several_processes_runs_through(tmp_path):
+    rows = list(bench_cuda.crowd_rows((40, 30), 5, tmp_path, "cpu", (1, 2)))
+    assert [row.split("|")[1].strip() for row in rows] == ["1", "2"]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")

@@ -39,8 +39,8 @@ def hire(
 ) -> Executor:
     """Return where to make tensors under some plans: in so many processes as they are worth, this one among them.
 
-    A GPU is kept busy by one process; of several each has its own. On the CPU tensors are made on one thread, however
-    many processes there are, and so come out the same.
+    Each GPU has a process of its own, or as many as `workers` gives it: while one reads and hashes, another computes.
+    On the CPU tensors are made on one thread, however many processes there are, and so come out the same.
     """
     if workers is not None and workers < 1:
         raise DgvizError(f"a repair needs at least 1 worker; got {workers}")
@@ -52,14 +52,24 @@ def hire(
         resolved = resolve_device(device)
         gpus = [found.id for found in list_devices() if is_gpu(found.id)] if device == "auto" else [resolved]
         if is_gpu(resolved):
-            gpus = gpus[:workers]
-            return InProcess(resolved) if len(gpus) == 1 else Together([Processes(1, gpu) for gpu in gpus])
+            return _on_gpus(gpus, workers or len(gpus))
     count = workers or min(count_cores(), 1 + int(sum(_work(tensor, plans) for tensor in tensors) / _WORTH))
     if count == 1:
         return InProcess("cpu", threads=1)
     processes = Processes(count, "cpu", "dgviz.repair.tensor", joined=True)
     processes.start()
     return processes
+
+
+def _on_gpus(gpus: Sequence[str], count: int) -> Executor:
+    """Return so many processes, spread evenly over GPUs; the only one is this process."""
+    if count == 1:
+        return InProcess(gpus[0])
+    shares = [len(range(number, count, len(gpus))) for number in range(min(count, len(gpus)))]
+    crews = [Processes(own, gpu, "dgviz.repair.tensor") for own, gpu in zip(shares, gpus, strict=False)]
+    for crew in crews:
+        crew.start()
+    return crews[0] if len(crews) == 1 else Together(crews)
 
 
 def join(

@@ -1,9 +1,9 @@
 """All that is to be known of a CUDA device, by one command: speed, accuracy, waits, memory, and the sizes to choose.
 
 The engine against ``torch.linalg.svd`` as in `bench_engine`, on the device; then scans and repairs of a bfloat16 pair
-on it and on the CPU: one large weight, and separate experts one by one and together; last, how the time of the large
-weight depends on the sizes that were chosen without a device at hand. Every time is the wall, synchronised, of the
-second run. Waits are those that ``torch.cuda.set_sync_debug_mode`` warns of.
+on it and on the CPU: one large weight, and separate experts one by one and together; scans by several processes that
+share it; last, how the time of the large weight depends on the sizes that were chosen without a device at hand. Every
+time is the wall, synchronised, of the second run. Waits are those that ``torch.cuda.set_sync_debug_mode`` warns of.
 
 Run: ``python -m tests.bench.bench_cuda [--quick] [--out FILE.md]``.
 """
@@ -15,6 +15,7 @@ import shutil
 import tempfile
 import time
 import warnings
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
@@ -23,6 +24,7 @@ import torch
 from safetensors.torch import save_file
 
 from dgviz.checkpoint import open_pair
+from dgviz.jobs.executor import NamedTask, Processes
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.spectra.scan import scan_weights
@@ -35,6 +37,8 @@ from tests.deltas import FAMILIES
 
 DEVICE = "cuda:0"
 LARGE, EXPERT, EXPERTS = (14336, 4096), (2048, 768), 64
+CROWD, CROWDS = ((4096, 4096), 24), (1, 2, 4)  # weights, and processes that share a device
+CROWD_HEADER = "| processes | ms a matrix | MB/s of both sides |\n|---|---|---|"
 SWEEPS = {
     "dgviz.device._GPU_BLOCK": [2**exponent for exponent in (20, 22, 24, 26)],
     "dgviz.spectra.svd.gram._GPU_LEAF": [256, 1024, 2048, 4096],
@@ -147,6 +151,32 @@ def pair_rows(title, shape, count, folder):
         yield "| " + " | ".join(cells) + " |"
 
 
+def crowd_rows(shape, count, folder, device=DEVICE, crowds=CROWDS):
+    """Yield rows of the scan of some weights by one process on a device, and by several."""
+    pair = write_pair(folder / "crowd", shape, count)
+    tasks = plan_tasks(pair)
+    stored, most = sum(task.stored for task in tasks), batch_size(tasks[0].weight, device)
+    batches = [[task.weight for task in tasks[start : start + most]] for start in range(0, count, most)]
+    scan = NamedTask("dgviz.spectra.scan", "scan_weights")
+    for crowd in crowds:
+        executor = Processes(crowd, device, "dgviz.spectra.scan")
+
+        def work(store, executor=executor):
+            shared = {"threads": 1, "root": store}
+            done = [
+                executor.submit(scan, weights=some, settings=[("dg_hard", {})] * len(some), **shared)
+                for some in batches
+            ]
+            for future in done:
+                for row in future.result():
+                    if isinstance(row, Exception):
+                        raise row
+
+        with closing(executor):
+            run = measure(work, device, folder)
+        yield f"| {crowd} | {1e3 * run.seconds / count:.2f} | {stored / run.seconds / 1e6:.0f} |"
+
+
 def sweep_rows(shape, folder):
     """Yield rows of the scan of one weight under other sizes."""
     pair = write_pair(folder / "sweep", shape, 1)
@@ -157,7 +187,9 @@ def sweep_rows(shape, folder):
             yield f"| {name} | {value} | {1e3 * run.seconds:.1f} | {run.peak / MIB:.0f} |"
 
 
-def tables(quick, large=LARGE, expert=EXPERT, experts=EXPERTS, cases=None, families=FAMILIES):
+def tables(
+    quick, large=LARGE, expert=EXPERT, experts=EXPERTS, cases=None, families=FAMILIES, crowd=CROWD, crowds=CROWDS
+):
     """Yield the report line by line."""
     yield "# A CUDA device, as measured\n"
     yield (
@@ -174,6 +206,8 @@ def tables(quick, large=LARGE, expert=EXPERT, experts=EXPERTS, cases=None, famil
     try:
         yield from pair_rows(f"{experts} experts of {expert[0]} x {expert[1]}", expert, experts, folder / "experts")
         yield from pair_rows(f"{large[0]} x {large[1]}", large, 1, folder / "large")
+        yield f"\n## Processes on one device, scanning {crowd[1]} of {crowd[0][0]} x {crowd[0][1]}\n\n{CROWD_HEADER}"
+        yield from crowd_rows(*crowd, folder / "crowds", crowds=crowds)
         yield f"\n## Sizes, scanning {large[0]} x {large[1]}\n\n| size | value | ms | peak MiB |\n|---|---|---|---|"
         yield from sweep_rows(large, folder)
     finally:

@@ -1,8 +1,10 @@
 """Tensors worked on ahead: in order, some passed over, never more than there is room for, wherever that is."""
 
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,12 +14,13 @@ from dgviz.errors import DgvizError
 from dgviz.export import plan_export
 from dgviz.export.made import made_ahead
 from dgviz.export.write import iter_export
-from dgviz.jobs.executor import InProcess, Processes
+from dgviz.jobs.executor import InProcess, NamedTask, Processes
 from dgviz.repair import ahead
 from dgviz.repair.ahead import Ahead
 from dgviz.repair.hire import hire
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
+from dgviz.spectra.svd import decompose
 from tests.checkpoints import planted_update, write_checkpoint
 
 
@@ -122,3 +125,31 @@ def test_processes_are_hired_where_the_work_is_worth_them(pair):
         assert isinstance(executor, Processes) and executor.count == 2
     with pytest.raises(DgvizError, match="at least 1 worker"):
         hire(pair.tensors, plans, "cpu", workers=0)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "workers", "expected"),
+    [
+        (1, None, ["cuda:0"]),
+        (1, 1, ["cuda:0"]),
+        (1, 3, ["cuda:0"] * 3),
+        (2, None, ["cuda:0", "cuda:1"]),
+        (2, 1, ["cuda:0"]),
+        (3, 5, ["cuda:0", "cuda:0", "cuda:1", "cuda:1", "cuda:2"]),
+    ],
+)
+def test_processes_are_spread_over_gpus(pair, monkeypatch, gpus, workers, expected):
+    found = [SimpleNamespace(id=f"cuda:{number}") for number in range(gpus)]
+    monkeypatch.setattr(decompose, "list_devices", lambda: [*found, SimpleNamespace(id="cpu")])
+    monkeypatch.setattr(decompose, "resolve_device", lambda device: "cuda:0")
+    monkeypatch.setattr("dgviz.repair.hire._DRIVERS", ("/dev/null",))
+    task = NamedTask("tests.repair.test_ahead", "name_device")
+    with closing(hire(pair.tensors, [RepairPlan()], "auto", workers)) as executor:
+        assert executor.count == len(expected) and executor.device == "cuda:0"
+        assert isinstance(executor, InProcess) == (expected == ["cuda:0"])
+        assert sorted(future.result() for future in [executor.submit(task) for _ in expected]) == expected
+
+
+def name_device(device):
+    time.sleep(0.2)  # so that the next task finds this process busy
+    return device
