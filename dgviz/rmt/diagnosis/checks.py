@@ -167,7 +167,7 @@ def check_screenot(case: Case) -> Flag | None:
     kept = int(np.count_nonzero(case.s > value * tau))
     if value <= limit or kept >= rank:
         return None
-    fewer = f"{kept} of the {rank} directions: the others" if rank > 1 else "not the only direction: it"
+    fewer = f"{kept} of the {rank} directions: the others" if rank > 1 else "nothing: its only direction"
     message = (
         f"ScreeNOT, which assumes neither equal variance nor independence, puts its threshold {value:.2f} times as "
         f"high and keeps {fewer} may be the top of uneven noise."
