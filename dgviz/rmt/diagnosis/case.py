@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dgviz.rmt.diagnosis.flags import LIMITS
-from dgviz.rmt.law import mp_distance, optimal_threshold, sigma_from_median
+from dgviz.rmt.law import mp_distance, optimal_threshold, sigma_from_median, sorted_median
 from dgviz.rmt.rounding_noise import RoundingNoise
 from dgviz.rmt.threshold import Threshold
 
@@ -63,7 +63,7 @@ class Case:
     def residual_distance(self) -> float:
         """Kolmogorov distance between what is dropped and the noise law of its own shape and median."""
         rest = self.s[self.threshold.rank :]
-        sigma = sigma_from_median(float(np.median(rest)), self.rest_shape)
+        sigma = sigma_from_median(sorted_median(rest), self.rest_shape)
         return mp_distance(rest, sigma, self.rest_shape) if sigma > 0 else 1.0
 
     def variance_limit(self, along: str) -> float:

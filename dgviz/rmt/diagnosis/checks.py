@@ -8,7 +8,7 @@ import numpy as np
 from dgviz.rmt.diagnosis import rounding
 from dgviz.rmt.diagnosis.case import Case
 from dgviz.rmt.diagnosis.flags import LIMITS, Flag
-from dgviz.rmt.law import aspect_ratio
+from dgviz.rmt.law import aspect_ratio, sorted_median
 from dgviz.rmt.null import noise_distance
 from dgviz.rmt.threshold import DEGENERATE_MEDIAN
 from dgviz.rmt.threshold.screenot import screenot_exceeds, screenot_tau
@@ -45,7 +45,7 @@ def check_unrelated(case: Case) -> Flag | None:
 def check_median(case: Case) -> Flag | None:
     """Check 1: the median singular value measures noise, and not the rounding below a low rank."""
     level = DEGENERATE_MEDIAN * float(case.s[0])
-    if float(np.median(case.s)) > level:
+    if sorted_median(case.s) > level:
         return None
     rank = int(np.count_nonzero(case.s > level))
     message = (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dgviz.errors import DgvizError, ThresholdError
-from dgviz.rmt.law import bulk_edge, sigma_from_median
+from dgviz.rmt.law import bulk_edge, sigma_from_median, sorted_median
 from dgviz.words import near
 
 # A median at or below 64 float32 roundings of s_1 is arithmetic, not noise (LAPACK's own errors are of this size).
@@ -123,7 +123,7 @@ class Rule:
     _tau: Callable[[Noise, Mapping[str, float]], float]
     parameters: tuple[Parameter, ...] = (SCALE,)
     noise_based: bool = True
-    _median: Callable[[NDArray[np.float64]], float] = lambda s: float(np.median(s))
+    _median: Callable[[NDArray[np.float64]], float] = sorted_median
     needs_delta: bool = False
     note: str = ""
     _caution: Callable[[NDArray[np.float64], int], str] = lambda s, rank: ""

@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from screenot.ScreeNOT import F, computeOptThreshold, createPseudoNoise
 
+from dgviz.rmt.law import sorted_median
 from dgviz.rmt.threshold.rule import DEGENERATE_MEDIAN
 
 
@@ -36,7 +37,7 @@ def screenot_tau(s: NDArray[np.float64], beta: float, share: float) -> float:
     -----
     The package stops its bisection at an absolute 1e-5, so the spectrum is brought to a median of 1 first.
     """
-    median = float(np.median(s))
+    median = sorted_median(s)
     if median <= DEGENERATE_MEDIAN * float(np.max(s)):
         return 0.0  # brought to 1, such a median makes the largest value so large that the bisection has no end
     noise = _noise(s / median, share)
