@@ -1,5 +1,6 @@
 """The verdict on a whole model: may the rule be trusted here, why, what it would do, and what to do first."""
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,7 +22,7 @@ _LOOKS = {
     "no_effect": ("gray", ":material/do_not_disturb_on:"),
     "not_applicable": ("red", ":material/cancel:"),
 }
-_STEP = 40  # weights between two looks at whether the user has moved on
+_LOOK = 0.1  # seconds between two looks at whether the user has moved on
 _SHOWN = 4  # reasons in view; the others are one click away
 _ADVISED = 2  # sentences: the first action, and what to score beside it
 
@@ -44,11 +45,12 @@ def draw_verdict(
 
 def check_weights(rows: list[Assessment], slot: DeltaGenerator) -> None:
     """Diagnose every weight, showing how far that is; those checked before cost nothing."""
-    if any("diagnosis" not in vars(row) for row in rows):
-        for done in range(0, len(rows), _STEP):
+    looked = time.monotonic() - _LOOK
+    for done, row in enumerate(rows):
+        if "diagnosis" not in vars(row) and time.monotonic() - looked >= _LOOK:
             slot.progress(done / len(rows), text=f"Checking {len(rows):,} weights ...")
-            for row in rows[done : done + _STEP]:
-                _ = row.diagnosis
+            looked = time.monotonic()
+        _ = row.diagnosis
 
 
 def _draw(diagnosis: Diagnosis, title: str, foretold: Forecast | None) -> None:
