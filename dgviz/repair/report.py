@@ -98,9 +98,11 @@ class Changes:
     def of(cls, rows: Iterable[Mapping[str, Any]]) -> "Changes":
         """Return the counts of an output's rows, as `TensorReport.to_json` returns them."""
         repairable = [row for row in rows if row["action"] == "repair"]
-        at_base = [row for row in repairable if row["written"] in ("base bytes", "nothing") and not _equal(row)]
-        changed = sum(row["written"] in ("repaired", "factors") for row in repairable) + len(at_base)
-        return cls(len(repairable), changed, len(at_base))
+        at_base = [_is_base(row) and not _equal(row) for row in repairable]
+        changed = sum(
+            back or row["written"] in ("repaired", "factors") for row, back in zip(repairable, at_base, strict=True)
+        )
+        return cls(len(repairable), changed, sum(at_base))
 
     @property
     def words(self) -> str:
@@ -108,6 +110,14 @@ class Changes:
         own = "all" if self.at_base == self.changed else str(self.at_base)
         back = f", {own} of them set back to base" if self.at_base else ""
         return f"{self.changed} of {self.repairable} repairable tensors changed{back}"
+
+
+def _is_base(row: Mapping[str, Any]) -> bool:
+    """Return whether every value written is base's: of a stack some matrices may never have been another."""
+    if row["written"] in ("base bytes", "base, cast", "nothing"):
+        return True
+    own = [matrix.get("sparsity") == 1 or matrix.get("zero_share") == 1 for matrix in row["matrices"]]
+    return row["written"] == "repaired" and bool(own) and all(own)
 
 
 def _equal(row: Mapping[str, Any]) -> bool:
@@ -127,7 +137,8 @@ class TensorReport:
         As written.
     written : str
         Where the bytes come from: ``"repaired"``, ``"factors"``, ``"tuned bytes"``, ``"base bytes"``,
-        ``"tuned, cast"`` or ``"nothing"`` (base only, or no factors because the method keeps nothing).
+        ``"tuned, cast"``, ``"base, cast"`` or ``"nothing"`` (base only, or no factors because the method keeps
+        nothing).
     method : str or None
         What changed it; None for tensors that are tuned's because no method applies.
     matrices : tuple of MatrixReport

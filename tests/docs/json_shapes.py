@@ -393,7 +393,7 @@ MEANINGS: dict[str, str] = {
     "report.tensors": "what happened to every tensor",
     "action": "`repair`, `keep` or `base_only`",
     "reason": "why, in a sentence",
-    "written": "`repaired`, `factors`, `tuned bytes`, `base bytes`, `tuned, cast` or `nothing`",
+    "written": "`repaired`, `factors`, `tuned bytes`, `base bytes`, `tuned, cast`, `base, cast` or `nothing`",
     "method": "repair method",
     "update_square": "sum of squares of the exact update",
     "removed_square": "sum of squares of what was taken away",

@@ -271,6 +271,9 @@ def test_what_was_set_back_to_base_counts_as_changed():
     assert Changes.of(rows) == Changes(5, 3, 2)
     assert Changes.of(rows).words == "3 of 5 repairable tensors changed, 2 of them set back to base"
     assert Changes.of(rows[1:3]).words == "1 of 2 repairable tensors changed, all of them set back to base"
+    stack = row("repaired") | {"matrices": [{"sparsity": 1.0, "zero_share": 0.1}, {"zero_share": 1.0}]}
+    mixed = row("repaired") | {"matrices": [{"sparsity": 1.0, "zero_share": 0.1}, {"sparsity": 0.2}]}
+    assert Changes.of([stack, mixed, row("base, cast"), row("tuned, cast", [0.3])]) == Changes(4, 3, 2)
     assert Changes.of(rows[:1]).words == "1 of 1 repairable tensors changed"
 
 
