@@ -97,6 +97,7 @@ def map_tower(
 ) -> TowerMap:
     """Return the map of one tower."""
     held: dict[tuple[tuple[int, ...], str], tuple[list[Assessment], list[Weight]]] = {}
+    levels: dict[tuple[int, ...], str] = {}
     columns: dict[str, tuple] = {}
     for weight, row in [(row.weight, row) for row in rows] + [(weight, None) for weight in missing]:
         path = weight.module_path
@@ -106,20 +107,21 @@ def map_tower(
         column = str(expert) if unfold else path.module
         if column not in columns:
             columns[column] = (expert,) if unfold else module_order(path.module, path.kind)
+        if path.layer not in levels:
+            levels[path.layer] = path.level
         known, unknown = held.setdefault((path.layer, column), ([], []))
         if row is None:
             unknown.append(weight)
         else:
             known.append(row)
-    layers = sorted({layer for layer, _ in held}, key=layer_order)
+    layers = sorted(levels, key=layer_order)
     titles = sorted(columns, key=columns.get)
     cells = tuple(
         _cell(layers.index(layer), titles.index(column), known, unknown, figure, statistic)
         for (layer, column), (known, unknown) in held.items()
     )
-    levels = [".".join(map(str, layer)) for layer in layers]
     title = tower_labels([tower])[tower] if tower else "outside layers"
-    return TowerMap(tower, title, tuple(levels), tuple(titles), cells)
+    return TowerMap(tower, title, tuple(levels[layer] for layer in layers), tuple(titles), cells)
 
 
 def _cell(

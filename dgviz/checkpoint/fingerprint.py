@@ -79,7 +79,9 @@ def is_hashed(info: TensorInfo) -> bool:
 
 
 def known_hashes(infos: Sequence[TensorInfo]) -> list[str | None]:
-    """Return `content_hash` of tensors, None where it is not remembered: one look-up per file, a sample of each.
+    """Return `content_hash` of tensors, None where it is not remembered: a sample of each is read.
+
+    Stored tensors take one look-up for each of their files, derived ones one for themselves.
 
     Parameters
     ----------

@@ -133,7 +133,7 @@ def _read(name: str) -> tuple[list[str], "_Places"]:
 
 @dataclass(frozen=True)
 class _Places:
-    """What the parts of a dotted path are, by their positions; the same for all names that differ in numbers only.
+    """What the parts of a dotted path are, by their positions; the same where only parts that are numbers differ.
 
     Attributes
     ----------

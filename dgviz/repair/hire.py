@@ -67,8 +67,6 @@ def _on_gpus(gpus: Sequence[str], count: int) -> Executor:
         return InProcess(gpus[0])
     shares = [len(range(number, count, len(gpus))) for number in range(min(count, len(gpus)))]
     crews = [Processes(own, gpu, "dgviz.repair.tensor") for own, gpu in zip(shares, gpus, strict=False)]
-    for crew in crews:
-        crew.start()
     return crews[0] if len(crews) == 1 else Together(crews)
 
 

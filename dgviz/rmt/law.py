@@ -266,7 +266,7 @@ def aspect_ratio(shape: Sequence[int]) -> float:
 
 
 def sorted_median(values: NDArray[np.float64]) -> float:
-    """Return the median of values that are in order: numpy's own to the last bit, which takes fifty times as long.
+    """Return the median of values that are in order: numpy's own to the last bit, which takes forty times as long.
 
     Parameters
     ----------

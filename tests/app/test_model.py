@@ -1,10 +1,14 @@
 """The whole model: the map of a pair that is scanned, that is not, and what its figures draw."""
 
+import gc
 import shutil
+from contextlib import suppress
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import streamlit as st
 import torch
 
 from dgviz.analysis.figures import FIGURES
@@ -13,6 +17,7 @@ from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_table
 from dgviz.app import model_detail
 from dgviz.app.model_detail import sparkline
+from dgviz.app.model_verdict import check_weights
 from dgviz.checkpoint import open_pair
 from dgviz.figures import depth_curves, model_map, noise_bars
 from dgviz.spectra.store import SpectrumStore
@@ -83,6 +88,25 @@ def test_a_pair_that_nobody_scanned_offers_the_scan(home, tmp_path, monkeypatch)
     assert app.button(key="start-scan").label == "Scan every weight"
     assert "start the scan" in texts(app)
     assert metrics(app)["Weights known"] == "0 of 9"
+
+
+@pytest.mark.parametrize("end", [st.stop, lambda: 1 / 0])
+def test_garbage_waits_for_the_end_of_a_page_however_it_ends(home, monkeypatch, end):
+    seen = []
+    monkeypatch.setattr("dgviz.app.model_scale.draw_model", lambda model: seen.append(gc.isenabled()) or end())
+    with suppress(AssertionError):  # that the app has failed
+        open_model(home)
+    assert seen == [False] and gc.isenabled()
+
+
+def test_checking_weights_tells_how_far_it_is(known):
+    told = []
+    rows = [*known[1]]
+    check_weights(rows, SimpleNamespace(progress=lambda share, text: told.append((share, text))))
+    assert told[0] == (0.0, f"Checking {len(rows)} weights ...") and all("diagnosis" in vars(row) for row in rows)
+    told.clear()
+    check_weights(rows, SimpleNamespace(progress=lambda *_: told.append("again")))
+    assert told == []
 
 
 def test_the_map_follows_rule_and_quantity(home):

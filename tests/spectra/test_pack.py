@@ -1,13 +1,15 @@
 """Many spectra read from one file: the same as from their entries, and never those of an entry that has changed."""
 
 import os
+import pickle
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from dgviz.errors import DgvizError
-from dgviz.spectra import bound
+from dgviz.spectra import bound, pack
 from dgviz.spectra.store import FEWEST, SpectrumStore, spectrum_key
 
 KEYS = [spectrum_key("base", str(number)) for number in range(FEWEST + 6)]
@@ -55,6 +57,18 @@ def test_a_second_look_opens_no_entry_and_finds_the_same(store, monkeypatch):
     assert looked == [] and len(packs(store)) == 1
     check(store, found)
     assert opened(SpectrumStore(store.root), monkeypatch, KEYS[::-1])[1:] == (digest, [])
+
+
+def test_what_is_said_of_a_spectrum_is_read_when_it_is_asked_for(store, monkeypatch):
+    found = store.get_many(KEYS)[0]
+    read, parse = [], pack._parse
+    monkeypatch.setattr(pack, "_parse", lambda text: read.append(text) or parse(text))
+    one = found[KEYS[0]]
+    assert (one.s.size, one.energy > 0, one.nonzero_shape, one.name, one.warnings) and read == []
+    assert one.certificate == {"route": "test"} and one.certificate is one.certificate and len(read) == 1
+    for copy in (pickle.loads(pickle.dumps(found[KEYS[1]])), replace(found[KEYS[1]], name="other")):
+        assert repr(copy.summary) == repr(store.get(KEYS[1]).summary) and copy.stored
+        assert copy.energy == found[KEYS[1]].energy and copy.nonzero_shape == found[KEYS[1]].nonzero_shape
 
 
 def test_entries_that_changed_or_are_gone_are_not_served(store, monkeypatch):
