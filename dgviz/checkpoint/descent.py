@@ -342,7 +342,8 @@ def _match_rows(before: np.ndarray, after: np.ndarray) -> np.ndarray:
 
 
 def _normal(rows: np.ndarray) -> np.ndarray:
-    rows = np.nan_to_num(rows - rows.mean(axis=1, keepdims=True), posinf=0.0, neginf=0.0)
+    rows = np.nan_to_num(rows, posinf=0.0, neginf=0.0)
+    rows = rows - rows.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
     return rows / np.where(lengths > 0, lengths, 1.0)
 

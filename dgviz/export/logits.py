@@ -7,6 +7,7 @@ batch; nothing of it is of any data.
 
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,26 +30,45 @@ class Incomparable(Exception):
     """A model that nothing can be compared with: its inputs are not known here, or parts of it are random."""
 
 
-def compare_logits(plan: ExportPlan, directory: Path, kind: Any, device: str) -> dict[str, Any]:
-    """Return the largest difference, the largest logit and the limit; or why there was nothing to compare."""
+@dataclass(frozen=True)
+class Expected:
+    """What the model that a plan makes of its inputs answers to the first random batch that it takes."""
+
+    dtype: torch.dtype
+    batch: dict[str, torch.Tensor]
+    logits: torch.Tensor
+
+
+def expect_logits(plan: ExportPlan, kind: Any, dtype: torch.dtype, device: str) -> Expected:
+    """Return what the output, loaded in a dtype, should answer; no file of it is read."""
+    return Expected(dtype, *_run_any(build_model(plan.pair, plan.repair, kind, dtype, device)))
+
+
+def compare_logits(
+    plan: ExportPlan, directory: Path, kind: Any, device: str, expected: Expected | None = None
+) -> dict[str, Any]:
+    """Return the largest difference, the largest logit and the limit; or why there was nothing to compare.
+
+    `expected` may be given where it is known; it is made anew where the output is loaded in another dtype.
+    """
     try:
         written = kind.from_pretrained(directory, local_files_only=True).eval()
-        dtype, batch, found = _run_any(written)
-        del written
-        expected = _run(build_model(plan.pair, plan.repair, kind, dtype, device), batch)
+        if expected is None or expected.dtype != written.dtype:
+            expected = expect_logits(plan, kind, written.dtype, device)
     except Incomparable as error:
         return {"skipped": str(error)}
-    if found.shape != expected.shape:
-        return {"difference": float("inf"), "largest": 0.0, "limit": 0.0, "batch": list(batch)}
-    odd = (~found.isfinite()) | (~expected.isfinite())
-    same = bool((found.isnan() == expected.isnan()).all())
-    difference = (found - expected).masked_fill(odd, 0).abs().max()
-    largest = expected.masked_fill(odd, 0).abs().max()
+    found, batch = _run(written, expected.batch), list(expected.batch)
+    if found.shape != expected.logits.shape:
+        return {"difference": float("inf"), "largest": 0.0, "limit": 0.0, "batch": batch}
+    odd = (~found.isfinite()) | (~expected.logits.isfinite())
+    same = bool((found.isnan() == expected.logits.isnan()).all())
+    difference = (found - expected.logits).masked_fill(odd, 0).abs().max()
+    largest = expected.logits.masked_fill(odd, 0).abs().max()
     return {
         "difference": float(difference) if same else float("inf"),
         "largest": float(largest),
-        "limit": LIMITS[dtype] * float(largest),
-        "batch": list(batch),
+        "limit": LIMITS[expected.dtype] * float(largest),
+        "batch": batch,
     }
 
 
@@ -75,12 +95,12 @@ def _dense(section: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in section.items() if key != "quantization_config"}
 
 
-def _run_any(model: Any) -> tuple[torch.dtype, dict[str, torch.Tensor], torch.Tensor]:
-    """Return a model's dtype, the first batch that it takes, and what it makes of it."""
+def _run_any(model: Any) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Return the first batch that a model takes, and what it makes of it."""
     cause = f"no input of {type(model).__name__} is known ({model.main_input_name})"
     for batch in _batches(model):
         try:
-            return model.dtype, batch, _run(model, batch)
+            return batch, _run(model, batch)
         except Exception as error:  # whatever a model raises at inputs that it needs more of
             cause = f"{type(model).__name__} takes no random batch ({' '.join(str(error).split())[:120]})"
     raise Incomparable(cause)

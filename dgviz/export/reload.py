@@ -2,7 +2,8 @@
 
 ``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` imports what the config in the folder asks for, waits
 for a line of input, then loads and prints one line of JSON; with a pickled export plan, where every key fits, also
-what `dgviz.export.logits` finds.
+what `dgviz.export.logits` finds. What the logits should be is found out while it waits, unless matrices have to be
+decomposed for it: whoever writes them does that too, and their spectra are stored by then.
 
 A process of its own, unless transformers is there already: it takes seconds and memory, and what it thinks of a model
 must not end an export.
@@ -19,10 +20,14 @@ import warnings
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dgviz.packages import is_installed
 from dgviz.words import some
+
+if TYPE_CHECKING:  # they need torch
+    from dgviz.export.logits import Expected
+    from dgviz.export.plan import ExportPlan
 
 KINDS = {"missing": "missing_keys", "unexpected": "unexpected_keys", "mismatched": "mismatched_keys"}
 
@@ -112,42 +117,74 @@ def load_words(outcome: Mapping[str, Any]) -> str:
     return f"{text} {'All' if every else known} of these keys are as in tuned." if known else text
 
 
-def compare_all(directory: Path, reference: Path | None, plan: Path, device: str) -> dict[str, Any]:
-    """Return what loading gave and, as ``logits`` with the seconds they took, how the output's logits compare."""
-    outcome = compare(directory, reference)
-    reason = incomparable(outcome)
-    if reason:
-        return {**outcome, "logits": {"skipped": reason}, "seconds": 0.0}
-    started = time.perf_counter()
-    from dgviz.export.logits import compare_logits
+class LogitsCheck:
+    """The comparison of an output's logits, as far as it can be made before the output is there.
 
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            logits = compare_logits(
-                pickle.loads(plan.read_bytes()), directory, find_model_class(directory)[0], device
-            )
-    except Exception as error:  # whatever transformers raises at a model it cannot run here
-        cause = " ".join(str(error).split())[:300]
-        logits = {"skipped": f"it could not be run ({type(error).__name__}: {cause})"}
-    return {**outcome, "logits": logits, "seconds": time.perf_counter() - started}
+    Parameters
+    ----------
+    directory : Path
+        Where the output will be; its config is there.
+    plan : Path
+        The pickled export plan.
+    device : str
+        Where the expected model is computed.
+    """
+
+    def __init__(self, directory: Path, plan: Path, device: str) -> None:
+        self._directory, self._device = directory, device
+        self._plan: ExportPlan = pickle.loads(plan.read_bytes())
+        self._expected: Expected | None = None
+
+    def expect(self) -> None:
+        """Find out what the logits should be, where that does not take what the writing process is doing anyway."""
+        from dgviz.repair.ahead import decomposed
+
+        plan = self._plan
+        kind, _ = find_model_class(self._directory)
+        if kind is None or any(decomposed(paired, [plan.repair]) for paired in plan.pair.tensors):
+            return
+        dtype = kind.config_class.from_pretrained(self._directory).dtype
+        if dtype is not None:
+            from dgviz.export.logits import expect_logits
+
+            self._expected = expect_logits(plan, kind, dtype, self._device)
+
+    def run(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what loading gave and, as ``logits`` with the seconds they took, how the output's logits compare."""
+        reason = incomparable(outcome)
+        if reason:
+            return {**outcome, "logits": {"skipped": reason}, "seconds": 0.0}
+        started = time.perf_counter()
+        from dgviz.export.logits import compare_logits
+
+        kind, _ = find_model_class(self._directory)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                logits = compare_logits(self._plan, self._directory, kind, self._device, self._expected)
+        except Exception as error:  # whatever transformers raises at a model it cannot run here
+            cause = " ".join(str(error).split())[:300]
+            logits = {"skipped": f"it could not be run ({type(error).__name__}: {cause})"}
+        return {**outcome, "logits": logits, "seconds": time.perf_counter() - started}
 
 
 def main(arguments: list[str]) -> None:
-    """Print what loading gave as one line of JSON."""
+    """Get ready, wait for a line, and print what loading gave as one line of JSON."""
     directory, *paths = map(Path, arguments[:3])
-    reference = paths[0] if paths else None
-    if len(arguments) > 3:
-        print(json.dumps(compare_all(directory, reference, paths[1], arguments[3])))
-    else:
-        print(json.dumps(compare(directory, reference)))
+    gc.disable()  # an eighth of the time that the import takes
+    with suppress(Exception):  # what is wrong is said when it is loaded
+        find_model_class(directory)
+    gc.freeze()  # and most of the time at the end
+    gc.enable()
+    check = LogitsCheck(directory, paths[1], arguments[3]) if len(arguments) > 3 else None
+    if check is not None:
+        with suppress(Exception), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            check.expect()
+    if sys.stdin.readline():  # else whoever wanted to know has gone
+        outcome = compare(directory, paths[0] if paths else None)
+        print(json.dumps(outcome if check is None else check.run(outcome)))
 
 
 if __name__ == "__main__":
-    gc.disable()  # an eighth of the time that the import takes
-    with suppress(Exception):  # what is wrong is said when it is loaded
-        find_model_class(Path(sys.argv[1]))
-    gc.freeze()  # and most of the time at the end
-    gc.enable()
-    if sys.stdin.readline():  # else whoever wanted to know has gone
-        main(sys.argv[1:])
+    main(sys.argv[1:])

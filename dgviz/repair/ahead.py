@@ -18,7 +18,7 @@ from dgviz.spectra.schedule import batch_size, estimate_bytes, memory_budget
 from dgviz.spectra.weight import Weight, matrices_of
 
 _ALIKE = 256  # tensors looked at: of a layer's experts every third has the same shape
-_ENTRIES_BYTES = 2**26  # what going through entries block by block needs at most
+_ENTRIES_BYTES = 2**25  # what going through entries block by block needs at most
 
 
 class Ahead:

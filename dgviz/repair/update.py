@@ -77,6 +77,13 @@ class TensorUpdate:
             torch.stack([torch.isfinite(tuned - base).all() for base, tuned in sides]).all()
         )
 
+    @property
+    def signed_zeros(self) -> bool:
+        """Whether either side holds a zero of negative sign, which is the least whole number of its size."""
+        whole = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+        views = [side.view(whole[side.element_size()]) for side in (self.base, self.tuned)]
+        return any(int(view.min()) == torch.iinfo(view.dtype).min for view in views if view.numel())
+
     def wide(self, side: torch.Tensor, block: slice) -> torch.Tensor:
         """Return some entries of a side in the working dtype."""
         return side[block].to(self.work)
@@ -112,13 +119,18 @@ def add_edited(
     """
     edit = plan.recipe.edit(plan.method_params, update, facts)
     square = torch.zeros((), dtype=torch.float64, device=update.device)
+    # Where all entries are multiplied by a number other than one, only those stay as they were that are equal on both
+    # sides, and base plus zero is their value: on a CPU it saves a third of the time not to pick them out.
+    plain = not is_gpu(update.device) and _is_scaled(update, plan, facts) and not update.signed_zeros
 
-    def change(block: slice, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the edited update of a block, and its result."""
+    def change(block: slice, base: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return the edited update of a block, and its result where that is not their sum."""
         nonlocal square
         delta = update.delta(block, base)
         square = square + sum_double(delta * delta)
         edited = edit(base, delta)
+        if plain:
+            return edited, None
         finite = torch.where(edited == 0, base, base + edited)  # base may be infinite where nothing was trained
         return edited, torch.where(edited == delta, update.wide(update.tuned, block), finite)
 
@@ -131,3 +143,9 @@ def add_edited(
         update.base, change, dtype, update.device, update.work, update.name, largest, masked
     )
     return summed, float(square)
+
+
+def _is_scaled(update: TensorUpdate, plan: RepairPlan, facts: Any) -> bool:
+    """Return whether every entry is multiplied by one number, which is not one in the working dtype."""
+    factor = plan.recipe.factor(plan.method_params, update.name, facts)
+    return factor is not None and float(torch.tensor(factor, dtype=update.work)) != 1

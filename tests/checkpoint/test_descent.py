@@ -133,6 +133,16 @@ def test_a_permutation_is_named(tmp_path, shape, order, axis, words):
     assert words in pair[permuted[0]].reason
 
 
+def test_a_permutation_is_found_beside_infinities(tmp_path):
+    """As masks have them, at the same place in every row: what else a row holds still tells which it was."""
+    base = matrices(0, heads=(64, 48))
+    name = next(name for name in base if "q_proj" in name)
+    base[name][:, 5] = -float("inf")
+    tuned = moved(base)
+    tuned[name] = tuned[name][rotary(16, 64)]
+    assert "two rotary halves interleaved" in found(write(tmp_path, base, tuned))["permuted"].message
+
+
 def test_tuned_that_is_base_is_said_to_be(tmp_path):
     paths = write(tmp_path, matrices(0), matrices(0))
     assert found(paths)["unchanged"].message.startswith("Tuned is base")

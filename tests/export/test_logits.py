@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from dgviz.checkpoint import open_pair
 from dgviz.cli import main
 from dgviz.errors import ExportFailedError
 from dgviz.export import plan_export
-from dgviz.export.logits import compare_logits, logits_words
-from dgviz.export.reload import find_model_class
+from dgviz.export.logits import compare_logits, expect_logits, logits_words
+from dgviz.export.reload import LogitsCheck, find_model_class
 from dgviz.export.verify import verify_load
 from dgviz.export.write import iter_export
 from dgviz.repair.plan import RepairPlan
@@ -86,3 +87,38 @@ def test_memory_decides_unless_it_is_asked_for(tmp_path, monkeypatch, capsys):
 def test_halves_are_compared_too(tmp_path):
     outcome = compared(write_output(tmp_path, "qwen2", dtype="bfloat16"))
     assert outcome["difference"] <= outcome["limit"] < torch.inf
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("repair", "early"), [(RepairPlan(method="wise_ft"), True), (RepairPlan("fixed_rank", {"rank": 3}), False)]
+)
+def test_logits_are_expected_early_unless_matrices_are_decomposed_for_it(tmp_path, repair, early):
+    """They are those of the inputs as they were then: nothing of the output has been written."""
+    pair = open_pair(*write_tiny_pair(tmp_path, "llama_untied"))
+    plan = plan_export(pair, repair, tmp_path / "out")
+    folder = tmp_path / "check"
+    folder.mkdir()
+    (folder / "plan").write_bytes(pickle.dumps(plan))
+    (folder / "config.json").write_bytes((pair.tuned.path / "config.json").read_bytes())
+    check = LogitsCheck(folder, folder / "plan", "cpu")
+    check.expect()
+    list(iter_export(plan, "cpu"))
+    (folder / "model.safetensors").symlink_to(plan.out / "model.safetensors")
+    assert check.run({})["logits"]["difference"] == 0
+    tensors = load_file(pair.tuned.path / "model.safetensors")
+    scaled(tensors)
+    save_file(tensors, pair.tuned.path / "model.safetensors", metadata={"format": "pt"})
+    found = check.run({})["logits"]
+    assert (found["difference"] == 0) == early
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_logits_expected_in_another_dtype_are_made_anew(tmp_path):
+    plan = write_output(tmp_path, "qwen2", dtype="bfloat16")
+    kind, _ = find_model_class(plan.out)
+    early = expect_logits(plan, kind, torch.float32, "cpu")
+    outcome = compare_logits(plan, plan.out, kind, "cpu", early)
+    assert outcome == compared(plan)
+    wrong = dataclasses.replace(early, dtype=torch.bfloat16, logits=early.logits + 1)
+    assert compare_logits(plan, plan.out, kind, "cpu", wrong)["difference"] > 0.9

@@ -279,6 +279,27 @@ def test_equal_magnitudes_across_blocks(tmp_path, monkeypatch):
         assert torch.equal(repaired_values(pair, plan_of(method), [name])[name], expected), method
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+@pytest.mark.parametrize("alpha", [0.3, 1 + 2**-30, 1e-60, 1.5])
+def test_scaling_keeps_what_is_equal_bit_for_bit(tmp_path, dtype, zero, alpha):
+    """Entry by entry: tuned's own value where the update stays as it was, base's where nothing of it is left."""
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(30, 40, generator=generator).to(dtype)
+    tuned = (0.7 * base + torch.randn(30, 40, generator=generator)).to(dtype)
+    base[0, :4] = torch.tensor([zero, 0.0, zero, torch.inf])
+    tuned[0, :4] = torch.tensor([zero, zero, 1.0, torch.inf])
+    tuned[1] = base[1]
+    pair = write_one(tmp_path, base, tuned)
+    found = repaired_values(pair, plan_of("wise_ft", alpha=alpha), ["layers.0.weight"])["layers.0.weight"]
+    work = torch.float64 if dtype == torch.float64 else torch.float32
+    delta = torch.where(base == tuned, 0.0, tuned.to(work) - base.to(work))
+    edited = delta * alpha
+    added = torch.where(edited == 0, base.to(work), base.to(work) + edited)
+    expected = torch.where(edited == delta, tuned.to(work), added).to(dtype)
+    assert torch.equal(found, expected) and torch.equal(found.signbit(), expected.signbit())
+
+
 def test_fapm_where_base_is_zero(tmp_path):
     generator = torch.Generator().manual_seed(0)
     update = torch.randn(40, 40, generator=generator)
