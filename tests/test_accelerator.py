@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dgviz.jobs.executor import InProcess
 from tests.accelerator import pretend_accelerator
 from tests.bench import bench_cuda
 from tests.bench.bench_engine import Case
@@ -65,13 +66,21 @@ def test_memory_ends():
 @pytest.mark.slow
 def test_the_bench_of_a_device_runs_through(monkeypatch):
     monkeypatch.setattr(bench_cuda, "SWEEPS", {"dgviz.device._GPU_BLOCK": [2**20]})
+    monkeypatch.setattr(bench_cuda, "WHERE", {"in between": InProcess})  # what is pretended is so in this thread only
     case = Case((30, 20), 2, 12, "-", 1, quick=True)
     with pretend_accelerator():
-        lines = list(bench_cuda.tables(True, (50, 40), (40, 30), 2, [case], crowds=()))
+        lines = list(bench_cuda.tables(True, (50, 40), (40, 30), 2, [case], crowd=((40, 30), 2), crowds=()))
     rows = [line for line in lines if line.startswith("| ")]
     first = [line.split("|")[1].strip() for line in rows][:3]
     assert first == ["cuda:0", "2 experts of 40 x 30: scan", "2 experts of 40 x 30: scan, 32 together"]
     assert rows[-1].startswith("| dgviz.device._GPU_BLOCK | 1048576 |")
+
+
+@pytest.mark.slow
+def test_the_bench_of_exports_runs_through(tmp_path):
+    rows = list(bench_cuda.export_rows((40, 30), 3, tmp_path, "cpu"))
+    cells = [[cell.strip() for cell in row.split("|")[1:3]] for row in rows]
+    assert cells == [[method, said] for method in ("dg_hard", "wise_ft") for said in bench_cuda.WHERE]
 
 
 @pytest.mark.slow

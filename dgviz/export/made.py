@@ -11,7 +11,7 @@ import torch
 from dgviz.checkpoint import CheckpointPair, PairedTensor, TensorInfo
 from dgviz.export.inputs import hash_inputs
 from dgviz.export.plan import full_shards
-from dgviz.jobs.executor import Executor, InProcess
+from dgviz.jobs.executor import Executor
 from dgviz.repair.ahead import Ahead, decomposed
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.report import TensorReport
@@ -169,8 +169,7 @@ def made_ahead(
     """Return what makes the tensors of a pair under several plans, in the order in which outputs hold them."""
     plans = [plan for plan, _ in settings]
     tensors = [paired for shard in full_shards(pair, plans[0]) for paired in shard.tensors]
-    ahead = not isinstance(executor, InProcess)
-    task = MakeTensors(settings, executor.threads, ahead, root or SpectrumStore().root)
+    task = MakeTensors(settings, executor.threads, executor.ahead > 0, root or SpectrumStore().root)
     return Ahead(executor, task, tensors, plans)
 
 

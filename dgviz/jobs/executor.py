@@ -51,12 +51,15 @@ class Executor(Protocol):
         On how many threads each of them computes; None where that is not decided here.
     spread : bool
         Whether other machines compute: then what is large is read and written by them, and not by this process.
+    ahead : int
+        How many tasks to submit before the first of them is asked for; 0 where each is carried out when submitted.
     """
 
     device: str
     count: int
     threads: int | None
     spread: bool
+    ahead: int
 
     def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
         """Have a task carried out.
@@ -106,7 +109,7 @@ class InProcess:
         On how many threads.
     """
 
-    count, spread = 1, False
+    count, spread, ahead = 1, False, 0
 
     def __init__(self, device: str = "cpu", threads: int | None = None) -> None:
         self.device, self.threads = device, threads
@@ -122,6 +125,32 @@ class InProcess:
 
     def close(self) -> None:
         """Return: nothing runs."""
+
+
+class InThread:
+    """A thread of one's own process: on a GPU one tensor is computed while another is written.
+
+    One alone, so that the device is asked by nobody else. What it works on cannot be ended: closing waits for it.
+
+    Parameters
+    ----------
+    device : str
+        Where it computes.
+    """
+
+    count, threads, spread, ahead = 1, None, False, 2
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dgviz-executor")
+
+    def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:
+        """Have a task carried out when those before it have been."""
+        return self._thread.submit(task, self.device, *arguments, **keywords)
+
+    def close(self) -> None:
+        """Wait for what is being worked on, and give up what waits."""
+        self._thread.shutdown(cancel_futures=True)
 
 
 class Processes:
@@ -142,7 +171,7 @@ class Processes:
     threads, spread = 1, False
 
     def __init__(self, count: int, device: str = "cpu", warm: str = "", joined: bool = False) -> None:
-        self.count, self.device = count, device
+        self.count, self.device, self.ahead = count, device, 2 * count
         self._workers = [Worker("dgviz.jobs.perform", threads=1, warm=warm) for _ in range(count - joined)]
         self._idle: list[Worker | None] = [*self._workers, *([None] if joined else [])]
         self._callers = ThreadPoolExecutor(count, thread_name_prefix="dgviz-executor")
@@ -202,6 +231,7 @@ class Together:
     def __init__(self, executors: Sequence[Executor]) -> None:
         self._executors = executors
         self.device, self.count = executors[0].device, sum(executor.count for executor in executors)
+        self.ahead = 2 * self.count
         self._running = [0] * len(executors)
 
     def submit(self, task: Task, *arguments: Any, memory: int = 0, **keywords: Any) -> Future:

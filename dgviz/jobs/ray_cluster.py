@@ -106,7 +106,7 @@ class RayCluster:
         self._patience, self._lost, self._largest = patience, lost, 0.0  # bytes of the largest node, as last seen
         try:
             self.device, self.count = self._choose(device, count)
-            self.threads = None if is_gpu(self.device) else 1
+            self.threads, self.ahead = None if is_gpu(self.device) else 1, 2 * self.count
             self._refuse_others(files)
         except BaseException:
             self.close()

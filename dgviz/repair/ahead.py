@@ -1,17 +1,20 @@
 """Tensors worked on ahead of whoever asks for them in order, wherever that is done.
 
 On a GPU those of one shape that come next go together: experts stored one by one are many and small, and a GPU that
-is given one at a time waits most of the time.
+is given one at a time waits most of the time. While it computes, the processor hashes what comes after.
 """
 
 import math
+import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any
 
-from dgviz.checkpoint import PairedTensor
+from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
 from dgviz.checkpoint.read import expect
 from dgviz.device import is_gpu
+from dgviz.errors import CheckpointError
 from dgviz.jobs.executor import Executor, Task
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.schedule import batch_size, estimate_bytes, memory_budget
@@ -44,7 +47,7 @@ class Ahead:
         self._asked = self._next = 0  # tensors that have been asked for, or passed over; and those submitted
         self._found: dict[str, tuple[Future, int]] = {}
         self._held: dict[Future, int] = {}  # bytes of what is worked on or waits
-        self._most = 2 * executor.count if executor.count > 1 else 1
+        self._hashing: dict[str, threading.Thread] = {}
         # On a cluster small results wait, and it knows itself what its nodes have room for.
         self._budget = math.inf if executor.spread else memory_budget(executor.count)
 
@@ -59,13 +62,12 @@ class Ahead:
         if paired.name not in self._found:
             self._submit(place)
         future, number = self._found.pop(paired.name)
-        if self._executor.count > 1:
-            self._submit_more()
+        self._submit_more()
         return future.result()[number]
 
     def _submit_more(self) -> None:
         """Submit the tensors that come next while there is room for them."""
-        while self._next < len(self._tensors) and len(self._held) < self._most:
+        while self._next < len(self._tensors) and len(self._held) < self._executor.ahead:
             tensor = self._tensors[self._next]
             if tensor.name not in self._found:
                 if sum(self._held.values()) + self._memory(tensor) > self._budget:
@@ -74,17 +76,39 @@ class Ahead:
             self._next += 1
 
     def _submit(self, place: int) -> None:
-        """Submit a tensor, and those that are to be worked on with it; have the next one read meanwhile."""
+        """Submit a tensor, and those that are to be worked on with it; have the next ones read meanwhile."""
         tensors = self._together(place)
+        for tensor in tensors:
+            if (thread := self._hashing.pop(tensor.name, None)) is not None:
+                thread.join()  # or it would be hashed twice
         memory = sum(map(self._memory, tensors))
         future = self._executor.submit(self._task, tensors, memory=memory)
         self._held[future] = memory
         self._found |= {tensor.name: (future, number) for number, tensor in enumerate(tensors)}
         if self._executor.spread:
             return
+        if is_gpu(self._executor.device):
+            self._hash_after(place, len(tensors))
+            return
         for tensor in self._tensors[place + self._executor.count : place + self._executor.count + 1]:
             for side in filter(None, (tensor.base, tensor.tuned)):
                 expect(side)
+
+    def _hash_after(self, place: int, count: int) -> None:
+        """Have as many tensors read and hashed as are submitted at once, of those that come next."""
+        known = self._found.keys() | self._hashing.keys()
+        new = [tensor for tensor in self._tensors[place + 1 : place + 1 + _ALIKE] if tensor.name not in known][:count]
+        if new:
+            sides = [side for tensor in new for side in self._sides(tensor)]
+            thread = threading.Thread(target=_hash, args=(sides,), name="dgviz-hash-ahead", daemon=True)
+            self._hashing |= dict.fromkeys((tensor.name for tensor in new), thread)
+            thread.start()
+
+    def _sides(self, tensor: PairedTensor) -> list[TensorInfo]:
+        """Return what of a tensor is asked for its hash: both sides, and the matrices of a stack."""
+        weights = matrices_of(tensor) if decomposed(tensor, self._plans) else []
+        sides = [tensor.base, tensor.tuned, *(side for own in weights for side in (own.base, own.tuned))]
+        return [side for side in sides if side is not None]
 
     def _together(self, place: int) -> list[PairedTensor]:
         """Return a tensor and the next ones of its shape that a GPU decomposes with it."""
@@ -109,6 +133,13 @@ class Ahead:
 
     def _memory(self, tensor: PairedTensor) -> int:
         return tensor_bytes(tensor, self._plans)
+
+
+def _hash(sides: Sequence[TensorInfo]) -> None:
+    """Hash tensors: who asks for it next reads a sample only."""
+    for side in sides:
+        with suppress(CheckpointError):  # it is said when it is used
+            content_hash(side)
 
 
 def tensor_bytes(tensor: PairedTensor, plans: Sequence[RepairPlan]) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 from dgviz.checkpoint import PairedTensor
 from dgviz.device import is_gpu
 from dgviz.errors import DgvizError
-from dgviz.jobs.executor import Executor, InProcess, Processes, SpreadExecutor, Together
+from dgviz.jobs.executor import Executor, InProcess, InThread, Processes, SpreadExecutor, Together
 from dgviz.repair.ahead import decomposed
 from dgviz.repair.plan import RepairPlan
 from dgviz.spectra.schedule import count_cores, work_of
@@ -62,9 +62,9 @@ def hire(
 
 
 def _on_gpus(gpus: Sequence[str], count: int) -> Executor:
-    """Return so many processes, spread evenly over GPUs; the only one is this process."""
+    """Return so many processes, spread evenly over GPUs; the only one is a thread of this process."""
     if count == 1:
-        return InProcess(gpus[0])
+        return InThread(gpus[0])
     shares = [len(range(number, count, len(gpus))) for number in range(min(count, len(gpus)))]
     crews = [Processes(own, gpu, "dgviz.repair.tensor") for own, gpu in zip(shares, gpus, strict=False)]
     return crews[0] if len(crews) == 1 else Together(crews)

@@ -1,15 +1,17 @@
 """All that is to be known of a CUDA device, by one command: speed, accuracy, waits, memory, and the sizes to choose.
 
 The engine against ``torch.linalg.svd`` as in `bench_engine`, on the device; then scans and repairs of a bfloat16 pair
-on it and on the CPU: one large weight, and separate experts one by one and together; scans by several processes that
-share it; last, how the time of the large weight depends on the sizes that were chosen without a device at hand. Every
-time is the wall, synchronised, of the second run. Waits are those that ``torch.cuda.set_sync_debug_mode`` warns of.
+on it and on the CPU: one large weight, and separate experts one by one and together; whole exports, with contents
+hashed and files written between two tensors, or meanwhile; scans by several processes that share the device; last,
+how the time of the large weight depends on the sizes that were chosen without a device at hand. Every time is the wall,
+synchronised, of the second run. Waits are those that ``torch.cuda.set_sync_debug_mode`` warns of.
 
 Run: ``python -m tests.bench.bench_cuda [--quick] [--out FILE.md]``.
 """
 
 import argparse
 import datetime
+import os
 import platform
 import shutil
 import tempfile
@@ -24,7 +26,9 @@ import torch
 from safetensors.torch import save_file
 
 from dgviz.checkpoint import open_pair
-from dgviz.jobs.executor import NamedTask, Processes
+from dgviz.export import plan_export
+from dgviz.export.write import iter_export
+from dgviz.jobs.executor import InProcess, InThread, NamedTask, Processes
 from dgviz.repair.plan import RepairPlan
 from dgviz.repair.tensor import repair_tensor
 from dgviz.spectra.scan import scan_weights
@@ -39,6 +43,8 @@ DEVICE = "cuda:0"
 LARGE, EXPERT, EXPERTS = (14336, 4096), (2048, 768), 64
 CROWD, CROWDS = ((4096, 4096), 24), (1, 2, 4)  # weights, and processes that share a device
 CROWD_HEADER = "| processes | ms a matrix | MB/s of both sides |\n|---|---|---|"
+WHERE = {"hashed and written in between": InProcess, "meanwhile": InThread}
+EXPORT_HEADER = "| export | tensors are | ms a matrix | MB/s of both sides |\n|---|---|---|---|"
 SWEEPS = {
     "dgviz.device._GPU_BLOCK": [2**exponent for exponent in (20, 22, 24, 26)],
     "dgviz.spectra.svd.gram._GPU_LEAF": [256, 1024, 2048, 4096],
@@ -151,6 +157,25 @@ def pair_rows(title, shape, count, folder):
         yield "| " + " | ".join(cells) + " |"
 
 
+def export_rows(shape, count, folder, device=DEVICE):
+    """Yield rows of whole exports, with nothing stored and no hash remembered."""
+    pair = write_pair(folder / "pair", shape, count)
+    stored = sum(task.stored for task in plan_tasks(pair))
+    time.sleep(2.1)  # hashes of files that were written just now are not remembered
+    for method in ("dg_hard", "wise_ft"):
+        for said, where in WHERE.items():
+
+            def work(out, method=method, where=where):
+                with (
+                    mock.patch.dict(os.environ, DGVIZ_CACHE_DIR=f"{out}-cache"),
+                    closing(where(device)) as executor,
+                ):
+                    list(iter_export(plan_export(pair, RepairPlan(method=method), out), executor))
+
+            run = measure(work, device, folder)
+            yield f"| {method} | {said} | {1e3 * run.seconds / count:.2f} | {stored / run.seconds / 1e6:.0f} |"
+
+
 def crowd_rows(shape, count, folder, device=DEVICE, crowds=CROWDS):
     """Yield rows of the scan of some weights by one process on a device, and by several."""
     pair = write_pair(folder / "crowd", shape, count)
@@ -206,6 +231,8 @@ def tables(
     try:
         yield from pair_rows(f"{experts} experts of {expert[0]} x {expert[1]}", expert, experts, folder / "experts")
         yield from pair_rows(f"{large[0]} x {large[1]}", large, 1, folder / "large")
+        yield f"\n## Exports of {crowd[1]} of {crowd[0][0]} x {crowd[0][1]}\n\n{EXPORT_HEADER}"
+        yield from export_rows(*crowd, folder / "exports")
         yield f"\n## Processes on one device, scanning {crowd[1]} of {crowd[0][0]} x {crowd[0][1]}\n\n{CROWD_HEADER}"
         yield from crowd_rows(*crowd, folder / "crowds", crowds=crowds)
         yield f"\n## Sizes, scanning {large[0]} x {large[1]}\n\n| size | value | ms | peak MiB |\n|---|---|---|---|"

@@ -8,11 +8,12 @@ from functools import partial
 import pytest
 
 from dgviz.jobs import WorkerDied
-from dgviz.jobs.executor import InProcess, NamedTask, Processes, Together
+from dgviz.jobs.executor import InProcess, InThread, NamedTask, Processes, Together
 from tests.jobs import executor_tasks as tasks
 
 KINDS = {
     "in process": InProcess,
+    "in a thread": partial(InThread, "cpu"),
     "two processes": partial(Processes, 2),
     "this and another": partial(Processes, 2, joined=True),
     "together": lambda: Together([Processes(1), Processes(1)]),

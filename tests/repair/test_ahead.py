@@ -1,20 +1,23 @@
 """Tensors worked on ahead: in order, some passed over, never more than there is room for, wherever that is."""
 
 import shutil
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
+from functools import partial
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dgviz.checkpoint import open_pair
+from dgviz.checkpoint import content_hash, fingerprint, open_pair
 from dgviz.errors import DgvizError
 from dgviz.export import plan_export
 from dgviz.export.made import made_ahead
 from dgviz.export.write import iter_export
-from dgviz.jobs.executor import InProcess, NamedTask, Processes
+from dgviz.jobs.executor import InProcess, InThread, NamedTask, Processes
 from dgviz.repair import ahead
 from dgviz.repair.ahead import Ahead
 from dgviz.repair.hire import hire
@@ -27,7 +30,7 @@ from tests.checkpoints import planted_update, write_checkpoint
 class Threads:
     """A further place to compute: all that an executor has to be."""
 
-    device, count, threads, spread = "cpu", 2, None, False
+    device, count, threads, spread, ahead = "cpu", 2, None, False, 4
 
     def __init__(self):
         self._pool = ThreadPoolExecutor(self.count)
@@ -87,7 +90,7 @@ def test_processes_are_done_with_a_tensor_before_it_is_asked_for(pair, tmp_path)
         assert torch.equal(torch.from_numpy(made[number].data).view(own.tensor.dtype), own.tensor.flatten())
 
 
-@pytest.mark.parametrize(("place", "most"), [(InProcess, 1), (Threads, 4)])
+@pytest.mark.parametrize(("place", "most"), [(InProcess, 1), (partial(InThread, "cpu"), 2), (Threads, 4)])
 def test_tensors_come_in_order_and_no_more_are_begun_than_wait(pair, place, most):
     names = Names()
     with closing(place()) as executor:
@@ -146,8 +149,88 @@ def test_processes_are_spread_over_gpus(pair, monkeypatch, gpus, workers, expect
     task = NamedTask("tests.repair.test_ahead", "name_device")
     with closing(hire(pair.tensors, [RepairPlan()], "auto", workers)) as executor:
         assert executor.count == len(expected) and executor.device == "cuda:0"
-        assert isinstance(executor, InProcess) == (expected == ["cuda:0"])
+        assert isinstance(executor, InThread) == (expected == ["cuda:0"])
         assert sorted(future.result() for future in [executor.submit(task) for _ in expected]) == expected
+
+
+class Stages:
+    """A device that computes a tensor only while the next is being hashed and the one before is being written."""
+
+    def __init__(self, tensors):
+        self.hashed = {paired.name: threading.Event() for paired in tensors}
+        self.computing = {paired.name: threading.Event() for paired in tensors}
+        self._places = {paired.name: place for place, paired in enumerate(tensors)}
+        self._tensors = tensors
+
+    def hash(self, info):
+        """Stand for `content_hash`."""
+        self.hashed[info.name].set()
+        return "0"
+
+    def __call__(self, device, tensors):
+        """Stand for what a GPU makes: it is done when the processor has begun with what comes next."""
+        (paired,) = tensors
+        self.computing[paired.name].set()
+        for later in self._tensors[self._places[paired.name] + 1 :][:1]:
+            assert self.hashed[later.name].wait(30)
+        return [paired.name]
+
+
+def test_on_a_gpu_one_tensor_is_computed_while_others_are_hashed_and_written(pair, monkeypatch):
+    """No clock is looked at: who waited for the other stages in vain would fail, or never end."""
+    stages = Stages(pair.tensors)
+    monkeypatch.setattr(ahead, "content_hash", stages.hash)
+    monkeypatch.setattr(ahead, "batch_size", lambda weight, device: 1)
+    with closing(InThread("cuda:0")) as executor:
+        make = Ahead(executor, stages, pair.tensors, [RepairPlan()])
+        for before, paired in pairwise(pair.tensors):
+            assert make(before) == before.name
+            assert stages.computing[paired.name].wait(30)  # while this thread writes the one before
+        assert make(paired) == paired.name
+
+
+class Hashed:
+    """A task that asks for the hashes of what it is given, as all that read them do."""
+
+    def __call__(self, device, tensors):
+        time.sleep(0.01)
+        return [content_hash(paired.base) + content_hash(paired.tuned) for paired in tensors]
+
+
+def test_nothing_is_hashed_twice(pair, tmp_path, monkeypatch):
+    monkeypatch.setenv("DGVIZ_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(fingerprint, "_SETTLED_NS", -1)
+    read, whole = [], fingerprint.iter_chunks
+
+    def slowly(info):
+        """Read as from a disk."""
+        read.append((info.file, info.name))
+        time.sleep(0.02)
+        return whole(info)
+
+    monkeypatch.setattr(fingerprint, "iter_chunks", slowly)
+    monkeypatch.setattr(ahead, "batch_size", lambda weight, device: 2)
+    with closing(InThread("cuda:0")) as executor:
+        make = Ahead(executor, Hashed(), pair.tensors, [RepairPlan()])
+        assert len({make(paired) for paired in pair.tensors}) == len(pair.tensors)
+    assert len(read) == len(set(read)) == 2 * len(pair.tensors)
+
+
+@pytest.mark.cuda
+def test_on_a_device_a_thread_makes_the_same(pair, tmp_path):
+    for name, where in (("thread", InThread("cuda:0")), ("alone", InProcess("cuda:0"))):
+        with closing(where):
+            list(iter_export(plan_export(pair, RepairPlan(), tmp_path / name), where))
+    written, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("thread", "alone"))
+    assert written == expected
+
+
+def test_what_a_thread_of_this_process_makes_is_the_same(pair, tmp_path):
+    for name, where in (("thread", InThread("cpu")), ("alone", InProcess("cpu"))):
+        with closing(where):
+            list(iter_export(plan_export(pair, RepairPlan(), tmp_path / name), where))
+    written, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("thread", "alone"))
+    assert written == expected
 
 
 def name_device(device):
