@@ -3,7 +3,7 @@
 The engine against ``torch.linalg.svd`` as in `bench_engine`, on the device; then scans and repairs of a bfloat16 pair
 on it and on the CPU: one large weight, and separate experts one by one and together; whole exports, with contents
 hashed and files written between two tensors, or meanwhile; scans by several processes that share the device; last,
-how the time of the large weight depends on the sizes that were chosen without a device at hand. Every time is the wall,
+how the time of the large weight depends on the sizes that were chosen without a device at hand. Times are the wall,
 synchronised, of the second run. Waits are those that ``torch.cuda.set_sync_debug_mode`` warns of.
 
 Run: ``python -m tests.bench.bench_cuda [--quick] [--out FILE.md]``.
