@@ -16,7 +16,7 @@ from dgviz.app.compare import choose_rules, starting_points
 from dgviz.app.jobs import draw_task
 from dgviz.app.messages import show_warning
 from dgviz.app.rules import link_params
-from dgviz.app.scans import find_scan, scan_task
+from dgviz.app.scans import find_scan, is_scanning, scan_task
 from dgviz.app.spectra import load_cut, load_spectra
 from dgviz.app.state import View, change_view
 from dgviz.checkpoint import CheckpointPair
@@ -49,9 +49,9 @@ def draw_missing(view: View, pair: CheckpointPair) -> ModelSpectra:
             more = f"\n... and {len(missing) - _SHOWN:,} more" if len(missing) > _SHOWN else ""
             st.code("\n".join(missing[:_SHOWN]) + more, language=None, height=min(240, 60 + 21 * len(missing)))
     draw_task(scan_task(view, pair))
-    job = find_scan(pair)
-    scanning = job is not None and job.state == "running"
-    st.fragment(_follow, run_every=3.0 if scanning else None)(pair, len(spectra.weights), _finished_scan(pair))
+    st.fragment(_follow, run_every=3.0 if is_scanning(pair) else None)(
+        pair, len(spectra.weights), _finished_scan(pair)
+    )
     return spectra
 
 
@@ -128,9 +128,9 @@ def _draw_refused(
     if not rule.needs_delta or spectra.missing:
         return
     draw_task(scan_task(view, pair, plan))
-    job = find_scan(pair)
-    scanning = job is not None and job.state == "running"
-    st.fragment(_follow, run_every=3.0 if scanning else None)(pair, len(spectra.weights), _finished_scan(pair))
+    st.fragment(_follow, run_every=3.0 if is_scanning(pair) else None)(
+        pair, len(spectra.weights), _finished_scan(pair)
+    )
 
 
 def _draw_table(totals: dict[str, RuleTotals]) -> None:

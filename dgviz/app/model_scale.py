@@ -13,7 +13,7 @@ from dgviz.app.model import ModelView, draw_model
 from dgviz.app.report import offer_report
 from dgviz.app.rules import choose_rule, rule_button
 from dgviz.app.scale import MODEL_PARTS, choose_scale, choose_shown
-from dgviz.app.scans import find_scan, scan_task
+from dgviz.app.scans import is_scanning, scan_task
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
 
@@ -29,8 +29,7 @@ def draw_model_scale(view: View, pair: CheckpointPair) -> None:
 def _map(view: View, pair: CheckpointPair) -> None:
     """Draw the map, the verdict, and what lies behind them."""
     rule, params = rule_button(view)
-    job = find_scan(pair)
-    scanning = job is not None and job.state == "running"
+    scanning = is_scanning(pair)
     model = ModelView(pair, rule, params, view)
     if scanning or model.spectra.missing:
         if not model.spectra.weights and not scanning:

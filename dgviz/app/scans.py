@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from dgviz.app.jobs import Task, find_job, root
+from dgviz.app.jobs import Task, find_job, known_jobs, root
 from dgviz.app.pair import checkpoint_label, checkpoint_path, contents_of
 from dgviz.app.state import View
 from dgviz.checkpoint import CheckpointPair
@@ -35,6 +35,14 @@ def scan_task(view: View, pair: CheckpointPair, plan: RepairPlan | None = None) 
 def find_scan(pair: CheckpointPair) -> Job | None:
     """Return the last scan of a pair, in the state its files are in now, or None."""
     return find_job("scan", _lock(pair))
+
+
+def is_scanning(pair: CheckpointPair) -> bool:
+    """Return whether a scan of a pair runs now. Where none runs at all, nothing of the pair is looked at for it."""
+    if not any(job.state == "running" for job in known_jobs("scan")):
+        return False
+    job = find_scan(pair)
+    return job is not None and job.state == "running"
 
 
 def _lock(pair: CheckpointPair) -> Path:

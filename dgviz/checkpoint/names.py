@@ -59,6 +59,8 @@ def match_names(base: Checkpoint, tuned: Checkpoint, aligned: bool = True) -> Ma
     matching = _Matching(base, tuned, {})
     for name in tuned.tensors:
         matching.add(name, name, "", "")
+    if len(matching.found) == len(tuned.tensors):
+        return Matches(matching.found)
     inner_base, inner_tuned = unwrapped_names(base.tensors), unwrapped_names(tuned.tensors)
     by_inner = {inner: name for name, inner in inner_base.items()}
     for name, inner in inner_tuned.items():

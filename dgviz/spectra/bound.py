@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -48,16 +48,16 @@ def set_limit(root: Path, nbytes: int) -> None:
 def note_use(file: Path) -> None:
     """Note that an entry was used now: its time of access tells it, that of modification stays its own."""
     with contextlib.suppress(OSError):
-        note_uses({str(file): file.stat()})
+        note_uses({str(file): file.stat()}, Path)
 
 
-def note_uses(stats: Mapping[str, os.stat_result]) -> None:
-    """Note that entries were used now, by their files and what the system says of these."""
+def note_uses(stats: Mapping[str, os.stat_result], file_of: Callable[[str], Path]) -> None:
+    """Note that entries were used now, by what the system says of their files."""
     long_ago = time.time() - _USED
-    for file, stat in stats.items():
+    for entry, stat in stats.items():
         if stat.st_atime < long_ago and stat.st_mtime < long_ago:
             with contextlib.suppress(OSError):  # a store that is only read
-                os.utime(file, ns=(time.time_ns(), stat.st_mtime_ns))
+                os.utime(file_of(entry), ns=(time.time_ns(), stat.st_mtime_ns))
 
 
 def _last_use(stat: os.stat_result) -> float:

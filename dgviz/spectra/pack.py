@@ -58,25 +58,28 @@ def pack_spectra(spectra: Mapping[str, Spectrum], stamps: Mapping[str, Stamp]) -
 
 def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -> dict[str, Spectrum]:
     """Return the packed spectra whose entries have these stamps now, by key."""
-    keys, texts = arrays["keys"].tobytes().decode(), arrays["texts"].tobytes()
-    shapes, known = (list(map(tuple, arrays[name].tolist())) for name in ("shapes", "stamps"))
-    ends = np.cumsum([min(shape[:2]) for shape in shapes]).tolist()
-    energies = arrays["energies"].tolist()
+    keys, texts, values = arrays["keys"].tobytes().decode(), arrays["texts"].tobytes(), arrays["values"]
+    ends = np.cumsum(arrays["shapes"][:, :2].min(axis=1)).tolist()
     said = [0, *np.cumsum(arrays["lengths"]).tolist()]
+    known, shapes, nonzero = (
+        list(map(tuple, part.tolist()))
+        for part in (arrays["stamps"], arrays["shapes"][:, :2], arrays["shapes"][:, 2:])
+    )
+    columns = zip([0, *ends], ends, known, shapes, nonzero, arrays["energies"].tolist(), strict=False)
     found = {}
-    for number, (stamp, end, shape) in enumerate(zip(known, ends, shapes, strict=True)):
+    for number, (begin, end, stamp, shape, nonzero_shape, energy) in enumerate(columns):
         key = keys[64 * number : 64 * (number + 1)]
         if stamps.get(key) == stamp:
-            begin, middle, behind = said[2 * number : 2 * number + 3]
+            start, middle, stop = said[2 * number : 2 * number + 3]
             found[key] = spectrum = object.__new__(PackedSpectrum)
-            vars(spectrum).update(  # what is not here is read or computed when it is asked for
-                s=arrays["values"][end - min(shape[:2]) : end],
-                shape=shape[:2],
-                nonzero_shape=shape[2:],
-                energy=energies[number],
-                stored=True,
-                _texts=(texts[begin:middle], texts[middle:behind]),
-            )
+            spectrum.__dict__ |= {  # what is not here is read or computed when it is asked for
+                "s": values[begin:end],
+                "shape": shape,
+                "nonzero_shape": nonzero_shape,
+                "energy": energy,
+                "stored": True,
+                "_texts": (texts[start:middle], texts[middle:stop]),
+            }
     return found
 
 

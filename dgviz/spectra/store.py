@@ -81,7 +81,7 @@ class SpectrumStore:
         pack = "".join([FORMAT, *wanted])
         packed = self.get_arrays(pack) if len(stamps) >= FEWEST else None
         found = {} if packed is None else unpack_spectra(packed, stamps)
-        note_uses({self._file_name(key): stats[key] for key in found})
+        note_uses(stats if len(found) == len(stats) else {key: stats[key] for key in found}, self._file)
         new = {key: spectrum for key in stamps if key not in found and (spectrum := self.get(key)) is not None}
         found |= new
         if len(new) > len(found) // 20:
@@ -96,10 +96,14 @@ class SpectrumStore:
 
     def _look(self, keys: Sequence[str]) -> dict[str, os.stat_result]:
         """Return what the system says of the entries that are there."""
-        stats = {}
+        stats, root = {}, str(self.root)
+        if not all(map(_KEY.fullmatch, keys)):
+            raise ValueError("what is looked for are keys of spectrum_key")
         for key in keys:
-            with contextlib.suppress(OSError):
-                stats[key] = os.stat(self._file_name(key))  # noqa: PTH116 - a Path costs more than the call
+            try:  # noqa: SIM105 - of many keys, suppressing costs as much as looking, and so do paths
+                stats[key] = os.stat(f"{root}/{key[:2]}/{key}.safetensors")  # noqa: PTH116
+            except OSError:
+                pass
         return stats
 
     def get_arrays(self, question: str) -> dict[str, NDArray] | None:
@@ -192,12 +196,9 @@ class SpectrumStore:
                     file.unlink()
 
     def _file(self, key: str) -> Path:
-        return Path(self._file_name(key))
-
-    def _file_name(self, key: str) -> str:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of spectrum_key")
-        return f"{self.root}/{key[:2]}/{key}.safetensors"  # of many keys, paths cost more than looking
+        return self.root / key[:2] / f"{key}.safetensors"
 
     def _pack_file(self, question: str) -> Path:
         return self.root / "packs" / f"{hashlib.sha256(question.encode()).hexdigest()}.safetensors"

@@ -12,7 +12,7 @@ from dgviz.analysis.model_map import expert_modules, map_tower, towers
 from dgviz.analysis.model_spectra import assess, read_spectra
 from dgviz.analysis.noise_table import noise_csv, noise_table
 from dgviz.analysis.rules import ModelCut, cut_model, sum_up
-from dgviz.checkpoint import open_pair
+from dgviz.checkpoint import fingerprint, open_pair
 from dgviz.checkpoint.fingerprint import content_hash, known_hashes
 from dgviz.errors import ThresholdError
 from dgviz.repair.plan import RepairPlan
@@ -73,7 +73,9 @@ def test_a_large_pair_that_nobody_hashed_is_not_read(tmp_path):
     assert not any(weight.is_hashed for weight in weights_of(pair))
 
 
-def test_known_hashes_are_those_of_each_tensor(tmp_path, later):
+@pytest.mark.parametrize("many", [1, 1024])
+def test_known_hashes_are_those_of_each_tensor(tmp_path, later, many, monkeypatch):
+    monkeypatch.setattr(fingerprint, "_MANY", many)
     pair = open_pair(*write_pair(tmp_path, shards=2))
     infos = [info for paired in pair.repairable for info in (paired.base, paired.tuned)]
     assert known_hashes(infos) == [None] * len(infos)

@@ -9,7 +9,7 @@ import torch
 from streamlit.testing.v1 import AppTest
 
 from dgviz.app.jobs import running_jobs, start
-from dgviz.app.scans import find_scan, scan_task
+from dgviz.app.scans import find_scan, is_scanning, scan_task
 from dgviz.app.state import View
 from dgviz.checkpoint import open_pair
 from dgviz.jobs import JobRunningError
@@ -85,6 +85,11 @@ def test_a_scan_is_started_followed_and_found_again(tmp_path):
     assert "is computed in the background" in words(drawn(copies))
 
 
+def test_where_no_scan_runs_nothing_is_read_to_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("dgviz.app.scans.contents_of", lambda checkpoint: pytest.fail("read"))
+    assert not is_scanning(open_pair(*write_pair(tmp_path)))
+
+
 @pytest.mark.slow
 def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
     generator = torch.Generator().manual_seed(0)
@@ -95,11 +100,13 @@ def test_a_running_scan_is_cancelled_and_gone_on_with(tmp_path):
     job = started(pair, (base, tuned))
     with pytest.raises(JobRunningError):
         started(pair, (base, tuned))
-    assert running_jobs() == [("scan", job)]
+    assert running_jobs() == [("scan", job)] and is_scanning(pair)
+    assert not is_scanning(open_pair(tuned, base))
     app = drawn((base, tuned))
     assert "progress_activity: running" in words(app)
     app.button(key=f"cancel-{job.id}").click().run()
     assert wait_for(pair).state == "cancelled", job.log_tail()
+    assert not is_scanning(pair)
     app = drawn((base, tuned))
     assert "what was computed is kept" in words(app) and app.button(key="start-scan").label == "Go on"
 

@@ -592,6 +592,27 @@ def test_a_change_that_leaves_no_date_at_all_is_seen_in_the_sample(tmp_path, mon
     assert known_hashes([info]) == [None] and content_hash(info) != first
 
 
+@pytest.mark.parametrize("keeps_times", [True, False])
+def test_hashes_of_many_tensors_are_remembered_in_one_row(tmp_path, monkeypatch, later, keeps_times):
+    monkeypatch.setattr(fingerprint, "_MANY", 4)
+    tensors = {f"w{number}": torch.full((64,), float(number)) for number in range(6)}
+    infos = list(open_checkpoint(write_checkpoint(tmp_path / "m", tensors)).tensors.values())
+    if not keeps_times:
+        stamp = fingerprint.file_stamp(infos[0].file.stat())
+        monkeypatch.setattr(fingerprint, "file_stamp", lambda stat: stamp)
+    hashes = [content_hash(info) for info in infos]
+    read, each = [], fingerprint._recall_each
+    monkeypatch.setattr(fingerprint, "_recall_each", lambda some: read.append(len(some)) or each(some))
+    assert known_hashes(infos) == hashes and read == [6]
+    assert known_hashes(infos) == hashes and read == [6]
+    assert known_hashes(infos[::-1]) == hashes[::-1] and read == [6, 6]  # asked for otherwise
+    assert known_hashes(infos[:5]) == hashes[:5] and read == [6, 6, 5]
+    assert known_hashes(infos[:5]) == hashes[:5] and read == [6, 6, 5]
+    change_in_place(infos[2], 5)
+    left = [None] * 5 if keeps_times else [*hashes[:2], None, *hashes[3:5]]
+    assert known_hashes(infos[:5]) == left
+
+
 def test_a_folder_whose_name_is_no_text_is_hashed(tmp_path, later):
     name = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe"))
     try:

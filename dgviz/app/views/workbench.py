@@ -6,7 +6,7 @@ from dgviz.app.frame import enter_page, require_pair
 from dgviz.app.jobs import draw_task
 from dgviz.app.model_scale import draw_model_scale
 from dgviz.app.scale import on_model
-from dgviz.app.scans import find_scan, scan_task
+from dgviz.app.scans import is_scanning, scan_task
 from dgviz.app.spectra import load_spectra
 from dgviz.app.workbench import draw_workbench
 
@@ -19,7 +19,6 @@ def draw() -> None:
         draw_model_scale(view, pair)
         return
     draw_workbench(pair)
-    job = find_scan(pair)
-    if load_spectra(pair).missing or (job is not None and job.state == "running"):
+    if load_spectra(pair).missing or is_scanning(pair):
         with st.expander("Scan every weight, to colour the map", icon=":material/apps:"):
             draw_task(scan_task(view, pair))
