@@ -608,6 +608,8 @@ def test_hashes_of_many_tensors_are_remembered_in_one_row(tmp_path, monkeypatch,
     assert known_hashes(infos[::-1]) == hashes[::-1] and read == [6, 6]  # asked for otherwise
     assert known_hashes(infos[:5]) == hashes[:5] and read == [6, 6, 5]
     assert known_hashes(infos[:5]) == hashes[:5] and read == [6, 6, 5]
+    others = [replace(info, shape=(8, 8)) for info in infos[:5]]
+    assert known_hashes(others) == [None] * 5  # the same bytes, and another content
     change_in_place(infos[2], 5)
     left = [None] * 5 if keeps_times else [*hashes[:2], None, *hashes[3:5]]
     assert known_hashes(infos[:5]) == left
