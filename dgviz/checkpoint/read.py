@@ -155,13 +155,16 @@ def _computed_bytes(info: DerivedTensor) -> bytearray:
 
 
 def iter_chunks(info: TensorInfo) -> Iterator[bytearray]:
-    """Yield the bytes of a tensor in order, at most `CHUNK_BYTES` at a time."""
+    """Yield the bytes of a tensor in order, at most `CHUNK_BYTES` at a time: use each before the next is read."""
     if isinstance(info, DerivedTensor):  # computed once
         data = _computed_bytes(info)
         yield from (data[start : start + CHUNK_BYTES] for start in range(0, info.nbytes, CHUNK_BYTES))
         return
+    buffer = bytearray(min(CHUNK_BYTES, info.nbytes))  # one for all: fresh memory costs as much as what is read
     for start in range(0, info.nbytes, CHUNK_BYTES):
-        yield read_bytes(info, start, min(CHUNK_BYTES, info.nbytes - start))
+        del buffer[info.nbytes - start :]
+        _read_into(buffer, info, start)
+        yield buffer
 
 
 def read_small(infos: Sequence[TensorInfo]) -> Iterator[tuple[int, memoryview]]:
@@ -302,8 +305,7 @@ def read_tensor(info: TensorInfo, index: int | None = None, device: str = "cpu")
     dtype = getattr(torch, info.dtype)
     if info.nbytes == 0:
         return torch.empty(info.shape, dtype=dtype, device=device)
-    if not is_gpu(device):
-        return torch.frombuffer(read_bytes(info), dtype=dtype).reshape(info.shape)
-    pinned = torch.empty(info.nbytes, dtype=torch.uint8, pin_memory=True)
-    _read_into(pinned.numpy(), info, 0)
-    return pinned.to(device, non_blocking=True).view(dtype).reshape(info.shape)
+    # Not zeroed before it is read into; pinned for a GPU.
+    data = torch.empty(info.nbytes, dtype=torch.uint8, pin_memory=is_gpu(device))
+    _read_into(data.numpy(), info, 0)
+    return (data.to(device, non_blocking=True) if is_gpu(device) else data).view(dtype).reshape(info.shape)
