@@ -5,7 +5,7 @@ import torch
 
 from dgviz.jobs.executor import InProcess
 from tests.accelerator import pretend_accelerator
-from tests.bench import bench_cuda
+from tests.bench import bench_accelerator, bench_cuda
 from tests.bench.bench_engine import Case
 
 ROWS = torch.arange(6.0).reshape(2, 3)
@@ -74,6 +74,16 @@ def test_the_bench_of_a_device_runs_through(monkeypatch):
     first = [line.split("|")[1].strip() for line in rows][:3]
     assert first == ["cuda:0", "2 experts of 40 x 30: scan", "2 experts of 40 x 30: scan, 32 together"]
     assert rows[-1].startswith("| dgviz.device._GPU_BLOCK | 1048576 |")
+
+
+@pytest.mark.slow
+def test_the_counts_of_the_bench(tmp_path):
+    """Every side is copied once, and a stack of experts waits as often as separate ones."""
+    scans = {str(experts): ([(90, 70)] * (1 if experts else 3), experts, torch.float64) for experts in (3, None)}
+    rows = list(bench_accelerator.rows(tmp_path, scans, {"repair": ((90, 70), None, "wise_ft")}, 3, 3))
+    cells = [[cell.strip() for cell in line.split("|")[2:5]] for line in rows]
+    assert cells[0] == cells[1] and [copied for copied, *_ in cells] == ["1.00", "1.00", "-", "1.00", "1.00"]
+    assert all(0 < int(waits) < int(launches) for _, waits, launches in cells)
 
 
 @pytest.mark.slow
