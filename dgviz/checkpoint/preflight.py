@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -140,11 +140,23 @@ def read_preflight(pair: CheckpointPair) -> Preflight:
         From `inspect_pair`, so that what blocks a repair is there to be seen.
     """
     totals = _count(pair)
-    found = [*pair.notices, *_few_repaired(totals)]
-    for finding in FINDINGS:
-        found += finding(pair)
-    notices = tuple(sorted(found, key=lambda notice: SEVERITIES.index(notice.severity)))
+    notices = _by_severity([*_few_repaired(totals), *_found(pair)])
     return Preflight(_summarise(totals), totals, notices, tuple(_row(paired, pair) for paired in pair.tensors))
+
+
+def preflight_warnings(pair: CheckpointPair) -> list[Notice]:
+    """Return what `read_preflight` warns of, but for how little is repaired, which its table explains."""
+    return [notice for notice in _by_severity(_found(pair)) if notice.severity == WARNING]
+
+
+def _found(pair: CheckpointPair) -> list[Notice]:
+    """Return what pairing and all findings tell."""
+    return [*pair.notices, *(notice for finding in FINDINGS for notice in finding(pair))]
+
+
+def _by_severity(notices: Iterable[Notice]) -> tuple[Notice, ...]:
+    """Return notices, what blocks first."""
+    return tuple(sorted(notices, key=lambda notice: SEVERITIES.index(notice.severity)))
 
 
 def _row(paired: PairedTensor, pair: CheckpointPair) -> PreflightRow:

@@ -2,6 +2,7 @@
 
 import argparse
 import time
+from collections.abc import Container
 from contextlib import closing
 from typing import Any
 
@@ -34,6 +35,8 @@ def _run(
 
     plans, reports = plan_exports(pair, repairs, options.directory)
     there = set(reports)
+    said = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
+    warn(said)  # before any work
     sizes = {plan.repair.label: plan for plan in plans}
     total = sum(plan.total_bytes for plan in plans)
     exports = iter_exports(plans, executor)
@@ -52,13 +55,14 @@ def _run(
     summary = [{key: value for key, value in row.items() if key != "tensors"} for row in rows]
     JobReporter.from_environment().finish({"out": options.directory, "methods": summary, "seconds": seconds})
     result = {"directory": options.directory, "methods": rows, "seconds": seconds}
-    print_result(options, result, lambda: _print(**result))
+    print_result(options, result, lambda: _print(**result, said=said))
     return 0
 
 
-def _print(directory: str, methods: list[dict[str, Any]], seconds: float) -> None:
-    """Print one line per method."""
-    warn(dict.fromkeys(warning for row in methods for warning in row["warnings"]))
+def _print(directory: str, methods: list[dict[str, Any]], seconds: float, said: Container[str]) -> None:
+    """Print one line per method, and the warnings that have not been said."""
+    found = dict.fromkeys(warning for row in methods for warning in row["warnings"])
+    warn(warning for warning in found if warning not in said)
     table = []
     for row in methods:
         changed = Changes.of(row["tensors"].values()).changed

@@ -4,6 +4,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from dgviz.cli import main
 from dgviz.command import COMMON, GRAMMAR, SECTIONS, Command
+from dgviz.errors import DgvizError
 from dgviz.export import FORMATS
 from dgviz.export.report import read_report
 from dgviz.repair.methods import METHODS
@@ -115,6 +117,26 @@ def test_repair_writes_what_it_reports(capsys, pair, tmp_path):
     assert {"rank", "tau", "sigma", "edge", "energy_kept", "mp_fit"} <= row["matrices"][0].keys()
     assert len(rows["model.layers.2.mlp.experts.gate_up_proj"]["matrices"]) == 4
     assert load_file(out_dir / "model.safetensors").keys() == load_file(f"{pair[1]}/model.safetensors").keys()
+
+
+@pytest.mark.parametrize("command", ["repair", "repair-all"])
+def test_what_is_surprising_is_said_once_before_any_work(capsys, pair, tmp_path, command, monkeypatch):
+    base, tuned = (shutil.copytree(side, tmp_path / Path(side).name) for side in pair)
+    (tuned / "adapter_config.json").write_text("{}")
+    (tuned / "adapter_model.safetensors").write_bytes((tuned / "model.safetensors").read_bytes())
+    methods = ["--method", "wise_ft", "--method", "dg_hard"] if command == "repair-all" else []
+    status, _, err = run(capsys, command, base, tuned, tmp_path / "out", *methods)
+    assert status == 0 and err.count("An adapter (adapter_config.json and its weights) lies beside") == 1
+    (reported, *_) = (tmp_path / "out").rglob("dgviz.json")
+    assert any(warning.startswith("An adapter ") for warning in json.loads(reported.read_text())["warnings"])
+
+    def stop(*_):
+        raise DgvizError("work would begin here")
+
+    for name in ("write.iter_export", "batch.iter_exports"):
+        monkeypatch.setattr(f"dgviz.export.{name}", stop)
+    status, _, err = run(capsys, command, base, tuned, tmp_path / "other", *methods)
+    assert status and "An adapter " in err.partition("work would begin here")[0]
 
 
 def test_repair_with_a_rule_and_its_parameters(capsys, pair, tmp_path):
