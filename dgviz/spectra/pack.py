@@ -72,14 +72,14 @@ def unpack_spectra(arrays: Mapping[str, NDArray], stamps: Mapping[str, Stamp]) -
         if stamps.get(key) == stamp:
             start, middle, stop = said[2 * number : 2 * number + 3]
             found[key] = spectrum = object.__new__(PackedSpectrum)
-            spectrum.__dict__ |= {  # what is not here is read or computed when it is asked for
-                "s": values[begin:end],
-                "shape": shape,
-                "nonzero_shape": nonzero_shape,
-                "energy": energy,
-                "stored": True,
-                "_texts": (texts[start:middle], texts[middle:stop]),
-            }
+            vars(spectrum).update(  # what is not here is read or computed when it is asked for
+                s=values[begin:end],
+                shape=shape,
+                nonzero_shape=nonzero_shape,
+                energy=energy,
+                stored=True,
+                _texts=(texts[start:middle], texts[middle:stop]),
+            )
     return found
 
 

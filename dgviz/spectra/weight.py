@@ -179,5 +179,5 @@ def weights_of(pair: CheckpointPair) -> list[Weight]:
 
 def known_keys(weights: Iterable[Weight]) -> list[str | None]:
     """Return `Weight.key` of many matrices at once, reading no data: None where a content is not known yet."""
-    hashes = iter(known_hashes([side for weight in weights for side in (weight.base, weight.tuned)]))
+    hashes = iter(known_hashes([side for weight in weights for side in weight._sides[:2]]))
     return [spectrum_key(base, tuned) if base and tuned else None for base, tuned in zip(hashes, hashes, strict=True)]
