@@ -21,10 +21,8 @@ from dgviz.files import FileStamp, cache_dir, file_stamp
 _SCHEMA = """CREATE TABLE IF NOT EXISTS hashes (
     path BLOB, start INTEGER, nbytes INTEGER, kind TEXT, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
     inode INTEGER, sample BLOB, hash TEXT, PRIMARY KEY (path, start, nbytes, kind)) WITHOUT ROWID"""
-_MANY_SCHEMA = """CREATE TABLE IF NOT EXISTS many (
-    path BLOB PRIMARY KEY, asked BLOB, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER,
-    sample BLOB, hashes BLOB) WITHOUT ROWID"""
 _MANY = 1024  # tensors of one file, from which on their hashes are remembered together as well
+_TOGETHER = -1  # the place that such a row has for a tensor's
 _DATABASE = "hashes-3.sqlite"  # the number is that of what it holds
 
 # A file changed twice within one tick of its file system's clock keeps its time stamp: hashes of files touched
@@ -172,7 +170,7 @@ def _recall_each(infos: Sequence[TensorInfo]) -> list[str | None]:
     """Return what `_recall` does, from a row for each."""
     file, values = infos[0].file, ()
     query = "SELECT start, nbytes, kind, sample, hash FROM hashes WHERE (path, size, mtime_ns, ctime_ns, inode)"
-    query += " = (?, ?, ?, ?, ?)"
+    query += " = (?, ?, ?, ?, ?) AND start >= 0"
     if len(infos) == 1:
         query, values = f"{query} AND (start, nbytes, kind) = (?, ?, ?)", _key(infos[0])
     found = _execute(query, (os.fsencode(file), *_stamp(file), *values))
@@ -187,22 +185,24 @@ def _recall_many(infos: Sequence[TensorInfo]) -> list[str | None]:
 
     It is there once a row for each was, and its sample is that of all of them.
     """
-    file, stamp = infos[0].file, _stamp(infos[0].file)
+    file, stamp = os.fsencode(infos[0].file), _stamp(infos[0].file)
     asked = hashlib.sha256("\n".join([f"{info.start} {info.nbytes} {_kind(info)}" for info in infos]).encode())
-    about = os.fsencode(file), asked.digest(), *stamp
-    query = (
-        "SELECT sample, hashes FROM many WHERE (path, asked, size, mtime_ns, ctime_ns, inode) = (?, ?, ?, ?, ?, ?)"
-    )
-    found = _execute(query, about)
-    sample = hashlib.sha256(b"".join(read_samples(infos))).digest()
-    if found and found[0][0] == sample:
-        hashes = found[0][1].hex()
+    key = file, _TOGETHER, len(infos), asked.hexdigest()
+    query = "SELECT sample, hash FROM hashes WHERE (path, start, nbytes, kind, size, mtime_ns, ctime_ns, inode)"
+    found = _execute(f"{query} = (?, ?, ?, ?, ?, ?, ?, ?)", (*key, *stamp))
+    if found and found[0][0] == _sample_of_all(infos):
+        hashes = found[0][1]
         return [hashes[start : start + 64] for start in range(0, len(hashes), 64)]
     known = _recall_each(infos)
     if None not in known:
-        hashes = bytes.fromhex("".join(known))
-        _execute("INSERT OR REPLACE INTO many VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (*about, sample, hashes))
+        row = (*key, *stamp, _sample_of_all(infos), "".join(known))
+        _execute("INSERT OR REPLACE INTO hashes VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
     return known
+
+
+def _sample_of_all(infos: Sequence[TensorInfo]) -> bytes:
+    """Return a digest of the samples of tensors."""
+    return hashlib.sha256(b"".join(read_samples(infos))).digest()
 
 
 def _execute(statement: str, values: tuple) -> list[tuple]:
@@ -247,7 +247,6 @@ def _run(file: Path, statement: str, values: tuple) -> list[tuple]:
             # A lost database costs a second reading, so no write waits for the disk.
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute(_SCHEMA)
-            connection.execute(_MANY_SCHEMA)
         with connection:
             rows = connection.execute(statement, values).fetchall()
         _connected[os.getpid(), file, file_stamp(file.stat())] = connection

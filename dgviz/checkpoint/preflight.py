@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +25,7 @@ from dgviz.checkpoint.types import (
 
 EXPECTED_SHARE = 0.9
 """Share of the parameters in matrices that a repair usually reaches; below it something is odd."""
+_OF_THE_PAIR = {"other_base", "swapped", "config_structure", "stale_vocabulary", "adapter_beside"}
 
 
 @dataclass(frozen=True)
@@ -140,23 +141,18 @@ def read_preflight(pair: CheckpointPair) -> Preflight:
         From `inspect_pair`, so that what blocks a repair is there to be seen.
     """
     totals = _count(pair)
-    notices = _by_severity([*_few_repaired(totals), *_found(pair)])
+    found = [*pair.notices, *_few_repaired(totals), *(notice for finding in FINDINGS for notice in finding(pair))]
+    notices = tuple(sorted(found, key=lambda notice: SEVERITIES.index(notice.severity)))
     return Preflight(_summarise(totals), totals, notices, tuple(_row(paired, pair) for paired in pair.tensors))
 
 
-def preflight_warnings(pair: CheckpointPair) -> list[Notice]:
-    """Return what `read_preflight` warns of, but for how little is repaired, which its table explains."""
-    return [notice for notice in _by_severity(_found(pair)) if notice.severity == WARNING]
+def warnings_of(pair: CheckpointPair) -> list[Notice]:
+    """Return the warnings of `read_preflight` that ask whether these are the two checkpoints that were meant.
 
-
-def _found(pair: CheckpointPair) -> list[Notice]:
-    """Return what pairing and all findings tell."""
-    return [*pair.notices, *(notice for finding in FINDINGS for notice in finding(pair))]
-
-
-def _by_severity(notices: Iterable[Notice]) -> tuple[Notice, ...]:
-    """Return notices, what blocks first."""
-    return tuple(sorted(notices, key=lambda notice: SEVERITIES.index(notice.severity)))
+    What becomes of their tensors and files is said, in other words, by the report of an output.
+    """
+    found = (notice for finding in FINDINGS for notice in finding(pair))
+    return [notice for notice in found if notice.code in _OF_THE_PAIR]
 
 
 def _row(paired: PairedTensor, pair: CheckpointPair) -> PreflightRow:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair, inspect_pair, open_pair
+from dgviz.checkpoint.preflight import warnings_of
 from dgviz.cli.progress import LOG
 from dgviz.command import Form
 from dgviz.errors import MethodError, PlanError, ThresholdError, printable
@@ -114,6 +115,11 @@ def safe_pair(options: argparse.Namespace, pair: CheckpointPair) -> CheckpointPa
     for path in options.outputs:
         pair.refuse_output(path)
     return pair
+
+
+def warn_surprising(pair: CheckpointPair) -> None:
+    """Warn of what is surprising in two checkpoints, before any work."""
+    warn(notice.sentence for notice in warnings_of(pair))
 
 
 def warn_blocked(pair: CheckpointPair, name: str = "") -> None:

@@ -3,12 +3,13 @@
 import argparse
 import time
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
-from dgviz.cli.options import chosen_pair, print_result, repair_plan, warn
+from dgviz.cli.options import chosen_pair, print_result, repair_plan, warn, warn_surprising
 from dgviz.cli.progress import Progress
 from dgviz.errors import CommandError
-from dgviz.export import ExportPlan, plan_export
+from dgviz.export import plan_export
 from dgviz.export.loading import Loading
 from dgviz.export.push import check_repository, push, refuse_local_base
 from dgviz.jobs import JobReporter
@@ -29,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     plan = plan_export(pair, repair, options.out, options.format, options.allow_code, options.base_name, check)
     if options.push_to:
         refuse_local_base(plan)
-    warn(plan.warnings)  # before any work
+    warn_surprising(pair)
     reporter = JobReporter.from_environment()
     executor = hire(plan.pair.tensors, [plan.repair], options.device, options.workers, options.ray)
     with closing(executor), Loading(plan, executor) as loading:
@@ -50,19 +51,19 @@ def run(options: argparse.Namespace) -> int:
         summary["address"] = push(plan.out, options.push_to, options.private)
     reporter.finish({"out": str(plan.out), **summary}, "done")
     report = {**item.report, **summary}
-    print_result(options, report, lambda: _print_repair(plan, report))
+    print_result(options, report, lambda: _print_repair(plan.out, report))
     return 0
 
 
-def _print_repair(plan: ExportPlan, report: dict[str, Any]) -> None:
+def _print_repair(out: Path, report: dict[str, Any]) -> None:
     """Print what was written, in words."""
     from dgviz.export.card import checked_words
 
     changes = Changes.of(report["tensors"].values())
-    warn(warning for warning in report["warnings"] if warning not in plan.warnings)
+    warn(report["warnings"])
     gain = "" if report["overall"]["gain"] is None else f", gain {report['overall']['gain']:.4f}"
     print(
-        f"wrote {plan.out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changes.words}{gain}, "
+        f"wrote {out}: {size(report['total_bytes'])} in {len(report['files'])} file(s), {changes.words}{gain}, "
         f"{duration(report['seconds'])}"
     )
     for check in ("transformers", "logits"):

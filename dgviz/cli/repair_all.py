@@ -2,12 +2,11 @@
 
 import argparse
 import time
-from collections.abc import Container
 from contextlib import closing
 from typing import Any
 
 from dgviz.checkpoint import CheckpointPair
-from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plans, warn
+from dgviz.cli.options import chosen_pair, print_columns, print_result, repair_plans, warn, warn_surprising
 from dgviz.cli.progress import Progress
 from dgviz.jobs import JobReporter
 from dgviz.jobs.executor import Executor
@@ -21,6 +20,7 @@ def run(options: argparse.Namespace) -> int:
     """Write every method's checkpoint; outputs that are finished already are left as they are."""
     started = time.perf_counter()
     repairs, pair = repair_plans(options), chosen_pair(options)
+    warn_surprising(pair)
     executor = hire(pair.tensors, repairs, options.device, options.workers, options.ray)
     with closing(executor):
         return _run(options, pair, repairs, executor, started)
@@ -35,8 +35,6 @@ def _run(
 
     plans, reports = plan_exports(pair, repairs, options.directory)
     there = set(reports)
-    said = dict.fromkeys(warning for plan in plans for warning in plan.warnings)
-    warn(said)  # before any work
     sizes = {plan.repair.label: plan for plan in plans}
     total = sum(plan.total_bytes for plan in plans)
     exports = iter_exports(plans, executor)
@@ -55,14 +53,13 @@ def _run(
     summary = [{key: value for key, value in row.items() if key != "tensors"} for row in rows]
     JobReporter.from_environment().finish({"out": options.directory, "methods": summary, "seconds": seconds})
     result = {"directory": options.directory, "methods": rows, "seconds": seconds}
-    print_result(options, result, lambda: _print(**result, said=said))
+    print_result(options, result, lambda: _print(**result))
     return 0
 
 
-def _print(directory: str, methods: list[dict[str, Any]], seconds: float, said: Container[str]) -> None:
-    """Print one line per method, and the warnings that have not been said."""
-    found = dict.fromkeys(warning for row in methods for warning in row["warnings"])
-    warn(warning for warning in found if warning not in said)
+def _print(directory: str, methods: list[dict[str, Any]], seconds: float) -> None:
+    """Print one line per method."""
+    warn(dict.fromkeys(warning for row in methods for warning in row["warnings"]))
     table = []
     for row in methods:
         changed = Changes.of(row["tensors"].values()).changed

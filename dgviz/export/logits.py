@@ -44,6 +44,12 @@ def expect_logits(plan: ExportPlan, kind: Any, dtype: torch.dtype, device: str) 
     return Expected(dtype, *_run_any(build_model(plan.pair, plan.repair, kind, dtype, device)))
 
 
+def configured_dtype(kind: Any, directory: Path) -> torch.dtype | None:
+    """Return the dtype that a config asks for; None where only the weights tell it."""
+    dtype = getattr(kind.config_class.from_pretrained(directory), "dtype", None)
+    return dtype if isinstance(dtype, torch.dtype) else None
+
+
 def compare_logits(
     plan: ExportPlan, directory: Path, kind: Any, device: str, expected: Expected | None = None
 ) -> dict[str, Any]:
@@ -52,6 +58,9 @@ def compare_logits(
     `expected` may be given where it is known; it is made anew where the output is loaded in another dtype.
     """
     try:
+        dtype = configured_dtype(kind, directory)
+        if expected is None and dtype is not None:  # before the output is in memory too
+            expected = expect_logits(plan, kind, dtype, device)
         written = kind.from_pretrained(directory, local_files_only=True).eval()
         if expected is None or expected.dtype != written.dtype:
             expected = expect_logits(plan, kind, written.dtype, device)

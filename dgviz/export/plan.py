@@ -14,7 +14,7 @@ import orjson
 import dgviz
 from dgviz.checkpoint import CheckpointPair, PairedTensor
 from dgviz.checkpoint.hub import cache_folder
-from dgviz.checkpoint.preflight import preflight_warnings
+from dgviz.checkpoint.types import WARNING
 from dgviz.errors import ExportError
 from dgviz.export.lineage import base_id
 from dgviz.export.manifest import finished_parts
@@ -198,7 +198,7 @@ def plan_export(
     sidecars, warnings = found.files, found.warnings
     if format == "lora":
         need("--format lora", "transformers", "peft")
-    warnings += tuple(notice.sentence for notice in preflight_warnings(pair))
+    warnings += tuple(notice.sentence for notice in pair.notices if notice.severity == WARNING)
     if format == "lora" and not base_id(pair, base_name):
         warnings += (
             f"the adapter names its base by a path of this machine ({pair.base.path.resolve()}), which nobody else "

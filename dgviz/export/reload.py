@@ -2,8 +2,8 @@
 
 ``python -m dgviz.export.reload DIR [REFERENCE [PLAN DEVICE]]`` imports what the config in the folder asks for, waits
 for a line of input, then loads and prints one line of JSON; with a pickled export plan, where every key fits, also
-what `dgviz.export.logits` finds. What the logits should be is found out while it waits, unless matrices have to be
-decomposed for it: whoever writes them does that too, and their spectra are stored by then.
+what `dgviz.export.logits` finds. What the logits should be is found out while it waits, on a CPU and where nothing
+has to be decomposed for it: else it would take from the writing process what that needs.
 
 A process of its own, unless transformers is there already: it takes seconds and memory, and what it thinks of a model
 must not end an export.
@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dgviz.device import is_gpu
 from dgviz.packages import is_installed
 from dgviz.words import some
 
@@ -136,21 +137,20 @@ class LogitsCheck:
         self._expected: Expected | None = None
 
     def expect(self) -> None:
-        """Find out what the logits should be, where that does not take what the writing process is doing anyway."""
-        from dgviz.repair.ahead import decomposed
-
+        """Find out what the logits should be, where that is not much work beside that of the writing process."""
         plan = self._plan
         kind, _ = find_model_class(self._directory)
-        if kind is None or any(decomposed(paired, [plan.repair]) for paired in plan.pair.tensors):
+        own = (each for paired in plan.pair.tensors for each in plan.repair.each(paired))
+        if kind is None or is_gpu(self._device) or any(each.recipe.decomposes and not each.keep for each in own):
             return
-        dtype = kind.config_class.from_pretrained(self._directory).dtype
-        if dtype is not None:
-            from dgviz.export.logits import expect_logits
+        from dgviz.export.logits import configured_dtype, expect_logits
 
+        dtype = configured_dtype(kind, self._directory)
+        if dtype is not None:
             self._expected = expect_logits(plan, kind, dtype, self._device)
 
     def run(self, outcome: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what loading gave and, as ``logits`` with the seconds they took, how the output's logits compare."""
+        """Return what loading gave and how the output's logits compare, with the seconds that took from now on."""
         reason = incomparable(outcome)
         if reason:
             return {**outcome, "logits": {"skipped": reason}, "seconds": 0.0}

@@ -99,6 +99,8 @@ def find_sidecars(pair: CheckpointPair, output: str = "full", allow_code: bool =
     if output == "full" and pair.tuned.is_adapter:  # base is the model: all that is not of a kind that tuned has
         known = {name for patterns in kinds.values() for name in _matching(theirs, patterns)}
         files |= {name: ("base", path) for name, path in theirs.items() if name not in known | files.keys()}
+    if output == "full" and "config.json" not in files:
+        warnings.append("neither checkpoint has a config.json: transformers cannot load the output without one")
     warnings += _about_code(pair, set(files), output, allow_code)
     return Sidecars(tuple((name, side, path) for name, (side, path) in files.items()), left, tuple(warnings))
 

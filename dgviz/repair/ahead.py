@@ -1,7 +1,8 @@
 """Tensors worked on ahead of whoever asks for them in order, wherever that is done.
 
 On a GPU those of one shape that come next go together: experts stored one by one are many and small, and a GPU that
-is given one at a time waits most of the time. While it computes, the processor hashes what comes after.
+is given one at a time waits most of the time. While it computes, the processor hashes what comes after:
+one process does; several hash for themselves.
 """
 
 import math
@@ -56,6 +57,7 @@ class Ahead:
         place = self._places[paired.name]
         for passed in self._tensors[self._asked : place]:
             self._found.pop(passed.name, None)
+            self._hashing.pop(passed.name, None)
         self._asked, self._next = max(self._asked, place + 1), max(self._next, place + 1)
         waiting = {future for future, _ in self._found.values()}
         self._held = {future: memory for future, memory in self._held.items() if future in waiting}
@@ -87,7 +89,7 @@ class Ahead:
         self._found |= {tensor.name: (future, number) for number, tensor in enumerate(tensors)}
         if self._executor.spread:
             return
-        if is_gpu(self._executor.device):
+        if is_gpu(self._executor.device) and self._executor.count == 1:
             self._hash_after(place, len(tensors))
             return
         for tensor in self._tensors[place + self._executor.count : place + self._executor.count + 1]:
@@ -105,9 +107,10 @@ class Ahead:
             thread.start()
 
     def _sides(self, tensor: PairedTensor) -> list[TensorInfo]:
-        """Return what of a tensor is asked for its hash: both sides, and the matrices of a stack."""
+        """Return what of a tensor is asked for its hash: what decides it, and the matrices of a stack."""
         weights = matrices_of(tensor) if decomposed(tensor, self._plans) else []
-        sides = [tensor.base, tensor.tuned, *(side for own in weights for side in (own.base, own.tuned))]
+        base = tensor.base if any(plan.changes(tensor) for plan in self._plans) else None
+        sides = [base, tensor.tuned, *(side for own in weights for side in (own.base, own.tuned))]
         return [side for side in sides if side is not None]
 
     def _together(self, place: int) -> list[PairedTensor]:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from dgviz.device import block_elements, sum_double
+from dgviz.device import block_elements
 
 _CPU_BLOCK = 2**18  # elements handled at once on a CPU, where a block in float64 stays in the cache (2 MiB)
 
@@ -128,7 +128,7 @@ def find_nonzero(delta: torch.Tensor) -> NonzeroBlock:
         nonzero = block.sign().abs_()  # ones: a processor makes them in a third of the time of a mask
         nonzero_by_row[start : start + step] = nonzero.sum(dim=1, dtype=exact)
         nonzero_by_column += nonzero.sum(dim=0)
-        total += sum_double(block)
+        total += block.sum(dtype=torch.float64)  # exact: whether all entries are one value is told by it
     in_row, in_column = nonzero_by_row > 0, nonzero_by_column > 0
     counts = torch.stack([in_row.sum(), in_column.sum(), nonzero_by_row.sum()]).double()  # exact up to 2^53
     *shape, entries, entire = torch.cat([counts, total[None]]).tolist()  # a GPU is waited for once

@@ -216,6 +216,16 @@ def test_nothing_is_hashed_twice(pair, tmp_path, monkeypatch):
     assert len(read) == len(set(read)) == 2 * len(pair.tensors)
 
 
+def test_several_processes_hash_for_themselves(pair, monkeypatch):
+    """Else all of them would wait for one."""
+    monkeypatch.setattr(ahead, "content_hash", lambda info: pytest.fail("hashed here"))
+    monkeypatch.setattr(Threads, "device", "cuda:0")
+    with closing(Threads()) as executor:
+        make = Ahead(executor, Names(), pair.tensors, [RepairPlan()])
+        assert [make(paired) for paired in pair.tensors] == [paired.name for paired in pair.tensors]
+        assert make._hashing == {}
+
+
 @pytest.mark.cuda
 def test_on_a_device_a_thread_makes_the_same(pair, tmp_path):
     for name, where in (("thread", InThread("cuda:0")), ("alone", InProcess("cuda:0"))):

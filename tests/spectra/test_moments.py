@@ -100,6 +100,14 @@ def test_a_mean_far_from_zero_does_not_spoil_the_rest():
     compared(1.0 + 1e-3 * noise(200, 100, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-3])
+@pytest.mark.parametrize("side", [512, 1024])
+def test_a_large_constant_has_no_variance(value, side):
+    """Its mean is exact, or what is left of it would be taken for entries."""
+    found = compute_moments(torch.full((side, side), value), 1.0)
+    assert found.kurtosis is None and found.row_autocorrelation is None
+
+
 def test_nothing_and_a_constant():
     found = compared(torch.zeros(30, 20))
     assert found.relative_size == 0.0 and found.zero_share == 1.0 and found.kurtosis is None

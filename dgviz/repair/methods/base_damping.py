@@ -16,6 +16,7 @@ class BaseDamping(EntryMethod):
 
     name = "base_damping"
     group = "Directions"
+    decomposes = True
     title = "Base-space damping"
     formula = (
         "W0 + D (I - damping V V^T), V the fewest leading right singular vectors of W0 that hold the share energy "

@@ -189,6 +189,8 @@ class Method:
         True when its update has D's singular vectors, so that the spectrum tells its figures (`reshape`).
     by_matrix : bool
         True when it decomposes every matrix (`update`); False when it goes through a tensor's entries (`edit`).
+    decomposes : bool
+        True when it takes singular values of anything: of an update, of the whole model's updates, or of base.
     has_factors : bool
         True when its update of a matrix is a product of two factors, as a LoRA adapter is.
     control : bool
@@ -207,6 +209,7 @@ class Method:
     parameters: tuple[Parameter, ...] = ()
     strengths: tuple[Strength, ...] = ()
     every_tensor = whole_model = thresholded = spectral = by_matrix = has_factors = control = averages = False
+    decomposes = False
     experimental = False
 
     @property
@@ -265,7 +268,7 @@ class MatrixMethod(Method):
     """A method that gives every matrix's update other singular values, made from those of D*."""
 
     group = "Directions"
-    spectral = by_matrix = True
+    spectral = by_matrix = decomposes = True
 
     def cut(self, plan: "RepairPlan") -> tuple[str, Params, str]:
         """Return rule, parameters and shrinker that make D*."""

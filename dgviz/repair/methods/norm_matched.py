@@ -53,7 +53,7 @@ class NormMatchedGlobal(Scaling):
     formula = "W0 + D |D*| / |D|, both lengths over all matrices together"
     citation = _CITATION
     strengths = (TAU,)
-    whole_model = thresholded = control = True
+    whole_model = thresholded = decomposes = control = True
 
     def prepare(self, params: Params, model: WholeModel) -> float:
         """Return the factor. Both lengths are of the same spectra: equal ones make it exactly one."""
