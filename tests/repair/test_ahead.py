@@ -220,6 +220,7 @@ def test_several_processes_hash_for_themselves(pair, monkeypatch):
     """Else all of them would wait for one."""
     hashed = []
     monkeypatch.setattr(ahead, "content_hash", hashed.append)
+    monkeypatch.setattr(ahead, "batch_size", lambda weight, device: 1)
     monkeypatch.setattr(Threads, "device", "cuda:0")
     with closing(Threads()) as executor:
         make = Ahead(executor, Names(), pair.tensors, [RepairPlan()])
