@@ -8,7 +8,7 @@ second reading comes from memory: no file is read from the disk once more for th
 from collections.abc import Mapping
 from pathlib import Path
 
-from dgviz.checkpoint import PairedTensor, TensorInfo, content_hash
+from dgviz.checkpoint import PairedTensor, content_hash
 from dgviz.errors import CheckpointError, ExportError
 from dgviz.export.plan import ExportPlan
 from dgviz.files import FileStamp, file_stamp
@@ -17,14 +17,9 @@ from dgviz.repair.plan import RepairPlan
 _Stamps = dict[Path, FileStamp]
 
 
-def sides_of(paired: PairedTensor, repair: RepairPlan) -> dict[str, TensorInfo]:
-    """Return the inputs that decide what one tensor becomes, by side; tuned alone where it is copied."""
-    return {"base": paired.base, "tuned": paired.tuned} if repair.changes(paired) else {"tuned": paired.tuned}
-
-
 def hash_inputs(paired: PairedTensor, repair: RepairPlan) -> dict[str, str]:
     """Return the hash of the contents of each side that decides what one tensor becomes."""
-    return {side: content_hash(info) for side, info in sides_of(paired, repair).items()}
+    return {side: content_hash(info) for side, info in repair.inputs(paired).items()}
 
 
 def refuse_other_inputs(plan: ExportPlan, hashes: Mapping[str, Mapping[str, str]]) -> None:
@@ -43,7 +38,7 @@ def refuse_other_inputs(plan: ExportPlan, hashes: Mapping[str, Mapping[str, str]
                 f"{out} holds {name!r} made from {' and '.join(before)}, and it would now be made from "
                 f"{' and '.join(now)}: {paired.reason}; {_ADVICE}"
             )
-        for side, info in sides_of(paired, plan.repair).items():
+        for side, info in plan.repair.inputs(paired).items():
             if now[side] != before[side]:
                 raise ExportError(
                     f"{info.file} holds other values for {name!r} than when {out} was begun (SHA-256 of {side}'s "

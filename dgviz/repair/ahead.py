@@ -109,8 +109,8 @@ class Ahead:
     def _sides(self, tensor: PairedTensor) -> list[TensorInfo]:
         """Return what of a tensor is asked for its hash: what decides it, and the matrices of a stack."""
         weights = matrices_of(tensor) if decomposed(tensor, self._plans) else []
-        base = tensor.base if any(plan.changes(tensor) for plan in self._plans) else None
-        sides = [base, tensor.tuned, *(side for own in weights for side in (own.base, own.tuned))]
+        deciding = {side: info for plan in self._plans for side, info in plan.inputs(tensor).items()}
+        sides = [*deciding.values(), *(side for own in weights for side in (own.base, own.tuned))]
         return [side for side in sides if side is not None]
 
     def _together(self, place: int) -> list[PairedTensor]:

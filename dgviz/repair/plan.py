@@ -281,6 +281,10 @@ class RepairPlan:
         """
         return any(plan._makes_other(paired) for plan in self.each(paired))
 
+    def inputs(self, paired: PairedTensor) -> dict[str, TensorInfo]:
+        """Return the inputs that decide what one tensor becomes, by side; tuned alone where it is copied."""
+        return {"base": paired.base, "tuned": paired.tuned} if self.changes(paired) else {"tuned": paired.tuned}
+
     def _makes_other(self, paired: PairedTensor) -> bool:
         """Return the same of a plan without overrides."""
         base, tuned = paired.base, paired.tuned

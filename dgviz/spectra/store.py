@@ -101,7 +101,7 @@ class SpectrumStore:
             raise ValueError("what is looked for are keys of spectrum_key")
         for key in keys:
             try:  # noqa: SIM105 - of many keys, suppressing costs as much as looking, and so do paths
-                stats[key] = os.stat(f"{root}/{key[:2]}/{key}.safetensors")  # noqa: PTH116
+                stats[key] = os.stat(_file_name(root, key))  # noqa: PTH116
             except OSError:
                 pass
         return stats
@@ -198,13 +198,18 @@ class SpectrumStore:
     def _file(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
             raise ValueError(f"{key!r} is not a key of spectrum_key")
-        return self.root / key[:2] / f"{key}.safetensors"
+        return Path(_file_name(str(self.root), key))
 
     def _pack_file(self, question: str) -> Path:
         return self.root / "packs" / f"{hashlib.sha256(question.encode()).hexdigest()}.safetensors"
 
     def _factors_file(self, key: str) -> Path:
         return self._file(key).with_suffix(".factors.safetensors")
+
+
+def _file_name(root: str, key: str) -> str:
+    """Return where the entry of a key lies."""
+    return f"{root}/{key[:2]}/{key}.safetensors"
 
 
 def _stamp(stat: os.stat_result) -> Stamp:

@@ -228,17 +228,9 @@ def test_several_processes_hash_for_themselves(pair, monkeypatch):
     assert hashed == []
 
 
-@pytest.mark.cuda
-def test_on_a_device_a_thread_makes_the_same(pair, tmp_path):
-    for name, where in (("thread", InThread("cuda:0")), ("alone", InProcess("cuda:0"))):
-        with closing(where):
-            list(iter_export(plan_export(pair, RepairPlan(), tmp_path / name), where))
-    written, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("thread", "alone"))
-    assert written == expected
-
-
-def test_what_a_thread_of_this_process_makes_is_the_same(pair, tmp_path):
-    for name, where in (("thread", InThread("cpu")), ("alone", InProcess("cpu"))):
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.cuda)])
+def test_what_a_thread_of_this_process_makes_is_the_same(pair, tmp_path, device):
+    for name, where in (("thread", InThread(device)), ("alone", InProcess(device))):
         with closing(where):
             list(iter_export(plan_export(pair, RepairPlan(), tmp_path / name), where))
     written, expected = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("thread", "alone"))
